@@ -1,0 +1,1 @@
+//! Real Terraform against the built plugin and a running backend.

@@ -1,0 +1,1 @@
+//! The broker: API, reconcilers, host streams.

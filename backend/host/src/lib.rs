@@ -1,0 +1,1 @@
+//! The host agent: makes the hypervisor match what the broker wants.

@@ -1,0 +1,1 @@
+//! The libvirt driver, the only user of the virt crates.

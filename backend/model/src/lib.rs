@@ -1,0 +1,1 @@
+//! Ids, units, states and the closed domain error of Fairmazon.

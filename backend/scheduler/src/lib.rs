@@ -1,0 +1,1 @@
+//! Pure placement of machines on provider hosts.

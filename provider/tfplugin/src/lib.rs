@@ -1,0 +1,1 @@
+//! A runtime for Terraform and OpenTofu providers in Rust.
