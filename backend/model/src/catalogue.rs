@@ -1,0 +1,126 @@
+//! The catalogue: what can be rented and at what price. Versioned; a version never changes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    price::NanoEur,
+    units::{Gib, Mib, Vcpus},
+};
+
+/// A size of machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flavor {
+    /// Unique name (`small`).
+    pub name: String,
+    /// Virtual processors.
+    pub vcpus: Vcpus,
+    /// Memory.
+    pub memory: Mib,
+    /// Price of an hour of running.
+    pub hourly: NanoEur,
+    /// Price of an hour of running as spot.
+    pub spot_hourly: NanoEur,
+}
+
+/// An operating-system image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Unique id (`img-debian-13`).
+    pub id: String,
+    /// Unique name (`debian-13`).
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Processor architecture (`x86_64`).
+    pub architecture: String,
+    /// Smallest boot volume it fits on.
+    pub min_boot: Gib,
+    /// Smallest memory it starts in.
+    pub min_memory: Mib,
+}
+
+/// A class of storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageClass {
+    /// Unique name (`standard`).
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Price of one GiB for an hour.
+    pub hourly_per_gib: NanoEur,
+}
+
+/// All that can be rented.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// Ascending from 1; a price in a plan names the version it was computed with.
+    pub version: u64,
+    /// Sizes of machines, by ascending price.
+    pub flavors: Vec<Flavor>,
+    /// Images.
+    pub images: Vec<Image>,
+    /// Storage classes.
+    pub storage_classes: Vec<StorageClass>,
+}
+
+impl Catalogue {
+    /// The flavor of that name.
+    pub fn flavor(&self, name: &str) -> Option<&Flavor> {
+        self.flavors.iter().find(|flavor| flavor.name == name)
+    }
+
+    /// The image of that name or id.
+    pub fn image(&self, name_or_id: &str) -> Option<&Image> {
+        self.images.iter().find(|image| image.name == name_or_id || image.id == name_or_id)
+    }
+
+    /// The storage class of that name.
+    pub fn storage_class(&self, name: &str) -> Option<&StorageClass> {
+        self.storage_classes.iter().find(|class| class.name == name)
+    }
+
+    /// The catalogue a new platform starts with.
+    pub fn default_catalogue() -> Self {
+        let flavor = |name: &str, vcpus, memory_mib, hourly_micro| Flavor {
+            name: name.into(),
+            vcpus: Vcpus(vcpus),
+            memory: Mib(memory_mib),
+            hourly: NanoEur::from_micro_eur(hourly_micro),
+            spot_hourly: NanoEur::from_micro_eur(hourly_micro * 2 / 5),
+        };
+        let image = |name: &str, description: &str, min_boot_gib, min_memory_mib| Image {
+            id: format!("img-{name}"),
+            name: name.into(),
+            description: description.into(),
+            architecture: "x86_64".into(),
+            min_boot: Gib(min_boot_gib),
+            min_memory: Mib(min_memory_mib),
+        };
+        let class = |name: &str, description: &str, hourly_nano_per_gib| StorageClass {
+            name: name.into(),
+            description: description.into(),
+            hourly_per_gib: NanoEur(hourly_nano_per_gib),
+        };
+        Self {
+            version: 1,
+            flavors: vec![
+                flavor("tiny", 1, 512, 2_500),
+                flavor("small", 1, 2_048, 5_000),
+                flavor("medium", 2, 4_096, 10_000),
+                flavor("large", 4, 8_192, 20_000),
+                flavor("xlarge", 8, 16_384, 40_000),
+                flavor("huge", 16, 65_536, 120_000),
+            ],
+            images: vec![
+                image("debian-12", "Debian 12 (bookworm)", 5, 512),
+                image("debian-13", "Debian 13 (trixie)", 5, 512),
+                image("ubuntu-24.04", "Ubuntu 24.04 LTS", 5, 1_024),
+                image("alpine-3.22", "Alpine Linux 3.22", 1, 256),
+            ],
+            storage_classes: vec![
+                class("standard", "Spinning disks or SATA flash, local to the host", 55_000),
+                class("fast", "NVMe flash, local to the host", 137_000),
+            ],
+        }
+    }
+}

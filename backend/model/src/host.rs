@@ -1,0 +1,95 @@
+//! Provider hosts: what an operator offers and what the broker knows of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    DomainError,
+    id::{AccountId, HostId},
+    limits,
+    site::Site,
+    units::{Generation, Gib, Mib, Revision, UnixMs, Vcpus},
+};
+
+/// What a host has to give.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Hardware threads.
+    pub vcpus: Vcpus,
+    /// Memory for guests.
+    pub memory: Mib,
+    /// Disk for guests by storage class.
+    pub storage: BTreeMap<String, Gib>,
+}
+
+/// A host as its operator offers it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostSpec {
+    /// Name for people; unique per account.
+    pub name: String,
+    /// Where it stands.
+    pub site: Site,
+    /// What it has.
+    pub capacity: Capacity,
+    /// How many vCPU are sold for each hardware thread, in percent (100 to 1600).
+    pub cpu_overcommit_percent: u32,
+    /// Host standard level (0 to 3).
+    pub conformity: u8,
+    /// What it can do (`confidential`, …).
+    pub features: BTreeSet<String>,
+    /// Price against the catalogue's, in percent; a preference of the scheduler.
+    pub price_percent: u32,
+    /// Whether new machines may be placed on it.
+    pub schedulable: bool,
+}
+
+impl HostSpec {
+    /// Checks forms and sizes.
+    ///
+    /// # Errors
+    /// `Invalid` with the path of the field.
+    pub fn check(&self) -> Result<(), DomainError> {
+        limits::check_name(&self.name)?;
+        limits::check_name(&self.site.name).map_err(|error| error.below("site"))?;
+        let country = &self.site.country;
+        if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) {
+            return Err(DomainError::invalid("site.country", "two capital letters as in `DE`"));
+        }
+        if !(100..=1_600).contains(&self.cpu_overcommit_percent) {
+            return Err(DomainError::invalid("cpu_overcommit_percent", "100 to 1600"));
+        }
+        if self.conformity > 3 {
+            return Err(DomainError::invalid("conformity", "0 to 3"));
+        }
+        if self.capacity.vcpus.0 == 0 || self.capacity.memory.0 == 0 {
+            return Err(DomainError::invalid(
+                "capacity",
+                "a host has at least one vCPU and some memory",
+            ));
+        }
+        if !(1..=1_000).contains(&self.price_percent) {
+            return Err(DomainError::invalid("price_percent", "1 to 1000"));
+        }
+        Ok(())
+    }
+}
+
+/// A host as the broker keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its id.
+    pub id: HostId,
+    /// Whose it is.
+    pub account: AccountId,
+    /// As offered.
+    pub spec: HostSpec,
+    /// The generation of the last desired set made for it.
+    #[serde(default)]
+    pub generation: Generation,
+    /// When it was joined.
+    pub created_at: UnixMs,
+    /// Set by the store at each change.
+    #[serde(default)]
+    pub revision: Revision,
+}

@@ -1,0 +1,122 @@
+//! What a change does to a running machine: told in the plan, kept by the broker.
+
+use std::fmt;
+
+use crate::{
+    DomainError, ErrorKind,
+    instance::{InstanceSpec, OnUserDataChange, Power},
+    volume::VolumeSpec,
+};
+
+/// How much a change hurts, from nothing upwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Impact {
+    /// The guest sees nothing of it.
+    None,
+    /// Done while the machine runs.
+    Hot,
+    /// The machine restarts.
+    Reboot,
+    /// The machine is stopped.
+    Stop,
+    /// The boot volume is made anew; its data is lost.
+    Rebuild,
+    /// The machine moves to another host.
+    Move,
+}
+
+impl fmt::Display for Impact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Hot => "hot",
+            Self::Reboot => "reboot",
+            Self::Stop => "stop",
+            Self::Rebuild => "rebuild",
+            Self::Move => "move",
+        })
+    }
+}
+
+/// A change with its impact and its cause, for the plan's warning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The field that changes.
+    pub field: &'static str,
+    /// What the change does.
+    pub impact: Impact,
+}
+
+/// What changing an instance from `old` to `new` does, field by field, the worst first.
+pub fn of_instance_change(old: &InstanceSpec, new: &InstanceSpec) -> Vec<Change> {
+    let user_data = match new.on_user_data_change {
+        OnUserDataChange::Ignore | OnUserDataChange::NextBoot => Impact::None,
+        OnUserDataChange::Rebuild => Impact::Rebuild,
+    };
+    let power = if new.power == Power::Stopped { Impact::Stop } else { Impact::Hot };
+    let checks = [
+        ("name", old.name != new.name, Impact::Hot),
+        ("labels", old.labels != new.labels, Impact::None),
+        ("flavor", old.flavor != new.flavor, Impact::Reboot),
+        ("image", old.image != new.image, Impact::Rebuild),
+        ("placement", old.placement != new.placement, Impact::None),
+        ("boot_volume", old.boot_volume.size != new.boot_volume.size, Impact::Hot),
+        ("volumes", old.volumes != new.volumes, Impact::Hot),
+        ("user_data", old.user_data != new.user_data, user_data),
+        ("ssh_keys", old.ssh_keys != new.ssh_keys, Impact::Hot),
+        ("power_state", old.power != new.power, power),
+        ("schedule", old.schedule != new.schedule, Impact::Hot),
+    ];
+    let mut changes: Vec<_> = checks
+        .into_iter()
+        .filter(|(_, changed, _)| *changed)
+        .map(|(field, _, impact)| Change { field, impact })
+        .collect();
+    changes.sort_by_key(|change| std::cmp::Reverse(change.impact));
+    changes
+}
+
+/// Refuses changes of an instance that can't be made in place.
+///
+/// # Errors
+/// `Invalid` with the field: a boot volume that shrinks or changes its class, spot terms that
+/// appear or vanish.
+pub fn check_instance_change(old: &InstanceSpec, new: &InstanceSpec) -> Result<(), DomainError> {
+    if new.boot_volume.size < old.boot_volume.size {
+        return Err(shrink("boot_volume.size_gib", old.boot_volume.size.0, new.boot_volume.size.0));
+    }
+    if new.boot_volume.class != old.boot_volume.class {
+        return Err(fixed("boot_volume.class"));
+    }
+    if new.spot.is_some() != old.spot.is_some() {
+        return Err(fixed("spot"));
+    }
+    Ok(())
+}
+
+/// Refuses changes of a volume that can't be made in place.
+///
+/// # Errors
+/// `Invalid` with the field: a volume that shrinks or changes its class.
+pub fn check_volume_change(old: &VolumeSpec, new: &VolumeSpec) -> Result<(), DomainError> {
+    if new.size < old.size {
+        return Err(shrink("size_gib", old.size.0, new.size.0));
+    }
+    if new.class != old.class {
+        return Err(fixed("class"));
+    }
+    Ok(())
+}
+
+fn shrink(field: &str, old: u64, new: u64) -> DomainError {
+    DomainError::invalid(field, format!("a volume can't shrink from {old} to {new} GiB"))
+        .advise("make a smaller volume beside it and copy the data")
+}
+
+fn fixed(field: &str) -> DomainError {
+    DomainError {
+        field: Some(field.to_owned()),
+        ..DomainError::new(ErrorKind::Invalid, format!("`{field}` can't change in place"))
+    }
+    .advise("replace the resource")
+}

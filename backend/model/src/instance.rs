@@ -1,0 +1,358 @@
+//! Instances: what was asked ([`InstanceSpec`]), where it shall run ([`Decision`]), what was
+//! last seen ([`InstanceObserved`]). Three types, never one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    DomainError,
+    id::{AccountId, HostId, InstanceId, OperationId, VolumeId},
+    limits,
+    placement::Placement,
+    price::NanoEur,
+    schedule::Schedule,
+    units::{Epoch, Gib, Revision, UnixMs},
+};
+
+/// What the customer asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    /// Name for people; not unique; changes while the machine runs.
+    pub name: String,
+    /// Flavor asked for first.
+    pub flavor: String,
+    /// Flavors to try in this order when the first has no capacity.
+    #[serde(default)]
+    pub flavor_fallback: Vec<String>,
+    /// Image, by name or id.
+    pub image: String,
+    /// Constraints.
+    #[serde(default)]
+    pub placement: Placement,
+    /// The volume it boots from.
+    pub boot_volume: BootVolumeSpec,
+    /// Attached data volumes by the customer's own name for each.
+    #[serde(default)]
+    pub volumes: BTreeMap<String, Attachment>,
+    /// Given to the guest at first boot.
+    #[serde(default)]
+    pub user_data: String,
+    /// What a change of the user data does.
+    #[serde(default)]
+    pub on_user_data_change: OnUserDataChange,
+    /// Public keys that may log in.
+    #[serde(default)]
+    pub ssh_keys: BTreeSet<String>,
+    /// Whether it shall run.
+    #[serde(default)]
+    pub power: Power,
+    /// Working hours; outside them it is stopped.
+    #[serde(default)]
+    pub schedule: Option<Schedule>,
+    /// Cheaper capacity that may be taken back.
+    #[serde(default)]
+    pub spot: Option<Spot>,
+    /// When it is started again by itself.
+    #[serde(default)]
+    pub restart_policy: RestartPolicy,
+    /// How long a graceful stop may take before it is forced, in ms.
+    pub stop_timeout_ms: u64,
+    /// Refuses deletion while set.
+    #[serde(default)]
+    pub deletion_protection: bool,
+    /// The customer's own marks.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The boot volume as asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootVolumeSpec {
+    /// Grows only.
+    pub size: Gib,
+    /// Storage class.
+    pub class: String,
+    /// Whether it goes with the instance, or stays as a data volume of the account.
+    pub delete_with_instance: bool,
+}
+
+/// One attached volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Which volume.
+    pub volume_id: VolumeId,
+    /// Attached without the right to write.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// Whether a machine shall run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    /// It shall run (inside its working hours, where it has some).
+    #[default]
+    Running,
+    /// It shall be off.
+    Stopped,
+}
+
+/// What a change of the user data does to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUserDataChange {
+    /// Nothing.
+    Ignore,
+    /// The guest sees it as a first boot at its next start (new cloud-init instance id).
+    #[default]
+    NextBoot,
+    /// The boot volume is made anew; id, addresses and data volumes stay.
+    Rebuild,
+}
+
+/// When a machine that stopped by itself is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartPolicy {
+    /// Whenever it should run and does not.
+    #[default]
+    Always,
+    /// Only when its host restarted or lost its lease, not when the guest powered off.
+    OnHostFailure,
+    /// Never; the instance stays stopped until its power state is set again.
+    Never,
+}
+
+/// Terms of spot capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spot {
+    /// The most the customer pays for an hour of the flavor; the instance waits above it.
+    pub max_price: NanoEur,
+    /// Seconds between the notice and the stop (30 to 3600).
+    pub notice_seconds: u32,
+    /// What an interruption does.
+    pub on_interrupt: OnInterrupt,
+}
+
+/// What an interruption of spot capacity does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInterrupt {
+    /// The machine is stopped and started again when there is capacity.
+    #[default]
+    Stop,
+    /// The instance is deleted.
+    Delete,
+}
+
+impl InstanceSpec {
+    /// Checks all that needs no catalogue and no other resource.
+    ///
+    /// # Errors
+    /// `Invalid` with the path of the field.
+    pub fn check(&self) -> Result<(), DomainError> {
+        limits::check_name(&self.name)?;
+        limits::check_labels(&self.labels)?;
+        limits::check_volume_size(self.boot_volume.size.0)
+            .map_err(|error| error.below("boot_volume"))?;
+        self.placement.check().map_err(|error| error.below("placement"))?;
+        let too_many = |field: &str, most: usize| {
+            DomainError::invalid(field, format!("at most {most} entries"))
+        };
+        if self.flavor_fallback.len() > limits::FLAVOR_FALLBACK_MAX {
+            return Err(too_many("flavor_fallback", limits::FLAVOR_FALLBACK_MAX));
+        }
+        if self.volumes.len() > limits::ATTACHMENTS_MAX {
+            return Err(too_many("volumes", limits::ATTACHMENTS_MAX));
+        }
+        self.check_attachments()?;
+        if self.user_data.len() > limits::USER_DATA_MAX {
+            return Err(DomainError::invalid(
+                "user_data",
+                format!(
+                    "at most {} bytes, these are {}",
+                    limits::USER_DATA_MAX,
+                    self.user_data.len()
+                ),
+            ));
+        }
+        if self.ssh_keys.len() > limits::SSH_KEYS_MAX {
+            return Err(too_many("ssh_keys", limits::SSH_KEYS_MAX));
+        }
+        self.ssh_keys.iter().try_for_each(|key| check_ssh_key(key))?;
+        if let Some(schedule) = &self.schedule {
+            schedule.check().map_err(|error| {
+                let field = error.field.clone().unwrap_or_default();
+                DomainError {
+                    field: Some(format!("schedule{}", field.trim_start_matches("schedule"))),
+                    ..error
+                }
+            })?;
+        }
+        if let Some(spot) = &self.spot {
+            if spot.max_price.0 <= 0 {
+                return Err(DomainError::invalid("spot.max_price_per_hour", "a price above zero"));
+            }
+            if !(30..=3_600).contains(&spot.notice_seconds) {
+                return Err(DomainError::invalid("spot.notice_seconds", "30 to 3600 seconds"));
+            }
+        }
+        if !(1_000..=3_600_000).contains(&self.stop_timeout_ms) {
+            return Err(DomainError::invalid("stop_timeout", "1 second to 1 hour"));
+        }
+        Ok(())
+    }
+
+    fn check_attachments(&self) -> Result<(), DomainError> {
+        let mut seen = BTreeSet::new();
+        for (name, attachment) in &self.volumes {
+            let path = format!("volumes[{name:?}]");
+            limits::check_name(name)
+                .map_err(|error| DomainError { field: Some(path.clone()), ..error })?;
+            if !seen.insert(attachment.volume_id) {
+                return Err(DomainError::invalid(
+                    path,
+                    format!("{} is attached twice", attachment.volume_id),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An OpenSSH public key on one line: type, base64, optional comment.
+fn check_ssh_key(key: &str) -> Result<(), DomainError> {
+    let mut words = key.split_ascii_whitespace();
+    let known_type = words.next().is_some_and(|kind| {
+        kind.starts_with("ssh-") || kind.starts_with("ecdsa-sha2-") || kind.starts_with("sk-")
+    });
+    let has_blob = words.next().is_some_and(|blob| {
+        blob.len() >= 16 && blob.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
+    });
+    if known_type && has_blob && key.len() <= limits::SSH_KEY_MAX && !key.contains(['\n', '\r']) {
+        return Ok(());
+    }
+    Err(DomainError::invalid(
+        "ssh_keys",
+        "an entry is not an OpenSSH public key on one line, as `ssh-ed25519 AAAA… name` is",
+    ))
+}
+
+/// Where the instance shall run, decided by the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The host.
+    pub host: HostId,
+    /// Fences this run against every earlier one.
+    pub epoch: Epoch,
+    /// The flavor it got: its own or a fallback.
+    pub flavor: String,
+    /// Why this host, for the customer.
+    pub reason: String,
+    /// When it was decided.
+    pub at: UnixMs,
+}
+
+/// What was last seen of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceObserved {
+    /// The state; `Unknown` is a value like any other.
+    pub state: ObservedState,
+    /// Which run was seen.
+    pub epoch: Epoch,
+    /// The version of the spec that the host has brought about ([`Instance::spec_version`]).
+    pub spec_version: u64,
+    /// The addresses that the machine has.
+    pub addresses: Vec<String>,
+    /// When it was seen.
+    pub at: UnixMs,
+}
+
+/// States of a machine as seen from its host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObservedState {
+    /// Nobody knows: not yet seen, or its host is silent.
+    #[default]
+    Unknown,
+    /// The host has no such machine.
+    Absent,
+    /// It is being made or started.
+    Starting,
+    /// It runs.
+    Running,
+    /// It is being stopped.
+    Stopping,
+    /// It is defined and off.
+    Stopped,
+    /// The host could not bring it about.
+    Failed {
+        /// Why, for the customer.
+        reason: String,
+    },
+}
+
+impl Default for InstanceObserved {
+    fn default() -> Self {
+        Self {
+            state: ObservedState::Unknown,
+            epoch: Epoch(0),
+            spec_version: 0,
+            addresses: Vec::new(),
+            at: UnixMs(0),
+        }
+    }
+}
+
+/// An instance as the broker keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Whose it is.
+    pub account: AccountId,
+    /// Desired.
+    pub spec: InstanceSpec,
+    /// Grows with each change of the spec that the host must bring about.
+    pub spec_version: u64,
+    /// Grows with each requested reboot.
+    #[serde(default)]
+    pub reboots: u64,
+    /// Grows with each rebuild of the boot volume.
+    #[serde(default)]
+    pub rebuilds: u64,
+    /// Grows when the guest shall take its next start for a first boot.
+    #[serde(default)]
+    pub first_boots: u64,
+    /// The boot volume.
+    pub boot_volume_id: VolumeId,
+    /// Decided; none before the first placement.
+    pub decision: Option<Decision>,
+    /// The highest epoch ever decided, so that a next run always has a higher one.
+    #[serde(default)]
+    pub last_epoch: Epoch,
+    /// Observed.
+    pub observed: InstanceObserved,
+    /// Why it is not placed, for the customer; empty when it is or was not tried.
+    #[serde(default)]
+    pub waiting_for: String,
+    /// The operation that deletes it, once that was asked for.
+    #[serde(default)]
+    pub deleting: Option<OperationId>,
+    /// Set while the creating client has not yet shown that it keeps the id.
+    #[serde(default)]
+    pub unconfirmed: bool,
+    /// When it was asked for.
+    pub created_at: UnixMs,
+    /// Set by the store at each change.
+    #[serde(default)]
+    pub revision: Revision,
+}
+
+impl Instance {
+    /// The flavor it runs with: the decided one, or the one asked for.
+    pub fn actual_flavor(&self) -> &str {
+        self.decision.as_ref().map_or(&self.spec.flavor, |decision| &decision.flavor)
+    }
+}

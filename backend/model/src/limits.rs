@@ -1,0 +1,161 @@
+//! Limits: every one that the platform enforces, stated once.
+//!
+//! The broker enforces them, the provider checks them at plan, the docs print them.
+
+use std::collections::BTreeMap;
+
+use crate::DomainError;
+
+/// Longest name of anything, in characters.
+pub const NAME_MAX: usize = 63;
+/// Most labels on one thing.
+pub const LABELS_MAX: usize = 64;
+/// Longest key of a label, in bytes.
+pub const LABEL_KEY_MAX: usize = 63;
+/// Longest value of a label, in bytes.
+pub const LABEL_VALUE_MAX: usize = 255;
+/// Largest user data, in bytes.
+pub const USER_DATA_MAX: usize = 32 * 1024;
+/// Most SSH keys on one instance.
+pub const SSH_KEYS_MAX: usize = 64;
+/// Longest SSH public key, in bytes.
+pub const SSH_KEY_MAX: usize = 16 * 1024;
+/// Most data volumes attached to one instance.
+pub const ATTACHMENTS_MAX: usize = 16;
+/// Smallest volume in GiB.
+pub const VOLUME_GIB_MIN: u64 = 1;
+/// Largest volume in GiB.
+pub const VOLUME_GIB_MAX: u64 = 16 * 1024;
+/// Most entries of any list in a placement (countries, regions, groups).
+pub const PLACEMENT_LIST_MAX: usize = 32;
+/// Most fallback flavors.
+pub const FLAVOR_FALLBACK_MAX: usize = 8;
+/// Most working-hours windows.
+pub const SCHEDULE_WINDOWS_MAX: usize = 16;
+/// Most instances of one account.
+pub const INSTANCES_PER_ACCOUNT: u64 = 200_000;
+/// Most volumes of one account, boot volumes included.
+pub const VOLUMES_PER_ACCOUNT: u64 = 400_000;
+/// Most placement groups of one account.
+pub const PLACEMENT_GROUPS_PER_ACCOUNT: u64 = 10_000;
+/// Most valid tokens of one account.
+pub const TOKENS_PER_ACCOUNT: u64 = 1_000;
+/// Longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_MAX: usize = 128;
+/// How long an idempotency key answers with the first result, in ms.
+pub const IDEMPOTENCY_KEEP_MS: i64 = 24 * 60 * 60 * 1000;
+/// Largest page of a list call.
+pub const PAGE_MAX: u32 = 1_000;
+/// Largest message of the customers' API, in bytes.
+pub const API_MESSAGE_MAX: usize = 4 * 1024 * 1024;
+/// Largest message on a host's stream, in bytes.
+pub const HOST_MESSAGE_MAX: usize = 64 * 1024 * 1024;
+/// Most operation streams that one credential may hold open.
+pub const STREAMS_PER_TOKEN: usize = 2_048;
+/// Sustained requests per second of one credential.
+pub const REQUESTS_PER_SECOND: u32 = 5_000;
+
+/// Checks a name: 1 to [`NAME_MAX`] characters, letters and digits of any script, spaces,
+/// `.`, `_` and `-`, beginning and ending with a letter or digit.
+///
+/// # Errors
+/// `Invalid` with the field `name`.
+pub fn check_name(name: &str) -> Result<(), DomainError> {
+    let wrong = |why: &str| Err(DomainError::invalid("name", why.to_owned()));
+    let count = name.chars().count();
+    if count == 0 {
+        return wrong("a name must not be empty");
+    }
+    if count > NAME_MAX {
+        return wrong(&format!("a name has at most {NAME_MAX} characters, this one has {count}"));
+    }
+    if let Some(bad) = name.chars().find(|c| !(c.is_alphanumeric() || " ._-".contains(*c))) {
+        return wrong(&format!(
+            "a name holds letters, digits, spaces, `.`, `_` and `-`, not {}",
+            bad.escape_debug()
+        ));
+    }
+    let edge_is_wrong = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
+    if edge_is_wrong(name.chars().next()) || edge_is_wrong(name.chars().next_back()) {
+        return wrong("a name begins and ends with a letter or a digit");
+    }
+    Ok(())
+}
+
+/// Checks labels: at most [`LABELS_MAX`]; keys of 1 to [`LABEL_KEY_MAX`] bytes of ASCII
+/// letters, digits and `._-/`; values of up to [`LABEL_VALUE_MAX`] bytes without control characters.
+///
+/// # Errors
+/// `Invalid` with the field `labels`, or `labels["key"]`.
+pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), DomainError> {
+    if labels.len() > LABELS_MAX {
+        return Err(DomainError::invalid(
+            "labels",
+            format!("at most {LABELS_MAX} labels, these are {}", labels.len()),
+        ));
+    }
+    for (key, value) in labels {
+        let path = || format!("labels[{key:?}]");
+        let key_fits = (1..=LABEL_KEY_MAX).contains(&key.len())
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
+        if !key_fits {
+            return Err(DomainError::invalid(
+                path(),
+                format!(
+                    "a label's key has 1 to {LABEL_KEY_MAX} ASCII letters, digits, `.`, `_`, `-` and `/`"
+                ),
+            ));
+        }
+        if value.len() > LABEL_VALUE_MAX || value.chars().any(char::is_control) {
+            return Err(DomainError::invalid(
+                path(),
+                format!(
+                    "a label's value has at most {LABEL_VALUE_MAX} bytes and no control characters"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks the size of a volume in GiB.
+///
+/// # Errors
+/// `Invalid` with the field `size_gib`.
+pub fn check_volume_size(size_gib: u64) -> Result<(), DomainError> {
+    if (VOLUME_GIB_MIN..=VOLUME_GIB_MAX).contains(&size_gib) {
+        return Ok(());
+    }
+    Err(DomainError::invalid(
+        "size_gib",
+        format!("a volume has {VOLUME_GIB_MIN} to {VOLUME_GIB_MAX} GiB, not {size_gib}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_any_script_but_no_tricks() {
+        for good in ["web", "web-01.example", "Bücher Server 3", "名前", "a"] {
+            check_name(good).unwrap();
+        }
+        for bad in ["", " web", "web-", "a/b", "a\u{202e}b", "a\nb", &"x".repeat(64)] {
+            assert_eq!(check_name(bad).unwrap_err().field.as_deref(), Some("name"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_bounded() {
+        check_labels(&BTreeMap::from([("team/env".into(), "prod ü".into())])).unwrap();
+        for (key, value) in [("", "x"), ("a b", "x"), ("a", "x\ny"), ("ü", "x")] {
+            assert!(
+                check_labels(&BTreeMap::from([(key.into(), value.into())])).is_err(),
+                "{key:?}"
+            );
+        }
+        let many = (0..65).map(|n| (format!("k{n}"), String::new())).collect();
+        assert!(check_labels(&many).is_err());
+    }
+}

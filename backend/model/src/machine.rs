@@ -1,0 +1,135 @@
+//! What a host is told and what it tells: whole sets, never commands.
+//!
+//! A machine that is missing from the desired set is stopped and undefined. A volume is never
+//! deleted by being missing: its data goes only when the set says so ([`VolumeWish::Delete`]),
+//! so no lost or old message can destroy a customer's data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{InstanceId, VolumeId},
+    instance::{ObservedState, Power, RestartPolicy},
+    units::{Epoch, Generation, Gib, Mib, Vcpus},
+    volume::VolumeObserved,
+};
+
+/// A machine as its host shall bring it about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSpec {
+    /// Which instance it is.
+    pub instance: InstanceId,
+    /// The run that the lease is for.
+    pub epoch: Epoch,
+    /// Version of this spec; reported back once it is brought about.
+    pub spec_version: u64,
+    /// Host name in the guest.
+    pub name: String,
+    /// Virtual processors.
+    pub vcpus: Vcpus,
+    /// Memory.
+    pub memory: Mib,
+    /// Image id.
+    pub image: String,
+    /// Whether it shall run now (working hours are the broker's to apply).
+    pub power: Power,
+    /// What to do when it stops by itself.
+    pub restart: RestartPolicy,
+    /// The volume that it boots from.
+    pub boot: Disk,
+    /// Attached data volumes, by name.
+    pub disks: Vec<Disk>,
+    /// First-boot data.
+    pub user_data: String,
+    /// Public keys that may log in.
+    pub ssh_keys: Vec<String>,
+    /// How long a graceful stop may take, in ms.
+    pub stop_timeout_ms: u64,
+    /// When this is above what the host has done, it reboots the machine once.
+    pub reboots: u64,
+    /// When this is above what the host has done, it makes the boot volume anew once.
+    pub rebuilds: u64,
+    /// When this is above what the host has done, the next start is a first boot to the guest.
+    pub first_boots: u64,
+}
+
+/// A volume as a machine sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Name of the attachment; `boot` for the boot volume.
+    pub name: String,
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Without the right to write.
+    pub read_only: bool,
+}
+
+/// A volume as its host shall bring it about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostVolume {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Its size; grows only.
+    pub size: Gib,
+    /// Storage class.
+    pub class: String,
+    /// Image id that it is filled from when it is made; none for an empty one.
+    pub image: Option<String>,
+    /// Whether it shall be there.
+    pub wish: VolumeWish,
+}
+
+/// Whether a volume's data shall be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeWish {
+    /// Make it, keep it.
+    Keep,
+    /// Destroy its data; the only thing that ever does.
+    Delete,
+}
+
+/// All that a host shall bring about, under a growing generation.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DesiredSet {
+    /// A host refuses a set with a lower generation than it has.
+    pub generation: Generation,
+    /// Every machine it shall have.
+    pub machines: Vec<MachineSpec>,
+    /// Every volume it shall keep or delete.
+    pub volumes: Vec<HostVolume>,
+}
+
+/// One machine as its host sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSeen {
+    /// Which instance it is.
+    pub instance: InstanceId,
+    /// Which run.
+    pub epoch: Epoch,
+    /// The spec version that was brought about; 0 while none was.
+    pub spec_version: u64,
+    /// Its state.
+    pub state: ObservedState,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+}
+
+/// One volume as its host sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSeen {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Its state.
+    pub state: VolumeObserved,
+}
+
+/// All that a host has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ObservedSet {
+    /// The generation of the desired set that this was seen under.
+    pub generation: Generation,
+    /// Every machine.
+    pub machines: Vec<MachineSeen>,
+    /// Every volume, also those that no set named.
+    pub volumes: Vec<VolumeSeen>,
+}

@@ -1,0 +1,107 @@
+//! Placement: constraints only. The host is never named; every constraint holds on every move.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DomainError, id::PlacementGroupId, limits, units::Revision, units::UnixMs};
+
+/// Where something may run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placement {
+    /// ISO 3166-1 alpha-2, upper case; empty means any.
+    pub countries: BTreeSet<String>,
+    /// Regions of the platform; empty means any.
+    pub regions: BTreeSet<String>,
+    /// Never on a host with a machine of one of these groups; the machine joins each of them.
+    pub not_with: BTreeSet<PlacementGroupId>,
+    /// On the host that the groups' machines are on; the machine joins each of them.
+    pub with: BTreeSet<PlacementGroupId>,
+    /// The lowest host standard level that will do (0 to 3; 0 means any).
+    pub min_conformity: u8,
+    /// Only on hosts with SEV-SNP or TDX.
+    pub confidential: bool,
+}
+
+impl Placement {
+    /// Checks forms and sizes; whether the groups exist is the broker's to check.
+    ///
+    /// # Errors
+    /// `Invalid` with the path of the field (`countries`, `min_conformity`, …).
+    pub fn check(&self) -> Result<(), DomainError> {
+        for country in &self.countries {
+            if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) {
+                return Err(DomainError::invalid(
+                    "countries",
+                    format!(
+                        "`{}` is not a country: two capital letters as in `DE`",
+                        country.escape_debug()
+                    ),
+                ));
+            }
+        }
+        for region in &self.regions {
+            let fits = (1..=32).contains(&region.len())
+                && region
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            if !fits {
+                return Err(DomainError::invalid(
+                    "regions",
+                    format!(
+                        "`{}` is not a region: small letters, digits and `-`, as in `eu-central`",
+                        region.escape_debug()
+                    ),
+                ));
+            }
+        }
+        let sizes = [
+            ("countries", self.countries.len()),
+            ("regions", self.regions.len()),
+            ("not_with", self.not_with.len()),
+            ("with", self.with.len()),
+        ];
+        for (field, size) in sizes {
+            if size > limits::PLACEMENT_LIST_MAX {
+                return Err(DomainError::invalid(
+                    field,
+                    format!("at most {} entries", limits::PLACEMENT_LIST_MAX),
+                ));
+            }
+        }
+        if let Some(both) = self.with.intersection(&self.not_with).next() {
+            return Err(DomainError::invalid(
+                "not_with",
+                format!("{both} stands in `with` as well"),
+            ));
+        }
+        if self.min_conformity > 3 {
+            return Err(DomainError::invalid("min_conformity", "a host standard level is 0 to 3"));
+        }
+        Ok(())
+    }
+
+    /// Whether a machine of this placement belongs to the group.
+    pub fn names(&self, group: PlacementGroupId) -> bool {
+        self.with.contains(&group) || self.not_with.contains(&group)
+    }
+}
+
+/// A name that machines gather around (`with`) or keep apart by (`not_with`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementGroup {
+    /// Its id.
+    pub id: PlacementGroupId,
+    /// Whose it is.
+    pub account: crate::id::AccountId,
+    /// For people.
+    pub name: String,
+    /// The customer's own marks.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// When it was made.
+    pub created_at: UnixMs,
+    /// Set by the store at each change.
+    #[serde(default)]
+    pub revision: Revision,
+}

@@ -1,0 +1,102 @@
+//! Volumes: data and boot. A volume binds to a host when it is first attached and stays there,
+//! so a volume that nothing uses yet never stands in the way of placing its machine.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    DomainError,
+    id::{AccountId, HostId, InstanceId, OperationId, VolumeId},
+    limits,
+    placement::Placement,
+    units::{Gib, Revision, UnixMs},
+};
+
+/// What the customer asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// Name for people; not unique.
+    pub name: String,
+    /// Grows only.
+    pub size: Gib,
+    /// Storage class; fixed.
+    pub class: String,
+    /// Constraints, added to those of the machine that it is attached to.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Refuses deletion while set.
+    #[serde(default)]
+    pub deletion_protection: bool,
+    /// The customer's own marks.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl VolumeSpec {
+    /// Checks all that needs no catalogue and no other resource.
+    ///
+    /// # Errors
+    /// `Invalid` with the path of the field.
+    pub fn check(&self) -> Result<(), DomainError> {
+        limits::check_name(&self.name)?;
+        limits::check_labels(&self.labels)?;
+        limits::check_volume_size(self.size.0)?;
+        self.placement.check().map_err(|error| error.below("placement"))
+    }
+}
+
+/// What was last seen of a volume on its host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeObserved {
+    /// Not yet seen, or its host is silent.
+    #[default]
+    Unknown,
+    /// The host has no such volume.
+    Absent,
+    /// It is there with this size.
+    Present {
+        /// The size that the host has brought about.
+        size: Gib,
+    },
+    /// The host could not bring it about.
+    Failed {
+        /// Why, for the customer.
+        reason: String,
+    },
+}
+
+/// A volume as the broker keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its id.
+    pub id: VolumeId,
+    /// Whose it is.
+    pub account: AccountId,
+    /// Desired.
+    pub spec: VolumeSpec,
+    /// The instance that boots from it, for a boot volume.
+    #[serde(default)]
+    pub boot_of: Option<InstanceId>,
+    /// The instance that it is attached to.
+    #[serde(default)]
+    pub attached_to: Option<InstanceId>,
+    /// Decided: the host that holds the data, from the first attachment on.
+    #[serde(default)]
+    pub host: Option<HostId>,
+    /// Observed.
+    #[serde(default)]
+    pub observed: VolumeObserved,
+    /// The operation that deletes it, once that was asked for.
+    #[serde(default)]
+    pub deleting: Option<OperationId>,
+    /// Set while the creating client has not yet shown that it keeps the id.
+    #[serde(default)]
+    pub unconfirmed: bool,
+    /// When it was asked for.
+    pub created_at: UnixMs,
+    /// Set by the store at each change.
+    #[serde(default)]
+    pub revision: Revision,
+}
