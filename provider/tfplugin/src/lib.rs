@@ -1,1 +1,9 @@
 //! A runtime for Terraform and OpenTofu providers in Rust.
+
+pub mod path;
+pub mod types;
+pub mod value;
+
+pub use path::AttributePath;
+pub use types::Type;
+pub use value::{Number, Value};
