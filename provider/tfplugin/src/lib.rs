@@ -1,6 +1,7 @@
 //! A runtime for Terraform and OpenTofu providers in Rust.
 
 pub mod path;
+pub mod proto;
 pub mod types;
 pub mod value;
 
