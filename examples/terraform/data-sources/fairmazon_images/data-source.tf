@@ -1,0 +1,5 @@
+data "fairmazon_images" "all" {}
+
+output "images" {
+  value = [for image in data.fairmazon_images.all.images : image.name]
+}

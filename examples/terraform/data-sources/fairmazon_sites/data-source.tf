@@ -1,0 +1,5 @@
+data "fairmazon_sites" "all" {}
+
+output "countries" {
+  value = distinct([for site in data.fairmazon_sites.all.sites : site.country])
+}

@@ -1,0 +1,1 @@
+terraform import fairmazon_instance.example ins-01jd0000000000000000000000

@@ -1,0 +1,1 @@
+terraform import fairmazon_placement_group.apart pgr-01jd0000000000000000000000

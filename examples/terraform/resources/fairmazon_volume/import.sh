@@ -1,0 +1,1 @@
+terraform import fairmazon_volume.example vol-01jd0000000000000000000000
