@@ -116,7 +116,7 @@ impl Backend {
             .arg("dev")
             .args(["--hypervisor", self.options.hypervisor])
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
-            .arg("--data")
+            .arg("--data-dir")
             .arg(self.data.path())
             .args(&self.options.more);
         let mut running = Running::start(&mut command)?;

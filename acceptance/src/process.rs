@@ -104,6 +104,13 @@ impl Running {
         }
     }
 
+    /// Sends a signal to the program and all that it started, as a terminal's Ctrl-C does.
+    pub fn signal_group(&self, signal: Signal) {
+        if let (None, Some(group)) = (self.ended, self.group) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
     /// Waits until the program has ended and gives its status.
     ///
     /// # Errors

@@ -1,0 +1,177 @@
+//! The examples that a user copies, each walked through as its README says.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use acceptance::{Backend, BackendOptions, Cli, Failure, Outcome, Workspace};
+
+use crate::with_each_client;
+
+const PROTECTED_OFF: &[&str] = &["-var=protect_database=false"];
+
+fn quickstart(cli: &Cli, backend: &Backend) -> Outcome {
+    let workspace = Workspace::example("quickstart", cli, backend.environment())?;
+
+    let plan = workspace.plan(&[])?;
+    let actions = plan.actions();
+    let instances = actions.keys().filter(|a| a.starts_with("fairmazon_instance.")).count();
+    let volumes = actions.keys().filter(|a| a.starts_with("fairmazon_volume.")).count();
+    assert_eq!((instances, volumes), (3, 2), "{actions:?}");
+    let price = plan.output("price_per_month").as_f64();
+    assert!(price.is_some_and(|price| price > 0.0), "the price is known at plan: {price:?}");
+    assert_eq!(plan.output("price_per_hour").as_object().map(serde_json::Map::len), Some(3));
+
+    workspace.apply_saved()?;
+    workspace.expect_no_changes()?;
+    let state = workspace.state()?;
+    assert_eq!(state.output("price_per_month").as_f64(), price, "the plan told the true price");
+    let countries: BTreeSet<_> =
+        state.resources().filter_map(|(_, values)| values["country"].as_str()).collect();
+    assert_eq!(countries, BTreeSet::from(["DE", "NL"]));
+    let id = state.resource("fairmazon_instance.database")?["id"].clone();
+
+    let grow = ["-var=data_gib=20", "-var=database_flavor=large"];
+    let plan = workspace.plan(&grow)?;
+    assert!(plan.actions().values().all(|actions| actions == &["update"]), "{:?}", plan.actions());
+    workspace.apply_saved()?;
+    let state = workspace.state()?;
+    let database = state.resource("fairmazon_instance.database")?;
+    assert_eq!(database["id"], id, "a resize keeps the machine");
+    assert_eq!(database["flavor"], "large");
+    assert!(workspace.plan(&grow)?.is_empty());
+
+    workspace
+        .try_destroy()?
+        .fails_saying(&["deletion_protection", "fairmazon_instance.database"])?;
+    assert!(workspace.state()?.resource("fairmazon_instance.database").is_ok());
+    workspace.apply(PROTECTED_OFF)?;
+    workspace.destroy()?;
+    assert_eq!(workspace.state()?.resources().count(), 0);
+    Ok(())
+}
+
+#[test]
+fn quickstart_from_prices_to_a_refused_destroy() -> Outcome {
+    with_each_client(|cli, backend| quickstart(cli, backend))
+}
+
+#[test]
+fn quickstart_on_the_libvirt_test_driver() -> Outcome {
+    let options = BackendOptions { hypervisor: "libvirt-test", ..BackendOptions::default() };
+    quickstart(&Cli::chosen()?, &Backend::start_with(options)?)
+}
+
+#[test]
+fn cluster_members_come_and_go_alone() -> Outcome {
+    with_each_client(|cli, backend| {
+        let workspace = Workspace::example("cluster", cli, backend.environment())?;
+        workspace.apply(&[])?;
+        workspace.expect_no_changes()?;
+        let addresses = workspace.state()?.output("addresses").clone();
+        assert_eq!(addresses.as_object().map(serde_json::Map::len), Some(3), "{addresses}");
+
+        let members = r#"-var=members={a={},aa={},b={},c={flavor="medium"}}"#;
+        let actions = workspace.plan(&[members])?.actions();
+        let expected = ["fairmazon_instance.member[\"aa\"]", "fairmazon_volume.data[\"aa\"]"];
+        assert_eq!(actions.keys().collect::<Vec<_>>(), expected);
+        workspace.apply_saved()?;
+
+        let actions = workspace.plan(&[])?.actions();
+        assert_eq!(actions.keys().collect::<Vec<_>>(), expected);
+        assert!(actions.values().all(|actions| actions == &["delete"]), "{actions:?}");
+        workspace.apply_saved()?;
+        workspace.destroy()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn import_changes_nothing() -> Outcome {
+    with_each_client(|cli, backend| {
+        let elsewhere = Workspace::inline(
+            r#"resource "fairmazon_instance" "made" {
+                 name        = "adopted"
+                 flavor      = "small"
+                 image       = "debian-13"
+                 boot_volume = { size_gib = 10 }
+                 labels      = { origin = "made elsewhere" }
+               }"#,
+            cli,
+            backend.environment(),
+        )?;
+        elsewhere.apply(&[])?;
+        let state = elsewhere.state()?;
+        let id = state.resource("fairmazon_instance.made")?["id"].clone();
+        let id = id.as_str().unwrap_or_default();
+
+        let workspace = Workspace::example("import", cli, backend.environment())?;
+        let variable = format!("-var=instance_id={id}");
+        let plan = workspace.try_plan(&[&variable])?.ok()?;
+        let counts = "1 to import, 0 to add, 0 to change, 0 to destroy";
+        assert!(plan.text().contains(counts), "{}", plan.text());
+        workspace.apply(&[&variable])?;
+        assert!(workspace.plan(&[&variable])?.is_empty());
+        let state = workspace.state()?;
+        assert_eq!(state.resource("fairmazon_instance.adopted")?["id"], id);
+        Ok(())
+    })
+}
+
+#[test]
+fn schedule_saves_money_and_is_applied_at_any_hour() -> Outcome {
+    with_each_client(|cli, backend| {
+        let workspace = Workspace::example("schedule", cli, backend.environment())?;
+        let plan = workspace.plan(&[])?;
+        let saving = plan.output("monthly_saving").as_str().and_then(|s| s.parse::<f64>().ok());
+        assert!(saving.is_some_and(|saving| saving > 0.0), "the saving is known: {saving:?}");
+        workspace.apply_saved()?;
+        workspace.expect_no_changes()?;
+        workspace.destroy()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn review_workflow_applies_what_was_read() -> Outcome {
+    with_each_client(|cli, backend| {
+        let workspace = Workspace::example("review-workflow", cli, backend.environment())?;
+        let (status, said) = review(&workspace, &workspace.plan(&[])?, "50")?;
+        assert_eq!(status, Some(0), "{said}");
+        assert!(said.contains("fairmazon_instance.worker[0]") && said.contains("total"), "{said}");
+        let (status, said) = review(&workspace, &workspace.plan(&[])?, "0.01")?;
+        assert!(status == Some(1) && said.contains("refused"), "{said}");
+        workspace.apply_saved()?;
+        workspace.expect_no_changes()?;
+
+        let (status, said) = review(&workspace, &workspace.plan(&["-var=machines=1"])?, "50")?;
+        assert!(status == Some(1) && said.contains("destroys"), "{said}");
+        workspace.destroy()?;
+        Ok(())
+    })
+}
+
+/// Runs the example's script on a plan; gives its status and what it said.
+fn review(
+    workspace: &Workspace,
+    plan: &acceptance::Plan,
+    limit: &str,
+) -> Outcome<(Option<i32>, String)> {
+    let start = |source| Failure::Start { program: "review.py".into(), source };
+    let mut script = Command::new("python3")
+        .arg(workspace.folder().join("review.py"))
+        .args(["--max-per-month", limit])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(start)?;
+    if let Some(mut stdin) = script.stdin.take() {
+        stdin.write_all(plan.document().to_string().as_bytes()).map_err(start)?;
+    }
+    let output = script.wait_with_output().map_err(start)?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+}

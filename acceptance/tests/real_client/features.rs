@@ -1,0 +1,129 @@
+//! What is there beside resources: functions, short-lived tokens, guards, labels, logs.
+
+use acceptance::{Outcome, Workspace};
+
+use crate::with_each_client;
+
+const MACHINE: &str = r#"
+resource "fairmazon_instance" "it" {
+  name   = "one"
+  flavor = "small"
+  image  = "debian-13"
+}
+"#;
+
+#[test]
+fn functions_answer_and_blame_their_argument() -> Outcome {
+    with_each_client(|cli, backend| {
+        let main = r#"
+output "distance" { value = provider::fairmazon::distance_km(50.11, 8.68, 52.37, 4.90) }
+output "noun"     { value = provider::fairmazon::parse_id("vol-01jd0000000000000000000000").noun }
+"#;
+        let workspace = Workspace::inline(main, cli, backend.environment())?;
+        workspace.apply(&[])?;
+        let state = workspace.state()?;
+        let distance = state.output("distance").as_f64().unwrap_or_default();
+        assert!((355.0..370.0).contains(&distance), "Frankfurt to Amsterdam: {distance}");
+        assert_eq!(state.output("noun"), "volume");
+
+        workspace
+            .write("main.tf", "output \"x\" { value = provider::fairmazon::parse_id(\"x\") }")?;
+        workspace.try_plan(&[])?.fails_saying(&["parse_id"])?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_short_lived_token_works_and_is_in_no_file() -> Outcome {
+    with_each_client(|cli, backend| {
+        let main = format!(
+            r#"
+ephemeral "fairmazon_token" "run" {{ lifetime_seconds = 600 }}
+provider "fairmazon" {{
+  alias = "short"
+  token = ephemeral.fairmazon_token.run.token
+}}
+{}"#,
+            MACHINE.replace("name ", "provider = fairmazon.short\n  name ")
+        );
+        let workspace = Workspace::inline(&main, cli, backend.environment())?;
+        workspace.apply(&[])?;
+        let state = workspace.state()?.text();
+        assert!(!state.contains("fmz_"), "no token in the state");
+        assert!(!workspace.read("terraform.tfstate")?.contains("fmz_"));
+        workspace.expect_no_changes()
+    })
+}
+
+#[test]
+fn no_secret_in_the_logs_at_any_level() -> Outcome {
+    with_each_client(|cli, backend| {
+        let mut workspace = Workspace::inline(MACHINE, cli, backend.environment())?;
+        workspace.set("TF_LOG", "TRACE");
+        let ended = workspace.apply(&[])?;
+        assert!(ended.stderr.contains("ApplyResourceChange"), "the log is there");
+        let token = backend.environment()["FAIRMAZON_TOKEN"].clone();
+        assert!(!ended.stderr.contains(&token), "the token is not in it");
+        // The platform shows it once, in the line to export.
+        assert_eq!(backend.said().matches(&token).count(), 1);
+        Ok(())
+    })
+}
+
+#[test]
+fn the_price_guard_refuses_a_plan_above_it() -> Outcome {
+    with_each_client(|cli, backend| {
+        let guarded = |limit: &str| {
+            format!("provider \"fairmazon\" {{ max_price_per_hour = \"{limit}\" }}\n{MACHINE}")
+        };
+        let workspace = Workspace::inline(&guarded("0.001"), cli, backend.environment())?;
+        workspace.try_plan(&[])?.fails_saying(&["max_price_per_hour", "0.001"])?;
+        workspace.write("main.tf", &guarded("1"))?;
+        workspace.apply(&[])?;
+        Ok(())
+    })
+}
+
+#[test]
+fn default_labels_are_added_and_can_be_overridden() -> Outcome {
+    with_each_client(|cli, backend| {
+        let main = format!(
+            "provider \"fairmazon\" {{ default_labels = {{ team = \"a\", env = \"dev\" }} }}\n{}",
+            MACHINE.replace("name ", "labels = { env = \"prod\" }\n  name ")
+        );
+        let workspace = Workspace::inline(&main, cli, backend.environment())?;
+        workspace.apply(&[])?;
+        let state = workspace.state()?;
+        let labels = &state.resource("fairmazon_instance.it")?["effective_labels"];
+        assert_eq!((&labels["team"], &labels["env"]), (&"a".into(), &"prod".into()));
+        workspace.expect_no_changes()
+    })
+}
+
+#[test]
+fn no_room_says_which_rule_excluded_whom() -> Outcome {
+    with_each_client(|cli, backend| {
+        let main = MACHINE.replace(
+            "name ",
+            "placement = { countries = [\"AQ\"] }\n  timeouts = { create = \"5s\" }\n  name ",
+        );
+        let workspace = Workspace::inline(&main, cli, backend.environment())?;
+        let ended = workspace.try_apply(&[])?.fails_saying(&["countr", "AQ"])?;
+        assert!(ended.text().contains("hosts"), "{}", ended.text());
+        Ok(())
+    })
+}
+
+#[test]
+fn many_machines_are_planned_and_read_at_once() -> Outcome {
+    with_each_client(|cli, backend| {
+        let main =
+            MACHINE.replace("name   = \"one\"", "count = 200\n  name = \"m-${count.index}\"");
+        let workspace =
+            Workspace::inline(&main.replace("small", "tiny"), cli, backend.environment())?;
+        workspace.apply(&["-parallelism=64"])?;
+        workspace.expect_no_changes()?;
+        assert_eq!(crate::ids_in_state(&workspace)?.len(), 200);
+        Ok(())
+    })
+}
