@@ -2,9 +2,12 @@
 
 pub mod path;
 pub mod proto;
+pub mod schema;
 pub mod types;
+pub mod validate;
 pub mod value;
 
 pub use path::AttributePath;
+pub use schema::{Attribute, Schema};
 pub use types::Type;
 pub use value::{Number, Value};

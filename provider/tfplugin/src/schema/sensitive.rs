@@ -1,0 +1,196 @@
+//! Which values of an object are secret, and the object without them.
+
+use super::{Attribute, Body, Nesting, Schema};
+use crate::path::{AttributePath, Step};
+use crate::value::Value;
+
+/// What stands where a secret was.
+const REDACTED: &str = "(sensitive value)";
+
+impl Schema {
+    /// Whether the value at a path is secret: an attribute on the way to it is declared
+    /// sensitive or write-only.
+    #[must_use]
+    pub fn is_sensitive_at(&self, path: &AttributePath) -> bool {
+        let steps = path.steps();
+        (1..=steps.len()).any(|end| {
+            self.attribute_at(&AttributePath::from(steps[..end].to_vec())).is_some_and(is_secret)
+        })
+    }
+
+    /// The paths of the secrets that `value`, an object of this schema, holds. Nulls and
+    /// unknowns are none.
+    #[must_use]
+    pub fn sensitive_paths(&self, value: &Value) -> Vec<AttributePath> {
+        let mut paths = Vec::new();
+        let mut at = AttributePath::root();
+        collect(self.body(), value, &mut at, &mut |path, _| paths.push(path.clone()));
+        paths
+    }
+
+    /// Every secret string that `value` holds, for filters of logs and messages.
+    #[must_use]
+    pub fn sensitive_strings(&self, value: &Value) -> Vec<String> {
+        let mut strings = Vec::new();
+        let mut at = AttributePath::root();
+        collect(self.body(), value, &mut at, &mut |_, secret| gather(secret, &mut strings));
+        strings
+    }
+
+    /// The object with every secret replaced by a remark.
+    #[must_use]
+    pub fn redacted(&self, value: &Value) -> Value {
+        redact(self.body(), value)
+    }
+}
+
+const fn is_secret(attribute: &Attribute) -> bool {
+    attribute.is_sensitive() || attribute.is_write_only()
+}
+
+/// Calls `found` with each secret and its path.
+fn collect(
+    body: &Body,
+    value: &Value,
+    at: &mut AttributePath,
+    found: &mut dyn FnMut(&AttributePath, &Value),
+) {
+    for attribute in body.attributes() {
+        let Some(value) = value.get(attribute.name()) else { continue };
+        at.push(Step::Attribute(attribute.name_arc().clone()));
+        if is_secret(attribute) {
+            if !value.is_null() && !value.is_unknown() {
+                found(at, value);
+            }
+        } else if let Some((nesting, body)) = attribute.nested_objects() {
+            collect_nested(nesting, body, value, at, found);
+        }
+        at.pop();
+    }
+    for block in body.blocks() {
+        let Some(value) = value.get(block.name()) else { continue };
+        at.push(Step::Attribute(block.name_arc().clone()));
+        collect_nested(block.nesting(), block.body(), value, at, found);
+        at.pop();
+    }
+}
+
+fn collect_nested(
+    nesting: Nesting,
+    body: &Body,
+    value: &Value,
+    at: &mut AttributePath,
+    found: &mut dyn FnMut(&AttributePath, &Value),
+) {
+    if matches!(nesting, Nesting::Single | Nesting::Group) {
+        return collect(body, value, at, found);
+    }
+    let is_set = matches!(value, Value::Set(_));
+    for (index, element) in value.as_elements().unwrap_or_default().iter().enumerate() {
+        at.push(if is_set { Step::Element } else { Step::Index(index) });
+        collect(body, element, at, found);
+        at.pop();
+    }
+    for (key, element) in value.as_members().into_iter().flatten() {
+        at.push(Step::Key(key.clone()));
+        collect(body, element, at, found);
+        at.pop();
+    }
+}
+
+fn gather(value: &Value, strings: &mut Vec<String>) {
+    match value.undynamic() {
+        Value::String(text) if !text.is_empty() => strings.push(text.clone()),
+        Value::List(elements) | Value::Tuple(elements) => {
+            elements.iter().for_each(|element| gather(element, strings));
+        }
+        Value::Set(elements) => elements.iter().for_each(|element| gather(element, strings)),
+        Value::Map(members) | Value::Object(members) => {
+            members.values().for_each(|value| gather(value, strings));
+        }
+        _ => {}
+    }
+}
+
+fn redact(body: &Body, value: &Value) -> Value {
+    let Value::Object(members) = value else { return value.clone() };
+    let members = members.iter().map(|(name, value)| {
+        let value = if let Some(attribute) = body.attribute(name) {
+            match attribute.body() {
+                _ if is_secret(attribute) && !value.is_null() => REDACTED.into(),
+                Some(body) => redact_nested(body, value),
+                None => value.clone(),
+            }
+        } else if let Some(block) = body.block(name) {
+            redact_nested(block.body(), value)
+        } else {
+            value.clone()
+        };
+        (name.clone(), value)
+    });
+    Value::Object(members.collect())
+}
+
+fn redact_nested(body: &Body, value: &Value) -> Value {
+    match value {
+        Value::List(elements) => Value::list(elements.iter().map(|element| redact(body, element))),
+        Value::Set(elements) => Value::set(elements.iter().map(|element| redact(body, element))),
+        Value::Map(members) => {
+            Value::map(members.iter().map(|(key, value)| (key.clone(), redact(body, value))))
+        }
+        _ => redact(body, value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Block;
+
+    fn schema() -> Schema {
+        Schema::builder()
+            .attribute(Attribute::string("name").required())
+            .attribute(Attribute::string("token").optional().sensitive())
+            .attribute(
+                Attribute::nested_map(
+                    "users",
+                    [
+                        Attribute::string("login").required(),
+                        Attribute::string("password_wo").optional().write_only(),
+                    ],
+                )
+                .optional(),
+            )
+            .block(Block::list("key", [Attribute::string("private").required().sensitive()]))
+            .build()
+    }
+
+    fn value() -> Value {
+        let user = Value::object([("login", "eve".into()), ("password_wo", "p4ss".into())]);
+        Value::object([
+            ("name", "n".into()),
+            ("token", "t0k".into()),
+            ("users", Value::map([("a", user)])),
+            ("key", Value::list([Value::object([("private", "k3y".into())])])),
+        ])
+    }
+
+    #[test]
+    fn secrets_are_found_everywhere() {
+        let paths: Vec<_> =
+            schema().sensitive_paths(&value()).iter().map(ToString::to_string).collect();
+        assert_eq!(paths, ["token", r#"users["a"].password_wo"#, "key[0].private"]);
+        assert_eq!(schema().sensitive_strings(&value()), ["t0k", "p4ss", "k3y"]);
+        assert!(schema().is_sensitive_at(&AttributePath::new("key").index(0).attribute("private")));
+        assert!(!schema().is_sensitive_at(&AttributePath::new("name")));
+    }
+
+    #[test]
+    fn nothing_secret_is_left_after_redaction() {
+        let text = schema().redacted(&value()).to_string();
+        for secret in ["t0k", "p4ss", "k3y"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+        assert!(text.contains("eve"));
+    }
+}
