@@ -1,0 +1,60 @@
+//! One map from what SQLite says to [`StoreError`].
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rusqlite::{Error, ErrorCode, ffi};
+
+use crate::{Key, StoreError};
+
+/// Turns failures on one database file into [`StoreError`]s.
+#[derive(Debug, Clone)]
+pub(super) struct Faults {
+    path: PathBuf,
+}
+
+impl Faults {
+    pub(super) fn on(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// A failure of the database while it was asked to do what `attempted` says.
+    pub(super) fn of(&self, attempted: &'static str, error: Error) -> StoreError {
+        let path = self.path.clone();
+        let code = error.sqlite_error_code();
+        let source = Arc::new(error);
+        match code {
+            Some(ErrorCode::DiskFull) => StoreError::Full { path, source },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                StoreError::Corrupt { path, source }
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                StoreError::Locked { path }
+            }
+            Some(
+                ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied,
+            ) => StoreError::Disk { path, source },
+            _ => StoreError::Database { attempted, source },
+        }
+    }
+
+    /// A failure while writing the row `key`, of which `unique` must be unique.
+    pub(super) fn of_write(&self, key: Key, unique: &'static str, error: Error) -> StoreError {
+        match error.sqlite_error().map(|error| error.extended_code) {
+            Some(ffi::SQLITE_CONSTRAINT_UNIQUE) => StoreError::Duplicate { key, what: unique },
+            Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => StoreError::Reference { key },
+            _ => self.of("write a row", error),
+        }
+    }
+
+    /// A failure of the file system.
+    pub(super) fn of_io(path: &Path, error: io::Error) -> StoreError {
+        StoreError::Io { path: path.to_owned(), source: Arc::new(error) }
+    }
+}

@@ -1,0 +1,148 @@
+//! Files and connections: who may open the database, with which rights and settings.
+//!
+//! The folder is made with mode 0700 where it is missing, the files have mode 0600. A lock on
+//! a file beside the database keeps a second process out. The lock is not on the database
+//! itself, because closing any handle of that one would drop SQLite's own locks.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{SqliteOptions, fault::Faults};
+use crate::StoreError;
+
+/// Prepared statements kept per connection; more than there are different ones.
+const STATEMENTS: usize = 128;
+/// Size of a page in bytes. Twice SQLite's usual: rows are about 1 KiB and mostly appended.
+const PAGE_SIZE: u32 = 8_192;
+/// Pages of the log after which they are brought into the database (64 MiB).
+const CHECKPOINT_PAGES: u32 = 8_192;
+/// Page cache of the writer in KiB.
+const WRITER_CACHE_KIB: i64 = 16 * 1_024;
+/// Page cache of each reader in KiB.
+const READER_CACHE_KIB: i64 = 2 * 1_024;
+/// How long a connection waits for another one of this process.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Keeps other processes out as long as it lives.
+#[derive(Debug)]
+pub(super) struct ProcessLock {
+    _file: File,
+}
+
+/// Makes the folder and the file, and locks them for this process.
+pub(super) fn prepare(path: &Path) -> Result<ProcessLock, StoreError> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| Faults::of_io(folder, error))?;
+    }
+    let lock_path = beside(path, ".lock");
+    let lock = private_file(&lock_path).map_err(|error| Faults::of_io(&lock_path, error))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(StoreError::Locked { path: path.to_owned() });
+        }
+        Err(TryLockError::Error(error)) => return Err(Faults::of_io(&lock_path, error)),
+    }
+    private_file(path).map_err(|error| Faults::of_io(path, error))?;
+    Ok(ProcessLock { _file: lock })
+}
+
+/// Opens or makes a file that only its owner can read; tightens the rights of an old one.
+pub(super) fn private_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// The path of a file beside the database: its name with an ending added.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// The one connection that writes.
+pub(super) fn writer(options: &SqliteOptions) -> Result<Connection, StoreError> {
+    let path = &options.path;
+    let faults = Faults::on(path);
+    let open = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection.busy_timeout(BUSY)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.pragma_update(None, "page_size", PAGE_SIZE)?;
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| {
+            let mode: String = row.get(0)?;
+            if mode == "wal" { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
+        })?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        connection.pragma_update(None, "temp_store", "memory")?;
+        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        let journal_bytes = u64::from(CHECKPOINT_PAGES) * u64::from(PAGE_SIZE);
+        connection.pragma_update(None, "journal_size_limit", journal_bytes)?;
+        Ok(connection)
+    };
+    open().map_err(|error| faults.of("open the store", error))
+}
+
+/// Limits the size of the database; the limit holds for this connection only.
+pub(super) fn limit_size(connection: &Connection, bytes: u64) -> rusqlite::Result<()> {
+    let page: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    connection.pragma_update_and_check(None, "max_page_count", (bytes / page).max(1), |_| Ok(()))
+}
+
+/// A connection that only reads.
+pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
+    let open = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection.busy_timeout(BUSY)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.pragma_update(None, "trusted_schema", false)?;
+        connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+        Ok(connection)
+    };
+    open().map_err(|error| Faults::on(path).of("open the store for reading", error))
+}
+
+/// Writes a consistent copy into a new file and brings it to the disk.
+pub(super) fn backup(connection: &Connection, to: &Path) -> Result<(), StoreError> {
+    let io = |error| Faults::of_io(to, error);
+    // The database accepts an empty file, and nobody else can read one that we made.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(io)?;
+    let written = connection
+        .execute("VACUUM INTO ?1", [to.to_string_lossy()])
+        .map_err(|error| Faults::on(to).of("back the store up", error))
+        .and_then(|_| File::open(to).and_then(|file| file.sync_all()).map_err(io));
+    if written.is_err() {
+        // Half a backup is worse than none; that it can't be removed changes nothing.
+        let _ = std::fs::remove_file(to);
+    }
+    written
+}

@@ -1,0 +1,235 @@
+//! The one writer: a thread that makes everybody's changes durable in groups.
+//!
+//! It takes all that waits (up to [`GROUP_MAX`]), does each piece in a savepoint of one
+//! transaction, commits, and only then answers everybody: one flush of the disk for the whole
+//! group. A piece whose expectations fail is rolled back alone. When the transaction itself
+//! fails, each piece is tried again by itself, so that only what can't be done fails.
+
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    apply::{Counters, Outcome, Work},
+    fault::Faults,
+    open::ProcessLock,
+};
+use crate::StoreError;
+
+/// Most pieces of work in one transaction.
+const GROUP_MAX: usize = 512;
+/// Most pieces that wait before callers have to wait for a place in the queue.
+pub(super) const QUEUE: usize = 2_048;
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+enum Job {
+    Work(Box<Work>, Answer<Outcome>),
+    /// Asks how it is: the counters, or why the last transaction failed.
+    Ask(Answer<Counters>),
+    Stop(Answer<()>),
+}
+
+/// The handle of the writer thread.
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Job>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    /// Starts the thread, which owns the connection and the lock until it ends.
+    pub(super) fn start(
+        connection: Connection,
+        lock: ProcessLock,
+        faults: Faults,
+    ) -> Result<Self, StoreError> {
+        let counters = Counters::read(&connection)
+            .map_err(|error| faults.of("read the store's counters", error))?;
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let desk = Desk { connection, faults, counters, failed: None };
+        let thread = std::thread::Builder::new()
+            .name("fairmazon-store".into())
+            .spawn(move || {
+                desk.serve(queue);
+                drop(lock);
+            })
+            .map_err(|error| Faults::of_io(std::path::Path::new("a thread"), error))?;
+        Ok(Self { jobs, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Has a piece of work done; answers once it is durable.
+    pub(super) async fn run(&self, work: Work) -> Result<Outcome, StoreError> {
+        self.ask(|answer| Job::Work(Box::new(work), answer)).await
+    }
+
+    /// How the writer is.
+    pub(super) async fn health(&self) -> Result<Counters, StoreError> {
+        self.ask(Job::Ask).await
+    }
+
+    /// Ends the thread after all that was asked for before.
+    pub(super) async fn stop(&self) -> Result<(), StoreError> {
+        match self.ask(Job::Stop).await {
+            Err(StoreError::Closed) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(job(answer)).await.map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// Waits until everything is done and the file is free for the next one who opens it.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut self.jobs, closed));
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's writer ended by a fault of its own");
+        }
+    }
+}
+
+/// What the thread has before it.
+struct Desk {
+    connection: Connection,
+    faults: Faults,
+    counters: Counters,
+    /// Why the last transaction failed, until one succeeds.
+    failed: Option<StoreError>,
+}
+
+impl Desk {
+    fn serve(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        loop {
+            if queue.blocking_recv_many(&mut group, GROUP_MAX) == 0 {
+                break;
+            }
+            let (mut work, mut stop) = (Vec::with_capacity(group.len()), Vec::new());
+            let mut asked = Vec::new();
+            for job in group.drain(..) {
+                match job {
+                    Job::Work(piece, answer) => work.push((piece, answer)),
+                    Job::Ask(answer) => asked.push(answer),
+                    Job::Stop(answer) => stop.push(answer),
+                }
+            }
+            if !work.is_empty() {
+                self.answer(work);
+            }
+            for answer in asked {
+                let health = self.failed.clone().map_or(Ok(self.counters), Err);
+                let _ = answer.send(health);
+            }
+            if !stop.is_empty() {
+                queue.close();
+                let closed = self.close();
+                for answer in stop {
+                    let _ = answer.send(closed.clone());
+                }
+                return;
+            }
+        }
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the store's log stays beside the database until next time");
+        }
+    }
+
+    /// Does a group and tells everybody. A caller that no longer listens loses nothing but
+    /// the answer.
+    fn answer(&mut self, group: Vec<(Box<Work>, Answer<Outcome>)>) {
+        let (work, answers): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        match self.transact(&work) {
+            Ok(outcomes) => {
+                for (outcome, answer) in outcomes.into_iter().zip(answers) {
+                    let _ = answer.send(outcome);
+                }
+            }
+            Err(error) if work.len() == 1 => {
+                for answer in answers {
+                    let _ = answer.send(Err(error.clone()));
+                }
+            }
+            Err(_) => {
+                for (piece, answer) in work.iter().zip(answers) {
+                    let outcome = self
+                        .transact(std::slice::from_ref(piece))
+                        .and_then(|mut outcomes| outcomes.pop().unwrap_or(Err(StoreError::Closed)));
+                    let _ = answer.send(outcome);
+                }
+            }
+        }
+    }
+
+    /// One transaction over the group. An error means that nothing of it happened.
+    fn transact(
+        &mut self,
+        work: &[Box<Work>],
+    ) -> Result<Vec<Result<Outcome, StoreError>>, StoreError> {
+        let before = self.counters;
+        match self.try_transact(work) {
+            Ok(outcomes) => {
+                self.failed = None;
+                Ok(outcomes)
+            }
+            Err(error) => {
+                self.counters = before;
+                if !self.connection.is_autocommit() {
+                    // Where even this fails the connection drops the transaction by itself.
+                    let _ = self.connection.execute_batch("ROLLBACK");
+                }
+                tracing::error!(%error, pieces = work.len(), "the store could not write");
+                self.failed = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn try_transact(
+        &mut self,
+        work: &[Box<Work>],
+    ) -> Result<Vec<Result<Outcome, StoreError>>, StoreError> {
+        self.statement("BEGIN IMMEDIATE")?;
+        let mut outcomes = Vec::with_capacity(work.len());
+        for piece in work {
+            self.statement("SAVEPOINT piece")?;
+            let before = self.counters;
+            let outcome = piece.run(&self.connection, &self.faults, &mut self.counters);
+            match &outcome {
+                Ok(_) => self.statement("RELEASE piece")?,
+                Err(error) if error.is_of_the_store() => return Err(error.clone()),
+                Err(_) => {
+                    self.counters = before;
+                    self.statement("ROLLBACK TO piece")?;
+                    self.statement("RELEASE piece")?;
+                }
+            }
+            outcomes.push(outcome);
+        }
+        self.counters
+            .write(&self.connection)
+            .map_err(|error| self.faults.of("write the store's counters", error))?;
+        self.statement("COMMIT")?;
+        Ok(outcomes)
+    }
+
+    fn statement(&self, sql: &'static str) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([]))
+            .map(drop)
+            .map_err(|error| self.faults.of("write to the store", error))
+    }
+
+    fn close(self) -> Result<(), StoreError> {
+        self.connection.close().map_err(|(_, error)| self.faults.of("close the store", error))
+    }
+}

@@ -1,0 +1,216 @@
+//! The trait behind which the durable state lives, and what its reads answer.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use fairmazon_model::{
+    access::Credential,
+    id::AccountId,
+    units::{Revision, UnixMs},
+};
+
+use crate::{
+    AuditHead, AuditRecord, AuditVerdict, Commit, Committed, Entity, IdempotencyRecord, Key, Noun,
+    Row, StoreError,
+};
+
+/// The durable state of the platform.
+///
+/// Every method may be called from many tasks at once. What was acknowledged is durable and
+/// seen by every later call. A future that is dropped before its end may still take effect.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Makes a change durable, all of it or nothing.
+    ///
+    /// # Errors
+    /// `Conflict` when an expectation does not hold, `AlreadyAnswered` when the idempotency
+    /// key counts already, `Duplicate` or `Reference` when rows contradict each other,
+    /// `Invalid` when the commit contradicts itself, `Full` and its neighbours when the
+    /// store can't write now.
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
+
+    /// Hands every live row to `visit`, parents before children, all as of the returned
+    /// revision; commits go on meanwhile. Rows are streamed: no second copy is held.
+    ///
+    /// # Errors
+    /// `Decode` when a row can't be read; the rows handed out before are to be thrown away.
+    async fn load(&self, visit: &mut (dyn FnMut(Row) + Send)) -> Result<Revision, StoreError>;
+
+    /// One row.
+    ///
+    /// # Errors
+    /// Only when the store can't read.
+    async fn get(&self, key: Key) -> Result<Option<Row>, StoreError>;
+
+    /// The rows of a noun by ascending id, of one account or of all.
+    ///
+    /// # Errors
+    /// `Invalid` when the page is after a row of another noun or has no room.
+    async fn list(
+        &self,
+        noun: Noun,
+        account: Option<AccountId>,
+        page: Page,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// The credential whose secret or certificate has this SHA-256 (in hex), valid or not.
+    ///
+    /// # Errors
+    /// Only when the store can't read.
+    async fn credential_by_hash(&self, sha256: &str) -> Result<Option<Credential>, StoreError>;
+
+    /// What was answered to a request with this key; expired records are still answered until
+    /// they are removed, so look at `expires_at`.
+    ///
+    /// # Errors
+    /// Only when the store can't read.
+    async fn idempotency(
+        &self,
+        account: AccountId,
+        key: &str,
+    ) -> Result<Option<IdempotencyRecord>, StoreError>;
+
+    /// Notes that the caller has shown that it got the answer. False when there is no such
+    /// record. The record stays until it expires, so that late repetitions find it.
+    ///
+    /// # Errors
+    /// Only when the store can't write.
+    async fn confirm_idempotency(&self, account: AccountId, key: &str) -> Result<bool, StoreError>;
+
+    /// Removes at most `limit` records that have expired at `now`; answers how many.
+    ///
+    /// # Errors
+    /// Only when the store can't write.
+    async fn expire_idempotency(&self, now: UnixMs, limit: u32) -> Result<u64, StoreError>;
+
+    /// At most `limit` entries of the audit log with a sequence above `after` (0: from the
+    /// start), oldest first. Read page by page it is the export: each record is one line
+    /// of JSON that [`crate::ChainChecker`] can check without the store.
+    ///
+    /// # Errors
+    /// Only when the store can't read.
+    async fn audit(&self, after: u64, limit: u32) -> Result<Vec<AuditRecord>, StoreError>;
+
+    /// Recomputes the whole hash chain of the audit log and names the first broken entry.
+    ///
+    /// # Errors
+    /// Only when the store can't read; a broken chain is an answer.
+    async fn verify_audit(&self) -> Result<AuditVerdict, StoreError>;
+
+    /// What changed in the `commits` commits after `revision`, by ascending revision. A row
+    /// that changed several times stands at its last change only. Whole commits, never parts.
+    ///
+    /// # Errors
+    /// `Compacted` when deletions since `revision` have been forgotten.
+    async fn changes_since(&self, revision: Revision, commits: u32) -> Result<Changes, StoreError>;
+
+    /// Forgets the deletions up to `revision`, which changes can then no longer be asked from
+    /// before; answers how many were forgotten.
+    ///
+    /// # Errors
+    /// `Invalid` when `revision` is above the store's own.
+    async fn forget_deletions(&self, revision: Revision) -> Result<u64, StoreError>;
+
+    /// How the store is.
+    ///
+    /// # Errors
+    /// When it can't be read, or the last change failed for a reason of the store's own.
+    async fn health(&self) -> Result<Health, StoreError>;
+
+    /// Writes a consistent copy into the file `to`, which must not exist, while work goes on.
+    ///
+    /// # Errors
+    /// `Io` when the file exists or can't be made, `Full` when it does not fit.
+    async fn backup(&self, to: &Path) -> Result<(), StoreError>;
+
+    /// Finishes what was asked for before and gives everything back; later calls get
+    /// `Closed`. Calling it again does nothing.
+    ///
+    /// # Errors
+    /// When the last writes can't be brought into place; they are durable all the same.
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+impl dyn Store + '_ {
+    /// One row of a known type.
+    ///
+    /// # Errors
+    /// Only when the store can't read.
+    pub async fn find<T: Entity>(&self, id: T::Id) -> Result<Option<T>, StoreError> {
+        Ok(self.get(id.into()).await?.and_then(T::from_row))
+    }
+
+    /// A page of rows of a known type.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub async fn list_of<T: Entity>(
+        &self,
+        account: Option<AccountId>,
+        page: Page,
+    ) -> Result<Vec<T>, StoreError> {
+        let rows = self.list(T::NOUN, account, page).await?;
+        Ok(rows.into_iter().filter_map(T::from_row).collect())
+    }
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Only rows with a greater id than this row's; it need not exist any more.
+    pub after: Option<Key>,
+    /// Most rows, 1 or more; fewer answered rows mean that there are no more.
+    pub limit: u32,
+}
+
+/// One change of one row.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "deletions are rare beside puts")]
+pub enum Change {
+    /// The row is now so; its revision says since when.
+    Put(Row),
+    /// The row is gone.
+    Deleted {
+        /// Which.
+        key: Key,
+        /// Whose it was.
+        account: AccountId,
+        /// Since when.
+        revision: Revision,
+    },
+}
+
+impl Change {
+    /// The revision of the commit that made it.
+    pub const fn revision(&self) -> Revision {
+        match self {
+            Self::Put(row) => row.revision(),
+            Self::Deleted { revision, .. } => *revision,
+        }
+    }
+}
+
+/// Changes of a stretch of commits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changes {
+    /// The changes, by ascending revision.
+    pub changes: Vec<Change>,
+    /// Everything up to here is in; ask again from here.
+    pub up_to: Revision,
+    /// The store's last revision; above `up_to` when there is more.
+    pub last: Revision,
+}
+
+/// How the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The revision of the last commit.
+    pub revision: Revision,
+    /// The end of the audit chain: kept elsewhere, it shows later whether entries at the end
+    /// were cut off, which the chain alone can't show.
+    pub audit: AuditHead,
+    /// The version of the schema.
+    pub schema: u32,
+    /// Bytes that the store takes on disk.
+    pub size_bytes: u64,
+}
