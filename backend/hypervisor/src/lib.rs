@@ -1,1 +1,119 @@
-//! The Hypervisor trait and the in-process simulator.
+//! The hypervisor behind one trait, and the in-process simulator of it.
+//!
+//! Knows machines and volumes; knows neither broker nor leases. The libvirt driver is a crate
+//! of its own. With the feature `contract`, [`contract`] holds the suite that every driver
+//! passes, each skipping by name only what its [`Features`] say it can't do.
+
+#[cfg(feature = "contract")]
+pub mod contract;
+mod error;
+mod machine;
+pub mod sim;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fairmazon_model::{
+    host::Capacity,
+    id::{InstanceId, VolumeId},
+    machine::{Disk, HostVolume, MachineSpec},
+    units::Gib,
+};
+use tokio::sync::broadcast;
+
+pub use error::HypervisorError;
+pub use machine::{
+    Access, Counters, Features, Halt, Hint, Inventory, Machine, Marks, OffReason, RunState, Volume,
+    same_disks, same_shape,
+};
+
+/// What every call of a hypervisor returns.
+pub type Result<T> = std::result::Result<T, HypervisorError>;
+
+/// One host's machines and volumes.
+///
+/// Every call is idempotent: repeating one that was done changes nothing and succeeds, so a
+/// caller that crashed between the call and its own bookkeeping simply looks and calls again.
+/// Nothing that the platform did not make is ever listed, changed or removed: a driver knows its
+/// own by the marks and by an identity derived from the platform's id.
+#[async_trait]
+pub trait Hypervisor: Send + Sync + 'static {
+    /// The driver's name as the broker is told it: `simulated`, `libvirt-test`, `qemu`.
+    fn kind(&self) -> &'static str;
+
+    /// What this driver can do.
+    fn features(&self) -> Features;
+
+    /// What the host has to give.
+    async fn capacity(&self) -> Result<Capacity>;
+
+    /// All machines and volumes that the platform has here.
+    async fn inventory(&self) -> Result<Inventory>;
+
+    /// One machine; none when it is not defined.
+    async fn machine(&self, instance: InstanceId) -> Result<Option<Machine>>;
+
+    /// One volume; none when it is not there.
+    async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>>;
+
+    /// Defines the machine, or takes over a changed definition, and writes its marks, both at
+    /// once. While it runs only what its guest does not see may change.
+    ///
+    /// # Errors
+    /// `Busy` when it runs and its shape or its disks would change ([`same_shape`],
+    /// [`same_disks`]).
+    async fn define(&self, spec: &Arc<MachineSpec>, marks: Marks) -> Result<()>;
+
+    /// Writes the marks of a defined machine, whatever it does.
+    async fn mark(&self, instance: InstanceId, marks: Marks) -> Result<()>;
+
+    /// Starts a defined machine.
+    ///
+    /// # Errors
+    /// `NotFound` for the machine or one of its volumes; `Full` when the memory does not suffice;
+    /// `Busy` when a volume is in use by another running machine and one of the two may write.
+    async fn start(&self, instance: InstanceId) -> Result<()>;
+
+    /// Asks the guest to shut down; returns when it was asked, not when it is off.
+    async fn ask_to_stop(&self, instance: InstanceId) -> Result<()>;
+
+    /// Ends the machine at once; it is off when this returns.
+    async fn force_stop(&self, instance: InstanceId) -> Result<()>;
+
+    /// Removes the definition; volumes stay.
+    ///
+    /// # Errors
+    /// `Busy` while it runs.
+    async fn undefine(&self, instance: InstanceId) -> Result<()>;
+
+    /// Makes a volume, filled from its image where it names one. Atomic: after a crash in the
+    /// middle there is no volume. A volume that is there stays as it is.
+    ///
+    /// # Errors
+    /// `Full` when the storage class has no room.
+    async fn create_volume(&self, volume: &HostVolume) -> Result<()>;
+
+    /// Grows a volume to at least `size`, also while it is in use; never shrinks it.
+    async fn grow_volume(&self, volume: VolumeId, size: Gib) -> Result<()>;
+
+    /// Destroys a volume and its data.
+    ///
+    /// # Errors
+    /// `Busy` while a running machine uses it.
+    async fn delete_volume(&self, volume: VolumeId) -> Result<()>;
+
+    /// Plugs a disk into a running machine and into its definition.
+    ///
+    /// # Errors
+    /// As of [`Hypervisor::start`], and `Unsupported` without [`Features::hotplug`].
+    async fn attach(&self, instance: InstanceId, disk: &Disk) -> Result<()>;
+
+    /// Unplugs the disk of that name from a running machine and from its definition.
+    ///
+    /// # Errors
+    /// `Unsupported` without [`Features::hotplug`].
+    async fn detach(&self, instance: InstanceId, disk: &str) -> Result<()>;
+
+    /// Hints that something changed. A receiver that lags has missed some and looks at all.
+    fn hints(&self) -> broadcast::Receiver<Hint>;
+}

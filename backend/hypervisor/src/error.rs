@@ -1,0 +1,80 @@
+//! Why a hypervisor refused or failed. The cause of a driver's failure is kept as the source.
+
+use std::{error::Error, fmt::Display};
+
+/// Why a call of a hypervisor was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum HypervisorError {
+    /// The machine or volume is not there.
+    #[error("{what} is not there")]
+    NotFound {
+        /// Which machine or volume, by id.
+        what: String,
+    },
+    /// Something else uses it now; it may work later.
+    #[error("{what} is busy: {why}")]
+    Busy {
+        /// Which machine or volume, by id.
+        what: String,
+        /// What it is busy with.
+        why: &'static str,
+    },
+    /// The host has not enough left.
+    #[error("the host has no {what} left for this")]
+    Full {
+        /// `memory` or the storage class.
+        what: String,
+    },
+    /// This driver can't do it; repeating does not help.
+    #[error("this hypervisor can't {what}")]
+    Unsupported {
+        /// What it can't do, as a verb phrase.
+        what: &'static str,
+    },
+    /// Something that is not the platform's has the identity of this machine or volume.
+    #[error("{what} has the identity of a machine or volume of the platform, and is not ours")]
+    Foreign {
+        /// What it is called there.
+        what: String,
+    },
+    /// It took longer than its deadline; whether it was done is unknown.
+    #[error("the hypervisor did not {attempted} within {deadline_ms} ms")]
+    Timeout {
+        /// The call, as a verb phrase.
+        attempted: String,
+        /// The deadline, in ms.
+        deadline_ms: u64,
+    },
+    /// The hypervisor failed.
+    #[error("the hypervisor failed to {attempted}")]
+    Driver {
+        /// The call, as a verb phrase.
+        attempted: String,
+        /// What it said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl HypervisorError {
+    /// `what` is not there.
+    pub fn not_found(what: impl Display + Copy) -> Self {
+        Self::NotFound { what: what.to_string() }
+    }
+
+    /// `what` can't be changed now because of `why`.
+    pub fn busy(what: impl Display + Copy, why: &'static str) -> Self {
+        Self::Busy { what: what.to_string(), why }
+    }
+
+    /// The failure as its customer may read it: without names and texts of the host.
+    pub fn for_customer(&self) -> String {
+        match self {
+            Self::NotFound { .. } | Self::Busy { .. } | Self::Full { .. } => self.to_string(),
+            Self::Unsupported { what } => format!("this host can't {what}"),
+            Self::Foreign { .. } => "the host has something else under its identity".into(),
+            Self::Timeout { .. } => "the host took too long and tries again".into(),
+            Self::Driver { .. } => "the host's hypervisor failed; the host tries again".into(),
+        }
+    }
+}

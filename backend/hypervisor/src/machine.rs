@@ -1,0 +1,175 @@
+//! What a hypervisor has: machines with their marks, volumes, features, hints. Plain data.
+
+use std::sync::Arc;
+
+use fairmazon_model::{
+    id::{InstanceId, VolumeId},
+    machine::MachineSpec,
+    units::{Epoch, Gib},
+};
+use serde::{Deserialize, Serialize};
+
+/// What is written beside a machine, in the hypervisor itself, so that an agent that knows
+/// nothing but what it finds there goes on where the last one ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Marks {
+    /// The run that its lease is for.
+    pub epoch: Epoch,
+    /// The version of the spec that is brought about in full; 0 while none is.
+    pub spec_version: u64,
+    /// The counted wishes that are done.
+    pub done: Counters,
+    /// Why it is off, when it is.
+    pub halt: Halt,
+}
+
+/// Counted wishes: each is done once when the spec's count is above this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Reboots.
+    pub reboots: u64,
+    /// Rebuilds of the boot volume.
+    pub rebuilds: u64,
+    /// Starts that are a first boot to the guest.
+    pub first_boots: u64,
+}
+
+impl Counters {
+    /// The counts that the spec asks for.
+    pub fn wished(spec: &MachineSpec) -> Self {
+        Self { reboots: spec.reboots, rebuilds: spec.rebuilds, first_boots: spec.first_boots }
+    }
+}
+
+/// What the platform did last about a machine's running. Written before a stop is asked for and
+/// after a start, so that a machine found off under `Started` has ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Halt {
+    /// Nothing speaks against starting it.
+    #[default]
+    Idle,
+    /// The platform has started it.
+    Started,
+    /// The platform is stopping it, and it is to be off before anything else happens.
+    Stopping,
+    /// The platform stopped it because its lease ended.
+    Fenced,
+}
+
+/// A defined machine as its hypervisor has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// As it was defined; `disks` are those that are attached.
+    pub definition: Arc<MachineSpec>,
+    /// The marks.
+    pub marks: Marks,
+    /// Whether it runs.
+    pub run: RunState,
+    /// Its addresses, as far as they are known.
+    pub addresses: Vec<String>,
+}
+
+impl Machine {
+    /// Which instance it is.
+    pub fn instance(&self) -> InstanceId {
+        self.definition.instance
+    }
+
+    /// Whether it runs.
+    pub fn runs(&self) -> bool {
+        self.run == RunState::Running
+    }
+
+    /// Whether the volume is one of its disks, boot included; with the right to write or not.
+    pub fn uses(&self, volume: VolumeId) -> Option<Access> {
+        let definition = &self.definition;
+        std::iter::once(&definition.boot)
+            .chain(&definition.disks)
+            .find(|disk| disk.volume == volume)
+            .map(|disk| if disk.read_only { Access::Read } else { Access::Write })
+    }
+}
+
+/// How a machine uses a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Without the right to write.
+    Read,
+    /// With it.
+    Write,
+}
+
+/// Whether a machine runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunState {
+    /// It runs, or is paused or shutting down: it may write to its volumes.
+    Running,
+    /// It does not, for this reason.
+    Off(OffReason),
+}
+
+/// Why a machine is off, as far as the hypervisor knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffReason {
+    /// It was defined and not started since.
+    NeverStarted,
+    /// Its guest shut down, asked or not.
+    Guest,
+    /// Its guest crashed.
+    Crashed,
+    /// Ended from outside: by force, by a restart of the host, or for an unknown reason.
+    Host,
+}
+
+/// A volume as its hypervisor has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Its size.
+    pub size: Gib,
+}
+
+/// All that the platform has on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Machines, in the order of their ids.
+    pub machines: Vec<Machine>,
+    /// Volumes, in the order of their ids.
+    pub volumes: Vec<Volume>,
+    /// How many machines there are that the platform did not make and does not touch.
+    pub foreign: usize,
+}
+
+/// What a driver can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// Disks come and go while a machine runs.
+    pub hotplug: bool,
+    /// Volumes grow.
+    pub grow: bool,
+    /// Machines and volumes outlive the connection to the hypervisor.
+    pub durable: bool,
+}
+
+/// Something changed: look sooner. Never a fact to act on by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// This machine.
+    Machine(InstanceId),
+    /// This volume.
+    Volume(VolumeId),
+    /// Unknown what: look at all.
+    All,
+}
+
+/// Whether two definitions have the same data disks, in whatever order.
+pub fn same_disks(one: &MachineSpec, other: &MachineSpec) -> bool {
+    one.disks.len() == other.disks.len() && one.disks.iter().all(|disk| other.disks.contains(disk))
+}
+
+/// Whether two definitions are the same to a running guest, its data disks aside.
+pub fn same_shape(one: &MachineSpec, other: &MachineSpec) -> bool {
+    one.vcpus == other.vcpus && one.memory == other.memory && one.boot == other.boot
+}

@@ -1,0 +1,372 @@
+//! One simulated host as a [`Hypervisor`]: asks for the fault, does it to the state, tells the
+//! ledger and the listeners.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use fairmazon_model::{
+    host::Capacity,
+    id::{HostId, InstanceId, VolumeId},
+    machine::{Disk, HostVolume, MachineSpec},
+    units::Gib,
+};
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+
+use super::{
+    World,
+    fault::{Call, Fault, Faults, Verb},
+    ledger::Run,
+    state::HostState,
+};
+use crate::{
+    Features, Hint, Hypervisor, HypervisorError, Inventory, Machine, Marks, OffReason, Result,
+    RunState, Volume,
+};
+
+/// Hints that a slow listener may be behind before it has to look at all.
+const HINTS_KEPT: usize = 16;
+
+pub(super) struct HostCell {
+    id: HostId,
+    capacity: Capacity,
+    state: Mutex<HostState>,
+    hints: broadcast::Sender<Hint>,
+    calls: AtomicU64,
+    faults: Mutex<Option<Arc<dyn Faults>>>,
+    stop_takes: Mutex<Option<Duration>>,
+}
+
+/// A simulated host's hypervisor. Cheap to clone; all clones are the same host.
+#[derive(Clone)]
+pub struct SimHost {
+    world: Arc<World>,
+    cell: Arc<HostCell>,
+}
+
+impl std::fmt::Debug for SimHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SimHost").field(&self.cell.id).finish()
+    }
+}
+
+impl SimHost {
+    pub(super) fn new(world: Arc<World>, cell: Arc<HostCell>) -> Self {
+        Self { world, cell }
+    }
+
+    /// From now on every call's fault is asked of `faults`.
+    pub fn set_faults(&self, faults: impl Faults + 'static) {
+        *self.cell.faults.lock() = Some(Arc::new(faults));
+    }
+
+    /// From now on every call is done.
+    pub fn clear_faults(&self) {
+        *self.cell.faults.lock() = None;
+    }
+
+    /// How long guests take to shut down when asked; `None`: they never do. At first no time.
+    pub fn set_stop_takes(&self, time: Option<Duration>) {
+        *self.cell.stop_takes.lock() = time;
+    }
+
+    /// How many calls there were so far.
+    pub fn calls(&self) -> u64 {
+        self.cell.calls.load(Ordering::Relaxed)
+    }
+
+    /// Does `act` under the fault that was asked for.
+    async fn call<T>(&self, verb: Verb, act: impl FnOnce() -> Result<T> + Send) -> Result<T>
+    where
+        T: Send,
+    {
+        let number = self.cell.calls.fetch_add(1, Ordering::Relaxed);
+        let faults = self.cell.faults.lock().clone();
+        let Some(faults) = faults else { return act() };
+        match faults.decide(&Call { host: self.cell.id, verb, number }) {
+            Fault::None => act(),
+            Fault::Fail(error) => Err(error),
+            Fault::FailAfter(error) => act().and(Err(error)),
+            Fault::Delay(time) => {
+                tokio::time::sleep(time).await;
+                act()
+            }
+            Fault::Hang => std::future::pending().await,
+            Fault::HangAfter => {
+                drop(act());
+                std::future::pending().await
+            }
+        }
+    }
+
+    fn hint(&self, hint: Hint) {
+        self.cell.hint(hint);
+    }
+}
+
+#[async_trait]
+impl Hypervisor for SimHost {
+    fn kind(&self) -> &'static str {
+        "simulated"
+    }
+
+    fn features(&self) -> Features {
+        Features { hotplug: true, grow: true, durable: true }
+    }
+
+    async fn capacity(&self) -> Result<Capacity> {
+        self.call(Verb::Look, || Ok(self.cell.capacity.clone())).await
+    }
+
+    async fn inventory(&self) -> Result<Inventory> {
+        self.call(Verb::Look, || Ok(self.cell.inventory())).await
+    }
+
+    async fn machine(&self, instance: InstanceId) -> Result<Option<Machine>> {
+        let look = || Ok(self.cell.state.lock().machine(instance).ok().map(|found| found.seen()));
+        self.call(Verb::Look, look).await
+    }
+
+    async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>> {
+        let look = || {
+            let state = self.cell.state.lock();
+            Ok(state.volumes.get(&volume).map(|found| Volume { volume, size: found.size }))
+        };
+        self.call(Verb::Look, look).await
+    }
+
+    async fn define(&self, spec: &Arc<MachineSpec>, marks: Marks) -> Result<()> {
+        self.call(Verb::Define, || self.cell.state.lock().define(spec, marks)).await?;
+        self.hint(Hint::Machine(spec.instance));
+        Ok(())
+    }
+
+    async fn mark(&self, instance: InstanceId, marks: Marks) -> Result<()> {
+        let mark = || {
+            self.cell.state.lock().machine_mut(instance)?.marks = marks;
+            Ok(())
+        };
+        self.call(Verb::Mark, mark).await
+    }
+
+    async fn start(&self, instance: InstanceId) -> Result<()> {
+        self.call(Verb::Start, || self.cell.start(&self.world, instance)).await
+    }
+
+    async fn ask_to_stop(&self, instance: InstanceId) -> Result<()> {
+        self.call(Verb::AskToStop, || self.cell.ask_to_stop(&self.world, instance)).await
+    }
+
+    async fn force_stop(&self, instance: InstanceId) -> Result<()> {
+        let stop = || {
+            self.cell.state.lock().machine(instance)?;
+            self.cell.end(&self.world, instance, OffReason::Host);
+            Ok(())
+        };
+        self.call(Verb::ForceStop, stop).await
+    }
+
+    async fn undefine(&self, instance: InstanceId) -> Result<()> {
+        let undefine = || {
+            let mut state = self.cell.state.lock();
+            match state.machine(instance) {
+                Err(_) => Ok(()),
+                Ok(found) if found.run == RunState::Running => {
+                    Err(HypervisorError::busy(instance, "it runs"))
+                }
+                Ok(_) => {
+                    state.machines.remove(&instance);
+                    Ok(())
+                }
+            }
+        };
+        self.call(Verb::Undefine, undefine).await?;
+        self.hint(Hint::Machine(instance));
+        Ok(())
+    }
+
+    async fn create_volume(&self, volume: &HostVolume) -> Result<()> {
+        let create = || self.cell.state.lock().create_volume(volume, &self.cell.capacity);
+        self.call(Verb::CreateVolume, create).await?;
+        self.hint(Hint::Volume(volume.volume));
+        Ok(())
+    }
+
+    async fn grow_volume(&self, volume: VolumeId, size: Gib) -> Result<()> {
+        let grow = || self.cell.state.lock().grow_volume(volume, size, &self.cell.capacity);
+        self.call(Verb::GrowVolume, grow).await?;
+        self.hint(Hint::Volume(volume));
+        Ok(())
+    }
+
+    async fn delete_volume(&self, volume: VolumeId) -> Result<()> {
+        let delete = || {
+            if self.cell.state.lock().delete_volume(volume)? {
+                self.world.ledger().deleted(volume);
+            }
+            Ok(())
+        };
+        self.call(Verb::DeleteVolume, delete).await?;
+        self.hint(Hint::Volume(volume));
+        Ok(())
+    }
+
+    async fn attach(&self, instance: InstanceId, disk: &Disk) -> Result<()> {
+        self.call(Verb::Attach, || self.cell.attach(&self.world, instance, disk)).await
+    }
+
+    async fn detach(&self, instance: InstanceId, disk: &str) -> Result<()> {
+        self.call(Verb::Detach, || self.cell.detach(&self.world, instance, disk)).await
+    }
+
+    fn hints(&self) -> broadcast::Receiver<Hint> {
+        self.cell.hints.subscribe()
+    }
+}
+
+impl HostCell {
+    pub(super) fn new(id: HostId, capacity: Capacity) -> Self {
+        Self {
+            id,
+            capacity,
+            state: Mutex::default(),
+            hints: broadcast::Sender::new(HINTS_KEPT),
+            calls: AtomicU64::new(0),
+            faults: Mutex::default(),
+            stop_takes: Mutex::new(Some(Duration::ZERO)),
+        }
+    }
+
+    /// Ends a machine as from outside or by itself; nothing when it is off already.
+    pub(super) fn end(&self, world: &World, instance: InstanceId, reason: OffReason) {
+        let ended = self.state.lock().end(instance, reason);
+        if let Some(definition) = ended {
+            world.ledger().ended(instance, self.id, world.now_ms());
+            for disk in std::iter::once(&definition.boot).chain(&definition.disks) {
+                world.ledger().closed(disk.volume, instance);
+            }
+            self.hint(Hint::Machine(instance));
+        }
+    }
+
+    pub(super) fn end_all(&self, world: &World, reason: OffReason) {
+        let all: Vec<_> = self.state.lock().machines.keys().copied().collect();
+        all.into_iter().for_each(|instance| self.end(world, instance, reason));
+    }
+
+    pub(super) fn wipe(&self) {
+        *self.state.lock() = HostState::default();
+        self.hint(Hint::All);
+    }
+
+    pub(super) fn add_foreign(&self, instance: InstanceId) {
+        self.state.lock().foreign.insert(instance);
+    }
+
+    pub(super) fn has_foreign(&self, instance: InstanceId) -> bool {
+        let state = self.state.lock();
+        state.foreign.contains(&instance) && !state.machines.contains_key(&instance)
+    }
+
+    pub(super) fn volume_serial(&self, volume: VolumeId) -> Option<u64> {
+        self.state.lock().volumes.get(&volume).map(|found| found.serial)
+    }
+
+    fn inventory(&self) -> Inventory {
+        let state = self.state.lock();
+        let mut machines: Vec<_> = state.machines.values().map(|found| found.seen()).collect();
+        machines.sort_unstable_by_key(Machine::instance);
+        let mut volumes: Vec<_> = state
+            .volumes
+            .iter()
+            .map(|(&volume, found)| Volume { volume, size: found.size })
+            .collect();
+        volumes.sort_unstable_by_key(|found| found.volume);
+        Inventory { machines, volumes, foreign: state.foreign.len() }
+    }
+
+    fn start(&self, world: &World, instance: InstanceId) -> Result<()> {
+        let mut state = self.state.lock();
+        if !state.start(instance, &self.capacity)? {
+            return Ok(());
+        }
+        // Told to the ledger before anybody else can see the machine run.
+        let machine = state.machine(instance)?;
+        world.ledger().started(Run {
+            instance,
+            host: self.id,
+            epoch: machine.marks.epoch,
+            from_ms: world.now_ms(),
+            until_ms: None,
+        });
+        let definition = &machine.definition;
+        for disk in std::iter::once(&definition.boot).chain(&definition.disks) {
+            world.ledger().opened(disk.volume, instance, disk.read_only);
+        }
+        drop(state);
+        self.hint(Hint::Machine(instance));
+        Ok(())
+    }
+
+    fn ask_to_stop(self: &Arc<Self>, world: &Arc<World>, instance: InstanceId) -> Result<()> {
+        if self.state.lock().machine(instance)?.run != RunState::Running {
+            return Ok(());
+        }
+        match *self.stop_takes.lock() {
+            None => {}
+            Some(Duration::ZERO) => self.end(world, instance, OffReason::Guest),
+            Some(time) => {
+                let (cell, world) = (Arc::clone(self), Arc::clone(world));
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    cell.end(&world, instance, OffReason::Guest);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn attach(&self, world: &World, instance: InstanceId, disk: &Disk) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.machine(instance)?.definition.disks.contains(disk) {
+            return Ok(());
+        }
+        state.check_disk(instance, disk)?;
+        let machine = state.machine_mut(instance)?;
+        let definition = Arc::make_mut(&mut machine.definition);
+        if definition.disks.iter().any(|other| other.name == disk.name) {
+            return Err(HypervisorError::busy(instance, "another disk has this name"));
+        }
+        definition.disks.push(disk.clone());
+        if machine.run == RunState::Running {
+            world.ledger().opened(disk.volume, instance, disk.read_only);
+        }
+        drop(state);
+        self.hint(Hint::Machine(instance));
+        Ok(())
+    }
+
+    fn detach(&self, world: &World, instance: InstanceId, disk: &str) -> Result<()> {
+        let mut state = self.state.lock();
+        let definition = Arc::make_mut(&mut state.machine_mut(instance)?.definition);
+        let Some(index) = definition.disks.iter().position(|other| other.name == disk) else {
+            return Ok(());
+        };
+        let gone = definition.disks.remove(index);
+        world.ledger().closed(gone.volume, instance);
+        drop(state);
+        self.hint(Hint::Machine(instance));
+        Ok(())
+    }
+
+    fn hint(&self, hint: Hint) {
+        // Nobody listening is no failure: a listener that comes later looks at all first.
+        let _ = self.hints.send(hint);
+    }
+}

@@ -1,0 +1,17 @@
+//! The simulator: thousands of hosts with their machines and volumes, in one process.
+//!
+//! The [`World`] is kept outside of any agent: it goes on when an agent crashes, as real
+//! machines do. [`SimHost`] is one host's [`Hypervisor`](crate::Hypervisor). Faults are asked of
+//! a [`Faults`] before each call; a [`Ledger`] sees every start, stop and write and notes what
+//! must never happen. The clock is injected. Nothing sleeps unless a test asked for a delay.
+
+mod fault;
+mod host;
+mod ledger;
+mod state;
+mod world;
+
+pub use fault::{Call, Fault, Faults, SeededFaults, Verb};
+pub use host::SimHost;
+pub use ledger::{Ledger, Run, Violation};
+pub use world::{World, WorldClock};

@@ -1,0 +1,228 @@
+//! What one simulated host has, and the books of its memory and storage. Pure: no faults, no
+//! hints, no clock.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fairmazon_model::{
+    host::Capacity,
+    id::{InstanceId, VolumeId},
+    machine::{Disk, HostVolume, MachineSpec},
+    units::Gib,
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::{
+    Access, HypervisorError, Machine, Marks, OffReason, Result, RunState, same_disks, same_shape,
+};
+
+/// One machine; kept small, as there are many.
+#[derive(Debug)]
+pub(super) struct SimMachine {
+    pub(super) definition: Arc<MachineSpec>,
+    pub(super) marks: Marks,
+    pub(super) run: RunState,
+}
+
+#[derive(Debug)]
+pub(super) struct SimVolume {
+    pub(super) size: Gib,
+    pub(super) class: Arc<str>,
+    pub(super) serial: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct HostState {
+    pub(super) machines: FxHashMap<InstanceId, SimMachine>,
+    pub(super) volumes: FxHashMap<VolumeId, SimVolume>,
+    pub(super) foreign: FxHashSet<InstanceId>,
+    memory_used_mib: u64,
+    storage_used: BTreeMap<Arc<str>, u64>,
+    next_serial: u64,
+}
+
+impl HostState {
+    pub(super) fn machine(&self, instance: InstanceId) -> Result<&SimMachine> {
+        self.machines.get(&instance).ok_or_else(|| HypervisorError::not_found(instance))
+    }
+
+    pub(super) fn machine_mut(&mut self, instance: InstanceId) -> Result<&mut SimMachine> {
+        self.machines.get_mut(&instance).ok_or_else(|| HypervisorError::not_found(instance))
+    }
+
+    pub(super) fn define(&mut self, spec: &Arc<MachineSpec>, marks: Marks) -> Result<()> {
+        if self.foreign.contains(&spec.instance) {
+            return Err(HypervisorError::Foreign { what: spec.instance.to_string() });
+        }
+        let Some(machine) = self.machines.get_mut(&spec.instance) else {
+            let run = RunState::Off(OffReason::NeverStarted);
+            let definition = Arc::clone(spec);
+            self.machines.insert(spec.instance, SimMachine { definition, marks, run });
+            return Ok(());
+        };
+        let old = &machine.definition;
+        let changes_guest = !same_shape(old, spec) || !same_disks(old, spec);
+        if machine.run == RunState::Running && changes_guest {
+            return Err(HypervisorError::busy(spec.instance, "it runs with another shape"));
+        }
+        machine.definition = Arc::clone(spec);
+        machine.marks = marks;
+        Ok(())
+    }
+
+    /// Starts the machine; `false` when it ran already.
+    pub(super) fn start(&mut self, instance: InstanceId, capacity: &Capacity) -> Result<bool> {
+        let machine = self.machine(instance)?;
+        if machine.run == RunState::Running {
+            return Ok(false);
+        }
+        let definition = Arc::clone(&machine.definition);
+        for disk in std::iter::once(&definition.boot).chain(&definition.disks) {
+            self.check_disk(instance, disk)?;
+        }
+        let used = self.memory_used_mib + definition.memory.0;
+        if used > capacity.memory.0 {
+            return Err(HypervisorError::Full { what: "memory".into() });
+        }
+        self.memory_used_mib = used;
+        self.machine_mut(instance)?.run = RunState::Running;
+        Ok(true)
+    }
+
+    /// Ends the machine; its definition when it ran.
+    pub(super) fn end(
+        &mut self,
+        instance: InstanceId,
+        reason: OffReason,
+    ) -> Option<Arc<MachineSpec>> {
+        let machine = self.machines.get_mut(&instance)?;
+        if machine.run != RunState::Running {
+            return None;
+        }
+        machine.run = RunState::Off(reason);
+        self.memory_used_mib -= machine.definition.memory.0;
+        Some(Arc::clone(&machine.definition))
+    }
+
+    /// That the disk's volume is there and free for this machine.
+    pub(super) fn check_disk(&self, instance: InstanceId, disk: &Disk) -> Result<()> {
+        if !self.volumes.contains_key(&disk.volume) {
+            return Err(HypervisorError::not_found(disk.volume));
+        }
+        let taken = self.running().any(|other| {
+            other.definition.instance != instance
+                && match uses(other, disk.volume) {
+                    Some(Access::Write) => true,
+                    Some(Access::Read) => !disk.read_only,
+                    None => false,
+                }
+        });
+        if taken {
+            return Err(HypervisorError::busy(disk.volume, "another machine uses it"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn in_use(&self, volume: VolumeId) -> bool {
+        self.running().any(|machine| uses(machine, volume).is_some())
+    }
+
+    pub(super) fn create_volume(&mut self, wish: &HostVolume, capacity: &Capacity) -> Result<()> {
+        if self.volumes.contains_key(&wish.volume) {
+            return Ok(());
+        }
+        let class = self.take_storage(&wish.class, wish.size.0, capacity)?;
+        self.next_serial += 1;
+        let serial = self.next_serial;
+        self.volumes.insert(wish.volume, SimVolume { size: wish.size, class, serial });
+        Ok(())
+    }
+
+    pub(super) fn grow_volume(
+        &mut self,
+        volume: VolumeId,
+        size: Gib,
+        capacity: &Capacity,
+    ) -> Result<()> {
+        let Some(found) = self.volumes.get(&volume) else {
+            return Err(HypervisorError::not_found(volume));
+        };
+        if found.size >= size {
+            return Ok(());
+        }
+        let (class, more) = (Arc::clone(&found.class), size.0 - found.size.0);
+        self.take_storage(&class, more, capacity)?;
+        if let Some(found) = self.volumes.get_mut(&volume) {
+            found.size = size;
+        }
+        Ok(())
+    }
+
+    /// Deletes the volume; `false` when there was none.
+    pub(super) fn delete_volume(&mut self, volume: VolumeId) -> Result<bool> {
+        if self.in_use(volume) {
+            return Err(HypervisorError::busy(volume, "a running machine uses it"));
+        }
+        let Some(gone) = self.volumes.remove(&volume) else { return Ok(false) };
+        if let Some(used) = self.storage_used.get_mut(&gone.class) {
+            *used -= gone.size.0;
+        }
+        Ok(true)
+    }
+
+    fn running(&self) -> impl Iterator<Item = &SimMachine> {
+        self.machines.values().filter(|machine| machine.run == RunState::Running)
+    }
+
+    fn take_storage(&mut self, class: &str, gib: u64, capacity: &Capacity) -> Result<Arc<str>> {
+        let most = capacity.storage.get(class).map_or(0, |gib| gib.0);
+        let used = self.storage_used.get(class).copied().unwrap_or(0);
+        if used + gib > most {
+            return Err(HypervisorError::Full { what: format!("storage of class `{class}`") });
+        }
+        let class = match self.storage_used.get_key_value(class) {
+            Some((class, _)) => Arc::clone(class),
+            None => Arc::from(class),
+        };
+        self.storage_used.insert(Arc::clone(&class), used + gib);
+        Ok(class)
+    }
+}
+
+impl SimMachine {
+    pub(super) fn seen(&self) -> Machine {
+        let running = self.run == RunState::Running;
+        let instance = self.definition.instance;
+        Machine {
+            definition: Arc::clone(&self.definition),
+            marks: self.marks,
+            run: self.run,
+            addresses: if running { vec![address(instance)] } else { Vec::new() },
+        }
+    }
+}
+
+fn uses(machine: &SimMachine, volume: VolumeId) -> Option<Access> {
+    let definition = &machine.definition;
+    std::iter::once(&definition.boot)
+        .chain(&definition.disks)
+        .find(|disk| disk.volume == volume)
+        .map(|disk| if disk.read_only { Access::Read } else { Access::Write })
+}
+
+/// A unique local IPv6 address made of the id's random bits: the same at every start.
+fn address(instance: InstanceId) -> String {
+    let random = instance.ulid().random();
+    let [.., a, b, c, d, e, f, g, h] = random.to_be_bytes();
+    let group = |high, low| u16::from_be_bytes([high, low]);
+    std::net::Ipv6Addr::new(
+        0xfdfa,
+        0x1a20,
+        0,
+        0,
+        group(a, b),
+        group(c, d),
+        group(e, f),
+        group(g, h),
+    )
+    .to_string()
+}
