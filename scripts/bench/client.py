@@ -1,0 +1,155 @@
+"""Terraform over 1,000 resources: ours and the Go null provider's, side by side.
+
+Owns the working folders, a mirror with both providers and the backend's process. Rounds of both
+take turns, so that a busy moment of the machine hits both.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+PLATFORM = "linux_" + {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+
+OURS = """
+terraform {
+  required_providers {
+    fairmazon = { source = "fairmazon/fairmazon" }
+  }
+}
+resource "fairmazon_instance" "it" {
+  count  = %d
+  name   = "bench-%s-${count.index}"
+  flavor = "tiny"
+  image  = "alpine-3.22"
+  boot_volume = { size_gib = 1 }
+}
+"""
+NULL = """
+terraform {
+  required_providers {
+    null = { source = "hashicorp/null" }
+  }
+}
+resource "null_resource" "it" {
+  count    = %d
+  triggers = { name = "bench-%s-${count.index}", flavor = "tiny", image = "alpine-3.22" }
+}
+"""
+
+
+class Backend:
+    """`fairmazon dev` on a free port over a folder of its own."""
+
+    def __init__(self, program, data, *more):
+        command = [program, "dev", "--hypervisor", "simulated", "--listen", "127.0.0.1:0"]
+        self.process = subprocess.Popen(
+            [*command, "--data-dir", str(data), *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.environment = {}
+        wanted = {"FAIRMAZON_ENDPOINT", "FAIRMAZON_TOKEN", "FAIRMAZON_CA_CERTIFICATE"}
+        for line in self.process.stdout:
+            found = re.match(r"\s*export (FAIRMAZON_\w+)=(.*)", line)
+            if found:
+                self.environment[found[1]] = found[2].strip().strip("'\"")
+            if wanted <= self.environment.keys():
+                break
+        else:
+            raise RuntimeError("fairmazon dev ended before it was ready")
+        # What it says later is not needed, but a full pipe would stop it.
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+
+class Work:
+    """An initialised folder of one configuration."""
+
+    def __init__(self, terraform, folder, name, main, plugin, source, version, environment):
+        self.terraform = terraform
+        self.folder = folder / name
+        self.folder.mkdir(parents=True)
+        self.times = folder / f"{name}.times"
+        self.home = folder / "mirror" / "registry.terraform.io" / source / version / PLATFORM
+        self.file = self.home / f"terraform-provider-{source.split('/')[1]}_v{version}"
+        self.plugin = plugin
+        configuration = folder / f"{name}.tfrc"
+        mirror = f'filesystem_mirror {{ path = "{folder}/mirror" }}'
+        configuration.write_text(f"provider_installation {{\n  {mirror}\n}}\n")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "FAIRMAZON_"))}
+        self.environment = kept | environment | {
+            "TF_CLI_CONFIG_FILE": str(configuration),
+            "CHECKPOINT_DISABLE": "1",
+        }
+        self.main = main
+        self.begin(1, "none")
+        self.install(measured=False)
+
+    def install(self, measured):
+        """Puts the plugin into the mirror: itself, or a script that writes down its CPU time."""
+        shutil.rmtree(self.folder / ".terraform", ignore_errors=True)
+        (self.folder / ".terraform.lock.hcl").unlink(missing_ok=True)
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir(parents=True)
+        if measured:
+            self.file.write_text(f'#!/bin/sh\n{self.plugin} "$@"\ntimes >>{self.times}\n')
+            self.file.chmod(0o755)
+        else:
+            shutil.copy(self.plugin, self.file)
+        self.run("init", "-input=false")
+
+    def run(self, *arguments):
+        """Seconds that one command took."""
+        begin = time.monotonic()
+        done = subprocess.run(
+            [self.terraform, *arguments, "-no-color"],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"terraform {' '.join(arguments)}:\n{done.stdout[-4000:]}")
+        return time.monotonic() - begin
+
+    def plan(self):
+        return self.run("plan", "-input=false", "-detailed-exitcode")
+
+    def apply(self):
+        return self.run("apply", "-input=false", "-auto-approve")
+
+    def begin(self, count, mark):
+        """Starts over with an empty state and resources that never were before."""
+        for state in self.folder.glob("terraform.tfstate*"):
+            state.unlink()
+        (self.folder / "main.tf").write_text(self.main % (count, mark))
+
+    def plan_cpu(self):
+        """CPU seconds of all plugin processes of one plan (user and system)."""
+        self.install(measured=True)
+        self.times.unlink(missing_ok=True)
+        self.plan()
+        # Each process wrote two lines: the shell's own times and its children's.
+        children = self.times.read_text().splitlines()[1::2]
+        self.install(measured=False)
+        return sum(seconds(word) for line in children for word in line.split())
+
+
+def seconds(word):
+    """`0m1.25s` -> 1.25"""
+    minutes, rest = word.rstrip("s").split("m")
+    return int(minutes) * 60 + float(rest)

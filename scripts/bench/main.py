@@ -1,0 +1,133 @@
+"""Measures speed and memory and prints one table in Markdown.
+
+Owns the list of measures with their limits. A limit that is not met is marked, and the status is
+1 then; a measure that could not be made is an error, never a gap.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import client
+import plugin
+
+BIN = Path(os.environ["FAIRMAZON_BENCH_BIN"])
+TERRAFORM = os.environ["FAIRMAZON_BENCH_TERRAFORM"]
+NULL = os.environ["FAIRMAZON_BENCH_NULL"]
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROVIDER = BIN / "terraform-provider-fairmazon"
+MACHINES = 1_000
+
+
+class Row:
+    """One line of the table: what, measured, the limit, whether it is met."""
+
+    def __init__(self, what, measured, limit, met):
+        self.what, self.measured, self.limit, self.met = what, measured, limit, met
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def start(rounds):
+    """Plugin start to schema."""
+    ours = [plugin.start_to_schema(PROVIDER) for _ in range(rounds * 3)]
+    null = [plugin.start_to_schema(NULL) for _ in range(rounds)]
+    took, memory = median([o[0] for o in ours]) * 1000, median([o[1] for o in ours]) / 1024
+    beside = median([n[0] for n in null]) * 1000, median([n[1] for n in null]) / 1024
+    yield Row("plugin start to schema", f"{took:.0f} ms (null {beside[0]:.0f} ms)", "50 ms", took <= 50)
+    yield Row("plugin resident after the schema", f"{memory:.1f} MB (null {beside[1]:.1f} MB)", "12 MB", memory <= 12)
+
+
+def terraform(rounds):
+    """Apply and plan of 1,000 resources, beside the null provider."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        with client.Backend(BIN / "fairmazon", folder / "data", *many_hosts()) as backend:
+            version = re.search(r'^version = "(.*)"', (REPOSITORY / "Cargo.toml").read_text(), re.M)[1]
+            ours = client.Work(TERRAFORM, folder, "ours", client.OURS, PROVIDER,
+                               "fairmazon/fairmazon", version, backend.environment)
+            null = client.Work(TERRAFORM, folder, "null", client.NULL, NULL,
+                               "hashicorp/null", "2.1.2", {})
+            applies = []
+            for round_ in range(rounds):
+                ours.begin(MACHINES, round_)
+                null.begin(MACHINES, round_)
+                applies.append((ours.apply(), null.apply()))
+            plans = [(ours.plan(), null.plan()) for _ in range(rounds)]
+            cpu = median([ours.plan_cpu() for _ in range(rounds)])
+            null_cpu = median([null.plan_cpu() for _ in range(rounds)])
+    our_plan, null_plan = (median(times) for times in zip(*plans))
+    our_apply, null_apply = (median(times) for times in zip(*applies))
+    yield Row(f"plan over {MACHINES} instances, all up to date",
+              f"{our_plan:.2f} s = {our_plan / null_plan:.2f} x null's {null_plan:.2f} s",
+              "1.0 x", our_plan <= null_plan)
+    yield Row("plugin CPU in that plan", f"{cpu:.2f} s (null {null_cpu:.2f} s)", "0.25 s", cpu <= 0.25)
+    yield Row(f"apply of {MACHINES} instances, simulator",
+              f"{our_apply:.2f} s = {our_apply / null_apply:.2f} x null's {null_apply:.2f} s",
+              "1.3 x", our_apply <= 1.3 * null_apply)
+
+
+def many_hosts():
+    """Enough room for all machines of a bench."""
+    return ["--hosts", "20"]
+
+
+MEASURES = {"start": start, "terraform": terraform}
+
+
+def machine():
+    """One line that says where this was measured."""
+    def first(path, pattern):
+        found = re.search(pattern, Path(path).read_text(), re.M)
+        return found[1].strip() if found else "unknown"
+
+    def said(*command):
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.split("\n")[0]
+
+    memory = int(first("/proc/meminfo", r"^MemTotal:\s+(\d+)")) / 1024 / 1024
+    return (f"{os.cpu_count()} cores of {first('/proc/cpuinfo', r'^model name.*: (.*)')}, "
+            f"{memory:.0f} GiB, Linux {os.uname().release}, {said('rustc', '--version')}, "
+            f"{said(TERRAFORM, 'version')}")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/bench/run")
+    parser.add_argument("--only", help="measures by name, separated by commas")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (5)")
+    parser.add_argument("--list", action="store_true", help="name the measures and end")
+    options = parser.parse_args()
+    if options.list:
+        for name, measure in MEASURES.items():
+            print(f"{name:<12}{measure.__doc__}")
+        return 0
+    names = options.only.split(",") if options.only else list(MEASURES)
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        parser.error(f"no measure {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+
+    rows, failed = [], False
+    for name in names:
+        print(f"measuring: {MEASURES[name].__doc__}", file=sys.stderr)
+        try:
+            rows.extend(MEASURES[name](options.rounds))
+        except Exception:
+            traceback.print_exc()
+            rows.append(Row(MEASURES[name].__doc__, "could not be measured", "", False))
+    print(f"\nMedians of {options.rounds} rounds. {machine()}.\n")
+    print("| what | measured | limit | met |\n|---|---|---|---|")
+    for row in rows:
+        failed |= not row.met
+        print(f"| {row.what} | {row.measured} | {row.limit} | {'yes' if row.met else '**no**'} |")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
