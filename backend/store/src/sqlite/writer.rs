@@ -1,9 +1,11 @@
 //! The one writer: a thread that makes everybody's changes durable in groups.
 //!
-//! It takes all that waits (up to [`GROUP_MAX`]), does each piece in a savepoint of one
-//! transaction, commits, and only then answers everybody: one flush of the disk for the whole
-//! group. A piece whose expectations fail is rolled back alone. When the transaction itself
-//! fails, each piece is tried again by itself, so that only what can't be done fails.
+//! It takes all that waits (up to [`GROUP_MAX`]), does it in one transaction, commits, and
+//! only then answers everybody: one flush of the disk for the whole group. When a piece
+//! contradicts what is stored, the group is done again with a savepoint around each piece, so
+//! that it fails alone; savepoints copy every page they touch, too dear for the usual case.
+//! When the transaction itself fails, each piece is tried again by itself, so that only what
+//! can't be done fails.
 
 use std::thread::JoinHandle;
 
@@ -147,38 +149,38 @@ impl Desk {
     /// the answer.
     fn answer(&mut self, group: Vec<(Box<Work>, Answer<Outcome>)>) {
         let (work, answers): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-        match self.transact(&work) {
-            Ok(outcomes) => {
-                for (outcome, answer) in outcomes.into_iter().zip(answers) {
-                    let _ = answer.send(outcome);
-                }
-            }
-            Err(error) if work.len() == 1 => {
-                for answer in answers {
-                    let _ = answer.send(Err(error.clone()));
-                }
-            }
-            Err(_) => {
-                for (piece, answer) in work.iter().zip(answers) {
-                    let outcome = self
-                        .transact(std::slice::from_ref(piece))
-                        .and_then(|mut outcomes| outcomes.pop().unwrap_or(Err(StoreError::Closed)));
-                    let _ = answer.send(outcome);
-                }
-            }
+        for (outcome, answer) in self.settle(&work).into_iter().zip(answers) {
+            let _ = answer.send(outcome);
         }
     }
 
-    /// One transaction over the group. An error means that nothing of it happened.
-    fn transact(
+    /// Does a group; every piece has an outcome of its own.
+    fn settle(&mut self, work: &[Box<Work>]) -> Vec<Result<Outcome, StoreError>> {
+        let failure = match self.transact(|desk| desk.together(work)) {
+            Ok(outcomes) => return outcomes.into_iter().map(Ok).collect(),
+            Err(failure) => failure,
+        };
+        if work.len() == 1 {
+            return vec![Err(failure)];
+        }
+        if !failure.is_of_the_store()
+            && let Ok(outcomes) = self.transact(|desk| desk.apart(work))
+        {
+            return outcomes;
+        }
+        work.iter().flat_map(|piece| self.settle(std::slice::from_ref(piece))).collect()
+    }
+
+    /// Runs `job` as one transaction. An error means that nothing of it happened.
+    fn transact<T>(
         &mut self,
-        work: &[Box<Work>],
-    ) -> Result<Vec<Result<Outcome, StoreError>>, StoreError> {
+        job: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let before = self.counters;
-        match self.try_transact(work) {
-            Ok(outcomes) => {
+        match self.try_transact(job) {
+            Ok(outcome) => {
                 self.failed = None;
-                Ok(outcomes)
+                Ok(outcome)
             }
             Err(error) => {
                 self.counters = before;
@@ -186,38 +188,55 @@ impl Desk {
                     // Where even this fails the connection drops the transaction by itself.
                     let _ = self.connection.execute_batch("ROLLBACK");
                 }
-                tracing::error!(%error, pieces = work.len(), "the store could not write");
-                self.failed = Some(error.clone());
+                if error.is_of_the_store() {
+                    tracing::error!(%error, "the store could not write");
+                    self.failed = Some(error.clone());
+                }
                 Err(error)
             }
         }
     }
 
-    fn try_transact(
+    fn try_transact<T>(
+        &mut self,
+        job: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.statement("BEGIN IMMEDIATE")?;
+        let outcome = job(self)?;
+        self.counters
+            .write(&self.connection)
+            .map_err(|error| self.faults.of("write the store's counters", error))?;
+        self.statement("COMMIT")?;
+        Ok(outcome)
+    }
+
+    /// All pieces, or none when one fails.
+    fn together(&mut self, work: &[Box<Work>]) -> Result<Vec<Outcome>, StoreError> {
+        work.iter()
+            .map(|piece| piece.run(&self.connection, &self.faults, &mut self.counters))
+            .collect()
+    }
+
+    /// All pieces that can be done; an error only when the store itself fails.
+    fn apart(
         &mut self,
         work: &[Box<Work>],
     ) -> Result<Vec<Result<Outcome, StoreError>>, StoreError> {
-        self.statement("BEGIN IMMEDIATE")?;
         let mut outcomes = Vec::with_capacity(work.len());
         for piece in work {
             self.statement("SAVEPOINT piece")?;
             let before = self.counters;
             let outcome = piece.run(&self.connection, &self.faults, &mut self.counters);
-            match &outcome {
-                Ok(_) => self.statement("RELEASE piece")?,
-                Err(error) if error.is_of_the_store() => return Err(error.clone()),
-                Err(_) => {
-                    self.counters = before;
-                    self.statement("ROLLBACK TO piece")?;
-                    self.statement("RELEASE piece")?;
+            if let Err(error) = &outcome {
+                if error.is_of_the_store() {
+                    return Err(error.clone());
                 }
+                self.counters = before;
+                self.statement("ROLLBACK TO piece")?;
             }
+            self.statement("RELEASE piece")?;
             outcomes.push(outcome);
         }
-        self.counters
-            .write(&self.connection)
-            .map_err(|error| self.faults.of("write the store's counters", error))?;
-        self.statement("COMMIT")?;
         Ok(outcomes)
     }
 
