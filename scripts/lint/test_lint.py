@@ -1,6 +1,8 @@
 """Tests of the checks: each must be able to fail."""
 
+import subprocess
 import unittest
+from pathlib import Path
 
 import edges
 import notices
@@ -75,6 +77,26 @@ class Notices(unittest.TestCase):
             ]},
         }
         self.assertEqual([p["name"] for p in notices.linked(metadata)], ["deep", "used"])
+
+
+class Count(unittest.TestCase):
+    def counted(self, text):
+        awk = ["awk", "-f", Path(__file__).resolve().parents[1] / "count.awk"]
+        done = subprocess.run(awk, input=text, check=True, stdout=subprocess.PIPE, text=True)
+        return tuple(map(int, done.stdout.split()))
+
+    def test_each_runner_is_read(self):
+        nextest = "     Summary [   0.1s] 14 tests run: 11 passed (1 slow), 2 failed, 1 timed out, 3 skipped\n"
+        self.assertEqual(self.counted(nextest), (11, 3))
+        cargo = "test result: FAILED. 5 passed; 2 failed; 0 ignored; 0 measured; 1 filtered out\n"
+        self.assertEqual(self.counted(cargo + cargo), (10, 4))
+        self.assertEqual(self.counted("Ran 8 tests in 0.010s\n\nOK\n"), (8, 0))
+        self.assertEqual(self.counted("Ran 8 tests in 0.01s\n\nFAILED (failures=1, errors=2)\n"), (5, 3))
+
+    def test_colours_and_other_lines_do_not_matter(self):
+        coloured = "\x1b[32m     Summary\x1b[0m [   0.1s] 2 tests run: 2 passed, 0 skipped\n"
+        self.assertEqual(self.counted("7 passed\n" + coloured), (2, 0))
+        self.assertEqual(self.counted("nothing\n"), (0, 0))
 
 
 if __name__ == "__main__":
