@@ -5,6 +5,7 @@
 //! crate, which knows nothing of Fairmazon.
 
 mod convert;
+mod details;
 
 /// The customers', operators' and auditors' API.
 #[allow(clippy::all, missing_docs)]
