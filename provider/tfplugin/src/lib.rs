@@ -1,5 +1,8 @@
 //! A runtime for Terraform and OpenTofu providers in Rust.
 
+#[cfg(test)]
+mod arbitrary;
+pub mod codec;
 pub mod path;
 pub mod proto;
 pub mod schema;

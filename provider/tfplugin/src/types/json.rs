@@ -6,10 +6,17 @@ use serde_json::Value as Json;
 
 use super::{ObjectType, Type};
 
+/// The longest type that is read, in bytes. A type from the wire is parsed whole, so that its
+/// size in memory is some dozens of times this.
+const MAX_BYTES: usize = 1 << 20;
+
 /// Why bytes are not a type. The message of each says what stood where a type should be.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TypeError {
+    /// Past the limit.
+    #[error("a type may take {MAX_BYTES} bytes")]
+    TooLong,
     /// Not JSON, or nested deeper than 128 levels.
     #[error("a type must be JSON")]
     Json(#[from] serde_json::Error),
@@ -32,6 +39,7 @@ impl Type {
             b"\"string\"" => Ok(Self::String),
             b"\"number\"" => Ok(Self::Number),
             b"\"bool\"" => Ok(Self::Bool),
+            _ if bytes.len() > MAX_BYTES => Err(TypeError::TooLong),
             _ => parse(&serde_json::from_slice(bytes)?),
         }
     }
