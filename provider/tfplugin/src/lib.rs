@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod arbitrary;
+pub mod bridge;
 pub mod codec;
 pub mod path;
 pub mod proto;
@@ -10,6 +11,7 @@ pub mod types;
 pub mod validate;
 pub mod value;
 
+pub use bridge::{Attr, ConversionError, decimal, from_value, to_value};
 pub use path::AttributePath;
 pub use schema::{Attribute, Schema};
 pub use types::Type;
