@@ -1,0 +1,100 @@
+//! Measures placements in a fleet of 10,000 hosts with 100,000 machines: into the whole
+//! fleet, with constraints, and where nothing fits. Prints one line a figure.
+//!
+//! `cargo bench -p fairmazon-scheduler [-- HOSTS MACHINES]`
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a bench prints and may stop"
+)]
+
+use std::time::{Duration, Instant};
+
+use fairmazon_model::units::{Mib, Vcpus};
+use fairmazon_scheduler::{Fleet, MachineBooking, Request};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+#[allow(dead_code, reason = "the bench uses some of the world")]
+#[path = "../tests/world/mod.rs"]
+mod world;
+
+const ROUNDS: u64 = 5_000;
+
+fn booking(request: &Request, host: fairmazon_model::id::HostId) -> MachineBooking {
+    MachineBooking {
+        host,
+        vcpus: request.sizes[0].vcpus,
+        memory: request.sizes[0].memory,
+        placement: request.placement.clone(),
+    }
+}
+
+fn show(name: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let at = |permille: usize| times[(times.len() - 1) * permille / 1_000].as_secs_f64() * 1e6;
+    println!("{name}: p50 {:.0} us, p99 {:.0} us, max {:.0} us", at(500), at(990), at(1_000));
+}
+
+fn main() {
+    let numbers: Vec<u64> = std::env::args().filter_map(|text| text.parse().ok()).collect();
+    let hosts = numbers.first().copied().unwrap_or(10_000);
+    let machines = numbers.get(1).copied().unwrap_or(100_000);
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut fleet = Fleet::new(1);
+    for number in 0..hosts {
+        let mut host = world::any_host(number, &mut random);
+        host.spec.capacity.vcpus = Vcpus(64);
+        host.spec.capacity.memory = Mib(262_144);
+        fleet.put_host(host);
+    }
+    let start = Instant::now();
+    for number in 0..machines {
+        let request = world::plain_request(number);
+        let host = world::host_id(random.random_range(0..hosts));
+        fleet.restore_machine(request.machine, booking(&request, host)).unwrap();
+    }
+    println!(
+        "{hosts} hosts, {machines} machines booked in {:.0} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
+
+    let one = |change: fn(&mut Request, u64)| {
+        let mut fleet = fleet.clone();
+        let mut times = Vec::new();
+        for round in 0..ROUNDS {
+            let mut request = world::plain_request(machines + round);
+            change(&mut request, round);
+            let begun = Instant::now();
+            let placed = fleet.place(&request);
+            if let Ok(placed) = placed {
+                fleet.reserve_machine(request.machine, booking(&request, placed.host)).unwrap();
+            }
+            times.push(begun.elapsed());
+        }
+        times
+    };
+    show("anywhere", one(|_, _| {}));
+    show(
+        "in one country",
+        one(|request, _| {
+            request.placement.countries.insert("FR".into());
+        }),
+    );
+    show(
+        "keeping apart from its group",
+        one(|request, round| {
+            request.placement.not_with.insert(world::group_id(round % 10));
+        }),
+    );
+    show(
+        "near a place",
+        one(|request, _| {
+            request.preferences.near = Some(world::plain_host(0).spec.site.coordinates);
+        }),
+    );
+    show("where nothing fits", one(|request, _| request.sizes[0].memory = Mib(1 << 40)));
+    fleet.audit().expect("the books balance");
+}

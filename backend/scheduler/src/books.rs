@@ -1,0 +1,376 @@
+//! The books of capacity: who has reserved what on which host, exact to the unit.
+//!
+//! What is taken of a host is always the sum of the bookings; [`Fleet::audit`] recomputes it.
+//! Machines and volumes are booked apart, because a volume stays when its machine goes.
+
+use fairmazon_model::{
+    id::{HostId, InstanceId, VolumeId},
+    placement::Placement,
+    units::{Gib, Mib, Vcpus},
+};
+
+use crate::{
+    fleet::{Fleet, Slot, Stock},
+    groups::Groups,
+};
+
+/// A machine's share of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineBooking {
+    /// Where.
+    pub host: HostId,
+    /// Virtual processors.
+    pub vcpus: Vcpus,
+    /// Memory.
+    pub memory: Mib,
+    /// Its constraints, for the groups that it belongs to.
+    pub placement: Placement,
+}
+
+/// A volume's share of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeBooking {
+    /// Where.
+    pub host: HostId,
+    /// Storage class.
+    pub class: String,
+    /// How much.
+    pub size: Gib,
+}
+
+/// Why a booking was not made; nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BookError {
+    /// The fleet has no such host.
+    #[error("there is no host {host} in the fleet")]
+    UnknownHost {
+        /// Which.
+        host: HostId,
+    },
+    /// The host can't leave yet.
+    #[error("{host} still has {machines} machines and {volumes} volumes")]
+    HostInUse {
+        /// Which.
+        host: HostId,
+        /// Machines booked on it.
+        machines: u32,
+        /// Volumes booked on it.
+        volumes: u32,
+    },
+    /// It is booked already; release it first.
+    #[error("{what} is booked on {host} already")]
+    AlreadyBooked {
+        /// The machine or volume.
+        what: String,
+        /// Where.
+        host: HostId,
+    },
+    /// It is not booked.
+    #[error("{what} is not booked anywhere")]
+    NotBooked {
+        /// The machine or volume.
+        what: String,
+    },
+    /// The host has not enough left.
+    #[error("{host} has {free} {unit} left, {wanted} are needed")]
+    NoRoom {
+        /// Which.
+        host: HostId,
+        /// Of what.
+        unit: &'static str,
+        /// How much is left.
+        free: u64,
+        /// How much is needed.
+        wanted: u64,
+    },
+    /// A sum left the range of its type.
+    #[error("the books of {host} can't hold a number this large")]
+    TooLarge {
+        /// Which.
+        host: HostId,
+    },
+}
+
+/// A host whose books are not the sum of its bookings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the books of {host} say {books} {what}, its bookings are {bookings}")]
+pub struct Imbalance {
+    /// Which; none for the groups.
+    pub host: String,
+    /// Of what.
+    pub what: &'static str,
+    /// What the books say.
+    pub books: u64,
+    /// What the bookings sum up to.
+    pub bookings: u64,
+}
+
+/// Whether a booking must fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Needed,
+    Whatever,
+}
+
+impl Fleet {
+    /// The booking of a machine.
+    pub fn machine(&self, id: InstanceId) -> Option<&MachineBooking> {
+        self.machines.get(&id)
+    }
+
+    /// The booking of a volume.
+    pub fn volume(&self, id: VolumeId) -> Option<&VolumeBooking> {
+        self.volumes.get(&id)
+    }
+
+    /// Books a machine on a host that has room for it.
+    ///
+    /// # Errors
+    /// `UnknownHost`, `AlreadyBooked` or `NoRoom`.
+    pub fn reserve_machine(
+        &mut self,
+        id: InstanceId,
+        booking: MachineBooking,
+    ) -> Result<(), BookError> {
+        self.book_machine(id, booking, Room::Needed)
+    }
+
+    /// Books a machine that is known to be on the host, whether or not there is room: for
+    /// what was decided before, at a start.
+    ///
+    /// # Errors
+    /// `UnknownHost` or `AlreadyBooked`.
+    pub fn restore_machine(
+        &mut self,
+        id: InstanceId,
+        booking: MachineBooking,
+    ) -> Result<(), BookError> {
+        self.book_machine(id, booking, Room::Whatever)
+    }
+
+    /// Books a volume on a host that has room for it.
+    ///
+    /// # Errors
+    /// `UnknownHost`, `AlreadyBooked` or `NoRoom`.
+    pub fn reserve_volume(
+        &mut self,
+        id: VolumeId,
+        booking: VolumeBooking,
+    ) -> Result<(), BookError> {
+        self.book_volume(id, booking, Room::Needed)
+    }
+
+    /// Books a volume that is known to be on the host, whether or not there is room.
+    ///
+    /// # Errors
+    /// `UnknownHost` or `AlreadyBooked`.
+    pub fn restore_volume(
+        &mut self,
+        id: VolumeId,
+        booking: VolumeBooking,
+    ) -> Result<(), BookError> {
+        self.book_volume(id, booking, Room::Whatever)
+    }
+
+    /// Gives a machine's share back.
+    ///
+    /// # Errors
+    /// `NotBooked`.
+    pub fn release_machine(&mut self, id: InstanceId) -> Result<MachineBooking, BookError> {
+        let not_booked = || BookError::NotBooked { what: id.to_string() };
+        let booking = self.machines.remove(&id).ok_or_else(not_booked)?;
+        if let Some(index) = self.by_id.get(&booking.host) {
+            let slot = &mut self.slots[*index as usize];
+            slot.vcpus.give_back(booking.vcpus.0.into());
+            slot.memory.give_back(booking.memory.0);
+            slot.machines -= 1;
+            self.groups.leave(*index, &booking.placement);
+        }
+        Ok(booking)
+    }
+
+    /// Gives a volume's share back.
+    ///
+    /// # Errors
+    /// `NotBooked`.
+    pub fn release_volume(&mut self, id: VolumeId) -> Result<VolumeBooking, BookError> {
+        let not_booked = || BookError::NotBooked { what: id.to_string() };
+        let booking = self.volumes.remove(&id).ok_or_else(not_booked)?;
+        let class = self.class(&booking.class);
+        if let Some(index) = self.by_id.get(&booking.host) {
+            let slot = &mut self.slots[*index as usize];
+            slot.stock_mut(class).give_back(booking.size.0);
+            slot.volumes -= 1;
+        }
+        Ok(booking)
+    }
+
+    /// Changes a machine's share where it is: another size, other groups.
+    ///
+    /// # Errors
+    /// `NotBooked`, or `NoRoom` when it does not fit beside the others.
+    pub fn rebook_machine(
+        &mut self,
+        id: InstanceId,
+        vcpus: Vcpus,
+        memory: Mib,
+        placement: Placement,
+    ) -> Result<(), BookError> {
+        let before = self.release_machine(id)?;
+        // What does not grow needs no room, even on a host that is too full.
+        let grows = vcpus > before.vcpus || memory > before.memory;
+        let room = if grows { Room::Needed } else { Room::Whatever };
+        let booking = MachineBooking { host: before.host, vcpus, memory, placement };
+        self.book_machine(id, booking, room).inspect_err(|_| {
+            // It was there a moment ago: putting it back needs no room and can't fail.
+            let _ = self.restore_machine(id, before);
+        })
+    }
+
+    /// Changes a volume's size where it is.
+    ///
+    /// # Errors
+    /// `NotBooked`, or `NoRoom` when it does not fit beside the others.
+    pub fn resize_volume(&mut self, id: VolumeId, size: Gib) -> Result<(), BookError> {
+        let before = self.release_volume(id)?;
+        let room = if size > before.size { Room::Needed } else { Room::Whatever };
+        let booking = VolumeBooking { size, ..before.clone() };
+        self.book_volume(id, booking, room).inspect_err(|_| {
+            // As above: it was there a moment ago.
+            let _ = self.restore_volume(id, before);
+        })
+    }
+
+    fn book_machine(
+        &mut self,
+        id: InstanceId,
+        booking: MachineBooking,
+        room: Room,
+    ) -> Result<(), BookError> {
+        if let Some(booked) = self.machines.get(&id) {
+            return Err(BookError::AlreadyBooked { what: id.to_string(), host: booked.host });
+        }
+        let (index, slot) = slot_mut(&self.by_id, &mut self.slots, booking.host)?;
+        let vcpus = slot.vcpus.take(booking.vcpus.0.into(), room, booking.host, "vCPU")?;
+        let memory = slot.memory.take(booking.memory.0, room, booking.host, "MiB of memory")?;
+        slot.vcpus = vcpus;
+        slot.memory = memory;
+        slot.machines += 1;
+        self.groups.join(index, &booking.placement);
+        self.machines.insert(id, booking);
+        Ok(())
+    }
+
+    fn book_volume(
+        &mut self,
+        id: VolumeId,
+        booking: VolumeBooking,
+        room: Room,
+    ) -> Result<(), BookError> {
+        if let Some(booked) = self.volumes.get(&id) {
+            return Err(BookError::AlreadyBooked { what: id.to_string(), host: booked.host });
+        }
+        let class = self.class(&booking.class);
+        let (_, slot) = slot_mut(&self.by_id, &mut self.slots, booking.host)?;
+        let stock = slot.stock(class).take(booking.size.0, room, booking.host, "GiB of disk")?;
+        *slot.stock_mut(class) = stock;
+        slot.volumes += 1;
+        self.volumes.insert(id, booking);
+        Ok(())
+    }
+
+    /// Recomputes every host's books from the bookings and names what differs.
+    ///
+    /// # Errors
+    /// The first imbalance; it is a fault of this crate.
+    pub fn audit(&self) -> Result<(), Imbalance> {
+        let mut sums: Vec<Sums> = self.slots.iter().map(|_| Sums::default()).collect();
+        let mut groups = Groups::default();
+        for booking in self.machines.values() {
+            let index = self.by_id[&booking.host];
+            let sum = &mut sums[index as usize];
+            sum.vcpus += u64::from(booking.vcpus.0);
+            sum.memory += booking.memory.0;
+            sum.machines += 1;
+            groups.join(index, &booking.placement);
+        }
+        for booking in self.volumes.values() {
+            let sum = &mut sums[self.by_id[&booking.host] as usize];
+            let class = self.names.known(&booking.class).unwrap_or(u32::MAX);
+            *sum.storage.entry(class).or_default() += booking.size.0;
+            sum.volumes += 1;
+        }
+        for (slot, sum) in self.slots.iter().zip(&sums) {
+            sum.compare(slot)?;
+        }
+        if groups != self.groups {
+            let (host, what) = ("all hosts".to_owned(), "other groups");
+            return Err(Imbalance { host, what, books: 0, bookings: 0 });
+        }
+        Ok(())
+    }
+}
+
+fn slot_mut<'a>(
+    by_id: &rustc_hash::FxHashMap<HostId, u32>,
+    slots: &'a mut [Slot],
+    host: HostId,
+) -> Result<(u32, &'a mut Slot), BookError> {
+    let index = *by_id.get(&host).ok_or(BookError::UnknownHost { host })?;
+    Ok((index, &mut slots[index as usize]))
+}
+
+impl Stock {
+    fn take(
+        mut self,
+        wanted: u64,
+        room: Room,
+        host: HostId,
+        unit: &'static str,
+    ) -> Result<Self, BookError> {
+        let free = self.free();
+        if room == Room::Needed && wanted > free {
+            return Err(BookError::NoRoom { host, unit, free, wanted });
+        }
+        self.taken = self.taken.checked_add(wanted).ok_or(BookError::TooLarge { host })?;
+        Ok(self)
+    }
+
+    fn give_back(&mut self, size: u64) {
+        debug_assert!(self.taken >= size, "more was given back than taken");
+        self.taken = self.taken.saturating_sub(size);
+    }
+}
+
+/// What the bookings of one host sum up to.
+#[derive(Default)]
+struct Sums {
+    vcpus: u64,
+    memory: u64,
+    storage: rustc_hash::FxHashMap<u32, u64>,
+    machines: u64,
+    volumes: u64,
+}
+
+impl Sums {
+    fn compare(&self, slot: &Slot) -> Result<(), Imbalance> {
+        let host =
+            || slot.host.as_ref().map_or_else(|| "no host".into(), |host| host.id.to_string());
+        let equal = |what, books: u64, bookings: u64| {
+            if books == bookings {
+                Ok(())
+            } else {
+                Err(Imbalance { host: host(), what, books, bookings })
+            }
+        };
+        equal("vCPU", slot.vcpus.taken, self.vcpus)?;
+        equal("MiB of memory", slot.memory.taken, self.memory)?;
+        equal("machines", slot.machines.into(), self.machines)?;
+        equal("volumes", slot.volumes.into(), self.volumes)?;
+        let taken: u64 = slot.storage.iter().map(|stock| stock.taken).sum();
+        equal("GiB of disk in all", taken, self.storage.values().sum())?;
+        self.storage.iter().try_for_each(|(class, bookings)| {
+            equal("GiB of disk", slot.stock(*class).taken, *bookings)
+        })
+    }
+}

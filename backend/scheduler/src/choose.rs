@@ -1,0 +1,195 @@
+//! Choosing the best of the hosts that obey every rule, and saying why it was that one.
+//!
+//! Scores are whole numbers, so that every machine computes the same; the lowest wins, and
+//! the seed decides between equals.
+
+use fairmazon_model::{geo::Coordinates, id::HostId};
+
+use crate::{
+    Arrangement, FleetHost, Request,
+    fleet::{Fleet, Slot, unit_vector},
+    rules::Query,
+};
+
+/// Where a machine goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The host.
+    pub host: HostId,
+    /// The flavor: the first of the request's sizes that fits anywhere.
+    pub flavor: String,
+    /// Why this host, for the customer.
+    pub reason: String,
+    /// How many hosts would have done.
+    pub candidates: u32,
+}
+
+/// What is compared, each the lower the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Terms {
+    price: u64,
+    /// Of 1000: how full the host is then, or how empty when hosts are packed.
+    arrangement: u64,
+    /// Kilometres through the earth: ordered as the distance over it and cheap to compute.
+    distance: u64,
+}
+
+impl Terms {
+    const LOWEST: Self = Self { price: 0, arrangement: 0, distance: 0 };
+    const HIGHEST: Self = Self { price: u64::MAX, arrangement: u64::MAX, distance: u64::MAX };
+
+    fn of(query: &Query<'_>, near: Option<[f64; 3]>, index: u32, slot: &Slot) -> Self {
+        let (vcpus, memory) = query.taken(index, slot);
+        let share = |taken: u64, wanted: u64, capacity: u64| {
+            taken.saturating_add(wanted).saturating_mul(1_000) / capacity.max(1)
+        };
+        let full = share(vcpus, query.size.vcpus.0.into(), slot.vcpus.capacity).max(share(
+            memory,
+            query.size.memory.0,
+            slot.memory.capacity,
+        ));
+        Self {
+            price: slot.price_percent.into(),
+            arrangement: match query.request.preferences.arrangement {
+                Arrangement::Spread => full,
+                Arrangement::Pack => 1_000_u64.saturating_sub(full),
+            },
+            distance: near.map_or(0, |near| chord_km(near, slot.point)),
+        }
+    }
+
+    /// The weighted sum; every term on a scale of about a thousand.
+    fn score(self, request: &Request) -> u64 {
+        let preferences = &request.preferences;
+        self.price * 10 * u64::from(preferences.price_weight)
+            + self.arrangement * u64::from(preferences.arrangement_weight)
+            + self.distance / 10 * u64::from(preferences.near_weight)
+    }
+
+    fn lower(self, other: Self) -> Self {
+        Self {
+            price: self.price.min(other.price),
+            arrangement: self.arrangement.min(other.arrangement),
+            distance: self.distance.min(other.distance),
+        }
+    }
+
+    fn higher(self, other: Self) -> Self {
+        Self {
+            price: self.price.max(other.price),
+            arrangement: self.arrangement.max(other.arrangement),
+            distance: self.distance.max(other.distance),
+        }
+    }
+}
+
+/// The length of the straight line between two points of the sphere in km.
+pub(crate) fn chord_km(a: [f64; 3], b: [f64; 3]) -> u64 {
+    let square: f64 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
+    (square.sqrt() * 6_371.0) as u64
+}
+
+struct Best<'a> {
+    /// Score, the seed's choice between equals, and the id where even that is equal.
+    order: (u64, u64, HostId),
+    terms: Terms,
+    host: &'a FleetHost,
+}
+
+/// The best host for the query's size; none when no host obeys every rule.
+pub(crate) fn best(fleet: &Fleet, query: &Query<'_>) -> Option<Placed> {
+    let near = query.request.preferences.near.map(unit_vector);
+    let (mut lowest, mut highest) = (Terms::HIGHEST, Terms::LOWEST);
+    let (mut best, mut candidates) = (None::<Best<'_>>, 0);
+    for (index, slot, host) in fleet.hosts() {
+        if !query.fits(index, slot, host) {
+            continue;
+        }
+        candidates += 1;
+        let terms = Terms::of(query, near, index, slot);
+        lowest = lowest.lower(terms);
+        highest = highest.higher(terms);
+        let order = (terms.score(query.request), slot.tie, host.id);
+        if best.as_ref().is_none_or(|best| order < best.order) {
+            best = Some(Best { order, terms, host });
+        }
+    }
+    let best = best?;
+    let why = why(query.request, best.terms, lowest, highest);
+    Some(Placed {
+        host: best.host.id,
+        flavor: query.size.flavor.clone(),
+        reason: reason(query, best.host, why, candidates),
+        candidates,
+    })
+}
+
+/// The preference that the host is best in and others are not, the heaviest first.
+fn why(request: &Request, chosen: Terms, lowest: Terms, highest: Terms) -> Option<&'static str> {
+    let preferences = &request.preferences;
+    let arrangement = match preferences.arrangement {
+        Arrangement::Spread => "emptiest",
+        Arrangement::Pack => "fullest",
+    };
+    let near_weight = if preferences.near.is_some() { preferences.near_weight } else { 0 };
+    let mut reasons = [
+        (preferences.price_weight, chosen.price, lowest.price, highest.price, "cheapest"),
+        (near_weight, chosen.distance, lowest.distance, highest.distance, "nearest"),
+        (
+            preferences.arrangement_weight,
+            chosen.arrangement,
+            lowest.arrangement,
+            highest.arrangement,
+            arrangement,
+        ),
+    ];
+    reasons.sort_by_key(|(weight, ..)| std::cmp::Reverse(*weight));
+    reasons
+        .into_iter()
+        .find(|(weight, chosen, lowest, highest, _)| {
+            *weight > 0 && chosen == lowest && lowest < highest
+        })
+        .map(|(.., word)| word)
+}
+
+fn reason(query: &Query<'_>, host: &FleetHost, why: Option<&str>, candidates: u32) -> String {
+    let size = query.size;
+    let choice = match (candidates, why) {
+        (1, _) => "the only host".to_owned(),
+        (_, Some(why)) => format!("{why} of {candidates} hosts"),
+        (_, None) => format!("best of {candidates} hosts"),
+    };
+    let distance = query.request.preferences.near.map_or_else(String::new, |near: Coordinates| {
+        format!(", {:.0} km away", near.distance_km(host.spec.site.coordinates))
+    });
+    format!(
+        "{}: {choice}{} with {} and {} free{distance}",
+        host.spec.site.name,
+        place_words(query.request),
+        size.vcpus,
+        size.memory
+    )
+}
+
+/// ` in DE or FR`, ` in eu-central`, or nothing.
+pub(crate) fn place_words(request: &Request) -> String {
+    let placement = &request.placement;
+    let mut text = String::new();
+    for names in [&placement.countries, &placement.regions] {
+        if !names.is_empty() {
+            text.push_str(if text.is_empty() { " in " } else { ", " });
+            text.push_str(&list(names, "or"));
+        }
+    }
+    text
+}
+
+/// `a, b or c`.
+pub(crate) fn list<'a>(names: impl IntoIterator<Item = &'a String>, last: &str) -> String {
+    let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., end] => format!("{} {last} {end}", first.join(", ")),
+    }
+}

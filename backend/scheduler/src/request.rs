@@ -1,0 +1,122 @@
+//! What is asked of the scheduler, and what a host is to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairmazon_model::{
+    catalogue::Flavor,
+    geo::Coordinates,
+    host::{Host, HostSpec},
+    id::{HostId, InstanceId},
+    placement::Placement,
+    units::{Gib, Mib, Vcpus},
+};
+
+/// A machine to be placed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The machine. When it is booked already, its own share and its place in its groups do
+    /// not stand in its way.
+    pub machine: InstanceId,
+    /// The sizes that will do, the best liked first; the first that fits anywhere is taken.
+    pub sizes: Vec<Size>,
+    /// Disk by storage class that it needs in addition to what is booked for its volumes.
+    pub storage: BTreeMap<String, Gib>,
+    /// Name or id of its image, as hosts list it.
+    pub image: String,
+    /// The customer's constraints.
+    pub placement: Placement,
+    /// What the host must be able to do beside that.
+    pub features: BTreeSet<String>,
+    /// The hosts that hold its volumes: it can run only there. Two different ones make it
+    /// impossible.
+    pub volume_hosts: BTreeSet<HostId>,
+    /// Hosts that are not to be taken.
+    pub excluded: BTreeSet<HostId>,
+    /// What is better among the hosts that will do.
+    pub preferences: Preferences,
+    /// Other sizes that an explanation may propose; the catalogue's.
+    pub alternatives: Vec<Size>,
+}
+
+/// A size of machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Size {
+    /// The flavor's name.
+    pub flavor: String,
+    /// Virtual processors; never more than the host has threads.
+    pub vcpus: Vcpus,
+    /// Memory.
+    pub memory: Mib,
+}
+
+impl From<&Flavor> for Size {
+    fn from(flavor: &Flavor) -> Self {
+        Self { flavor: flavor.name.clone(), vcpus: flavor.vcpus, memory: flavor.memory }
+    }
+}
+
+/// How to choose among hosts that will do: a weighted sum, the weights against each other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Preferences {
+    /// Whether empty or full hosts are better.
+    pub arrangement: Arrangement,
+    /// Weight of the arrangement (0 to 1000).
+    pub arrangement_weight: u16,
+    /// Weight of the host's price (0 to 1000).
+    pub price_weight: u16,
+    /// Where the machine should be close to.
+    pub near: Option<Coordinates>,
+    /// Weight of the distance to there (0 to 1000).
+    pub near_weight: u16,
+}
+
+impl Default for Preferences {
+    /// Price first, then empty hosts.
+    fn default() -> Self {
+        Self {
+            arrangement: Arrangement::Spread,
+            arrangement_weight: 20,
+            price_weight: 100,
+            near: None,
+            near_weight: 100,
+        }
+    }
+}
+
+/// Whether empty or full hosts are better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrangement {
+    /// The emptiest host: load and failures spread.
+    Spread,
+    /// The fullest host that still fits: whole hosts stay free.
+    Pack,
+}
+
+/// A host as the scheduler sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FleetHost {
+    /// Its id.
+    pub id: HostId,
+    /// As its operator offers it.
+    pub spec: HostSpec,
+    /// Whether it can be reached now.
+    pub alive: bool,
+    /// What it can boot.
+    pub images: Images,
+}
+
+impl FleetHost {
+    /// The host as the broker keeps it, with what only the broker's streams know.
+    pub fn of(host: &Host, alive: bool, images: Images) -> Self {
+        Self { id: host.id, spec: host.spec.clone(), alive, images }
+    }
+}
+
+/// Images that a host can boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Images {
+    /// Every image of the catalogue.
+    All,
+    /// These.
+    Only(BTreeSet<String>),
+}

@@ -1,0 +1,253 @@
+//! The hard rules: what a host must obey, in the order in which explanations name them.
+//!
+//! What the customer asked for comes first, what may change by itself (reachable, room) last,
+//! so that a host counts under the reason that is hardest to remove.
+
+use std::fmt;
+
+use fairmazon_model::id::HostId;
+
+use crate::{
+    FleetHost, Images, Request, Size,
+    fleet::{Fleet, Slot},
+    groups::GroupRules,
+};
+
+/// A hard rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// The host holds the machine's volumes.
+    Volumes,
+    /// The host is not left out by the request.
+    Excluded,
+    /// The host is in one of the countries.
+    Country,
+    /// The host is in one of the regions.
+    Region,
+    /// The host's standard level is high enough.
+    Conformity,
+    /// The host has confidential computing, where that is asked for.
+    Confidential,
+    /// The host has the features.
+    Features,
+    /// The host can boot the image.
+    Image,
+    /// The host has the machines that this one gathers with.
+    With,
+    /// The host has no machine that this one keeps apart from, or that keeps apart from it.
+    NotWith,
+    /// The host can be reached.
+    Alive,
+    /// The host takes new machines.
+    Schedulable,
+    /// Enough virtual processors are left, and the host has as many threads.
+    Vcpus,
+    /// Enough memory is left.
+    Memory,
+    /// Enough disk of each class is left.
+    Storage,
+}
+
+impl Rule {
+    /// All, in order.
+    pub const ALL: [Self; 15] = [
+        Self::Volumes,
+        Self::Excluded,
+        Self::Country,
+        Self::Region,
+        Self::Conformity,
+        Self::Confidential,
+        Self::Features,
+        Self::Image,
+        Self::With,
+        Self::NotWith,
+        Self::Alive,
+        Self::Schedulable,
+        Self::Vcpus,
+        Self::Memory,
+        Self::Storage,
+    ];
+
+    const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
+/// A set of rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Rules(u16);
+
+impl Rules {
+    pub(crate) const fn of(rules: &[Rule]) -> Self {
+        let (mut bits, mut index) = (0, 0);
+        while index < rules.len() {
+            bits |= rules[index].bit();
+            index += 1;
+        }
+        Self(bits)
+    }
+
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of these are among `others`.
+    pub(crate) const fn within(self, others: Self) -> bool {
+        self.0 & !others.0 == 0
+    }
+
+    pub(crate) const fn meets(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    /// The first in order.
+    pub(crate) fn first(self) -> Option<Rule> {
+        Rule::ALL.get(self.0.trailing_zeros() as usize).copied()
+    }
+
+    /// The only one.
+    pub(crate) fn single(self) -> Option<Rule> {
+        if self.0.count_ones() == 1 { self.first() } else { None }
+    }
+}
+
+/// A request in the fleet's own numbers.
+pub(crate) struct Query<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) size: &'a Size,
+    /// Empty means any.
+    countries: Vec<u32>,
+    regions: Vec<u32>,
+    /// Class and GiB; a class that no host has is [`u32::MAX`].
+    storage: Vec<(u32, u64)>,
+    volume_host: Option<Option<HostId>>,
+    groups: GroupRules,
+    own: Option<Own>,
+}
+
+/// What the machine has booked already.
+#[derive(Debug, Clone, Copy)]
+struct Own {
+    slot: u32,
+    vcpus: u64,
+    memory: u64,
+}
+
+impl<'a> Query<'a> {
+    pub(crate) fn new(fleet: &Fleet, request: &'a Request, size: &'a Size) -> Self {
+        let booked = fleet.machine(request.machine);
+        let own = booked.and_then(|booking| {
+            let slot = *fleet.by_id.get(&booking.host)?;
+            Some(Own { slot, vcpus: booking.vcpus.0.into(), memory: booking.memory.0 })
+        });
+        let own_groups = own.zip(booked).map(|(own, booking)| (own.slot, &booking.placement));
+        // A name that no host has ever had stands for a number that none has.
+        let number = |name: &String| fleet.names.known(name).unwrap_or(u32::MAX);
+        let mut volume_hosts = request.volume_hosts.iter();
+        Self {
+            request,
+            size,
+            countries: request.placement.countries.iter().map(number).collect(),
+            regions: request.placement.regions.iter().map(number).collect(),
+            storage: request.storage.iter().map(|(class, size)| (number(class), size.0)).collect(),
+            volume_host: match (volume_hosts.next(), volume_hosts.next()) {
+                (None, _) => None,
+                (Some(host), None) => Some(Some(*host)),
+                (Some(_), Some(_)) => Some(None),
+            },
+            groups: fleet.groups.rules(&request.placement, own_groups, fleet.slots.len()),
+            own,
+        }
+    }
+
+    /// Whether the host obeys every rule.
+    pub(crate) fn fits(&self, index: u32, slot: &Slot, host: &FleetHost) -> bool {
+        // What most often excludes and costs least comes first; the result is the same.
+        !(self.breaks(Rule::Country, index, slot, host)
+            || self.breaks(Rule::Region, index, slot, host)
+            || self.breaks(Rule::Memory, index, slot, host)
+            || self.breaks(Rule::Vcpus, index, slot, host))
+            && Rule::ALL.iter().all(|rule| !self.breaks(*rule, index, slot, host))
+    }
+
+    /// Every rule that the host breaks.
+    pub(crate) fn broken(&self, index: u32, slot: &Slot, host: &FleetHost) -> Rules {
+        let bits = Rule::ALL
+            .iter()
+            .filter(|rule| self.breaks(**rule, index, slot, host))
+            .fold(0, |bits, rule| bits | rule.bit());
+        Rules(bits)
+    }
+
+    /// What is left of vCPU and memory for this machine.
+    pub(crate) fn left(&self, index: u32, slot: &Slot) -> (u64, u64) {
+        let (vcpus, memory) = self.taken(index, slot);
+        (slot.vcpus.capacity.saturating_sub(vcpus), slot.memory.capacity.saturating_sub(memory))
+    }
+
+    /// What others have taken.
+    pub(crate) fn taken(&self, index: u32, slot: &Slot) -> (u64, u64) {
+        match self.own {
+            Some(own) if own.slot == index => {
+                (slot.vcpus.taken - own.vcpus, slot.memory.taken - own.memory)
+            }
+            _ => (slot.vcpus.taken, slot.memory.taken),
+        }
+    }
+
+    #[inline]
+    fn breaks(&self, rule: Rule, index: u32, slot: &Slot, host: &FleetHost) -> bool {
+        let (request, placement) = (self.request, &self.request.placement);
+        match rule {
+            Rule::Volumes => self.volume_host.is_some_and(|only| only != Some(host.id)),
+            Rule::Excluded => !request.excluded.is_empty() && request.excluded.contains(&host.id),
+            Rule::Country => !self.countries.is_empty() && !self.countries.contains(&slot.country),
+            Rule::Region => !self.regions.is_empty() && !self.regions.contains(&slot.region),
+            Rule::Conformity => slot.conformity < placement.min_conformity,
+            Rule::Confidential => placement.confidential && !slot.confidential,
+            Rule::Features => {
+                !request.features.is_empty() && !request.features.is_subset(&host.spec.features)
+            }
+            Rule::Image => match &host.images {
+                _ if slot.all_images => false,
+                Images::All => false,
+                Images::Only(images) => !images.contains(&request.image),
+            },
+            Rule::With => self.groups.only.as_ref().is_some_and(|only| !only.contains(index)),
+            Rule::NotWith => self.groups.never.as_ref().is_some_and(|never| never.contains(index)),
+            Rule::Alive => !slot.alive,
+            Rule::Schedulable => !slot.schedulable,
+            Rule::Vcpus => {
+                self.size.vcpus.0 > slot.threads
+                    || u64::from(self.size.vcpus.0) > self.left(index, slot).0
+            }
+            Rule::Memory => self.size.memory.0 > self.left(index, slot).1,
+            Rule::Storage => {
+                self.storage.iter().any(|(class, wanted)| slot.stock(*class).free() < *wanted)
+            }
+        }
+    }
+}
+
+/// What the constraint is called when one speaks of lifting it.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Volumes => "the place of its volumes",
+            Self::Excluded => "the hosts left out",
+            Self::Country => "the countries",
+            Self::Region => "the regions",
+            Self::Conformity => "the host standard level",
+            Self::Confidential => "confidential computing",
+            Self::Features => "the features",
+            Self::Image => "the image",
+            Self::With => "the groups to be with",
+            Self::NotWith => "the groups not to be with",
+            Self::Alive => "unreachable hosts",
+            Self::Schedulable => "hosts closed to new machines",
+            Self::Vcpus => "vCPU",
+            Self::Memory => "memory",
+            Self::Storage => "disk",
+        })
+    }
+}

@@ -1,0 +1,126 @@
+//! Hosts and requests for tests and the bench, all from a seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairmazon_model::{
+    catalogue::Catalogue,
+    geo::Coordinates,
+    host::{Capacity, HostSpec},
+    id::{HostId, InstanceId, PlacementGroupId, VolumeId},
+    placement::Placement,
+    site::Site,
+    units::{Gib, Mib, Vcpus},
+};
+use fairmazon_scheduler::{FleetHost, Images, Preferences, Request, Size};
+use rand::{Rng, seq::IndexedRandom};
+
+/// Towns with country, region and coordinates.
+const TOWNS: [(&str, &str, &str, f64, f64); 8] = [
+    ("Frankfurt", "DE", "eu-central", 50.11, 8.68),
+    ("Berlin", "DE", "eu-central", 52.52, 13.41),
+    ("Paris", "FR", "eu-west", 48.86, 2.35),
+    ("Lyon", "FR", "eu-west", 45.76, 4.84),
+    ("Vienna", "AT", "eu-central", 48.21, 16.37),
+    ("Stockholm", "SE", "eu-north", 59.33, 18.07),
+    ("Warsaw", "PL", "eu-east", 52.23, 21.01),
+    ("Madrid", "ES", "eu-south", 40.42, -3.70),
+];
+
+/// The id of host number `number`.
+pub(crate) fn host_id(number: u64) -> HostId {
+    HostId::from_parts(1, number.into())
+}
+
+/// The id of machine number `number`.
+pub(crate) fn machine_id(number: u64) -> InstanceId {
+    InstanceId::from_parts(2, number.into())
+}
+
+/// The id of volume number `number`.
+pub(crate) fn volume_id(number: u64) -> VolumeId {
+    VolumeId::from_parts(3, number.into())
+}
+
+/// The id of group number `number`.
+pub(crate) fn group_id(number: u64) -> PlacementGroupId {
+    PlacementGroupId::from_parts(4, number.into())
+}
+
+/// A plain host in Frankfurt: 16 threads, 64 GiB of memory, 1000 GiB of disk.
+pub(crate) fn plain_host(number: u64) -> FleetHost {
+    host_in(number, 0)
+}
+
+/// A plain host in one of the towns.
+pub(crate) fn host_in(number: u64, town: usize) -> FleetHost {
+    let (name, country, region, latitude, longitude) = TOWNS[town % TOWNS.len()];
+    FleetHost {
+        id: host_id(number),
+        spec: HostSpec {
+            name: format!("host-{number}"),
+            site: Site {
+                name: format!("{}{}", name[..3].to_lowercase(), 1 + number % 4),
+                town: name.into(),
+                country: country.into(),
+                region: region.into(),
+                coordinates: Coordinates { latitude, longitude },
+            },
+            capacity: Capacity {
+                vcpus: Vcpus(16),
+                memory: Mib(65_536),
+                storage: BTreeMap::from([("standard".into(), Gib(1_000))]),
+            },
+            cpu_overcommit_percent: 100,
+            conformity: 0,
+            features: BTreeSet::new(),
+            price_percent: 100,
+            schedulable: true,
+        },
+        alive: true,
+        images: Images::All,
+    }
+}
+
+/// A host with everything left to chance.
+pub(crate) fn any_host(number: u64, random: &mut impl Rng) -> FleetHost {
+    let mut host = host_in(number, random.random_range(0..TOWNS.len()));
+    let spec = &mut host.spec;
+    spec.capacity.vcpus = Vcpus(*[2, 4, 8, 16, 64].choose(random).expect("not empty"));
+    spec.capacity.memory =
+        Mib(u64::from(spec.capacity.vcpus.0) * random.random_range(1..=8) * 1_024);
+    spec.capacity.storage.insert("standard".into(), Gib(random.random_range(0..2_000)));
+    if random.random_bool(0.5) {
+        spec.capacity.storage.insert("fast".into(), Gib(random.random_range(0..500)));
+    }
+    spec.cpu_overcommit_percent = *[100, 150, 400].choose(random).expect("not empty");
+    spec.conformity = random.random_range(0..4);
+    spec.price_percent = *[80, 100, 100, 120].choose(random).expect("not empty");
+    spec.schedulable = random.random_bool(0.9);
+    host.alive = random.random_bool(0.9);
+    for feature in ["confidential", "gpu"] {
+        if random.random_bool(0.3) {
+            spec.features.insert(feature.into());
+        }
+    }
+    if random.random_bool(0.3) {
+        host.images = Images::Only(BTreeSet::from(["debian-13".into()]));
+    }
+    host
+}
+
+/// A small Debian with 10 GiB anywhere.
+pub(crate) fn plain_request(machine: u64) -> Request {
+    let catalogue = Catalogue::default_catalogue();
+    Request {
+        machine: machine_id(machine),
+        sizes: vec![Size { flavor: "medium".into(), vcpus: Vcpus(2), memory: Mib(4_096) }],
+        storage: BTreeMap::from([("standard".into(), Gib(10))]),
+        image: "debian-13".into(),
+        placement: Placement::default(),
+        features: BTreeSet::new(),
+        volume_hosts: BTreeSet::new(),
+        excluded: BTreeSet::new(),
+        preferences: Preferences::default(),
+        alternatives: catalogue.flavors.iter().map(Size::from).collect(),
+    }
+}
