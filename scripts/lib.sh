@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts share: where things are kept, how they speak, how they find Terraform.
 # Sourced, never run. Sets REPO, CACHE, VENV; refuses to guess when something is missing.
 
@@ -5,6 +6,7 @@ REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 # Downloads and the Terraform built from them outlive a clone, so that a second clone is quick.
 CACHE="${FAIRMAZON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fairmazon}"
+# shellcheck disable=SC2034  # for those who source this
 VENV="$CACHE/venv"
 export CHECKPOINT_DISABLE=1
 
