@@ -75,12 +75,45 @@ def terraform(rounds):
               "1.3 x", our_apply <= 1.3 * null_apply)
 
 
+def placement(rounds):
+    """Placement on 10,000 hosts with 100,000 machines."""
+    worst = []
+    for _ in range(rounds):
+        said = cargo_bench("fairmazon-scheduler", "placement")
+        worst.append(max(float(us) for us in re.findall(r"p99 (\d+) us", said)))
+    slowest = median(worst)
+    yield Row("placement p99, 10,000 hosts, 100,000 machines (slowest kind of request)",
+              f"{slowest / 1000:.2f} ms", "1 ms", slowest <= 1000)
+
+
+def store(rounds):
+    """Durable commits of the store by itself."""
+    rates = []
+    for _ in range(rounds):
+        said = cargo_bench("fairmazon-store", "commits")
+        rates.append(float(re.search(r": (\d+) per second", said)[1]))
+    yield Row("durable commits of the store alone, 64 tasks", f"{median(rates):.0f} per second",
+              "3000 per second", median(rates) >= 3000)
+
+
+def cargo_bench(package, bench):
+    """What a bench of a crate prints."""
+    command = ["cargo", "bench", "--quiet", "-p", package, "--bench", bench]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
+
+
 def many_hosts():
     """Enough room for all machines of a bench."""
     return ["--hosts", "20"]
 
 
-MEASURES = {"start": start, "terraform": terraform}
+MEASURES = {
+    "start": start,
+    "terraform": terraform,
+    "store": store,
+    "placement": placement,
+}
 
 
 def machine():
