@@ -15,6 +15,12 @@ pub struct ConversionError {
 }
 
 impl ConversionError {
+    /// Where in the value.
+    #[must_use]
+    pub const fn path(&self) -> &AttributePath {
+        &self.path
+    }
+
     pub(super) fn new(reason: impl Into<String>) -> Self {
         Self { path: AttributePath::root(), reason: reason.into() }
     }

@@ -96,6 +96,7 @@ fn check_body(body: &Body, place: Place, faults: &mut Faults) {
         faults.within(attribute.name(), |faults| {
             check_name(attribute.name(), faults);
             check_flags(attribute, place, faults);
+            check_replace(attribute, place, faults);
             check_modifiers(attribute, body, faults);
             check_default(attribute, faults);
             check_type(attribute.ty(), place.in_collection, faults);
@@ -122,6 +123,12 @@ fn check_name(name: &str, faults: &mut Faults) {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(good)
     {
         faults.add("a name is lower-case letters, digits and underscores, no digit first");
+    }
+}
+
+fn check_replace(attribute: &Attribute, place: Place, faults: &mut Faults) {
+    if place.in_set && !attribute.replace().is_never() {
+        faults.add("elements of a set are never changed: declare replacement on the set");
     }
 }
 
