@@ -2,7 +2,7 @@
 //!
 //! An author implements [`Provider`] and, for everything it offers, one of [`Resource`],
 //! [`DataSource`], [`Function`], [`EphemeralResource`], [`ListResource`] and [`Action`]; `main`
-//! calls `serve`. The `harness` drives all of it in tests, without a client.
+//! calls [`serve`]. The [`harness`] drives all of it in tests, without a client.
 //!
 //! Schemas declare what attributes mean (defaults, what forces a replacement, which values are
 //! allowed); plans and checks follow from that. Handlers deal in serde types, return
@@ -77,9 +77,6 @@
 //! }
 //! ```
 
-// The server that calls these is not there yet.
-#![allow(dead_code, unused_imports)]
-
 mod action;
 #[cfg(test)]
 mod arbitrary;
@@ -90,6 +87,7 @@ mod data_source;
 pub mod diagnostics;
 mod ephemeral;
 mod function;
+pub mod harness;
 mod identity;
 mod list;
 mod log;
@@ -101,6 +99,8 @@ mod provider;
 mod resource;
 pub mod rules;
 pub mod schema;
+mod serve;
+mod server;
 pub mod timeouts;
 mod transport;
 pub mod types;
@@ -125,6 +125,7 @@ pub use resource::{
     Change, ChangeKind, ImportTarget, MoveSource, Planned, Resource, StateSink, Upgrader,
 };
 pub use schema::{Attribute, Schema};
+pub use serve::serve;
 pub use timeouts::Timeouts;
 pub use types::Type;
 pub use value::{Number, Value};

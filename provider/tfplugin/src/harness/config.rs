@@ -1,0 +1,71 @@
+//! Configurations as tests write them: JSON, with a mark for what is unknown.
+
+use serde_json::{Value as Json, json};
+
+use crate::{
+    AttributePath, Diagnostic, Diagnostics, Explain as _, Value, codec, path::Step, rules,
+    schema::Schema,
+};
+
+const MARK: &str = "(unknown value)";
+
+/// Stands for a value that is not known at plan time.
+#[must_use]
+pub fn unknown() -> Json {
+    json!({ MARK: true })
+}
+
+/// Reads a configuration. Attributes that are left out are null; ones that the schema does not
+/// have are refused, as the real client does.
+pub(super) fn read(schema: &Schema, mut json: Json) -> Result<Value, Diagnostics> {
+    if let Some(name) = json.as_object().and_then(|members| {
+        members.keys().find(|name| {
+            schema.body().attribute(name).is_none() && schema.body().block(name).is_none()
+        })
+    }) {
+        return Err(Diagnostic::error("Unsupported argument")
+            .detail(format!("There is no attribute {name:?}."))
+            .into());
+    }
+    let mut unknowns = Vec::new();
+    take_marks(&mut json, &AttributePath::root(), &mut unknowns);
+    let mut value = codec::json::decode_lenient(json.to_string().as_bytes(), schema.object_type())
+        .explain("The configuration does not fit the schema")?;
+    for path in unknowns {
+        // JSON does not tell objects from maps: a step by name leads into either.
+        let place = value.at_mut(&path);
+        *place.ok_or_else(|| {
+            Diagnostic::error("The harness can't mark a value in a set as unknown").at(path)
+        })? = Value::UNKNOWN;
+    }
+    Ok(value)
+}
+
+/// Checks what the client checks before it asks the provider.
+pub(super) fn check(schema: &Schema, value: &Value) -> Result<(), Diagnostics> {
+    let told = rules::config(schema, value).into_iter().map(|violation| {
+        Diagnostic::error("Invalid configuration").detail(violation.detail).at(violation.path)
+    });
+    told.collect::<Diagnostics>().into_result()
+}
+
+fn take_marks(json: &mut Json, path: &AttributePath, found: &mut Vec<AttributePath>) {
+    match json {
+        Json::Object(members) if members.contains_key(MARK) => {
+            found.push(path.clone());
+            *json = Json::Null;
+        }
+        Json::Object(members) => {
+            for (name, member) in members {
+                let step = Step::Key(name.as_str().into());
+                take_marks(member, &path.clone().step(step), found);
+            }
+        }
+        Json::Array(elements) => {
+            for (index, element) in elements.iter_mut().enumerate() {
+                take_marks(element, &path.clone().index(index), found);
+            }
+        }
+        _ => {}
+    }
+}

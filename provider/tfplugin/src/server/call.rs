@@ -1,0 +1,140 @@
+//! What surrounds every call: its span and id, its context, the net that catches panics, and
+//! the diagnostics on their way out.
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+};
+
+use futures::FutureExt as _;
+use tracing::{Instrument as _, Span};
+
+use super::Server;
+use crate::{Context, Diagnostics, Provider, context::ClientCapabilities, proto::tfplugin6 as pb};
+
+/// The shortest text that is hidden from diagnostics wherever it stands. Shorter ones would tear
+/// holes into harmless words, and give nothing away.
+const SHORTEST_SECRET: usize = 4;
+const HIDDEN: &str = "(sensitive value)";
+
+/// One call under way.
+pub(super) struct Call<D> {
+    pub(super) cx: Context<D>,
+    rpc: &'static str,
+    type_name: String,
+    span: Span,
+    secrets: Vec<String>,
+}
+
+impl<P: Provider> Server<P> {
+    /// Opens a call with everything that the handler may ask for.
+    pub(super) fn call(
+        &self,
+        rpc: &'static str,
+        type_name: &str,
+        client: Option<&pb::ClientCapabilities>,
+    ) -> Call<P::Data> {
+        let data = self.inner.configured.read().data.clone();
+        self.call_with(rpc, type_name, client, data)
+    }
+
+    /// Opens a call that comes before the provider is configured.
+    pub(super) fn early_call(
+        &self,
+        rpc: &'static str,
+        client: Option<&pb::ClientCapabilities>,
+    ) -> Call<()> {
+        self.call_with(rpc, "", client, None)
+    }
+
+    fn call_with<D>(
+        &self,
+        rpc: &'static str,
+        type_name: &str,
+        client: Option<&pb::ClientCapabilities>,
+        data: Option<Arc<D>>,
+    ) -> Call<D> {
+        let number = self.inner.calls.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:x}-{number:x}", std::process::id());
+        let span = tracing::info_span!(
+            "rpc",
+            tf_rpc = rpc,
+            tf_req_id = id.as_str(),
+            tf_resource_type = type_name
+        );
+        span.in_scope(|| tracing::trace!("started"));
+        let cx = Context {
+            data,
+            cancel: self.inner.stop.token(),
+            terraform_version: Arc::clone(&self.inner.configured.read().terraform_version),
+            client: ClientCapabilities::from_wire(client),
+            request_id: id.into(),
+            warnings: Default::default(),
+        };
+        Call { cx, rpc, type_name: type_name.to_owned(), span, secrets: Vec::new() }
+    }
+}
+
+impl<D> Call<D> {
+    /// Hides these texts from every diagnostic of this call.
+    pub(super) fn hide(&mut self, secrets: impl IntoIterator<Item = String>) {
+        let long = secrets.into_iter().filter(|secret| secret.len() >= SHORTEST_SECRET);
+        self.secrets.extend(long);
+    }
+
+    /// Runs a handler; a panic in it becomes an error.
+    pub(super) async fn guard<T>(
+        &self,
+        work: impl Future<Output = Result<T, Diagnostics>>,
+    ) -> Result<T, Diagnostics> {
+        let work = AssertUnwindSafe(work).catch_unwind().instrument(self.span.clone());
+        match work.await {
+            Ok(done) => done,
+            Err(panic) => Err(self.panicked(&*panic)),
+        }
+    }
+
+    fn panicked(&self, panic: &(dyn Any + Send)) -> Diagnostics {
+        let said = panic.downcast_ref::<&str>().copied();
+        let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let of = if self.type_name.is_empty() {
+            String::new()
+        } else {
+            format!(" of {}", self.type_name)
+        };
+        Diagnostics::error(
+            "The provider failed unexpectedly",
+            format!(
+                "{}{of} panicked: {}. This is a mistake in the provider: please report it, with \
+                 the log of a run under TF_LOG=debug.",
+                self.rpc,
+                said.unwrap_or("it did not say why")
+            ),
+        )
+    }
+
+    /// Closes the call: everything there is to tell the user.
+    pub(super) fn finish(self, failed: Option<Diagnostics>) -> Diagnostics {
+        let mut told = self.cx.take_warnings();
+        told.extend(failed.unwrap_or_default());
+        for secret in &self.secrets {
+            for diagnostic in told.iter_mut() {
+                diagnostic.map_text(|text| {
+                    text.contains(secret.as_str()).then(|| text.replace(secret.as_str(), HIDDEN))
+                });
+            }
+        }
+        self.span.in_scope(|| {
+            let errors = told.iter().filter(|diagnostic| diagnostic.is_error()).count();
+            tracing::trace!(errors, warnings = told.len() - errors, "answered");
+        });
+        told
+    }
+
+    /// The same, in the wire's form.
+    pub(super) fn finish_wire(self, failed: Option<Diagnostics>) -> Vec<pb::Diagnostic> {
+        self.finish(failed).into_wire()
+    }
+}

@@ -1,0 +1,86 @@
+//! How a plugin ends: asked by the client, by a signal, and not by Ctrl-C.
+
+use tfplugin::proto::{
+    plugin::{
+        Empty, StdioData, grpc_controller_client::GrpcControllerClient,
+        grpc_stdio_client::GrpcStdioClient,
+    },
+    tfplugin6::{get_metadata, provider_client::ProviderClient, stop_provider},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::client::{Outcome, Plugin};
+
+fn signal(plugin: &Plugin, signal: rustix::process::Signal) -> Outcome {
+    let id = i32::try_from(plugin.child.id().ok_or("it has ended already")?)?;
+    let process = rustix::process::Pid::from_raw(id).ok_or("no process")?;
+    rustix::process::kill_process(process, signal)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_ends_when_the_client_asks_for_it() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let (plugin, channel) = Plugin::connected(folder.path()).await?;
+    let socket = plugin.line.address().to_owned();
+    // The client keeps this stream open all the time: it must not hold up the end.
+    let mut stdio = GrpcStdioClient::new(channel.clone()).stream_stdio(()).await?.into_inner();
+    GrpcControllerClient::new(channel).shutdown(Empty {}).await?;
+    assert_eq!(stdio.message().await?, None::<StdioData>);
+    let (status, out, _) = plugin.ended().await?;
+    assert_eq!(status, Some(0));
+    assert_eq!(out, "", "it printed something after the line");
+    assert!(!std::path::Path::new(&socket).exists(), "it left its socket behind");
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_is_healthy_and_answers_a_stop_at_once() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let (_plugin, channel) = Plugin::connected(folder.path()).await?;
+    let request = HealthCheckRequest { service: "plugin".to_owned() };
+    let answer = HealthClient::new(channel.clone()).check(request).await?.into_inner();
+    assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
+    let mut provider = ProviderClient::new(channel);
+    let stopped = provider.stop_provider(stop_provider::Request {}).await?.into_inner();
+    assert_eq!(stopped.error, "");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_termination_ends_it_and_an_interrupt_does_not() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let (plugin, channel) = Plugin::connected(folder.path()).await?;
+    signal(&plugin, rustix::process::Signal::INT)?;
+    let mut provider = ProviderClient::new(channel);
+    let answer = provider.get_metadata(get_metadata::Request {}).await?.into_inner();
+    assert_eq!(answer.resources.len(), 1);
+    signal(&plugin, rustix::process::Signal::TERM)?;
+    let (status, ..) = plugin.ended().await?;
+    assert_eq!(status, Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn its_log_is_in_the_form_that_the_client_shows() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let mut command = crate::client::plugin()?;
+    command.env("TMPDIR", folder.path()).env("TF_LOG_PROVIDER", "trace");
+    let plugin = Plugin::start(command).await?;
+    let channel = plugin.connect_plain().await?;
+    let mut provider = ProviderClient::new(channel.clone());
+    let request = tfplugin::proto::tfplugin6::validate_resource_config::Request {
+        type_name: "pantry_jar".to_owned(),
+        ..Default::default()
+    };
+    provider.validate_resource_config(request).await?;
+    GrpcControllerClient::new(channel).shutdown(Empty {}).await?;
+    let (_, _, err) = plugin.ended().await?;
+    let lines = err.lines().map(serde_json::from_str::<serde_json::Value>);
+    let lines = lines.collect::<Result<Vec<_>, _>>()?;
+    let call = lines.iter().find(|line| line["tf_rpc"] == "ValidateResourceConfig");
+    let call = call.ok_or("the call is not in the log")?;
+    assert_eq!(call["tf_resource_type"], "pantry_jar");
+    assert!(call["tf_req_id"].is_string() && call["@timestamp"].is_string());
+    Ok(())
+}
