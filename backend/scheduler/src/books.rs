@@ -198,9 +198,9 @@ impl Fleet {
         let booking = self.volumes.remove(&id).ok_or_else(not_booked)?;
         let class = self.class(&booking.class);
         if let Some(index) = self.by_id.get(&booking.host) {
-            let slot = &mut self.slots[*index as usize];
-            slot.stock_mut(class).give_back(booking.size.0);
-            slot.volumes -= 1;
+            let index = *index;
+            self.stock_mut(index, class).give_back(booking.size.0);
+            self.slots[index as usize].volumes -= 1;
         }
         Ok(booking)
     }
@@ -271,10 +271,10 @@ impl Fleet {
             return Err(BookError::AlreadyBooked { what: id.to_string(), host: booked.host });
         }
         let class = self.class(&booking.class);
-        let (_, slot) = slot_mut(&self.by_id, &mut self.slots, booking.host)?;
-        let stock = slot.stock(class).take(booking.size.0, room, booking.host, "GiB of disk")?;
-        *slot.stock_mut(class) = stock;
-        slot.volumes += 1;
+        let (index, _) = slot_mut(&self.by_id, &mut self.slots, booking.host)?;
+        let stock = self.stock_mut(index, class);
+        *stock = stock.take(booking.size.0, room, booking.host, "GiB of disk")?;
+        self.slots[index as usize].volumes += 1;
         self.volumes.insert(id, booking);
         Ok(())
     }
@@ -296,12 +296,12 @@ impl Fleet {
         }
         for booking in self.volumes.values() {
             let sum = &mut sums[self.by_id[&booking.host] as usize];
-            let class = self.names.known(&booking.class).unwrap_or(u32::MAX);
+            let class = self.classes.known(&booking.class).unwrap_or(u32::MAX);
             *sum.storage.entry(class).or_default() += booking.size.0;
             sum.volumes += 1;
         }
-        for (slot, sum) in self.slots.iter().zip(&sums) {
-            sum.compare(slot)?;
+        for (index, sum) in (0..).zip(&sums) {
+            sum.compare(self, index)?;
         }
         if groups != self.groups {
             let (host, what) = ("all hosts".to_owned(), "other groups");
@@ -353,24 +353,24 @@ struct Sums {
 }
 
 impl Sums {
-    fn compare(&self, slot: &Slot) -> Result<(), Imbalance> {
-        let host =
-            || slot.host.as_ref().map_or_else(|| "no host".into(), |host| host.id.to_string());
+    fn compare(&self, fleet: &Fleet, index: u32) -> Result<(), Imbalance> {
+        let slot = &fleet.slots[index as usize];
         let equal = |what, books: u64, bookings: u64| {
             if books == bookings {
-                Ok(())
-            } else {
-                Err(Imbalance { host: host(), what, books, bookings })
+                return Ok(());
             }
+            let host = fleet.hosts[index as usize].as_ref();
+            let host = host.map_or_else(|| "no host".into(), |host| host.id.to_string());
+            Err(Imbalance { host, what, books, bookings })
         };
         equal("vCPU", slot.vcpus.taken, self.vcpus)?;
         equal("MiB of memory", slot.memory.taken, self.memory)?;
         equal("machines", slot.machines.into(), self.machines)?;
         equal("volumes", slot.volumes.into(), self.volumes)?;
-        let taken: u64 = slot.storage.iter().map(|stock| stock.taken).sum();
-        equal("GiB of disk in all", taken, self.storage.values().sum())?;
+        let bookings = self.storage.values().sum();
+        equal("GiB of disk in all", fleet.storage_taken(index), bookings)?;
         self.storage.iter().try_for_each(|(class, bookings)| {
-            equal("GiB of disk", slot.stock(*class).taken, *bookings)
+            equal("GiB of disk", fleet.stock(index, slot, *class).taken, *bookings)
         })
     }
 }

@@ -38,23 +38,19 @@ impl Terms {
     const LOWEST: Self = Self { price: 0, arrangement: 0, distance: 0 };
     const HIGHEST: Self = Self { price: u64::MAX, arrangement: u64::MAX, distance: u64::MAX };
 
-    fn of(query: &Query<'_>, near: Option<[f64; 3]>, index: u32, slot: &Slot) -> Self {
+    fn of(query: &Query<'_>, distance: u64, index: u32, slot: &Slot) -> Self {
         let (vcpus, memory) = query.taken(index, slot);
-        let share = |taken: u64, wanted: u64, capacity: u64| {
-            taken.saturating_add(wanted).saturating_mul(1_000) / capacity.max(1)
-        };
-        let full = share(vcpus, query.size.vcpus.0.into(), slot.vcpus.capacity).max(share(
-            memory,
-            query.size.memory.0,
-            slot.memory.capacity,
-        ));
+        let full = slot
+            .vcpus_scale
+            .permille(vcpus.saturating_add(query.size.vcpus.0.into()))
+            .max(slot.memory_scale.permille(memory.saturating_add(query.size.memory.0)));
         Self {
             price: slot.price_percent.into(),
             arrangement: match query.request.preferences.arrangement {
                 Arrangement::Spread => full,
                 Arrangement::Pack => 1_000_u64.saturating_sub(full),
             },
-            distance: near.map_or(0, |near| chord_km(near, slot.point)),
+            distance,
         }
     }
 
@@ -89,37 +85,39 @@ pub(crate) fn chord_km(a: [f64; 3], b: [f64; 3]) -> u64 {
     (square.sqrt() * 6_371.0) as u64
 }
 
-struct Best<'a> {
-    /// Score, the seed's choice between equals, and the id where even that is equal.
-    order: (u64, u64, HostId),
+struct Best {
+    /// Score, then the seed's choice between equals.
+    order: (u64, u64),
     terms: Terms,
-    host: &'a FleetHost,
+    slot: u32,
 }
 
 /// The best host for the query's size; none when no host obeys every rule.
 pub(crate) fn best(fleet: &Fleet, query: &Query<'_>) -> Option<Placed> {
     let near = query.request.preferences.near.map(unit_vector);
     let (mut lowest, mut highest) = (Terms::HIGHEST, Terms::LOWEST);
-    let (mut best, mut candidates) = (None::<Best<'_>>, 0);
-    for (index, slot, host) in fleet.hosts() {
-        if !query.fits(index, slot, host) {
+    let (mut best, mut candidates) = (None::<Best>, 0);
+    for (index, slot) in fleet.occupied() {
+        if !query.fits(index, slot) {
             continue;
         }
         candidates += 1;
-        let terms = Terms::of(query, near, index, slot);
+        let distance = near.map_or(0, |near| chord_km(near, fleet.points[index as usize]));
+        let terms = Terms::of(query, distance, index, slot);
         lowest = lowest.lower(terms);
         highest = highest.higher(terms);
-        let order = (terms.score(query.request), slot.tie, host.id);
+        let order = (terms.score(query.request), slot.tie);
         if best.as_ref().is_none_or(|best| order < best.order) {
-            best = Some(Best { order, terms, host });
+            best = Some(Best { order, terms, slot: index });
         }
     }
     let best = best?;
+    let host = fleet.hosts[best.slot as usize].as_ref()?;
     let why = why(query.request, best.terms, lowest, highest);
     Some(Placed {
-        host: best.host.id,
+        host: host.id,
         flavor: query.size.flavor.clone(),
-        reason: reason(query, best.host, why, candidates),
+        reason: reason(query, host, why, candidates),
         candidates,
     })
 }

@@ -1,11 +1,9 @@
 //! Why no host will do: which rule excluded how many, and where the machine would fit.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::{self, Write as _},
-};
+use std::fmt::{self, Write as _};
 
 use fairmazon_model::{DomainError, ErrorKind, geo::Coordinates};
+use rustc_hash::FxHashSet;
 
 use crate::{
     Request, Rule, Size,
@@ -64,26 +62,22 @@ pub(crate) fn why_not(fleet: &Fleet, request: &Request) -> WhyNot {
         memory: fairmazon_model::units::Mib(0),
     };
     let query = Query::new(fleet, request, request.sizes.first().unwrap_or(&nothing));
-    let mut counts = BTreeMap::<Rule, RuleCount>::new();
-    let mut count = |rule, first, only| {
-        let count = counts.entry(rule).or_insert(RuleCount { rule, first: 0, only: 0 });
-        count.first += first;
-        count.only += only;
-    };
+    let mut counts = Rule::ALL.map(|rule| RuleCount { rule, first: 0, only: 0 });
     let (mut elsewhere, mut too_small, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, slot, host) in fleet.hosts() {
-        let broken = query.broken(index, slot, host);
+    let mut sites = FxHashSet::default();
+    for (index, slot) in fleet.occupied() {
+        let broken = query.broken(index, slot);
         if let Some(rule) = broken.first() {
-            count(rule, 1, 0);
+            counts[rule.index()].first += 1;
         }
         if let Some(rule) = broken.single() {
-            count(rule, 0, 1);
+            counts[rule.index()].only += 1;
         }
         if !broken.meets(PLACE) {
-            wanted.push(slot.point);
+            wanted.push(fleet.points[index as usize]);
         }
-        if !broken.is_empty() && broken.within(PLACE) {
-            elsewhere.push((slot.point, &host.spec.site));
+        if !broken.is_empty() && broken.within(PLACE) && sites.insert(slot.site) {
+            elsewhere.push(index);
         }
         if broken.within(SIZE) {
             too_small.push((query.left(index, slot), slot.threads));
@@ -91,8 +85,8 @@ pub(crate) fn why_not(fleet: &Fleet, request: &Request) -> WhyNot {
     }
     let mut answer = WhyNot {
         hosts: fleet.len() as u32,
-        rules: counts.into_values().collect(),
-        sites: nearest_sites(request.preferences.near, &wanted, &elsewhere),
+        rules: counts.into_iter().filter(|count| count.first + count.only > 0).collect(),
+        sites: nearest_sites(fleet, request.preferences.near, &wanted, &elsewhere),
         flavors: smaller(request, &too_small),
         text: String::new(),
     };
@@ -105,19 +99,23 @@ const PLACE: Rules = Rules::of(&[Rule::Country, Rule::Region]);
 /// What another flavor may change.
 const SIZE: Rules = Rules::of(&[Rule::Vcpus, Rule::Memory]);
 
+/// The nearest of the slots' sites.
 fn nearest_sites(
+    fleet: &Fleet,
     near: Option<Coordinates>,
     wanted: &[[f64; 3]],
-    elsewhere: &[([f64; 3], &fairmazon_model::site::Site)],
+    elsewhere: &[u32],
 ) -> Vec<SiteFit> {
     // Without a wish of its own the machine was wanted in the middle of the hosts that are
     // where it may be.
     let middle = near.map(unit_vector).or_else(|| centre(wanted));
-    let mut seen = BTreeSet::new();
     let mut sites: Vec<_> = elsewhere
         .iter()
-        .filter(|(_, site)| seen.insert(&site.name))
-        .map(|(point, site)| (middle.map(|middle| chord_km(middle, *point)), *site))
+        .filter_map(|slot| {
+            let site = &fleet.hosts[*slot as usize].as_ref()?.spec.site;
+            let point = fleet.points[*slot as usize];
+            Some((middle.map(|middle| chord_km(middle, point)), site))
+        })
         .collect();
     sites.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.name.cmp(&other.name)));
     sites

@@ -19,40 +19,64 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Fleet {
     pub(crate) seed: u64,
+    /// What every placement looks at, packed; a slot's number is its place here.
     pub(crate) slots: Vec<Slot>,
+    /// The hosts by slot; none where no host is.
+    pub(crate) hosts: Vec<Option<FleetHost>>,
+    /// Where the hosts are by slot, as points on a sphere of radius 1.
+    pub(crate) points: Vec<[f64; 3]>,
     /// Slots without a host, to be used again.
     vacant: Vec<u32>,
     pub(crate) by_id: FxHashMap<HostId, u32>,
-    pub(crate) names: Names,
+    pub(crate) places: Names,
+    pub(crate) classes: Names,
+    pub(crate) sites: Names,
+    /// Stocks of storage classes beyond the first, by slot and class.
+    pub(crate) more_storage: FxHashMap<(u32, u32), Stock>,
     pub(crate) groups: Groups,
     pub(crate) machines: FxHashMap<InstanceId, MachineBooking>,
     pub(crate) volumes: FxHashMap<VolumeId, VolumeBooking>,
 }
 
-/// A host's place in the fleet; what the rules look at lies together.
-#[derive(Debug, Clone)]
+/// What the rules and scores look at of a host. No pointers to follow: ten thousand of these
+/// are read for each placement.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Slot {
-    /// None when no host is here.
-    pub(crate) host: Option<Box<FleetHost>>,
+    /// [`flag`]s.
+    pub(crate) flags: u8,
+    pub(crate) conformity: u8,
     pub(crate) country: u32,
     pub(crate) region: u32,
+    pub(crate) site: u32,
     pub(crate) price_percent: u32,
     pub(crate) threads: u32,
-    pub(crate) conformity: u8,
-    pub(crate) alive: bool,
-    pub(crate) schedulable: bool,
-    pub(crate) confidential: bool,
-    pub(crate) all_images: bool,
     pub(crate) vcpus: Stock,
     pub(crate) memory: Stock,
-    /// By the storage class's number.
-    pub(crate) storage: Vec<Stock>,
-    /// Where it is, as a point on a sphere of radius 1.
-    pub(crate) point: [f64; 3],
+    pub(crate) vcpus_scale: Scale,
+    pub(crate) memory_scale: Scale,
+    /// By the number of the storage class; see [`Fleet::stock`].
+    storage: [Stock; CLASSES_INLINE],
     /// Spreads equal hosts evenly; from the seed and the id.
     pub(crate) tie: u64,
     pub(crate) machines: u32,
     pub(crate) volumes: u32,
+}
+
+/// Storage classes that every host has room for in its slot; further ones are looked up.
+const CLASSES_INLINE: usize = 2;
+
+/// What a slot says with one bit.
+pub(crate) mod flag {
+    /// There is a host.
+    pub(crate) const PRESENT: u8 = 1;
+    /// It can be reached.
+    pub(crate) const ALIVE: u8 = 2;
+    /// It takes new machines.
+    pub(crate) const SCHEDULABLE: u8 = 4;
+    /// It has confidential computing.
+    pub(crate) const CONFIDENTIAL: u8 = 8;
+    /// It can boot every image.
+    pub(crate) const ALL_IMAGES: u8 = 16;
 }
 
 /// What there is of something and what is taken. More may be taken than there is, when the
@@ -61,6 +85,25 @@ pub(crate) struct Slot {
 pub(crate) struct Stock {
     pub(crate) capacity: u64,
     pub(crate) taken: u64,
+}
+
+/// A thousandth of one, as a share with 32 binary digits behind the point.
+const PERMILLE: u64 = 1_000 << 32;
+
+/// Shares of a capacity without a division: ten thousand of those are felt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Scale(u64);
+
+impl Scale {
+    const fn of(capacity: u64) -> Self {
+        Self(PERMILLE / if capacity == 0 { 1 } else { capacity })
+    }
+
+    /// The share in thousandths, rounded down.
+    #[inline]
+    pub(crate) const fn permille(self, size: u64) -> u64 {
+        size.saturating_mul(self.0) >> 32
+    }
 }
 
 impl Stock {
@@ -110,9 +153,14 @@ impl Fleet {
         Self {
             seed,
             slots: Vec::new(),
+            hosts: Vec::new(),
+            points: Vec::new(),
             vacant: Vec::new(),
             by_id: FxHashMap::default(),
-            names: Names::default(),
+            places: Names::default(),
+            classes: Names::default(),
+            sites: Names::default(),
+            more_storage: FxHashMap::default(),
             groups: Groups::default(),
             machines: FxHashMap::default(),
             volumes: FxHashMap::default(),
@@ -131,7 +179,7 @@ impl Fleet {
 
     /// The host of that id.
     pub fn host(&self, id: HostId) -> Option<&FleetHost> {
-        self.slot(id).and_then(|slot| slot.host.as_deref())
+        self.hosts[*self.by_id.get(&id)? as usize].as_ref()
     }
 
     /// Takes a host in, or changes what it offers; its bookings stay, even when they no
@@ -139,49 +187,52 @@ impl Fleet {
     pub fn put_host(&mut self, host: FleetHost) {
         let slot = match self.by_id.get(&host.id) {
             Some(slot) => *slot,
-            None => self.vacant.pop().unwrap_or_else(|| {
-                self.slots.push(Slot::empty());
-                (self.slots.len() - 1) as u32
-            }),
+            None => self.vacant.pop().unwrap_or_else(|| self.new_slot()),
         };
         self.by_id.insert(host.id, slot);
         let spec = &host.spec;
-        let country = self.names.number(&spec.site.country);
-        let region = self.names.number(&spec.site.region);
-        let classes: Vec<_> = spec
-            .capacity
-            .storage
-            .iter()
-            .map(|(class, size)| (self.names.number(class), size.0))
-            .collect();
         let place = &mut self.slots[slot as usize];
-        place.country = country;
-        place.region = region;
+        place.country = self.places.number(&spec.site.country);
+        place.region = self.places.number(&spec.site.region);
+        place.site = self.sites.number(&spec.site.name);
         place.price_percent = spec.price_percent;
         place.threads = spec.capacity.vcpus.0;
         place.conformity = spec.conformity;
-        place.alive = host.alive;
-        place.schedulable = spec.schedulable;
-        place.confidential = spec.features.contains("confidential");
-        place.all_images = host.images == Images::All;
+        place.flags = flag::PRESENT
+            | if host.alive { flag::ALIVE } else { 0 }
+            | if spec.schedulable { flag::SCHEDULABLE } else { 0 }
+            | if spec.features.contains("confidential") { flag::CONFIDENTIAL } else { 0 }
+            | if host.images == Images::All { flag::ALL_IMAGES } else { 0 };
         place.vcpus.capacity =
             u64::from(spec.capacity.vcpus.0) * u64::from(spec.cpu_overcommit_percent) / 100;
         place.memory.capacity = spec.capacity.memory.0;
-        place.storage.iter_mut().for_each(|stock| stock.capacity = 0);
-        for (class, size) in classes {
-            place.stock_mut(class).capacity = size;
-        }
-        place.point = unit_vector(spec.site.coordinates);
+        place.vcpus_scale = Scale::of(place.vcpus.capacity);
+        place.memory_scale = Scale::of(place.memory.capacity);
         place.tie = tie(self.seed, host.id);
-        place.host = Some(Box::new(host));
+        for class in 0..self.classes.0.len() as u32 {
+            self.stock_mut(slot, class).capacity = 0;
+        }
+        for (class, size) in &spec.capacity.storage {
+            let class = self.classes.number(class);
+            self.stock_mut(slot, class).capacity = size.0;
+        }
+        self.points[slot as usize] = unit_vector(spec.site.coordinates);
+        self.hosts[slot as usize] = Some(host);
+    }
+
+    fn new_slot(&mut self) -> u32 {
+        self.slots.push(Slot::default());
+        self.hosts.push(None);
+        self.points.push([0.0; 3]);
+        (self.slots.len() - 1) as u32
     }
 
     /// Notes whether a host can be reached. False when there is no such host.
     pub fn set_alive(&mut self, id: HostId, alive: bool) -> bool {
-        let Some(slot) = self.by_id.get(&id) else { return false };
-        let slot = &mut self.slots[*slot as usize];
-        slot.alive = alive;
-        if let Some(host) = &mut slot.host {
+        let Some(index) = self.by_id.get(&id) else { return false };
+        let slot = &mut self.slots[*index as usize];
+        slot.flags = slot.flags & !flag::ALIVE | if alive { flag::ALIVE } else { 0 };
+        if let Some(host) = &mut self.hosts[*index as usize] {
             host.alive = alive;
         }
         true
@@ -192,24 +243,26 @@ impl Fleet {
     /// # Errors
     /// `UnknownHost`, or `HostInUse` while machines or volumes are booked on it.
     pub fn remove_host(&mut self, id: HostId) -> Result<FleetHost, BookError> {
-        let index = *self.by_id.get(&id).ok_or(BookError::UnknownHost { host: id })?;
-        let slot = &mut self.slots[index as usize];
-        let (machines, volumes) = (slot.machines, slot.volumes);
+        let unknown = BookError::UnknownHost { host: id };
+        let Some(index) = self.by_id.get(&id).copied() else { return Err(unknown) };
+        let Slot { machines, volumes, .. } = self.slots[index as usize];
         if machines > 0 || volumes > 0 {
             return Err(BookError::HostInUse { host: id, machines, volumes });
         }
-        let host = std::mem::replace(slot, Slot::empty()).host;
         self.by_id.remove(&id);
         self.vacant.push(index);
-        host.map(|host| *host).ok_or(BookError::UnknownHost { host: id })
+        self.slots[index as usize] = Slot::default();
+        self.more_storage.retain(|(slot, _), _| *slot != index);
+        self.hosts[index as usize].take().ok_or(unknown)
     }
 
     /// What a host has left; none when there is no such host.
     pub fn free(&self, id: HostId) -> Option<Free> {
-        let slot = self.slot(id)?;
-        let host = slot.host.as_deref()?;
+        let index = *self.by_id.get(&id)?;
+        let slot = &self.slots[index as usize];
+        let host = self.host(id)?;
         let storage = host.spec.capacity.storage.keys().map(|class| {
-            let stock = self.names.known(class).map(|class| slot.stock(class));
+            let stock = self.classes.known(class).map(|class| self.stock(index, slot, class));
             (class.clone(), Gib(stock.unwrap_or_default().free()))
         });
         Some(Free {
@@ -236,55 +289,35 @@ impl Fleet {
         Err(Box::new(explain::why_not(self, request)))
     }
 
-    pub(crate) fn slot(&self, id: HostId) -> Option<&Slot> {
-        self.by_id.get(&id).map(|slot| &self.slots[*slot as usize])
-    }
-
     pub(crate) fn class(&mut self, class: &str) -> u32 {
-        self.names.number(class)
+        self.classes.number(class)
     }
 
     /// Every slot with a host, with its number.
-    pub(crate) fn hosts(&self) -> impl Iterator<Item = (u32, &Slot, &FleetHost)> {
-        (0..)
-            .zip(&self.slots)
-            .filter_map(|(index, slot)| Some((index, slot, slot.host.as_deref()?)))
+    pub(crate) fn occupied(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        (0..).zip(&self.slots).filter(|(_, slot)| slot.flags & flag::PRESENT != 0)
     }
-}
 
-impl Slot {
-    fn empty() -> Self {
-        Self {
-            host: None,
-            country: 0,
-            region: 0,
-            price_percent: 0,
-            threads: 0,
-            conformity: 0,
-            alive: false,
-            schedulable: false,
-            confidential: false,
-            all_images: false,
-            vcpus: Stock::default(),
-            memory: Stock::default(),
-            storage: Vec::new(),
-            point: [0.0; 3],
-            tie: 0,
-            machines: 0,
-            volumes: 0,
+    /// What a slot has of a storage class.
+    #[inline]
+    pub(crate) fn stock(&self, index: u32, slot: &Slot, class: u32) -> Stock {
+        match slot.storage.get(class as usize) {
+            Some(stock) => *stock,
+            None => self.more_storage.get(&(index, class)).copied().unwrap_or_default(),
         }
     }
 
-    pub(crate) fn stock(&self, class: u32) -> Stock {
-        self.storage.get(class as usize).copied().unwrap_or_default()
+    pub(crate) fn stock_mut(&mut self, index: u32, class: u32) -> &mut Stock {
+        match self.slots[index as usize].storage.get_mut(class as usize) {
+            Some(stock) => stock,
+            None => self.more_storage.entry((index, class)).or_default(),
+        }
     }
 
-    pub(crate) fn stock_mut(&mut self, class: u32) -> &mut Stock {
-        let index = class as usize;
-        if self.storage.len() <= index {
-            self.storage.resize(index + 1, Stock::default());
-        }
-        &mut self.storage[index]
+    /// Disk of all classes that is taken in a slot.
+    pub(crate) fn storage_taken(&self, index: u32) -> u64 {
+        let slot = &self.slots[index as usize];
+        (0..self.classes.0.len() as u32).map(|class| self.stock(index, slot, class).taken).sum()
     }
 }
 

@@ -9,7 +9,7 @@ use fairmazon_model::id::HostId;
 
 use crate::{
     FleetHost, Images, Request, Size,
-    fleet::{Fleet, Slot},
+    fleet::{Fleet, Slot, flag},
     groups::GroupRules,
 };
 
@@ -68,6 +68,11 @@ impl Rule {
         Self::Storage,
     ];
 
+    /// Its place in [`Self::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
     const fn bit(self) -> u16 {
         1 << self as u16
     }
@@ -113,6 +118,7 @@ impl Rules {
 
 /// A request in the fleet's own numbers.
 pub(crate) struct Query<'a> {
+    fleet: &'a Fleet,
     pub(crate) request: &'a Request,
     pub(crate) size: &'a Size,
     /// Empty means any.
@@ -134,7 +140,7 @@ struct Own {
 }
 
 impl<'a> Query<'a> {
-    pub(crate) fn new(fleet: &Fleet, request: &'a Request, size: &'a Size) -> Self {
+    pub(crate) fn new(fleet: &'a Fleet, request: &'a Request, size: &'a Size) -> Self {
         let booked = fleet.machine(request.machine);
         let own = booked.and_then(|booking| {
             let slot = *fleet.by_id.get(&booking.host)?;
@@ -142,14 +148,16 @@ impl<'a> Query<'a> {
         });
         let own_groups = own.zip(booked).map(|(own, booking)| (own.slot, &booking.placement));
         // A name that no host has ever had stands for a number that none has.
-        let number = |name: &String| fleet.names.known(name).unwrap_or(u32::MAX);
+        let place = |name: &String| fleet.places.known(name).unwrap_or(u32::MAX);
+        let class = |name: &String| fleet.classes.known(name).unwrap_or(u32::MAX);
         let mut volume_hosts = request.volume_hosts.iter();
         Self {
+            fleet,
             request,
             size,
-            countries: request.placement.countries.iter().map(number).collect(),
-            regions: request.placement.regions.iter().map(number).collect(),
-            storage: request.storage.iter().map(|(class, size)| (number(class), size.0)).collect(),
+            countries: request.placement.countries.iter().map(place).collect(),
+            regions: request.placement.regions.iter().map(place).collect(),
+            storage: request.storage.iter().map(|(name, size)| (class(name), size.0)).collect(),
             volume_host: match (volume_hosts.next(), volume_hosts.next()) {
                 (None, _) => None,
                 (Some(host), None) => Some(Some(*host)),
@@ -161,21 +169,54 @@ impl<'a> Query<'a> {
     }
 
     /// Whether the host obeys every rule.
-    pub(crate) fn fits(&self, index: u32, slot: &Slot, host: &FleetHost) -> bool {
-        // What most often excludes and costs least comes first; the result is the same.
-        !(self.breaks(Rule::Country, index, slot, host)
-            || self.breaks(Rule::Region, index, slot, host)
-            || self.breaks(Rule::Memory, index, slot, host)
-            || self.breaks(Rule::Vcpus, index, slot, host))
-            && Rule::ALL.iter().all(|rule| !self.breaks(*rule, index, slot, host))
+    #[inline]
+    pub(crate) fn fits(&self, index: u32, slot: &Slot) -> bool {
+        // Unrolled by hand, what most often excludes first: this runs for every host.
+        !(self.breaks(Rule::Country, index, slot)
+            || self.breaks(Rule::Region, index, slot)
+            || self.breaks(Rule::Memory, index, slot)
+            || self.breaks(Rule::Vcpus, index, slot)
+            || self.breaks(Rule::Alive, index, slot)
+            || self.breaks(Rule::Schedulable, index, slot)
+            || self.breaks(Rule::Storage, index, slot)
+            || self.breaks(Rule::Conformity, index, slot)
+            || self.breaks(Rule::Confidential, index, slot)
+            || self.breaks(Rule::With, index, slot)
+            || self.breaks(Rule::NotWith, index, slot)
+            || self.breaks(Rule::Volumes, index, slot)
+            || self.breaks(Rule::Excluded, index, slot)
+            || self.breaks(Rule::Image, index, slot)
+            || self.breaks(Rule::Features, index, slot))
     }
 
     /// Every rule that the host breaks.
-    pub(crate) fn broken(&self, index: u32, slot: &Slot, host: &FleetHost) -> Rules {
-        let bits = Rule::ALL
-            .iter()
-            .filter(|rule| self.breaks(**rule, index, slot, host))
-            .fold(0, |bits, rule| bits | rule.bit());
+    pub(crate) fn broken(&self, index: u32, slot: &Slot) -> Rules {
+        let mut bits = 0;
+        macro_rules! check {
+            ($($rule:ident),+) => {
+                // Unrolled, so that each rule is compiled by itself.
+                $(if self.breaks(Rule::$rule, index, slot) {
+                    bits |= Rule::$rule.bit();
+                })+
+            };
+        }
+        check!(
+            Volumes,
+            Excluded,
+            Country,
+            Region,
+            Conformity,
+            Confidential,
+            Features,
+            Image,
+            With,
+            NotWith,
+            Alive,
+            Schedulable,
+            Vcpus,
+            Memory,
+            Storage
+        );
         Rules(bits)
     }
 
@@ -195,37 +236,52 @@ impl<'a> Query<'a> {
         }
     }
 
-    #[inline]
-    fn breaks(&self, rule: Rule, index: u32, slot: &Slot, host: &FleetHost) -> bool {
+    #[inline(always)]
+    fn breaks(&self, rule: Rule, index: u32, slot: &Slot) -> bool {
         let (request, placement) = (self.request, &self.request.placement);
         match rule {
-            Rule::Volumes => self.volume_host.is_some_and(|only| only != Some(host.id)),
-            Rule::Excluded => !request.excluded.is_empty() && request.excluded.contains(&host.id),
+            Rule::Volumes => self
+                .volume_host
+                .is_some_and(|only| self.host(index).is_none_or(|host| only != Some(host.id))),
+            Rule::Excluded => {
+                !request.excluded.is_empty()
+                    && self.host(index).is_none_or(|host| request.excluded.contains(&host.id))
+            }
             Rule::Country => !self.countries.is_empty() && !self.countries.contains(&slot.country),
             Rule::Region => !self.regions.is_empty() && !self.regions.contains(&slot.region),
             Rule::Conformity => slot.conformity < placement.min_conformity,
-            Rule::Confidential => placement.confidential && !slot.confidential,
+            Rule::Confidential => placement.confidential && slot.flags & flag::CONFIDENTIAL == 0,
             Rule::Features => {
-                !request.features.is_empty() && !request.features.is_subset(&host.spec.features)
+                !request.features.is_empty()
+                    && self
+                        .host(index)
+                        .is_none_or(|host| !request.features.is_subset(&host.spec.features))
             }
-            Rule::Image => match &host.images {
-                _ if slot.all_images => false,
-                Images::All => false,
-                Images::Only(images) => !images.contains(&request.image),
-            },
+            Rule::Image => {
+                slot.flags & flag::ALL_IMAGES == 0
+                    && self.host(index).is_none_or(|host| match &host.images {
+                        Images::All => false,
+                        Images::Only(images) => !images.contains(&request.image),
+                    })
+            }
             Rule::With => self.groups.only.as_ref().is_some_and(|only| !only.contains(index)),
             Rule::NotWith => self.groups.never.as_ref().is_some_and(|never| never.contains(index)),
-            Rule::Alive => !slot.alive,
-            Rule::Schedulable => !slot.schedulable,
+            Rule::Alive => slot.flags & flag::ALIVE == 0,
+            Rule::Schedulable => slot.flags & flag::SCHEDULABLE == 0,
             Rule::Vcpus => {
                 self.size.vcpus.0 > slot.threads
                     || u64::from(self.size.vcpus.0) > self.left(index, slot).0
             }
             Rule::Memory => self.size.memory.0 > self.left(index, slot).1,
-            Rule::Storage => {
-                self.storage.iter().any(|(class, wanted)| slot.stock(*class).free() < *wanted)
-            }
+            Rule::Storage => self
+                .storage
+                .iter()
+                .any(|(class, wanted)| self.fleet.stock(index, slot, *class).free() < *wanted),
         }
+    }
+
+    fn host(&self, index: u32) -> Option<&FleetHost> {
+        self.fleet.hosts[index as usize].as_ref()
     }
 }
 
