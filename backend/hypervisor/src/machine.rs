@@ -53,8 +53,6 @@ pub enum Halt {
     Started,
     /// The platform is stopping it, and it is to be off before anything else happens.
     Stopping,
-    /// The platform stopped it because its lease ended.
-    Fenced,
 }
 
 /// A defined machine as its hypervisor has it.

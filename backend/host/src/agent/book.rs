@@ -1,0 +1,272 @@
+//! What the agent knows of each machine and volume: what is desired, what was last seen, what is
+//! under way. Makes the cases that the pure step functions decide, and the report.
+
+use std::sync::Arc;
+
+use fairmazon_hypervisor::{Access, Counters, Features, Halt, Machine, Volume};
+use fairmazon_model::{
+    id::{InstanceId, VolumeId},
+    instance::{ObservedState, Power},
+    machine::{Disk, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeSeen, VolumeWish},
+    units::Generation,
+    volume::VolumeObserved,
+};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    backoff::Backoff,
+    plan::{
+        DiskReady, MachineAction, MachineCase, Step, VolumeAction, VolumeCase, Wish,
+        next_machine_step, next_volume_step,
+    },
+};
+
+/// What is known of one machine.
+#[derive(Debug, Default)]
+pub(super) struct MachineRecord {
+    pub(super) desired: Option<Arc<MachineSpec>>,
+    pub(super) seen: Option<Machine>,
+    /// A step is under way.
+    pub(super) busy: bool,
+    /// A stop for want of a lease is under way.
+    pub(super) fencing: bool,
+    /// A hint came since it was last looked at.
+    pub(super) look: bool,
+    /// It was settled when last decided on.
+    pub(super) settled: bool,
+    pub(super) asked_at_ms: Option<u64>,
+    pub(super) started_at_ms: Option<u64>,
+    pub(super) not_before_ms: u64,
+    pub(super) backoff: Backoff,
+    pub(super) quick_ends: Backoff,
+    pub(super) error: Option<Box<str>>,
+    /// Which look or step last changed it.
+    pub(super) touched: u64,
+}
+
+/// What is known of one volume.
+#[derive(Debug, Default)]
+pub(super) struct VolumeRecord {
+    pub(super) desired: Option<Arc<HostVolume>>,
+    pub(super) seen: Option<Volume>,
+    pub(super) busy: bool,
+    pub(super) look: bool,
+    pub(super) not_before_ms: u64,
+    pub(super) backoff: Backoff,
+    pub(super) error: Option<Box<str>>,
+    pub(super) touched: u64,
+}
+
+/// All that the agent knows of its host.
+#[derive(Debug)]
+pub(super) struct Book {
+    pub(super) machines: FxHashMap<InstanceId, MachineRecord>,
+    pub(super) volumes: FxHashMap<VolumeId, VolumeRecord>,
+    /// The set that is being brought about; none before the first.
+    pub(super) generation: Option<Generation>,
+    /// Counted wishes that an earlier run of the agent knew to be done.
+    pub(super) done_before: FxHashMap<InstanceId, Counters>,
+    pub(super) features: Features,
+}
+
+impl Book {
+    pub(super) fn new(features: Features) -> Self {
+        Self {
+            machines: FxHashMap::default(),
+            volumes: FxHashMap::default(),
+            generation: None,
+            done_before: FxHashMap::default(),
+            features,
+        }
+    }
+
+    /// The next step of a machine.
+    pub(super) fn decide_machine(
+        &self,
+        instance: InstanceId,
+        leased: bool,
+        now_ms: u64,
+    ) -> Option<Step<MachineAction>> {
+        let record = self.machines.get(&instance)?;
+        let case = MachineCase {
+            wish: self.wish(record.desired.as_ref()),
+            seen: record.seen.as_ref(),
+            leased,
+            asked_ms_ago: record.asked_at_ms.map(|at| now_ms.saturating_sub(at)),
+            features: self.features,
+            done_before: self.done_before.get(&instance).copied(),
+            disk_ready: &|disk| self.disk_ready(instance, disk),
+            volume_there: &|volume| {
+                self.volumes.get(&volume).is_some_and(|record| record.seen.is_some())
+            },
+        };
+        Some(next_machine_step(&case))
+    }
+
+    /// The next step of a volume.
+    pub(super) fn decide_volume(&self, volume: VolumeId) -> Option<Step<VolumeAction>> {
+        let record = self.volumes.get(&volume)?;
+        let wish = self.wish(record.desired.as_ref());
+        let deletes = record.desired.as_ref().is_some_and(|w| w.wish == VolumeWish::Delete);
+        let missing = record.seen.is_none() && !deletes;
+        Some(next_volume_step(&VolumeCase {
+            wish,
+            seen: record.seen.as_ref(),
+            held: missing && self.machines.values().any(|machine| machine.rebuilds(volume)),
+            in_use: deletes && self.machines.values().any(|machine| machine.needs(volume)),
+            must_be_there: missing
+                && self.features.durable
+                && self.machines.values().any(|machine| machine.had(volume)),
+        }))
+    }
+
+    /// All that there is, as the broker is told.
+    pub(super) fn observed(&self, leased: bool) -> ObservedSet {
+        let machines = self.machines.iter();
+        let mut machines: Vec<_> = machines
+            .filter(|(_, record)| record.seen.is_some() || record.desired.is_some())
+            .map(|(&instance, record)| self.machine_seen(instance, record, leased))
+            .collect();
+        machines.sort_unstable_by_key(|seen| seen.instance);
+        let mut volumes: Vec<_> = self
+            .volumes
+            .iter()
+            .filter_map(|(&volume, record)| {
+                let state = match (&record.seen, &record.error) {
+                    (Some(seen), _) => VolumeObserved::Present { size: seen.size },
+                    (None, Some(error)) => VolumeObserved::Failed { reason: error.to_string() },
+                    (None, None) => return None,
+                };
+                Some(VolumeSeen { volume, state })
+            })
+            .collect();
+        volumes.sort_unstable_by_key(|seen| seen.volume);
+        ObservedSet { generation: self.generation.unwrap_or_default(), machines, volumes }
+    }
+
+    fn machine_seen(
+        &self,
+        instance: InstanceId,
+        record: &MachineRecord,
+        leased: bool,
+    ) -> MachineSeen {
+        let state = self.state(record, leased);
+        match &record.seen {
+            Some(seen) => MachineSeen {
+                instance,
+                epoch: seen.marks.epoch,
+                spec_version: seen.marks.spec_version,
+                state,
+                addresses: seen.addresses.clone(),
+            },
+            None => MachineSeen {
+                instance,
+                epoch: record.desired.as_ref().map(|spec| spec.epoch).unwrap_or_default(),
+                spec_version: 0,
+                state,
+                addresses: Vec::new(),
+            },
+        }
+    }
+
+    /// A machine that runs is never called failed, whatever else does not work: the broker may
+    /// only take for ended what has ended.
+    fn state(&self, record: &MachineRecord, leased: bool) -> ObservedState {
+        let Some(seen) = &record.seen else {
+            return self.failure(record).unwrap_or(ObservedState::Starting);
+        };
+        if seen.runs() {
+            let stopping = record.asked_at_ms.is_some() || seen.marks.halt == Halt::Stopping;
+            return if stopping { ObservedState::Stopping } else { ObservedState::Running };
+        }
+        let shall_run = record.desired.as_ref().is_some_and(|spec| spec.power == Power::Running);
+        if !shall_run || record.settled || !leased {
+            return ObservedState::Stopped;
+        }
+        self.failure(record).unwrap_or(ObservedState::Starting)
+    }
+
+    fn failure(&self, record: &MachineRecord) -> Option<ObservedState> {
+        let spec = record.desired.as_ref()?;
+        let of_volume = || {
+            disks(spec).find_map(|disk| {
+                let error = self.volumes.get(&disk.volume)?.error.as_ref()?;
+                Some(format!("{}: {error}", disk.volume))
+            })
+        };
+        let reason = record.error.as_ref().map(ToString::to_string).or_else(of_volume)?;
+        Some(ObservedState::Failed { reason })
+    }
+
+    fn wish<'a, T>(&self, desired: Option<&'a T>) -> Wish<'a, T> {
+        match (self.generation, desired) {
+            (None, _) => Wish::Unknown,
+            (Some(_), None) => Wish::Absent,
+            (Some(_), Some(desired)) => Wish::Present(desired),
+        }
+    }
+
+    fn disk_ready(&self, instance: InstanceId, disk: &Disk) -> DiskReady {
+        if self.volumes.get(&disk.volume).is_none_or(|record| record.seen.is_none()) {
+            return DiskReady::Missing;
+        }
+        let taken = self.machines.iter().any(|(&other, record)| {
+            other != instance
+                && record.seen.as_ref().is_some_and(|seen| {
+                    seen.runs()
+                        && match seen.uses(disk.volume) {
+                            Some(Access::Write) => true,
+                            Some(Access::Read) => !disk.read_only,
+                            None => false,
+                        }
+                })
+        });
+        if taken { DiskReady::Taken } else { DiskReady::Ready }
+    }
+}
+
+impl MachineRecord {
+    /// Whether it runs, as far as was last seen.
+    pub(super) fn runs(&self) -> bool {
+        self.seen.as_ref().is_some_and(Machine::runs)
+    }
+
+    /// Whether there is nothing left to know of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.desired.is_none() && self.seen.is_none() && !self.busy && !self.fencing
+    }
+
+    /// Whether a rebuild of it is asked for that has this volume made anew.
+    fn rebuilds(&self, volume: VolumeId) -> bool {
+        match (&self.desired, &self.seen) {
+            (Some(spec), Some(seen)) => {
+                seen.definition.boot.volume == volume && spec.rebuilds > seen.marks.done.rebuilds
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is defined or to be defined with this volume.
+    fn needs(&self, volume: VolumeId) -> bool {
+        self.seen.as_ref().is_some_and(|seen| seen.uses(volume).is_some())
+            || self.desired.as_ref().is_some_and(|spec| disks(spec).any(|d| d.volume == volume))
+    }
+
+    /// Whether it was brought about with this volume.
+    fn had(&self, volume: VolumeId) -> bool {
+        self.seen
+            .as_ref()
+            .is_some_and(|seen| seen.marks.spec_version > 0 && seen.uses(volume).is_some())
+    }
+}
+
+impl VolumeRecord {
+    /// Whether there is nothing left to know of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.desired.is_none() && self.seen.is_none() && !self.busy
+    }
+}
+
+fn disks(spec: &MachineSpec) -> impl Iterator<Item = &Disk> {
+    std::iter::once(&spec.boot).chain(&spec.disks)
+}

@@ -1,0 +1,380 @@
+//! The agent's one task: takes messages, hints and ends of steps one at a time, decides with the
+//! pure functions of [`crate::plan`], and lets the steps run beside it.
+//!
+//! Nothing here waits for a step, so a slow machine never holds up another one, and the end of a
+//! lease is acted on whatever else goes on.
+
+mod book;
+mod observe;
+mod queue;
+mod set;
+mod stream;
+mod work;
+
+use std::{sync::Arc, time::Duration};
+
+use fairmazon_hypervisor::{Hint, Hypervisor};
+use futures::{StreamExt, stream::FuturesUnordered};
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, HostError,
+    backoff::Backoff,
+    clock::Clock,
+    lease::Lease,
+    plan::{MachineAction, VolumeAction},
+    state::Loaded,
+    transport::Transport,
+};
+use book::Book;
+use queue::{Queue, Target};
+use set::Saving;
+use stream::{Report, Stream};
+use work::{Done, Hands, Work};
+
+/// How long to wait after a stop for want of a lease failed: short, as somebody else may be about
+/// to run the machine.
+const FENCE_AGAIN: Duration = Duration::from_millis(500);
+
+/// The shortest time between two looks at everything, in ms.
+const LOOK_APART_MS: u64 = 1_000;
+
+/// Runs the agent of one host until `shutdown`. Its machines go on after that.
+///
+/// # Errors
+/// When its state can't be used at the start. Later failures are logged and tried again.
+pub async fn run(
+    config: Config,
+    hypervisor: Arc<dyn Hypervisor>,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+) -> Result<(), HostError> {
+    // Before the first look, so that nothing that happens after it is missed.
+    let hints = hypervisor.hints();
+    let loaded = config.state.load().await?;
+    let agent = Agent::new(config, hypervisor, transport, clock, loaded);
+    // On the heap: thousands of agents may run in one process.
+    Box::pin(agent.run(hints, shutdown)).await;
+    Ok(())
+}
+
+struct Agent {
+    config: Config,
+    hypervisor_kind: &'static str,
+    hands: Hands,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    random: ChaCha8Rng,
+    session: String,
+    book: Book,
+    queue: Queue,
+    lease: Lease,
+    /// Whether the lease held when it was last looked at.
+    leased: bool,
+    lease_saving: bool,
+    stream: Stream,
+    report: Report,
+    saving: Saving,
+    looks: Looks,
+    work: FuturesUnordered<Work>,
+    /// Steps under way that count against the limit.
+    under_way: usize,
+}
+
+/// When everything is looked at.
+#[derive(Default)]
+struct Looks {
+    /// Everything was seen at least once: before that nothing is decided or reported.
+    complete: bool,
+    under_way: bool,
+    last_at_ms: u64,
+    next_at_ms: u64,
+    failures: Backoff,
+    /// Counts looks and steps, to tell an older sight from a newer one.
+    counter: u64,
+}
+
+impl Looks {
+    /// Something unknown has changed: look again, but not all the time.
+    fn sooner(&mut self) {
+        let soon = self.last_at_ms + LOOK_APART_MS;
+        self.next_at_ms = self.next_at_ms.min(soon);
+    }
+}
+
+impl Agent {
+    fn new(
+        config: Config,
+        hypervisor: Arc<dyn Hypervisor>,
+        transport: Arc<dyn Transport>,
+        clock: Arc<dyn Clock>,
+        loaded: Loaded,
+    ) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+        let lease = Lease::resume(loaded.lease.as_ref(), clock.boot_id());
+        let mut agent = Self {
+            hypervisor_kind: hypervisor.kind(),
+            book: Book::new(hypervisor.features()),
+            hands: Hands::new(hypervisor, config.step_deadline),
+            transport,
+            session: format!("{:016x}", random.next_u64()),
+            random,
+            queue: Queue::default(),
+            leased: lease.holds(clock.now_ms()),
+            lease,
+            lease_saving: false,
+            stream: Stream::default(),
+            report: Report::default(),
+            saving: Saving::default(),
+            looks: Looks::default(),
+            work: FuturesUnordered::new(),
+            under_way: 0,
+            clock,
+            config,
+        };
+        if let Some(message) = &loaded.put_aside {
+            tracing::error!(
+                host = %agent.config.host,
+                "{message}; the host starts without a desired set and asks the broker for it"
+            );
+        }
+        if let Some(state) = loaded.state {
+            agent.book.done_before = state.done.iter().map(|(k, v)| (*k, *v)).collect();
+            agent.apply(state);
+        }
+        agent
+    }
+
+    async fn run(mut self, mut hints: broadcast::Receiver<Hint>, shutdown: CancellationToken) {
+        loop {
+            let now_ms = self.clock.now_ms();
+            self.check_lease(now_ms);
+            self.tend_stream(now_ms);
+            self.tend_looks(now_ms);
+            self.tend_saving(now_ms);
+            self.queue.due(now_ms);
+            self.dispatch(now_ms);
+            self.tend_report(now_ms);
+            let nap = self.nap(self.clock.now_ms());
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.on_done(done),
+                message = self.stream.next() => self.on_message(message),
+                hint = hints.recv() => {
+                    self.on_hint(&hint);
+                    while let Ok(hint) = hints.try_recv() {
+                        self.on_hint(&Ok(hint));
+                    }
+                }
+                () = tokio::time::sleep(nap) => {}
+            }
+        }
+        tracing::info!(host = %self.config.host, "the host agent ends; its machines go on");
+    }
+
+    /// How long nothing is due by itself.
+    fn nap(&self, now_ms: u64) -> Duration {
+        let lease_end = self.lease.until_ms().filter(|_| self.leased);
+        let due = [
+            self.queue.next_at_ms(),
+            lease_end,
+            self.stream.next_at_ms(),
+            self.report.due_ms.filter(|_| self.stream.is_welcome() && self.looks.complete),
+            (!self.looks.under_way).then_some(self.looks.next_at_ms),
+            self.saving.next_at_ms(),
+        ];
+        let next = due.into_iter().flatten().min();
+        let nap = next.map_or(u64::MAX, |at| at.saturating_sub(now_ms));
+        Duration::from_millis(nap).min(self.clock.longest_nap())
+    }
+
+    /// Acts when the lease was gained or has ended.
+    fn check_lease(&mut self, now_ms: u64) {
+        let holds = self.lease.holds(now_ms);
+        if holds == self.leased {
+            return;
+        }
+        self.leased = holds;
+        if !holds {
+            tracing::warn!(
+                host = %self.config.host,
+                "the lease has ended without a renewal: all machines are stopped"
+            );
+        }
+        self.queue_all();
+        self.report.wanted(now_ms);
+    }
+
+    fn queue_all(&mut self) {
+        self.book.machines.keys().for_each(|&id| self.queue.push(Target::Machine(id)));
+        self.book.volumes.keys().for_each(|&id| self.queue.push(Target::Volume(id)));
+    }
+
+    fn tend_looks(&mut self, now_ms: u64) {
+        if !self.looks.under_way && self.looks.next_at_ms <= now_ms {
+            self.looks.under_way = true;
+            self.looks.last_at_ms = now_ms;
+            self.looks.counter += 1;
+            self.work.push(self.hands.inventory(self.looks.counter));
+        }
+    }
+
+    /// Begins the next step of everything that is to be looked at, as far as there is room.
+    fn dispatch(&mut self, now_ms: u64) {
+        if !self.looks.complete {
+            return;
+        }
+        while let Some(target) = self.queue.pop() {
+            let room = match target {
+                Target::Machine(_) if self.fence(target) => true,
+                _ if self.under_way >= self.config.parallel_steps => false,
+                Target::Machine(_) => {
+                    self.begin_machine(target, now_ms);
+                    true
+                }
+                Target::Volume(_) => {
+                    self.begin_volume(target, now_ms);
+                    true
+                }
+            };
+            if !room {
+                self.queue.put_back(target);
+                break;
+            }
+        }
+    }
+
+    /// Begins the stop of a machine that runs without a lease, whatever else is under way with
+    /// it; whether there was anything to stop.
+    fn fence(&mut self, target: Target) -> bool {
+        let Target::Machine(instance) = target else { return false };
+        let Some(record) = self.book.machines.get_mut(&instance) else { return true };
+        if self.leased || !record.runs() {
+            return false;
+        }
+        if !record.fencing {
+            record.fencing = true;
+            tracing::warn!(host = %self.config.host, %instance, "stopped: the lease has ended");
+            self.work.push(self.hands.fence(instance));
+        }
+        true
+    }
+
+    fn begin_machine(&mut self, target: Target, now_ms: u64) {
+        let Target::Machine(instance) = target else { return };
+        let leased = self.lease.holds(now_ms);
+        let Some(step) = self.book.decide_machine(instance, leased, now_ms) else { return };
+        let Some(record) = self.book.machines.get_mut(&instance) else { return };
+        if record.busy || record.fencing {
+            return;
+        }
+        let settled = step.action == MachineAction::Settled;
+        if settled != record.settled {
+            record.settled = settled;
+            self.report.wanted(now_ms);
+        }
+        let work = match step.action {
+            MachineAction::Settled | MachineAction::Wait if record.look => {
+                record.look = false;
+                self.hands.look_machine(instance)
+            }
+            MachineAction::Settled => return,
+            MachineAction::Wait => {
+                if let (Some(asked), Some(seen)) = (record.asked_at_ms, &record.seen) {
+                    self.queue.push_at(asked + seen.definition.stop_timeout_ms, target);
+                }
+                self.queue.block(target);
+                return;
+            }
+            _ if record.not_before_ms > now_ms => {
+                self.queue.push_at(record.not_before_ms, target);
+                return;
+            }
+            action => {
+                tracing::debug!(
+                    host = %self.config.host, %instance, ?action, reason = step.reason, "step"
+                );
+                record.look = false;
+                self.hands.machine(instance, record.desired.clone(), action)
+            }
+        };
+        record.busy = true;
+        self.under_way += 1;
+        self.work.push(work);
+    }
+
+    fn begin_volume(&mut self, target: Target, now_ms: u64) {
+        let Target::Volume(volume) = target else { return };
+        let Some(step) = self.book.decide_volume(volume) else { return };
+        let Some(record) = self.book.volumes.get_mut(&volume) else { return };
+        if record.busy {
+            return;
+        }
+        let action = match step.action {
+            VolumeAction::Settled | VolumeAction::Wait | VolumeAction::Lost if record.look => None,
+            VolumeAction::Settled => return,
+            VolumeAction::Wait => {
+                self.queue.block(target);
+                return;
+            }
+            VolumeAction::Lost => {
+                if record.error.is_none() {
+                    tracing::error!(host = %self.config.host, %volume, "{}", step.reason);
+                    record.error = Some(step.reason.into());
+                    self.report.wanted(now_ms);
+                }
+                return;
+            }
+            _ if record.not_before_ms > now_ms => {
+                self.queue.push_at(record.not_before_ms, target);
+                return;
+            }
+            action => Some(action),
+        };
+        if let Some(action) = action {
+            tracing::debug!(
+                host = %self.config.host, %volume, ?action, reason = step.reason, "step"
+            );
+        }
+        record.look = false;
+        record.busy = true;
+        self.under_way += 1;
+        self.work.push(self.hands.volume(volume, record.desired.clone(), action));
+    }
+
+    fn on_hint(&mut self, hint: &Result<Hint, RecvError>) {
+        match *hint {
+            Ok(Hint::Machine(instance)) => {
+                if let Some(record) = self.book.machines.get_mut(&instance) {
+                    record.look = true;
+                    self.queue.push(Target::Machine(instance));
+                }
+            }
+            Ok(Hint::Volume(volume)) => {
+                if let Some(record) = self.book.volumes.get_mut(&volume) {
+                    record.look = true;
+                    self.queue.push(Target::Volume(volume));
+                }
+            }
+            Ok(Hint::All) | Err(RecvError::Lagged(_)) => self.looks.sooner(),
+            // The hypervisor is held by `hands`, so its hints can't end before the agent.
+            Err(RecvError::Closed) => {}
+        }
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Machine { instance, step, seen } => self.machine_done(instance, &step, seen),
+            Done::Fenced { instance, result, seen } => self.fenced(instance, result, seen),
+            Done::Volume { volume, result, seen } => self.volume_done(volume, &result, seen),
+            Done::Inventory { started, result } => self.inventory_done(started, result),
+            Done::Saved { set, result } => self.saved(set, result),
+            Done::LeaseSaved(result) => self.lease_saved(result),
+            Done::Connected(result) => self.connected(result),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! What ended steps and looks say: records are brought up to date, failures are paused after.
+
+use std::time::Duration;
+
+use fairmazon_hypervisor::{Halt, HypervisorError, Inventory, Machine, Result, Volume};
+use fairmazon_model::id::{InstanceId, VolumeId};
+
+use super::{Agent, FENCE_AGAIN, queue::Target, work::MachineStep};
+use crate::plan::MachineAction;
+
+/// Failures in a row after which the broker is told.
+const TELL_AFTER: u32 = 3;
+
+pub(super) fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Agent {
+    pub(super) fn machine_done(
+        &mut self,
+        instance: InstanceId,
+        step: &MachineStep,
+        seen: Result<Option<Machine>>,
+    ) {
+        self.under_way -= 1;
+        let now_ms = self.clock.now_ms();
+        let target = Target::Machine(instance);
+        if let Some(record) = self.book.machines.get_mut(&instance) {
+            record.busy = false;
+        }
+        let failure = step.result.as_ref().err().or(seen.as_ref().err());
+        match failure {
+            Some(error) => self.machine_failed(instance, error, now_ms),
+            None => self.machine_succeeded(instance, step.action.as_ref(), now_ms),
+        }
+        if let Ok(seen) = seen {
+            self.sight_machine(instance, seen, now_ms);
+        }
+        self.queue.push(target);
+        self.forget_machine_if_empty(instance);
+    }
+
+    pub(super) fn fenced(
+        &mut self,
+        instance: InstanceId,
+        result: Result<()>,
+        seen: Result<Option<Machine>>,
+    ) {
+        let now_ms = self.clock.now_ms();
+        if let Some(record) = self.book.machines.get_mut(&instance) {
+            record.fencing = false;
+        }
+        match result.and(seen) {
+            Ok(seen) => {
+                self.sight_machine(instance, seen, now_ms);
+                self.queue.push(Target::Machine(instance));
+            }
+            Err(error) => {
+                tracing::error!(
+                    host = %self.config.host, %instance, error = &error as &dyn std::error::Error,
+                    "could not stop a machine whose lease has ended; it is tried again"
+                );
+                self.queue.push_at(now_ms + ms(FENCE_AGAIN), Target::Machine(instance));
+            }
+        }
+        self.forget_machine_if_empty(instance);
+    }
+
+    pub(super) fn volume_done(
+        &mut self,
+        volume: VolumeId,
+        result: &Result<()>,
+        seen: Result<Option<Volume>>,
+    ) {
+        self.under_way -= 1;
+        let now_ms = self.clock.now_ms();
+        let failure = result.as_ref().err().or(seen.as_ref().err());
+        let Some(record) = self.book.volumes.get_mut(&volume) else { return };
+        record.busy = false;
+        match failure {
+            None => {
+                record.backoff.succeeded();
+                record.not_before_ms = 0;
+                if record.error.take().is_some() {
+                    self.report.wanted(now_ms);
+                }
+            }
+            Some(error) => {
+                let pause = record.backoff.failed(
+                    ms(self.config.first_pause),
+                    ms(self.config.longest_pause),
+                    &mut self.random,
+                );
+                record.not_before_ms = now_ms + pause;
+                if tells_at_once(error) || record.backoff.failures() >= TELL_AFTER {
+                    record.error = Some(error.for_customer().into());
+                    self.report.wanted(now_ms);
+                }
+                tracing::warn!(
+                    host = %self.config.host, %volume, pause_ms = pause,
+                    error = error as &dyn std::error::Error, "a step of a volume failed"
+                );
+            }
+        }
+        if let Ok(seen) = seen {
+            self.sight_volume(volume, seen, now_ms);
+        }
+        self.queue.push(Target::Volume(volume));
+        self.forget_volume_if_empty(volume);
+    }
+
+    pub(super) fn inventory_done(&mut self, started: u64, result: Result<Inventory>) {
+        let now_ms = self.clock.now_ms();
+        self.looks.under_way = false;
+        let inventory = match result {
+            Ok(inventory) => inventory,
+            Err(error) => {
+                let pause = self.looks.failures.failed(
+                    ms(self.config.first_pause),
+                    ms(self.config.longest_pause),
+                    &mut self.random,
+                );
+                self.looks.next_at_ms = now_ms + pause;
+                tracing::error!(
+                    host = %self.config.host, pause_ms = pause,
+                    error = &error as &dyn std::error::Error, "could not list machines and volumes"
+                );
+                return;
+            }
+        };
+        self.looks.failures.succeeded();
+        self.looks.next_at_ms = now_ms + ms(self.config.look_every);
+        self.merge(started, inventory, now_ms);
+        if !self.looks.complete {
+            self.looks.complete = true;
+            self.queue_all();
+            self.report.wanted(now_ms);
+        }
+    }
+
+    /// Takes over what the look saw, where no step has seen later.
+    fn merge(&mut self, started: u64, inventory: Inventory, now_ms: u64) {
+        let mut machines: std::collections::BTreeMap<_, _> =
+            inventory.machines.into_iter().map(|seen| (seen.instance(), seen)).collect();
+        let mut volumes: std::collections::BTreeMap<_, _> =
+            inventory.volumes.into_iter().map(|seen| (seen.volume, seen)).collect();
+        let known: Vec<_> = self.book.machines.keys().copied().collect();
+        for instance in known.into_iter().chain(machines.keys().copied().collect::<Vec<_>>()) {
+            let record = self.book.machines.entry(instance).or_default();
+            if !record.busy && !record.fencing && record.touched <= started {
+                self.sight_machine(instance, machines.remove(&instance), now_ms);
+            }
+            self.forget_machine_if_empty(instance);
+        }
+        let known: Vec<_> = self.book.volumes.keys().copied().collect();
+        for volume in known.into_iter().chain(volumes.keys().copied().collect::<Vec<_>>()) {
+            let record = self.book.volumes.entry(volume).or_default();
+            if !record.busy && record.touched <= started {
+                self.sight_volume(volume, volumes.remove(&volume), now_ms);
+            }
+            self.forget_volume_if_empty(volume);
+        }
+    }
+
+    fn machine_succeeded(
+        &mut self,
+        instance: InstanceId,
+        action: Option<&MachineAction>,
+        now_ms: u64,
+    ) {
+        let Some(record) = self.book.machines.get_mut(&instance) else { return };
+        record.backoff.succeeded();
+        record.not_before_ms = 0;
+        if record.error.take().is_some() {
+            self.report.wanted(now_ms);
+        }
+        match action {
+            Some(MachineAction::AskToStop) => record.asked_at_ms = Some(now_ms),
+            Some(MachineAction::Start) => record.started_at_ms = Some(now_ms),
+            Some(MachineAction::Mark(marks) | MachineAction::Define(marks)) => {
+                // A count that was just done is kept beside the set as well.
+                let known = self.book.done_before.insert(instance, marks.done);
+                if known.is_some_and(|known| known != marks.done) {
+                    self.saving.wanted();
+                }
+            }
+            Some(MachineAction::DeleteBoot(volume)) => self.sight_volume(*volume, None, now_ms),
+            _ => {}
+        }
+    }
+
+    fn machine_failed(&mut self, instance: InstanceId, error: &HypervisorError, now_ms: u64) {
+        let Some(record) = self.book.machines.get_mut(&instance) else { return };
+        let pause = record.backoff.failed(
+            ms(self.config.first_pause),
+            ms(self.config.longest_pause),
+            &mut self.random,
+        );
+        record.not_before_ms = now_ms + pause;
+        if tells_at_once(error) || record.backoff.failures() >= TELL_AFTER {
+            record.error = Some(error.for_customer().into());
+            self.report.wanted(now_ms);
+        }
+        tracing::warn!(
+            host = %self.config.host, %instance, pause_ms = pause,
+            error = error as &dyn std::error::Error, "a step of a machine failed"
+        );
+    }
+
+    fn sight_machine(&mut self, instance: InstanceId, seen: Option<Machine>, now_ms: u64) {
+        self.looks.counter += 1;
+        let Some(record) = self.book.machines.get_mut(&instance) else { return };
+        record.touched = self.looks.counter;
+        if record.seen == seen {
+            return;
+        }
+        let ran = record.runs();
+        record.seen = seen;
+        if !record.runs() {
+            record.asked_at_ms = None;
+            let by_itself = record.seen.as_ref().is_some_and(|m| m.marks.halt == Halt::Started);
+            if ran && by_itself {
+                self.pause_after_quick_end(instance, now_ms);
+            }
+        }
+        self.report.wanted(now_ms);
+        self.queue.push(Target::Machine(instance));
+        self.queue.unblock();
+    }
+
+    /// A guest that ends soon after each start is started again at growing intervals.
+    fn pause_after_quick_end(&mut self, instance: InstanceId, now_ms: u64) {
+        let Some(record) = self.book.machines.get_mut(&instance) else { return };
+        let quick = record
+            .started_at_ms
+            .is_some_and(|started| now_ms.saturating_sub(started) < ms(self.config.quick_end));
+        if !quick {
+            record.quick_ends.succeeded();
+            return;
+        }
+        let pause = record.quick_ends.failed(
+            ms(self.config.first_pause),
+            ms(self.config.longest_pause),
+            &mut self.random,
+        );
+        record.not_before_ms = record.not_before_ms.max(now_ms + pause);
+    }
+
+    fn sight_volume(&mut self, volume: VolumeId, seen: Option<Volume>, now_ms: u64) {
+        self.looks.counter += 1;
+        let Some(record) = self.book.volumes.get_mut(&volume) else { return };
+        record.touched = self.looks.counter;
+        if record.seen == seen {
+            return;
+        }
+        if seen.is_some() {
+            record.error = None;
+        }
+        record.seen = seen;
+        self.report.wanted(now_ms);
+        self.queue.push(Target::Volume(volume));
+        self.queue.unblock();
+    }
+
+    pub(super) fn forget_machine_if_empty(&mut self, instance: InstanceId) {
+        if self.book.machines.get(&instance).is_some_and(super::book::MachineRecord::is_empty) {
+            self.book.machines.remove(&instance);
+            self.book.done_before.remove(&instance);
+        }
+    }
+
+    pub(super) fn forget_volume_if_empty(&mut self, volume: VolumeId) {
+        if self.book.volumes.get(&volume).is_some_and(super::book::VolumeRecord::is_empty) {
+            self.book.volumes.remove(&volume);
+        }
+    }
+}
+
+/// Whether repeating is unlikely to help soon, so that the customer is told at once.
+fn tells_at_once(error: &HypervisorError) -> bool {
+    matches!(
+        error,
+        HypervisorError::Full { .. }
+            | HypervisorError::Unsupported { .. }
+            | HypervisorError::Foreign { .. }
+    )
+}

@@ -1,0 +1,253 @@
+//! The stream to the broker: opened again and again, renewals sent, reports coalesced.
+
+use std::sync::Arc;
+
+use fairmazon_model::units::Generation;
+
+use super::{Agent, observe::ms, work::Done};
+use crate::{
+    backoff::Backoff,
+    lease::LeaseRecord,
+    state::StateError,
+    transport::{FromHost, Hello, Link, ToHost, TransportError},
+};
+
+/// How long a broker may be silent before its Welcome, in ms.
+const WELCOME_WITHIN_MS: u64 = 10_000;
+/// Renewals that may go unanswered before the stream is given up.
+const SILENT_RENEWALS: u64 = 4;
+/// How long to wait when the stream takes no more now, in ms.
+const CONGESTED_MS: u64 = 50;
+
+/// The stream, or when it is to be tried again.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    state: State,
+    failures: Backoff,
+    /// The lowest generation that is taken.
+    pub(super) accepts_from: Generation,
+}
+
+#[derive(Debug)]
+enum State {
+    Down { retry_at_ms: u64 },
+    Connecting,
+    Up(Up),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Down { retry_at_ms: 0 }
+    }
+}
+
+#[derive(Debug)]
+struct Up {
+    link: Link,
+    /// None before the broker's Welcome.
+    renewals: Option<Renewals>,
+    silent_from_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Renewals {
+    every_ms: u64,
+    next_at_ms: u64,
+}
+
+impl Up {
+    fn given_up_at_ms(&self) -> u64 {
+        let patience =
+            self.renewals.map_or(WELCOME_WITHIN_MS, |renewals| SILENT_RENEWALS * renewals.every_ms);
+        self.silent_from_ms + patience
+    }
+}
+
+impl Stream {
+    /// The next message; never while there is no stream.
+    pub(super) async fn next(&mut self) -> Option<Result<ToHost, TransportError>> {
+        match &mut self.state {
+            State::Up(up) => up.link.receiver.recv().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn is_welcome(&self) -> bool {
+        matches!(&self.state, State::Up(Up { renewals: Some(_), .. }))
+    }
+
+    pub(super) fn next_at_ms(&self) -> Option<u64> {
+        match &self.state {
+            State::Down { retry_at_ms } => Some(*retry_at_ms),
+            State::Connecting => None,
+            State::Up(up) => {
+                let renew = up.renewals.map(|renewals| renewals.next_at_ms);
+                Some(renew.map_or(up.given_up_at_ms(), |at| at.min(up.given_up_at_ms())))
+            }
+        }
+    }
+
+    fn send(&self, message: FromHost) -> bool {
+        match &self.state {
+            State::Up(up) => up.link.sender.try_send(message).is_ok(),
+            _ => false,
+        }
+    }
+}
+
+/// When the next report is due, and what the last was numbered.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) due_ms: Option<u64>,
+    sequence: u64,
+    next_at_ms: u64,
+}
+
+impl Report {
+    /// Something that the broker is told has changed.
+    pub(super) fn wanted(&mut self, now_ms: u64) {
+        self.due_ms = self.due_ms.or(Some(now_ms.max(self.next_at_ms)));
+    }
+}
+
+impl Agent {
+    pub(super) fn tend_stream(&mut self, now_ms: u64) {
+        match &mut self.stream.state {
+            State::Connecting => {}
+            State::Down { retry_at_ms } => {
+                if *retry_at_ms <= now_ms {
+                    self.stream.state = State::Connecting;
+                    let transport = Arc::clone(&self.transport);
+                    self.work
+                        .push(Box::pin(async move { Done::Connected(transport.connect().await) }));
+                }
+            }
+            State::Up(up) if up.given_up_at_ms() <= now_ms => {
+                let reason = "the broker has been silent".into();
+                self.stream_ended(Some(TransportError::Ended { reason }));
+            }
+            State::Up(up) => {
+                let Some(renewals) = &mut up.renewals else { return };
+                if renewals.next_at_ms <= now_ms {
+                    renewals.next_at_ms = now_ms + renewals.every_ms;
+                    // Noted before it is sent: the lease may only be shorter than it could be.
+                    let sequence = self.lease.renew(now_ms);
+                    if !self.stream.send(FromHost::Renew { sequence }) {
+                        tracing::warn!(host = %self.config.host, "a renewal could not be sent");
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn connected(&mut self, result: Result<Link, TransportError>) {
+        let link = match result {
+            Ok(link) => link,
+            Err(error) => return self.stream_ended(Some(error)),
+        };
+        self.lease.new_stream();
+        let now_ms = self.clock.now_ms();
+        self.stream.state = State::Up(Up { link, renewals: None, silent_from_ms: now_ms });
+        let hello = Hello {
+            host: self.config.host,
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            hypervisor: self.hypervisor_kind.into(),
+            session: self.session.clone(),
+            generation: self.generation(),
+        };
+        if !self.stream.send(FromHost::Hello(hello)) {
+            self.stream_ended(None);
+        }
+    }
+
+    pub(super) fn on_message(&mut self, message: Option<Result<ToHost, TransportError>>) {
+        let message = match message {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return self.stream_ended(Some(error)),
+            None => return self.stream_ended(None),
+        };
+        let now_ms = self.clock.now_ms();
+        if let State::Up(up) = &mut self.stream.state {
+            up.silent_from_ms = now_ms;
+        }
+        match message {
+            ToHost::Welcome { renew_every_ms, generation, .. } => {
+                self.welcomed(renew_every_ms, generation, now_ms);
+            }
+            ToHost::Renewed { sequence, lease_term_ms } => {
+                if self.lease.renewed(sequence, lease_term_ms) {
+                    self.save_lease();
+                }
+            }
+            ToHost::Desired(set) => self.on_desired(set),
+        }
+    }
+
+    fn welcomed(&mut self, renew_every_ms: u64, generation: Generation, now_ms: u64) {
+        if generation < self.stream.accepts_from {
+            tracing::warn!(
+                host = %self.config.host, had = %self.stream.accepts_from, %generation,
+                "the broker was restored to an earlier state: its sets are taken from here on"
+            );
+            self.stream.accepts_from = generation;
+        }
+        if let State::Up(up) = &mut self.stream.state {
+            up.renewals = Some(Renewals { every_ms: renew_every_ms.max(1), next_at_ms: now_ms });
+        }
+        self.stream.failures.succeeded();
+        self.report.due_ms = Some(now_ms);
+    }
+
+    fn stream_ended(&mut self, error: Option<TransportError>) {
+        let pause = self.stream.failures.failed(
+            ms(self.config.first_pause),
+            ms(self.config.longest_pause),
+            &mut self.random,
+        );
+        self.stream.state = State::Down { retry_at_ms: self.clock.now_ms() + pause };
+        match error {
+            Some(error) => tracing::warn!(
+                host = %self.config.host, pause_ms = pause,
+                error = &error as &dyn std::error::Error,
+                "no stream to the broker; machines go on until the lease ends"
+            ),
+            None => tracing::info!(
+                host = %self.config.host, pause_ms = pause, "the stream to the broker ended"
+            ),
+        }
+    }
+
+    pub(super) fn tend_report(&mut self, now_ms: u64) {
+        let due = self.report.due_ms.is_some_and(|at| at <= now_ms);
+        if !due || !self.looks.complete || !self.stream.is_welcome() {
+            return;
+        }
+        let set = self.book.observed(self.leased);
+        self.report.sequence += 1;
+        let sequence = self.report.sequence;
+        if self.stream.send(FromHost::Observed { sequence, set }) {
+            self.report.due_ms = None;
+            self.report.next_at_ms = now_ms + ms(self.config.report_every);
+        } else {
+            self.report.due_ms = Some(now_ms + CONGESTED_MS);
+        }
+    }
+
+    fn save_lease(&mut self) {
+        let Some(until_ms) = self.lease.until_ms().filter(|_| !self.lease_saving) else { return };
+        self.lease_saving = true;
+        let store = Arc::clone(&self.config.state);
+        let record = LeaseRecord { boot_id: self.clock.boot_id().to_owned(), until_ms };
+        self.work.push(Box::pin(async move { Done::LeaseSaved(store.save_lease(record).await) }));
+    }
+
+    pub(super) fn lease_saved(&mut self, result: Result<(), StateError>) {
+        self.lease_saving = false;
+        if let Err(error) = result {
+            tracing::warn!(
+                host = %self.config.host, error = &error as &dyn std::error::Error,
+                "the lease could not be noted: a restart of the agent would stop its machines"
+            );
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The agent's options, with their defaults.
+
+use std::{sync::Arc, time::Duration};
+
+use fairmazon_model::id::HostId;
+
+use crate::state::StateStore;
+
+/// The agent's options.
+#[derive(Clone)]
+pub struct Config {
+    /// Which host it is.
+    pub host: HostId,
+    /// Another one at each start: session name and jitter come from it.
+    pub seed: u64,
+    /// Where it keeps its state.
+    pub state: Arc<dyn StateStore>,
+    /// Steps that may be under way at once; stops because of a lost lease do not count.
+    pub parallel_steps: usize,
+    /// How long one step may take.
+    pub step_deadline: Duration,
+    /// The shortest time between two reports.
+    pub report_every: Duration,
+    /// How often it looks at everything, hints or not.
+    pub look_every: Duration,
+    /// The first pause after a failure.
+    pub first_pause: Duration,
+    /// The longest pause after failures.
+    pub longest_pause: Duration,
+    /// A machine that ends by itself sooner than this after its start waits before the next one.
+    pub quick_end: Duration,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// The defaults for this host. `seed` has to be another one at each start.
+    pub fn new(host: HostId, seed: u64, state: Arc<dyn StateStore>) -> Self {
+        Self {
+            host,
+            seed,
+            state,
+            parallel_steps: 8,
+            step_deadline: Duration::from_secs(120),
+            report_every: Duration::from_millis(50),
+            look_every: Duration::from_secs(60),
+            first_pause: Duration::from_millis(200),
+            longest_pause: Duration::from_secs(30),
+            quick_end: Duration::from_secs(60),
+        }
+    }
+}

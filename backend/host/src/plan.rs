@@ -1,0 +1,332 @@
+//! What to do next about one machine or one volume: pure functions, with the reason in the answer.
+//!
+//! Start-up, timer and event all come here; nothing here remembers anything. A machine's steps
+//! end because each one moves it nearer to what is desired, and a crash between any two of them
+//! is only one more look. Refuses: to run a machine without a lease, to delete a volume without
+//! the wish, and to touch anything while no desired set is known.
+
+use std::sync::Arc;
+
+use fairmazon_hypervisor::{
+    Counters, Features, Halt, Machine, Marks, OffReason, RunState, Volume, same_disks, same_shape,
+};
+use fairmazon_model::{
+    id::VolumeId,
+    instance::{Power, RestartPolicy},
+    machine::{Disk, HostVolume, MachineSpec, VolumeWish},
+    units::Gib,
+};
+
+/// What the desired set says of one thing.
+#[derive(Debug, Clone, Copy)]
+pub enum Wish<'a, T> {
+    /// No set is known yet: nothing follows from that.
+    Unknown,
+    /// The set does not name it.
+    Absent,
+    /// The set names it.
+    Present(&'a T),
+}
+
+/// Whether a volume can be used by a machine now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskReady {
+    /// It is there and free.
+    Ready,
+    /// It is not there (yet).
+    Missing,
+    /// Another running machine has it, and one of the two may write.
+    Taken,
+}
+
+/// All that the next step of a machine depends on.
+pub struct MachineCase<'a> {
+    /// What is desired.
+    pub wish: Wish<'a, Arc<MachineSpec>>,
+    /// What the hypervisor has; none when it is not defined.
+    pub seen: Option<&'a Machine>,
+    /// Whether the host holds a lease now.
+    pub leased: bool,
+    /// How long ago the guest was asked to shut down, in ms.
+    pub asked_ms_ago: Option<u64>,
+    /// What the hypervisor can do.
+    pub features: Features,
+    /// Counted wishes known to be done, for a machine that is not defined (any more).
+    pub done_before: Option<Counters>,
+    /// Whether the disk's volume is there and free for this machine.
+    pub disk_ready: &'a dyn Fn(&Disk) -> DiskReady,
+    /// Whether the volume is there.
+    pub volume_there: &'a dyn Fn(VolumeId) -> bool,
+}
+
+/// The next step of a machine, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step<A> {
+    /// What to do.
+    pub action: A,
+    /// Why, for the log.
+    pub reason: &'static str,
+}
+
+/// What to do about a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MachineAction {
+    /// It is as desired.
+    Settled,
+    /// Something else has to happen first.
+    Wait,
+    /// Define it as desired, with these marks.
+    Define(Marks),
+    /// Write these marks.
+    Mark(Marks),
+    /// Start it.
+    Start,
+    /// Ask its guest to shut down.
+    AskToStop,
+    /// End it at once.
+    ForceStop,
+    /// Remove its definition.
+    Undefine,
+    /// Plug in this disk.
+    Attach(Disk),
+    /// Unplug the disk of this name.
+    Detach(String),
+    /// Destroy its boot volume, which is to be made anew.
+    DeleteBoot(VolumeId),
+}
+
+const fn step<A>(action: A, reason: &'static str) -> Step<A> {
+    Step { action, reason }
+}
+
+use MachineAction as Do;
+
+/// The next step of a machine.
+pub fn next_machine_step(case: &MachineCase<'_>) -> Step<MachineAction> {
+    let Some(seen) = case.seen else { return undefined(case) };
+    if seen.runs() && !case.leased {
+        return step(Do::ForceStop, "the lease has ended");
+    }
+    match case.wish {
+        Wish::Unknown => step(Do::Wait, "no desired set is known"),
+        Wish::Absent if seen.runs() => stop(case, seen, "it is not desired here"),
+        Wish::Absent => step(Do::Undefine, "it is not desired here"),
+        Wish::Present(spec) if spec.epoch < seen.marks.epoch => {
+            step(Do::Wait, "the desired epoch is older than the one it has")
+        }
+        Wish::Present(spec) if seen.runs() => running(case, seen, spec),
+        Wish::Present(spec) => off(case, seen, spec),
+    }
+}
+
+fn undefined(case: &MachineCase<'_>) -> Step<MachineAction> {
+    let Wish::Present(spec) = case.wish else { return step(Do::Settled, "it is not there") };
+    // Counts that nobody remembers are taken as done: to repeat a rebuild would destroy data.
+    let done = case.done_before.unwrap_or(Counters::wished(spec));
+    let marks = Marks { epoch: spec.epoch, spec_version: 0, done, halt: Halt::Idle };
+    step(Do::Define(marks), "it is desired here")
+}
+
+/// One step of a stop: note it, ask, wait, force. What was begun is finished, so that a guest
+/// that is shutting down is never taken for one that ended by itself.
+fn stop(case: &MachineCase<'_>, seen: &Machine, reason: &'static str) -> Step<MachineAction> {
+    if seen.marks.halt != Halt::Stopping {
+        return step(Do::Mark(Marks { halt: Halt::Stopping, ..seen.marks }), reason);
+    }
+    match case.asked_ms_ago {
+        None => step(Do::AskToStop, reason),
+        Some(ago) if ago >= seen.definition.stop_timeout_ms => {
+            step(Do::ForceStop, "the guest did not shut down in time")
+        }
+        Some(_) => step(Do::Wait, "the guest is shutting down"),
+    }
+}
+
+fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<MachineAction> {
+    let (marks, had) = (seen.marks, &seen.definition);
+    let why_stop = if marks.halt == Halt::Stopping {
+        Some("a stop was begun")
+    } else if spec.epoch > marks.epoch {
+        Some("its earlier run ends before the next begins")
+    } else if spec.power == Power::Stopped {
+        Some("it shall be off")
+    } else if spec.reboots > marks.done.reboots {
+        Some("a reboot was asked for")
+    } else if spec.rebuilds > marks.done.rebuilds {
+        Some("a rebuild was asked for")
+    } else if !same_shape(had, spec) {
+        Some("its shape changes")
+    } else if !case.features.hotplug && !same_disks(had, spec) {
+        Some("its disks change and this hypervisor can't do that while it runs")
+    } else {
+        None
+    };
+    if let Some(reason) = why_stop {
+        return stop(case, seen, reason);
+    }
+    if marks.halt != Halt::Started {
+        return step(Do::Mark(Marks { halt: Halt::Started, ..marks }), "it was started");
+    }
+    if let Some(gone) = had.disks.iter().find(|disk| !spec.disks.contains(disk)) {
+        return step(Do::Detach(gone.name.clone()), "the disk is not desired");
+    }
+    if let Some(new) = spec.disks.iter().find(|disk| !had.disks.contains(disk)) {
+        return match (case.disk_ready)(new) {
+            DiskReady::Ready => step(Do::Attach(new.clone()), "the disk is desired"),
+            DiskReady::Missing => step(Do::Wait, "a volume is not there yet"),
+            DiskReady::Taken => step(Do::Wait, "another machine still has a volume"),
+        };
+    }
+    let brought_about = Marks { spec_version: spec.spec_version, ..marks };
+    if !same_definition(had, spec) {
+        return step(Do::Define(brought_about), "its definition changes");
+    }
+    if marks != brought_about {
+        return step(Do::Mark(brought_about), "its spec is brought about");
+    }
+    step(Do::Settled, "it runs as desired")
+}
+
+fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<MachineAction> {
+    let mut marks = seen.marks;
+    if spec.rebuilds > marks.done.rebuilds {
+        if (case.volume_there)(seen.definition.boot.volume) {
+            let boot = seen.definition.boot.volume;
+            return step(Do::DeleteBoot(boot), "a rebuild was asked for");
+        }
+        marks.done.rebuilds = spec.rebuilds;
+        // Not brought about any more: its boot volume is still to be made.
+        marks.spec_version = 0;
+        marks.halt = Halt::Idle;
+    }
+    if spec.reboots > marks.done.reboots {
+        // It is off: what is left of the reboot is the start.
+        marks.done.reboots = spec.reboots;
+        marks.halt = Halt::Idle;
+    }
+    if spec.epoch > marks.epoch {
+        marks.epoch = spec.epoch;
+        marks.spec_version = 0;
+        marks.halt = Halt::Idle;
+    }
+    if marks.halt == Halt::Stopping || spec.power == Power::Stopped {
+        marks.halt = Halt::Idle;
+    }
+    // The guest learns of a first boot from the definition that it starts with.
+    marks.done.first_boots = marks.done.first_boots.max(spec.first_boots);
+    if !same_definition(&seen.definition, spec) {
+        // Not brought about any more: a new disk's volume may still be to be made.
+        marks.spec_version = 0;
+        return step(Do::Define(marks), "its definition changes");
+    }
+    if marks != seen.marks {
+        return step(Do::Mark(marks), "it is off");
+    }
+    if spec.power == Power::Stopped || !may_restart(seen, spec.restart) {
+        return stays_off(seen, spec);
+    }
+    if !case.leased {
+        return step(Do::Wait, "there is no lease");
+    }
+    for disk in std::iter::once(&spec.boot).chain(&spec.disks) {
+        match (case.disk_ready)(disk) {
+            DiskReady::Ready => {}
+            DiskReady::Missing => return step(Do::Wait, "a volume is not there yet"),
+            DiskReady::Taken => return step(Do::Wait, "another machine still has a volume"),
+        }
+    }
+    step(Do::Start, "it shall run")
+}
+
+fn stays_off(seen: &Machine, spec: &MachineSpec) -> Step<MachineAction> {
+    let brought_about = Marks { spec_version: spec.spec_version, ..seen.marks };
+    if seen.marks == brought_about {
+        step(Do::Settled, "it is off as desired")
+    } else {
+        step(Do::Mark(brought_about), "its spec is brought about")
+    }
+}
+
+/// Whether a machine that is off may be started under this policy.
+fn may_restart(seen: &Machine, policy: RestartPolicy) -> bool {
+    let RunState::Off(reason) = seen.run else { return false };
+    if seen.marks.halt != Halt::Started || reason == OffReason::NeverStarted {
+        return true;
+    }
+    match policy {
+        RestartPolicy::Always => true,
+        RestartPolicy::OnHostFailure => reason == OffReason::Host,
+        RestartPolicy::Never => false,
+    }
+}
+
+/// Whether a definition says what the spec says, in what is not kept in the marks.
+fn same_definition(had: &MachineSpec, spec: &MachineSpec) -> bool {
+    same_shape(had, spec)
+        && same_disks(had, spec)
+        && had.name == spec.name
+        && had.image == spec.image
+        && had.restart == spec.restart
+        && had.user_data == spec.user_data
+        && had.ssh_keys == spec.ssh_keys
+        && had.stop_timeout_ms == spec.stop_timeout_ms
+        && had.first_boots == spec.first_boots
+}
+
+/// All that the next step of a volume depends on.
+#[derive(Debug)]
+pub struct VolumeCase<'a> {
+    /// What is desired.
+    pub wish: Wish<'a, Arc<HostVolume>>,
+    /// What the hypervisor has.
+    pub seen: Option<&'a Volume>,
+    /// A machine's rebuild is between the end of this volume and its being made anew.
+    pub held: bool,
+    /// A machine, running or not, is defined with it.
+    pub in_use: bool,
+    /// A machine that was brought about is defined with it, on a hypervisor that keeps volumes:
+    /// when it is not there its data was lost, and a new empty one would hide that.
+    pub must_be_there: bool,
+}
+
+/// What to do about a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeAction {
+    /// It is as desired.
+    Settled,
+    /// Something else has to happen first.
+    Wait,
+    /// It is gone, and nothing that the host does brings it back.
+    Lost,
+    /// Make it.
+    Create,
+    /// Grow it to this size.
+    Grow(Gib),
+    /// Destroy its data.
+    Delete,
+}
+
+/// The next step of a volume.
+pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
+    let Wish::Present(wish) = case.wish else {
+        return step(VolumeAction::Settled, "a volume that no set names is kept");
+    };
+    match (wish.wish, case.seen) {
+        (VolumeWish::Delete, None) => step(VolumeAction::Settled, "it is deleted"),
+        (VolumeWish::Delete, Some(_)) if case.in_use => {
+            step(VolumeAction::Wait, "a machine still uses it")
+        }
+        (VolumeWish::Delete, Some(_)) => step(VolumeAction::Delete, "its deletion is desired"),
+        (VolumeWish::Keep, None) if case.held => {
+            step(VolumeAction::Wait, "the rebuild of its machine goes first")
+        }
+        (VolumeWish::Keep, None) if case.must_be_there => {
+            step(VolumeAction::Lost, "its data is gone from the host")
+        }
+        (VolumeWish::Keep, None) => step(VolumeAction::Create, "it is desired here"),
+        (VolumeWish::Keep, Some(seen)) if seen.size < wish.size => {
+            step(VolumeAction::Grow(wish.size), "a larger size is desired")
+        }
+        (VolumeWish::Keep, Some(_)) => step(VolumeAction::Settled, "it is there as desired"),
+    }
+}

@@ -1,0 +1,206 @@
+//! State in a folder: `state` is replaced as a whole and made durable, `lease` is replaced only.
+//!
+//! Form of `state`: one line `fairmazon-host-state VERSION SHA256 LENGTH`, then that many bytes of
+//! JSON. What does not match is moved to `state.damaged-N` with a message, and the agent starts
+//! empty and asks the broker: nothing is ever stopped or deleted because of a damaged file.
+//! A lock on `lock` keeps a second agent out of the folder.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+
+use super::{Loaded, SavedState, StateError, StateStore};
+use crate::lease::LeaseRecord;
+
+const MAGIC: &str = "fairmazon-host-state";
+const VERSION: u32 = 1;
+/// Damaged files that are kept; the next one replaces the last.
+const DAMAGED_KEPT: u32 = 100;
+
+/// A folder that holds one agent's state. The lock is held until this is dropped.
+#[derive(Debug, Clone)]
+pub struct FileState(Arc<Folder>);
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl FileState {
+    /// Opens the folder, makes it (for the owner alone) when it is missing, and locks it.
+    ///
+    /// # Errors
+    /// `InUse` when another agent has it, `Io` when it can't be made or locked.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StateError> {
+        let path = folder.into();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(failed("make", &path))?;
+        let lock_path = path.join("lock");
+        let lock = private(&lock_path).map_err(failed("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self(Arc::new(Folder { path, _lock: lock }))),
+            Err(fs::TryLockError::WouldBlock) => Err(StateError::InUse { folder: path }),
+            Err(fs::TryLockError::Error(source)) => {
+                Err(StateError::Io { attempted: "lock", path: lock_path, source })
+            }
+        }
+    }
+
+    /// Runs `work` where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, StateError> {
+        let folder = Arc::clone(&self.0);
+        let done = tokio::task::spawn_blocking(move || work(&folder.path)).await;
+        done.unwrap_or_else(|failure| {
+            Err(StateError::Io {
+                attempted: "finish the work on",
+                path: self.0.path.clone(),
+                source: io::Error::other(failure),
+            })
+        })
+    }
+}
+
+#[async_trait]
+impl StateStore for FileState {
+    async fn load(&self) -> Result<Loaded, StateError> {
+        self.blocking(load).await
+    }
+
+    async fn save(&self, state: SavedState) -> Result<(), StateError> {
+        self.blocking(move |folder| {
+            let path = folder.join("state");
+            let bytes = encode(&state).map_err(failed("write", &path))?;
+            replace(folder, "state", &bytes, Durability::Machine)
+        })
+        .await
+    }
+
+    async fn save_lease(&self, record: LeaseRecord) -> Result<(), StateError> {
+        self.blocking(move |folder| {
+            let path = folder.join("lease");
+            let bytes =
+                serde_json::to_vec(&record).map_err(|e| failed("write", &path)(e.into()))?;
+            replace(folder, "lease", &bytes, Durability::Process)
+        })
+        .await
+    }
+}
+
+fn load(folder: &Path) -> Result<Loaded, StateError> {
+    let path = folder.join("state");
+    let (state, put_aside) = match read(&path)? {
+        None => (None, None),
+        Some(bytes) => match decode(&bytes) {
+            Ok(state) => (Some(state), None),
+            Err(Damage::Newer(found)) => {
+                return Err(StateError::Newer { path, found, known: VERSION });
+            }
+            Err(Damage::Broken(why)) => (None, Some(put_aside(&path, &why)?)),
+        },
+    };
+    // A lease that can't be read is no lease: the safe side.
+    let lease = read(&folder.join("lease"))?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    Ok(Loaded { state, lease, put_aside })
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(failed("read", path)(source)),
+    }
+}
+
+fn put_aside(path: &Path, why: &str) -> Result<String, StateError> {
+    let free = (1..DAMAGED_KEPT)
+        .map(|number| path.with_extension(format!("damaged-{number}")))
+        .find(|candidate| !candidate.exists())
+        .unwrap_or_else(|| path.with_extension(format!("damaged-{DAMAGED_KEPT}")));
+    fs::rename(path, &free).map_err(failed("put aside", path))?;
+    Ok(format!("{} is damaged ({why}) and was put aside as {}", path.display(), free.display()))
+}
+
+enum Damage {
+    Newer(u32),
+    Broken(String),
+}
+
+fn encode(state: &SavedState) -> io::Result<Vec<u8>> {
+    let body = serde_json::to_vec(state)?;
+    let sum = hex::encode(Sha256::digest(&body));
+    let mut bytes = format!("{MAGIC} {VERSION} {sum} {}\n", body.len()).into_bytes();
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Result<SavedState, Damage> {
+    let broken = |why: &str| Damage::Broken(why.to_owned());
+    let end = bytes.iter().position(|&b| b == b'\n').ok_or_else(|| broken("it has no header"))?;
+    let (header, body) = (&bytes[..end], &bytes[end + 1..]);
+    let header = str::from_utf8(header).map_err(|_| broken("its header is not text"))?;
+    let words: Vec<_> = header.split(' ').collect();
+    let [MAGIC, version, sum, length] = words[..] else {
+        return Err(broken("its header has another form"));
+    };
+    let version: u32 = version.parse().map_err(|_| broken("its version is not a number"))?;
+    // A newer form may count otherwise: only what is whole by the rules of this one is read on.
+    let whole = hex::encode(Sha256::digest(body)) == sum;
+    if !whole || length != body.len().to_string() {
+        return Err(broken("its bytes do not match its checksum"));
+    }
+    if version > VERSION {
+        return Err(Damage::Newer(version));
+    }
+    serde_json::from_slice(body).map_err(|error| Damage::Broken(error.to_string()))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// Outlives the agent.
+    Process,
+    /// Outlives a loss of power.
+    Machine,
+}
+
+/// Replaces the file as a whole: a reader finds the old bytes or the new ones.
+fn replace(folder: &Path, name: &str, bytes: &[u8], lasts: Durability) -> Result<(), StateError> {
+    let (path, new) = (folder.join(name), folder.join(format!("{name}.new")));
+    let write = || {
+        let mut file = private(&new)?;
+        file.set_len(0)?;
+        file.write_all(bytes)?;
+        if lasts == Durability::Machine {
+            file.sync_all()?;
+        }
+        fs::rename(&new, &path)?;
+        if lasts == Durability::Machine {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    };
+    write().map_err(failed("write", &path))
+}
+
+/// Opens or makes a file that only its owner may read.
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::Io { attempted, path, source }
+}

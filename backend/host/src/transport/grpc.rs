@@ -1,0 +1,172 @@
+//! The real transport: `fairmazon.host.v1` over TLS, always opened by the host.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fairmazon_model::{machine::DesiredSet, units::Generation};
+use fairmazon_proto::host::v1::{
+    self, from_host, host_stream_service_client::HostStreamServiceClient, to_host,
+};
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{
+    Code, Request, Status, Streaming,
+    metadata::{Ascii, MetadataValue},
+    transport::{Certificate, ClientTlsConfig, Endpoint},
+};
+
+use super::{BrokerEnd, FromHost, Link, ToHost, Transport, TransportError, pair};
+
+/// The largest message in either direction: a whole set of a large host.
+const MESSAGE_MOST: usize = 64 * 1024 * 1024;
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// A broker that does not answer for this long is gone: half-open connections end.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+
+/// Where the broker is and how to know it.
+#[derive(Clone)]
+pub struct GrpcConfig {
+    /// `https://NAME:PORT`.
+    pub address: String,
+    /// The certificates that may vouch for the broker, as PEM.
+    pub ca_pem: String,
+    /// The host's token.
+    pub token: String,
+}
+
+impl std::fmt::Debug for GrpcConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GrpcConfig").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Opens streams over TLS with a token.
+#[derive(Debug)]
+pub struct GrpcTransport {
+    address: String,
+    endpoint: Endpoint,
+    token: MetadataValue<Ascii>,
+}
+
+impl GrpcTransport {
+    /// Checks the options; opens nothing yet.
+    ///
+    /// # Errors
+    /// `Setup` with the option that is wrong.
+    pub fn new(config: &GrpcConfig) -> Result<Self, TransportError> {
+        let wrong = |what: String| TransportError::Setup { what };
+        if !config.address.starts_with("https://") {
+            let address = &config.address;
+            return Err(wrong(format!("the address `{address}` has to begin with `https://`")));
+        }
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&config.ca_pem));
+        let endpoint = Endpoint::from_shared(config.address.clone())
+            .and_then(|endpoint| endpoint.tls_config(tls))
+            .map_err(|error| wrong(format!("`{}`: {error}", config.address)))?
+            .connect_timeout(CONNECT_WITHIN)
+            .http2_keep_alive_interval(PROBE_EVERY)
+            .keep_alive_timeout(PROBE_EVERY)
+            .keep_alive_while_idle(true);
+        let mut token: MetadataValue<Ascii> = format!("Bearer {}", config.token)
+            .parse()
+            .map_err(|_| wrong("the token has characters that no token has".into()))?;
+        token.set_sensitive(true);
+        Ok(Self { address: config.address.clone(), endpoint, token })
+    }
+}
+
+#[async_trait]
+impl Transport for GrpcTransport {
+    async fn connect(&self) -> Result<Link, TransportError> {
+        let channel = self.endpoint.connect().await.map_err(|error| {
+            TransportError::Unreachable { address: self.address.clone(), source: error.into() }
+        })?;
+        let mut client = HostStreamServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_MOST)
+            .max_encoding_message_size(MESSAGE_MOST);
+        let (link, BrokerEnd { sender, receiver }) = pair();
+        let mut request = Request::new(ReceiverStream::new(receiver).map(to_message));
+        request.metadata_mut().insert("authorization", self.token.clone());
+        // The broker may answer only once it has heard Hello, which is sent on the link: so the
+        // call runs beside it.
+        tokio::spawn(async move {
+            let ended = match client.open_stream(request).await {
+                Ok(answer) => relay(answer.into_inner(), &sender).await,
+                Err(status) => Some(refused(&status)),
+            };
+            if let Some(error) = ended {
+                // The agent may have given the stream up already.
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        Ok(link)
+    }
+}
+
+/// Hands messages on until the stream ends; why it ended, unless the agent has gone.
+async fn relay(
+    mut stream: Streaming<v1::ToHost>,
+    sender: &mpsc::Sender<Result<ToHost, TransportError>>,
+) -> Option<TransportError> {
+    loop {
+        let next = tokio::select! {
+            next = stream.message() => next,
+            () = sender.closed() => return None,
+        };
+        let message = match next {
+            Ok(Some(message)) => from_message(message),
+            Ok(None) => {
+                return Some(TransportError::Ended { reason: "the broker closed it".into() });
+            }
+            Err(status) => return Some(refused(&status)),
+        };
+        match message {
+            Ok(message) => sender.send(Ok(message)).await.ok()?,
+            Err(error) => return Some(error),
+        }
+    }
+}
+
+fn refused(status: &Status) -> TransportError {
+    let reason = status.message().to_owned();
+    match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound => {
+            TransportError::Refused { reason }
+        }
+        code => TransportError::Ended { reason: format!("{code:?}: {reason}") },
+    }
+}
+
+fn to_message(message: FromHost) -> v1::FromHost {
+    let message = match message {
+        FromHost::Hello(hello) => from_host::Message::Hello(v1::Hello {
+            host_id: hello.host.to_string(),
+            agent_version: hello.agent_version,
+            hypervisor: hello.hypervisor,
+            session: hello.session,
+            generation: hello.generation.0,
+        }),
+        FromHost::Renew { sequence } => from_host::Message::Renew(v1::Renew { sequence }),
+        FromHost::Observed { sequence, set } => {
+            from_host::Message::Observed(v1::Observed { sequence, ..(&set).into() })
+        }
+    };
+    v1::FromHost { message: Some(message) }
+}
+
+fn from_message(message: v1::ToHost) -> Result<ToHost, TransportError> {
+    let garbled = |what: String| TransportError::Garbled { what };
+    Ok(match message.message.ok_or_else(|| garbled("it is empty".into()))? {
+        to_host::Message::Welcome(welcome) => ToHost::Welcome {
+            lease_term_ms: welcome.lease_term_ms,
+            renew_every_ms: welcome.renew_every_ms,
+            generation: Generation(welcome.generation),
+        },
+        to_host::Message::Renewed(renewed) => {
+            ToHost::Renewed { sequence: renewed.sequence, lease_term_ms: renewed.lease_term_ms }
+        }
+        to_host::Message::Desired(desired) => ToHost::Desired(
+            DesiredSet::try_from(desired).map_err(|error| garbled(error.to_string()))?,
+        ),
+    })
+}

@@ -1,0 +1,162 @@
+//! How the agent reaches the broker: a stream of messages each way, behind a trait, so that a
+//! simulated world runs without a network.
+
+mod grpc;
+
+use async_trait::async_trait;
+use fairmazon_model::{
+    id::HostId,
+    machine::{DesiredSet, ObservedSet},
+    units::Generation,
+};
+use tokio::sync::mpsc;
+
+pub use grpc::{GrpcConfig, GrpcTransport};
+
+/// Messages that may wait in a direction of a stream.
+const QUEUED_MOST: usize = 8;
+
+/// What a host says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromHost {
+    /// First on every stream.
+    Hello(Hello),
+    /// Asks for another term of the lease.
+    Renew {
+        /// Ascending within the stream.
+        sequence: u64,
+    },
+    /// All that the host has.
+    Observed {
+        /// Ascending within the session.
+        sequence: u64,
+        /// The set.
+        set: ObservedSet,
+    },
+}
+
+/// Who opens the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The host.
+    pub host: HostId,
+    /// The agent's version.
+    pub agent_version: String,
+    /// The hypervisor's kind.
+    pub hypervisor: String,
+    /// Another one at each start of the agent.
+    pub session: String,
+    /// The highest generation that the host has.
+    pub generation: Generation,
+}
+
+/// What the broker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToHost {
+    /// Answers Hello.
+    Welcome {
+        /// How long a lease lasts, in ms.
+        lease_term_ms: u64,
+        /// How often to renew, in ms.
+        renew_every_ms: u64,
+        /// The broker's generation for this host; one below the host's own means that the broker
+        /// was restored, and its sets count from here on.
+        generation: Generation,
+    },
+    /// Answers Renew.
+    Renewed {
+        /// Of the Renew.
+        sequence: u64,
+        /// How long the lease lasts from when that was sent, in ms.
+        lease_term_ms: u64,
+    },
+    /// All that the host shall bring about.
+    Desired(DesiredSet),
+}
+
+/// One open stream. It has ended when the receiver gives none; an error before that says why.
+#[derive(Debug)]
+pub struct Link {
+    /// To the broker.
+    pub sender: mpsc::Sender<FromHost>,
+    /// From the broker.
+    pub receiver: mpsc::Receiver<Result<ToHost, TransportError>>,
+}
+
+/// The broker's end of an in-process stream.
+#[derive(Debug)]
+pub struct BrokerEnd {
+    /// To the host.
+    pub sender: mpsc::Sender<Result<ToHost, TransportError>>,
+    /// From the host.
+    pub receiver: mpsc::Receiver<FromHost>,
+}
+
+/// Both ends of an in-process stream.
+pub fn pair() -> (Link, BrokerEnd) {
+    let (to_broker, from_host) = mpsc::channel(QUEUED_MOST);
+    let (to_host, from_broker) = mpsc::channel(QUEUED_MOST);
+    (
+        Link { sender: to_broker, receiver: from_broker },
+        BrokerEnd { sender: to_host, receiver: from_host },
+    )
+}
+
+/// Opens streams to the broker.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Opens a stream; the agent says Hello on it.
+    ///
+    /// # Errors
+    /// When the broker can't be reached or refuses.
+    async fn connect(&self) -> Result<Link, TransportError>;
+}
+
+/// A transport within the process: hands the broker's end of each new stream to a channel.
+#[async_trait]
+impl Transport for mpsc::Sender<BrokerEnd> {
+    async fn connect(&self) -> Result<Link, TransportError> {
+        let (link, end) = pair();
+        let gone = |_| TransportError::Ended { reason: "the broker is gone".into() };
+        self.send(end).await.map_err(gone)?;
+        Ok(link)
+    }
+}
+
+/// Why a stream did not come about, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// An option of the connection is wrong; repeating does not help.
+    #[error("the connection to the broker is set up wrongly: {what}")]
+    Setup {
+        /// Which option, and what it has to be.
+        what: String,
+    },
+    /// Nobody answers, or not as a broker.
+    #[error("the broker at {address} can't be reached")]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The broker does not let this host in.
+    #[error("the broker refuses this host ({reason}): check the host's token and its id")]
+    Refused {
+        /// What it said.
+        reason: String,
+    },
+    /// The stream ended.
+    #[error("the stream to the broker ended: {reason}")]
+    Ended {
+        /// Why, as far as it is known.
+        reason: String,
+    },
+    /// The broker said something that makes no sense.
+    #[error("the broker sent a message that can't be understood: {what}")]
+    Garbled {
+        /// What is wrong with it.
+        what: String,
+    },
+}

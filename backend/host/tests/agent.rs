@@ -1,0 +1,383 @@
+//! The agent against a simulated hypervisor and a small broker: what an operator would see.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, also in its helpers")]
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use common::{Network, Subject, TERM_MS, boot_of, has_volume, host_id, machine, of, runs, set};
+use fairmazon_hypervisor::{
+    Hypervisor, HypervisorError, Marks,
+    contract::{instance, volume},
+    sim::{Call, Fault, Verb},
+};
+use fairmazon_model::{
+    instance::{ObservedState, Power, RestartPolicy},
+    machine::{Disk, HostVolume, MachineSpec, VolumeWish},
+    units::{Epoch, Generation, Gib, Mib},
+};
+
+fn is(state: &ObservedState) -> impl Fn(&fairmazon_model::machine::ObservedSet) -> bool {
+    let state = state.clone();
+    move |set| of(set, instance(1)).is_some_and(|seen| seen.state == state)
+}
+
+async fn sleep_ms(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_comes_changes_and_goes() {
+    let subject = Subject::start();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    let seen = subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    assert_eq!(seen.generation, Generation(1));
+    assert_eq!(of(&seen, instance(1)).unwrap().addresses.len(), 1);
+
+    let larger = MachineSpec { memory: Mib(512), spec_version: 2, ..machine(1) };
+    subject.broker.desire(set(2, vec![larger.clone()]));
+    subject.broker.sees(|seen| runs(seen, &larger)).await;
+    let found = subject.host.machine(instance(1)).await.unwrap().unwrap();
+    assert_eq!(found.definition.memory, Mib(512));
+    assert_eq!(subject.world.ledger().starts(instance(1)), 2, "a new shape needs a new start");
+
+    let off = MachineSpec { power: Power::Stopped, spec_version: 3, ..larger };
+    subject.broker.desire(set(3, vec![off]));
+    subject
+        .broker
+        .sees(|seen| {
+            of(seen, instance(1))
+                .is_some_and(|m| m.state == ObservedState::Stopped && m.spec_version == 3)
+        })
+        .await;
+
+    let mut last = set(4, Vec::new());
+    subject.broker.desire(last.clone());
+    let seen = subject.broker.sees(|seen| of(seen, instance(1)).is_none()).await;
+    assert!(has_volume(&seen, volume(1)), "its volume is kept without a wish for its end");
+
+    last.generation = Generation(5);
+    last.volumes = vec![HostVolume { wish: VolumeWish::Delete, ..boot_of(&machine(1)) }];
+    subject.broker.desire(last);
+    subject.broker.sees(|seen| !has_volume(seen, volume(1))).await;
+    assert_eq!(subject.world.ledger().deleted_volumes(), [volume(1)]);
+    assert_eq!(subject.world.ledger().violations(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn disks_and_names_change_without_a_restart() {
+    let subject = Subject::start();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    let disk = Disk { name: "data".into(), volume: volume(7), read_only: false };
+    let with =
+        MachineSpec { disks: vec![disk], name: "other".into(), spec_version: 2, ..machine(1) };
+    let mut two = set(2, vec![with.clone()]);
+    two.volumes.push(HostVolume { volume: volume(7), size: Gib(5), ..boot_of(&machine(1)) });
+    subject.broker.desire(two.clone());
+    subject.broker.sees(|seen| runs(seen, &with)).await;
+    let without = MachineSpec { spec_version: 3, ..machine(1) };
+    subject.broker.desire(set(3, vec![without.clone()]));
+    let seen = subject.broker.sees(|seen| runs(seen, &without)).await;
+    assert!(has_volume(&seen, volume(7)));
+    assert_eq!(subject.world.ledger().starts(instance(1)), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn counted_wishes_are_done_once() {
+    let mut subject = Subject::start();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    let first = subject.world.volume_serial(host_id(), volume(1)).unwrap();
+
+    let reboot = MachineSpec { reboots: 1, spec_version: 2, ..machine(1) };
+    subject.broker.desire(set(2, vec![reboot.clone()]));
+    subject.broker.sees(|seen| runs(seen, &reboot)).await;
+    assert_eq!(subject.world.ledger().starts(instance(1)), 2);
+
+    let rebuild = MachineSpec { rebuilds: 1, spec_version: 3, ..reboot };
+    subject.broker.desire(set(3, vec![rebuild.clone()]));
+    subject.broker.sees(|seen| runs(seen, &rebuild)).await;
+    assert_eq!(subject.world.ledger().starts(instance(1)), 3);
+    assert_eq!(subject.world.ledger().deleted_volumes(), [volume(1)]);
+    assert_ne!(subject.world.volume_serial(host_id(), volume(1)).unwrap(), first);
+
+    let fresh = MachineSpec { first_boots: 1, spec_version: 4, ..rebuild };
+    subject.broker.desire(set(4, vec![fresh.clone()]));
+    subject.broker.sees(|seen| runs(seen, &fresh)).await;
+    assert_eq!(subject.world.ledger().starts(instance(1)), 3, "it waits for the next start");
+
+    // Neither a new agent nor the same set again repeats any of it.
+    subject.crash_agent().await;
+    subject.start_agent();
+    subject.broker.desire(set(5, vec![fresh.clone()]));
+    subject.broker.sees(|seen| seen.generation == Generation(5) && runs(seen, &fresh)).await;
+    sleep_ms(120_000).await;
+    assert_eq!(subject.world.ledger().starts(instance(1)), 3);
+    assert_eq!(subject.world.ledger().deleted_volumes(), [volume(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_and_repeated_sets_change_nothing() {
+    let subject = Subject::start();
+    let newest = set(9, vec![machine(1)]);
+    let older = set(8, vec![machine(2)]);
+    subject.broker.desire_all(vec![
+        set(7, vec![machine(3)]),
+        newest.clone(),
+        older,
+        set(1, Vec::new()),
+        newest.clone(),
+        newest,
+    ]);
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    sleep_ms(120_000).await;
+    let seen = subject.broker.sees(|seen| seen.generation == Generation(9)).await;
+    assert!(of(&seen, instance(2)).is_none() && of(&seen, instance(3)).is_none(), "{seen:?}");
+    assert!(runs(&seen, &machine(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_broker_is_followed_again() {
+    let mut subject = Subject::start();
+    subject.broker.desire(set(9, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    subject.broker.say_generation(Generation(3));
+    subject.broker.desire(set(3, vec![machine(2)]));
+    sleep_ms(60_000).await;
+    assert!(subject.host.machine(instance(2)).await.unwrap().is_none(), "refused on the stream");
+    subject.crash_agent().await;
+    subject.start_agent();
+    subject.broker.sees(|seen| runs(seen, &machine(2)) && of(seen, instance(1)).is_none()).await;
+    assert_eq!(subject.broker.hello().unwrap().generation, Generation(9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn machines_go_on_without_the_broker_until_the_lease_ends() {
+    for network in [Network::Silent, Network::Cut] {
+        let subject = Subject::start();
+        subject.broker.desire(set(1, vec![machine(1), machine(2)]));
+        subject.broker.sees(|seen| runs(seen, &machine(1)) && runs(seen, &machine(2))).await;
+        subject.broker.network(network);
+        let cut_ms = tokio::time::Instant::now();
+        sleep_ms(TERM_MS - 5_000 - 1_100).await;
+        assert_eq!(subject.world.ledger().running(), 2, "they go on while the lease lasts");
+        sleep_ms(6_100).await;
+        assert_eq!(subject.world.ledger().running(), 0, "and no longer");
+        assert!(cut_ms.elapsed() <= Duration::from_millis(TERM_MS));
+        subject.broker.network(Network::Whole);
+        subject.broker.sees(|seen| runs(seen, &machine(1)) && runs(seen, &machine(2))).await;
+        assert_eq!(subject.world.ledger().violations(), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_lease_stops_even_a_machine_whose_step_hangs() {
+    let subject = Subject::start();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    subject.host.set_faults(|call: &Call| match call.verb {
+        Verb::Mark | Verb::AskToStop => Fault::Hang,
+        _ => Fault::None,
+    });
+    let off = MachineSpec { power: Power::Stopped, spec_version: 2, ..machine(1) };
+    subject.broker.desire(set(2, vec![off]));
+    subject.broker.sees(|seen| seen.generation == Generation(2)).await;
+    assert_eq!(subject.world.ledger().running(), 1);
+    subject.broker.network(Network::Cut);
+    sleep_ms(TERM_MS).await;
+    assert_eq!(subject.world.ledger().running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_agent_adopts_what_runs_under_a_lease_that_holds() {
+    let mut subject = Subject::start();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    subject.broker.network(Network::Cut);
+    subject.stop_agent().await;
+    assert_eq!(subject.world.ledger().running(), 1, "the end of the agent ends no machine");
+    subject.start_agent();
+    sleep_ms(5_000).await;
+    assert_eq!(subject.world.ledger().running(), 1, "the recorded lease still holds");
+    sleep_ms(TERM_MS).await;
+    assert_eq!(subject.world.ledger().running(), 0);
+    assert_eq!(subject.world.ledger().starts(instance(1)), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_without_a_known_lease_is_stopped_and_nothing_else_is_touched() {
+    let mut subject = Subject::idle(Arc::new(fairmazon_host::state::MemoryState::default()));
+    subject.host.create_volume(&boot_of(&machine(1))).await.unwrap();
+    subject.host.define(&Arc::new(machine(1)), Marks::default()).await.unwrap();
+    subject.host.start(instance(1)).await.unwrap();
+    subject.broker.network(Network::Cut);
+    subject.start_agent();
+    sleep_ms(600_000).await;
+    let found = subject.host.machine(instance(1)).await.unwrap().unwrap();
+    assert!(!found.runs());
+    assert_eq!(subject.world.ledger().deleted_volumes(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_policies_are_kept() {
+    let policies = [
+        (RestartPolicy::Always, true, true),
+        (RestartPolicy::OnHostFailure, false, true),
+        (RestartPolicy::Never, false, false),
+    ];
+    for (restart, after_guest, after_host) in policies {
+        let subject = Subject::start();
+        let spec = MachineSpec { restart, ..machine(1) };
+        subject.broker.desire(set(1, vec![spec.clone()]));
+        subject.broker.sees(|seen| runs(seen, &spec)).await;
+        subject.world.host_loses_power(host_id());
+        sleep_ms(120_000).await;
+        assert_eq!(subject.world.ledger().running() == 1, after_host, "{restart:?} after host");
+        let again = MachineSpec { reboots: 1, spec_version: 2, ..spec };
+        subject.broker.desire(set(2, vec![again.clone()]));
+        subject.broker.sees(|seen| runs(seen, &again)).await;
+        subject.world.guest_powers_off(host_id(), instance(1));
+        sleep_ms(120_000).await;
+        assert_eq!(subject.world.ledger().running() == 1, after_guest, "{restart:?} after guest");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_ends_at_once_again_and_again_is_started_ever_less_often() {
+    let subject = Subject::start();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    for _ in 0..1_000 {
+        subject.world.guest_crashes(host_id(), instance(1));
+        sleep_ms(100).await;
+    }
+    let starts = subject.world.ledger().starts(instance(1));
+    assert!((5..40).contains(&starts), "{starts} starts in 100 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_ignores_the_stop_is_ended() {
+    let subject = Subject::start();
+    subject.host.set_stop_takes(None);
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    let off = MachineSpec { power: Power::Stopped, stop_timeout_ms: 10_000, ..machine(1) };
+    let before = tokio::time::Instant::now();
+    subject.broker.desire(set(2, vec![off]));
+    subject.broker.sees(is(&ObservedState::Stopping)).await;
+    subject.broker.sees(is(&ObservedState::Stopped)).await;
+    // The timeout that counts is that of the definition it was started with.
+    assert!(before.elapsed() >= Duration::from_millis(machine(1).stop_timeout_ms));
+    assert_eq!(subject.world.ledger().violations(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_machine_holds_up_no_other() {
+    let subject = Subject::start();
+    subject.host.set_faults(|call: &Call| match (call.verb, call.number % 5) {
+        (Verb::Define, 0) => Fault::Hang,
+        _ => Fault::None,
+    });
+    let machines: Vec<_> = (1..=40).map(machine).collect();
+    subject.broker.desire(set(1, machines.clone()));
+    subject.broker.sees(|seen| machines.iter().all(|machine| runs(seen, machine))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_told_and_tried_again() {
+    let subject = Subject::start();
+    subject.host.set_faults(|call: &Call| match call.verb {
+        Verb::CreateVolume => Fault::Fail(HypervisorError::Full { what: "storage".into() }),
+        _ => Fault::None,
+    });
+    subject.broker.desire(set(1, vec![machine(1)]));
+    let seen = subject
+        .broker
+        .sees(|seen| {
+            matches!(
+                of(seen, instance(1)).map(|m| &m.state),
+                Some(ObservedState::Failed { reason }) if reason.contains("no storage left")
+            )
+        })
+        .await;
+    assert!(!seen.volumes.is_empty(), "the volume tells why as well");
+    subject.host.clear_faults();
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_vanished_is_told_and_not_made_anew() {
+    let subject = Subject::start();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    subject.host.force_stop(instance(1)).await.unwrap();
+    subject.host.delete_volume(volume(1)).await.unwrap();
+    subject
+        .broker
+        .sees(|seen| {
+            matches!(
+                of(seen, instance(1)).map(|m| &m.state),
+                Some(ObservedState::Failed { reason }) if reason.contains("data is gone")
+            )
+        })
+        .await;
+    assert!(subject.host.volume(volume(1)).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_moves_from_one_machine_to_another() {
+    let subject = Subject::start();
+    let disk = Disk { name: "data".into(), volume: volume(7), read_only: false };
+    let data = HostVolume { volume: volume(7), ..boot_of(&machine(1)) };
+    let with = |number, version| MachineSpec {
+        disks: vec![disk.clone()],
+        spec_version: version,
+        ..machine(number)
+    };
+    let without = |number, version| MachineSpec { spec_version: version, ..machine(number) };
+    let mut one = set(1, vec![with(1, 1), without(2, 1)]);
+    one.volumes.push(data.clone());
+    subject.broker.desire(one);
+    subject.broker.sees(|seen| runs(seen, &with(1, 1)) && runs(seen, &without(2, 1))).await;
+    let mut two = set(2, vec![without(1, 2), with(2, 2)]);
+    two.volumes.push(data);
+    subject.broker.desire(two);
+    subject.broker.sees(|seen| runs(seen, &without(1, 2)) && runs(seen, &with(2, 2))).await;
+    assert_eq!(subject.world.ledger().violations(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_epoch_ends_the_old_run_first() {
+    let subject = Subject::start();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    let next = MachineSpec { epoch: Epoch(2), ..machine(1) };
+    subject.broker.desire(set(2, vec![next.clone()]));
+    subject.broker.sees(|seen| runs(seen, &next)).await;
+    let runs = subject.world.ledger().runs();
+    assert_eq!(runs.iter().map(|run| run.epoch).collect::<Vec<_>>(), [Epoch(1), Epoch(2)]);
+    assert!(runs[0].until_ms.is_some_and(|end| end <= runs[1].from_ms));
+    assert_eq!(subject.world.ledger().violations(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_machine_is_never_touched() {
+    let subject = Subject::start();
+    subject.world.add_foreign(host_id(), instance(1));
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject
+        .broker
+        .sees(|seen| {
+            matches!(
+                of(seen, instance(1)).map(|m| &m.state),
+                Some(ObservedState::Failed { reason }) if reason.contains("something else")
+            )
+        })
+        .await;
+    subject.broker.desire(set(2, Vec::new()));
+    subject.broker.sees(|seen| seen.generation == Generation(2)).await;
+    sleep_ms(120_000).await;
+    assert!(subject.world.foreign_is_untouched(host_id(), instance(1)));
+}

@@ -1,0 +1,267 @@
+//! A small broker and a host under test, in one process under a paused clock.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+use std::{sync::Arc, time::Duration};
+
+use fairmazon_host::{
+    Config, HostError,
+    clock::{Clock, SimClock},
+    run,
+    state::{MemoryState, StateStore},
+    transport::{BrokerEnd, FromHost, Hello, ToHost},
+};
+use fairmazon_hypervisor::{
+    contract::{CLASS, spec, wish},
+    sim::{SimHost, World},
+};
+use fairmazon_model::{
+    host::Capacity,
+    id::{HostId, InstanceId, VolumeId},
+    instance::ObservedState,
+    machine::{DesiredSet, HostVolume, MachineSeen, MachineSpec, ObservedSet},
+    units::{Generation, Gib, Mib, Vcpus},
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+pub const TERM_MS: u64 = 15_000;
+pub const RENEW_MS: u64 = 5_000;
+
+/// What the broker does with what it hears and says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Network {
+    /// All of it arrives.
+    #[default]
+    Whole,
+    /// Streams open, and nothing arrives either way.
+    Silent,
+    /// No stream opens, and those that are open end.
+    Cut,
+}
+
+#[derive(Default)]
+struct BrokerState {
+    network: Network,
+    desired: Vec<DesiredSet>,
+    hello: Option<Hello>,
+    generation: Option<Generation>,
+}
+
+/// Grants leases, sends the last desired set, keeps the last report.
+pub struct Broker {
+    state: Mutex<BrokerState>,
+    changed: watch::Sender<u64>,
+    seen: watch::Sender<Option<(u64, ObservedSet)>>,
+}
+
+impl Broker {
+    pub fn start() -> (Arc<Self>, mpsc::Sender<BrokerEnd>) {
+        let (streams, mut incoming) = mpsc::channel::<BrokerEnd>(1);
+        let broker = Arc::new(Self {
+            state: Mutex::default(),
+            changed: watch::Sender::new(0),
+            seen: watch::Sender::new(None),
+        });
+        let serving = Arc::clone(&broker);
+        tokio::spawn(async move {
+            while let Some(end) = incoming.recv().await {
+                tokio::spawn(Arc::clone(&serving).serve(end));
+            }
+        });
+        (broker, streams)
+    }
+
+    async fn serve(self: Arc<Self>, mut end: BrokerEnd) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            tokio::select! {
+                message = end.receiver.recv() => {
+                    let Some(message) = message else { return };
+                    let network = self.state.lock().network;
+                    match network {
+                        Network::Cut => return,
+                        Network::Silent => continue,
+                        Network::Whole => {}
+                    }
+                    for answer in self.answer(message) {
+                        if end.sender.send(Ok(answer)).await.is_err() { return; }
+                    }
+                }
+                _ = changed.changed() => {
+                    let (network, sets) = {
+                        let state = self.state.lock();
+                        (state.network, state.desired.clone())
+                    };
+                    if network == Network::Cut { return; }
+                    if network == Network::Silent { continue; }
+                    for set in sets {
+                        if end.sender.send(Ok(ToHost::Desired(set))).await.is_err() { return; }
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&self, message: FromHost) -> Vec<ToHost> {
+        let mut state = self.state.lock();
+        match message {
+            FromHost::Hello(hello) => {
+                state.hello = Some(hello);
+                let last = state.desired.last().cloned();
+                let generation = state
+                    .generation
+                    .unwrap_or(last.as_ref().map(|set| set.generation).unwrap_or_default());
+                let welcome = ToHost::Welcome {
+                    lease_term_ms: TERM_MS,
+                    renew_every_ms: RENEW_MS,
+                    generation,
+                };
+                std::iter::once(welcome).chain(last.map(ToHost::Desired)).collect()
+            }
+            FromHost::Renew { sequence } => {
+                vec![ToHost::Renewed { sequence, lease_term_ms: TERM_MS }]
+            }
+            FromHost::Observed { sequence, set } => {
+                self.seen.send_replace(Some((sequence, set)));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Sends these sets, in this order; the last is the one of every later stream.
+    pub fn desire_all(&self, sets: Vec<DesiredSet>) {
+        self.state.lock().desired = sets;
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    pub fn desire(&self, set: DesiredSet) {
+        self.desire_all(vec![set]);
+    }
+
+    pub fn network(&self, network: Network) {
+        self.state.lock().network = network;
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    pub fn say_generation(&self, generation: Generation) {
+        self.state.lock().generation = Some(generation);
+    }
+
+    pub fn hello(&self) -> Option<Hello> {
+        self.state.lock().hello.clone()
+    }
+
+    /// Waits for a report that fits.
+    pub async fn sees(&self, fits: impl Fn(&ObservedSet) -> bool) -> ObservedSet {
+        let mut seen = self.seen.subscribe();
+        let wait = seen.wait_for(|seen| seen.as_ref().is_some_and(|(_, set)| fits(set)));
+        match tokio::time::timeout(Duration::from_secs(3_600), wait).await {
+            Ok(found) => found.unwrap().as_ref().unwrap().1.clone(),
+            Err(_) => panic!("never reported; the last report: {:#?}", *self.seen.borrow()),
+        }
+    }
+}
+
+/// One simulated host with its agent.
+pub struct Subject {
+    pub world: Arc<World>,
+    pub host: SimHost,
+    pub clock: SimClock,
+    pub state: Arc<dyn StateStore>,
+    pub broker: Arc<Broker>,
+    pub streams: mpsc::Sender<BrokerEnd>,
+    starts: u64,
+    agent: Option<(CancellationToken, JoinHandle<Result<(), HostError>>)>,
+}
+
+pub fn host_id() -> HostId {
+    HostId::from_parts(1, 1)
+}
+
+impl Subject {
+    /// A host with a running agent; call it under a paused clock.
+    pub fn start() -> Self {
+        let mut subject = Self::idle(Arc::new(MemoryState::default()));
+        subject.start_agent();
+        subject
+    }
+
+    /// A host without an agent.
+    pub fn idle(state: Arc<dyn StateStore>) -> Self {
+        let clock = SimClock::new();
+        let world_clock = clock.clone();
+        let world = World::new(Arc::new(move || world_clock.now_ms()));
+        let storage = [(CLASS.to_owned(), Gib(10_000))].into();
+        let capacity = Capacity { vcpus: Vcpus(64), memory: Mib(1_000_000), storage };
+        let host = world.add_host(host_id(), capacity);
+        let (broker, streams) = Broker::start();
+        Self { world, host, clock, state, broker, streams, starts: 0, agent: None }
+    }
+
+    pub fn start_agent(&mut self) {
+        self.starts += 1;
+        let config = Config::new(host_id(), self.starts, Arc::clone(&self.state));
+        let shutdown = CancellationToken::new();
+        let agent = run(
+            config,
+            Arc::new(self.host.clone()),
+            Arc::new(self.streams.clone()),
+            Arc::new(self.clock.clone()),
+            shutdown.clone(),
+        );
+        self.agent = Some((shutdown, tokio::spawn(agent)));
+    }
+
+    /// Ends the agent as a crash would: wherever it is.
+    pub async fn crash_agent(&mut self) {
+        if let Some((_, task)) = self.agent.take() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// Ends the agent as an operator would.
+    pub async fn stop_agent(&mut self) {
+        if let Some((shutdown, task)) = self.agent.take() {
+            shutdown.cancel();
+            task.await.unwrap().unwrap();
+        }
+    }
+}
+
+/// The desired set with these machines and each one's boot volume.
+pub fn set(generation: u64, machines: Vec<MachineSpec>) -> DesiredSet {
+    let volumes = machines.iter().map(boot_of).collect();
+    DesiredSet { generation: Generation(generation), machines, volumes }
+}
+
+pub fn boot_of(machine: &MachineSpec) -> HostVolume {
+    HostVolume { volume: machine.boot.volume, image: Some(machine.image.clone()), ..wish(0) }
+}
+
+pub fn machine(number: u128) -> MachineSpec {
+    spec(number)
+}
+
+pub fn of(set: &ObservedSet, instance: InstanceId) -> Option<&MachineSeen> {
+    set.machines.iter().find(|seen| seen.instance == instance)
+}
+
+pub fn has_volume(set: &ObservedSet, volume: VolumeId) -> bool {
+    set.volumes.iter().any(|seen| seen.volume == volume)
+}
+
+/// Whether the set says that this spec runs.
+pub fn runs(set: &ObservedSet, machine: &MachineSpec) -> bool {
+    of(set, machine.instance).is_some_and(|seen| {
+        seen.state == ObservedState::Running
+            && seen.epoch == machine.epoch
+            && seen.spec_version == machine.spec_version
+    })
+}
