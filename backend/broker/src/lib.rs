@@ -1,1 +1,3 @@
 //! The broker: API, reconcilers, host streams.
+
+pub mod core;

@@ -99,6 +99,9 @@ pub struct PlacementGroup {
     pub name: String,
     /// The customer's own marks.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Set while the creating client has not yet shown that it keeps the id.
+    #[serde(default)]
+    pub unconfirmed: bool,
     /// When it was made.
     pub created_at: UnixMs,
     /// Set by the store at each change.

@@ -96,6 +96,7 @@ pub(crate) fn group(account: AccountId, number: u64) -> PlacementGroup {
         account,
         name: format!("group {number}"),
         labels: BTreeMap::new(),
+        unconfirmed: false,
         created_at: NOW,
         revision: Revision(0),
     }

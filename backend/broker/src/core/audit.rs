@@ -1,0 +1,69 @@
+//! What the audit log says of a change: who, what, before and after, without secrets.
+
+use fairmazon_model::{instance::Instance, units::UnixMs};
+use fairmazon_store::{Actor, AuditEntry};
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::caller::Caller;
+
+/// A row that may be written into the audit log.
+pub(crate) trait Audited: Serialize {
+    /// The row without its secrets.
+    fn redacted(&self) -> Option<Value> {
+        serde_json::to_value(self).ok()
+    }
+}
+
+impl Audited for fairmazon_model::access::Account {}
+impl Audited for fairmazon_model::access::Credential {}
+impl Audited for fairmazon_model::host::Host {}
+impl Audited for fairmazon_model::placement::PlacementGroup {}
+impl Audited for fairmazon_model::volume::Volume {}
+impl Audited for fairmazon_model::instance::Decision {}
+
+impl Audited for Instance {
+    /// User data often holds passwords: its hash shows that it changed, and nothing else.
+    fn redacted(&self) -> Option<Value> {
+        let mut value = serde_json::to_value(self).ok()?;
+        if !self.spec.user_data.is_empty() {
+            let hash = hex::encode(Sha256::digest(self.spec.user_data.as_bytes()));
+            value["spec"]["user_data"] = Value::String(format!("sha256:{hash}"));
+        }
+        Some(value)
+    }
+}
+
+/// An entry for what a caller did.
+pub(crate) fn entry<T: Audited>(
+    caller: &Caller,
+    at: UnixMs,
+    verb: &str,
+    target: impl ToString,
+    before: Option<&T>,
+    after: Option<&T>,
+) -> AuditEntry {
+    AuditEntry {
+        at,
+        actor: caller.actor(),
+        verb: verb.to_owned(),
+        target: target.to_string(),
+        before: before.and_then(Audited::redacted),
+        after: after.and_then(Audited::redacted),
+    }
+}
+
+/// An entry for what the platform did by itself.
+pub(crate) fn own_entry<T: Audited>(
+    at: UnixMs,
+    verb: &str,
+    target: impl ToString,
+    before: Option<&T>,
+    after: Option<&T>,
+) -> AuditEntry {
+    AuditEntry {
+        actor: Actor::default(),
+        ..entry(&Caller::platform(), at, verb, target, before, after)
+    }
+}

@@ -1,0 +1,238 @@
+//! The capacity books: the scheduler's fleet, kept in step with rows and claims.
+//!
+//! A claim is booked before its draft is committed and settled afterwards to what the row
+//! then says, so that two drafts never share room and a failed one gives its room back.
+
+use std::collections::BTreeMap;
+
+use fairmazon_model::{
+    catalogue::Catalogue,
+    host::Host,
+    id::{HostId, InstanceId, VolumeId},
+    instance::Instance,
+    placement::Placement,
+    units::{Gib, Mib, Vcpus},
+    volume::Volume,
+};
+use fairmazon_scheduler::{
+    BookError, Fleet, FleetHost, Images, MachineBooking, Placed, Request, Rule, VolumeBooking,
+    WhyNot,
+};
+
+use super::view::Usage;
+
+/// The books.
+pub(crate) struct Books {
+    fleet: Fleet,
+}
+
+impl Books {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { fleet: Fleet::new(seed) }
+    }
+
+    /// Takes a host in as its row says; whether it can be reached stays as it was.
+    pub(crate) fn put_host(&mut self, host: &Host) {
+        let alive = self.fleet.host(host.id).is_some_and(|host| host.alive);
+        self.fleet.put_host(FleetHost::of(host, alive, Images::All));
+    }
+
+    pub(crate) fn remove_host(&mut self, host: HostId) {
+        if let Err(error) = self.fleet.remove_host(host) {
+            tracing::error!(%host, %error, "a host was removed while something was booked on it");
+        }
+    }
+
+    /// Notes whether new machines can reach the host.
+    pub(crate) fn set_alive(&mut self, host: HostId, alive: bool) {
+        self.fleet.set_alive(host, alive);
+    }
+
+    /// Finds a host; books nothing.
+    pub(crate) fn place(&self, request: &Request) -> Result<Placed, Box<WhyNot>> {
+        self.fleet.place(request)
+    }
+
+    /// Whether a machine may stay on its host under this placement, whatever room there is.
+    ///
+    /// # Errors
+    /// The first constraint that the host does not obey, for people.
+    pub(crate) fn check_stays(
+        &self,
+        machine: InstanceId,
+        host: HostId,
+        placement: &Placement,
+    ) -> Result<(), String> {
+        let booked = self.fleet.machine(machine);
+        if booked.is_some_and(|booking| booking.placement == *placement) {
+            return Ok(());
+        }
+        let request = Request {
+            machine,
+            sizes: vec![fairmazon_scheduler::Size {
+                flavor: String::new(),
+                vcpus: Vcpus(0),
+                memory: Mib(0),
+            }],
+            storage: BTreeMap::new(),
+            image: String::new(),
+            placement: placement.clone(),
+            features: Default::default(),
+            volume_hosts: [host].into(),
+            excluded: Default::default(),
+            preferences: Default::default(),
+            alternatives: Vec::new(),
+        };
+        let Err(why) = self.fleet.place(&request) else { return Ok(()) };
+        // Every other host breaks the first rule; what else is broken is broken by this host,
+        // and from `Alive` on the rules are about room, not about constraints.
+        let constraint = |rule: Rule| rule > Rule::Volumes && rule < Rule::Alive;
+        let mut broken = why.rules.iter().filter(|count| count.first > 0 && constraint(count.rule));
+        broken.next().map_or(Ok(()), |count| Err(format!("its host does not obey {}", count.rule)))
+    }
+
+    /// Claims what a placed machine and volumes on its host will have; all of it or nothing.
+    ///
+    /// # Errors
+    /// What its host lacks, for people.
+    pub(crate) fn claim<'a>(
+        &mut self,
+        machine: Option<(InstanceId, MachineBooking)>,
+        volumes: impl Iterator<Item = &'a Volume>,
+    ) -> Result<(), String> {
+        let mut undo = Vec::new();
+        let mut failed = None;
+        for volume in volumes {
+            let before = self.fleet.volume(volume.id).cloned();
+            if let Err(error) = self.claim_volume(volume.id, volume_booking(volume)) {
+                failed = Some(error);
+                break;
+            }
+            undo.push((volume.id, before));
+        }
+        if failed.is_none()
+            && let Some((id, booking)) = machine
+        {
+            failed = self.claim_machine(id, booking).err();
+        }
+        let Some(error) = failed else { return Ok(()) };
+        for (id, before) in undo {
+            self.settle_volume(id, before);
+        }
+        Err(error.to_string())
+    }
+
+    fn claim_machine(&mut self, id: InstanceId, to: MachineBooking) -> Result<(), BookError> {
+        match self.fleet.machine(id) {
+            Some(booked) if *booked == to => Ok(()),
+            Some(booked) if booked.host == to.host => {
+                self.fleet.rebook_machine(id, to.vcpus, to.memory, to.placement)
+            }
+            Some(_) => {
+                let before = self.fleet.release_machine(id)?;
+                self.fleet.reserve_machine(id, to).inspect_err(|_| {
+                    self.restored(id, before);
+                })
+            }
+            None => self.fleet.reserve_machine(id, to),
+        }
+    }
+
+    fn restored(&mut self, id: InstanceId, booking: MachineBooking) {
+        if let Err(error) = self.fleet.restore_machine(id, booking) {
+            tracing::error!(%id, %error, "a machine can't be booked where it is");
+        }
+    }
+
+    fn claim_volume(&mut self, id: VolumeId, to: Option<VolumeBooking>) -> Result<(), BookError> {
+        let Some(to) = to else { return Ok(()) };
+        match self.fleet.volume(id) {
+            Some(booked) if *booked == to => Ok(()),
+            Some(booked) if booked.host == to.host && booked.class == to.class => {
+                self.fleet.resize_volume(id, to.size)
+            }
+            Some(_) => {
+                let before = self.fleet.release_volume(id)?;
+                self.fleet.reserve_volume(id, to).inspect_err(|_| {
+                    self.settle_volume(id, Some(before));
+                })
+            }
+            None => self.fleet.reserve_volume(id, to),
+        }
+    }
+
+    /// Books a machine as decided, whether or not there is room; true when room became free.
+    pub(crate) fn settle_machine(&mut self, id: InstanceId, to: Option<MachineBooking>) -> bool {
+        if self.fleet.machine(id) == to.as_ref() {
+            return false;
+        }
+        let freed = self.fleet.release_machine(id).is_ok();
+        if let Some(booking) = to {
+            self.restored(id, booking);
+        }
+        freed
+    }
+
+    /// Books a volume where its data is, whether or not there is room; true when room became
+    /// free.
+    pub(crate) fn settle_volume(&mut self, id: VolumeId, to: Option<VolumeBooking>) -> bool {
+        if self.fleet.volume(id) == to.as_ref() {
+            return false;
+        }
+        let freed = self.fleet.release_volume(id).is_ok();
+        if let Some(booking) = to
+            && let Err(error) = self.fleet.restore_volume(id, booking)
+        {
+            tracing::error!(%id, %error, "a volume can't be booked where it is");
+        }
+        freed
+    }
+
+    /// What is taken of a host.
+    pub(crate) fn usage(&self, id: HostId) -> Usage {
+        let (Some(host), Some(free)) = (self.fleet.host(id), self.fleet.free(id)) else {
+            return Usage::default();
+        };
+        let capacity = &host.spec.capacity;
+        let sold = u64::from(capacity.vcpus.0) * u64::from(host.spec.cpu_overcommit_percent) / 100;
+        let left = |class: &str| free.storage.get(class).copied().unwrap_or_default();
+        Usage {
+            machines: free.machines,
+            vcpus: Vcpus(u32::try_from(sold).unwrap_or(u32::MAX)).saturating_sub(free.vcpus),
+            memory: capacity.memory.saturating_sub(free.memory),
+            storage: capacity
+                .storage
+                .iter()
+                .map(|(class, size)| (class.clone(), Gib(size.0 - left(class).0.min(size.0))))
+                .collect(),
+        }
+    }
+
+    /// Recomputes the books from their bookings.
+    ///
+    /// # Errors
+    /// The first difference, which is a fault of the platform.
+    pub(crate) fn audit(&self) -> Result<(), fairmazon_scheduler::Imbalance> {
+        self.fleet.audit()
+    }
+}
+
+/// What a decided instance has of its host; `placement` is its own joined with its volumes'.
+pub(crate) fn machine_booking(
+    catalogue: &Catalogue,
+    instance: &Instance,
+    placement: Placement,
+) -> Option<MachineBooking> {
+    let decision = instance.decision.as_ref()?;
+    // A flavor that the catalogue has lost takes nothing; it can't be decided anew either.
+    let (vcpus, memory) = catalogue
+        .flavor(&decision.flavor)
+        .map_or((Vcpus(0), Mib(0)), |flavor| (flavor.vcpus, flavor.memory));
+    Some(MachineBooking { host: decision.host, vcpus, memory, placement })
+}
+
+/// What a bound volume has of its host.
+pub(crate) fn volume_booking(volume: &Volume) -> Option<VolumeBooking> {
+    let host = volume.host?;
+    Some(VolumeBooking { host, class: volume.spec.class.clone(), size: volume.spec.size })
+}

@@ -1,0 +1,71 @@
+//! Settings of the broker's core, with the values that a platform starts with.
+
+use std::time::Duration;
+
+use fairmazon_model::limits;
+
+/// How the core behaves. Every duration is on tokio's clock unless its name ends in `_ms`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoreConfig {
+    /// How long a host may run its machines after the sending of an answered Renew.
+    pub lease_term: Duration,
+    /// What is waited beyond the term before a host counts as gone: covers the drift of clocks.
+    pub lease_margin: Duration,
+    /// How long changes of a host's set are gathered before it is sent.
+    pub publish_delay: Duration,
+    /// How long a new stream may take to say Hello.
+    pub hello_timeout: Duration,
+    /// How often the reconciler looks by itself: lapsed leases, working hours, waiting work.
+    pub tick: Duration,
+    /// Most instances or volumes that one reconciler commit changes.
+    pub batch: usize,
+    /// How long a creation waits for a host before its operation fails (the instance stays
+    /// and is placed when there is room), on the wall clock.
+    pub placement_patience_ms: i64,
+    /// How long a failure that a host reports may last before the operation fails, on the
+    /// wall clock.
+    pub failure_patience_ms: i64,
+    /// How long a finished operation can be read, on the wall clock.
+    pub operation_keep_ms: i64,
+    /// How long an idempotency key answers with the first result, on the wall clock.
+    pub idempotency_keep_ms: i64,
+    /// Most instances of one account.
+    pub instances_per_account: u64,
+    /// Most volumes of one account, boot volumes included.
+    pub volumes_per_account: u64,
+    /// Most placement groups of one account.
+    pub groups_per_account: u64,
+    /// Most valid credentials of one account.
+    pub tokens_per_account: u64,
+    /// Breaks ties of placement, the same way for the same seed.
+    pub placement_seed: u64,
+}
+
+impl Default for CoreConfig {
+    fn default() -> Self {
+        Self {
+            lease_term: Duration::from_secs(15),
+            lease_margin: Duration::from_secs(5),
+            publish_delay: Duration::from_millis(50),
+            hello_timeout: Duration::from_secs(10),
+            tick: Duration::from_secs(1),
+            batch: 1_000,
+            placement_patience_ms: 30_000,
+            failure_patience_ms: 60_000,
+            operation_keep_ms: 60 * 60 * 1_000,
+            idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,
+            instances_per_account: limits::INSTANCES_PER_ACCOUNT,
+            volumes_per_account: limits::VOLUMES_PER_ACCOUNT,
+            groups_per_account: limits::PLACEMENT_GROUPS_PER_ACCOUNT,
+            tokens_per_account: limits::TOKENS_PER_ACCOUNT,
+            placement_seed: 0,
+        }
+    }
+}
+
+impl CoreConfig {
+    /// How often a host shall renew: a third of the term.
+    pub fn renew_every(&self) -> Duration {
+        self.lease_term / 3
+    }
+}

@@ -1,0 +1,244 @@
+//! The engine: opens the state, makes drafts durable, and then, only then, shows them.
+//!
+//! A command is a pure plan (state -> draft) under the lock, one atomic commit, and taking it
+//! over. The part behind the plan runs in a task of its own, so that a caller who goes away
+//! can't part the memory from the store.
+
+use std::sync::Arc;
+
+use fairmazon_model::{DomainError, ErrorKind, catalogue::Catalogue, units::UnixMs};
+use fairmazon_store::{Key, Store, StoreError};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use super::{
+    answers::Answer,
+    clock::{Clock, Randomness, id_time},
+    config::CoreConfig,
+    draft::Draft,
+    state::State,
+};
+
+/// How often a plan is made anew because a row changed under it, before the caller is told.
+const ATTEMPTS: usize = 64;
+
+/// The broker's core. Clones share everything.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Randomness,
+    pub(crate) config: CoreConfig,
+    pub(crate) catalogue: Arc<Catalogue>,
+    state: Mutex<State>,
+    /// Rung when a draft has ended and its rows are free again.
+    settled: Notify,
+}
+
+/// What the engine is made of.
+pub struct Parts {
+    /// Where changes become durable.
+    pub store: Arc<dyn Store>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Ids and secrets.
+    pub random: Randomness,
+    /// What can be rented.
+    pub catalogue: Catalogue,
+    /// Settings.
+    pub config: CoreConfig,
+}
+
+/// What a plan came to: the draft, and what the caller is answered once it is durable.
+pub(crate) struct Planned<T> {
+    pub(crate) draft: Draft,
+    pub(crate) answer: T,
+}
+
+/// Why there is no plan.
+pub(crate) enum PlanError {
+    /// Rows are held by another draft: the plan is made anew when one has ended.
+    Held,
+    /// It must not be.
+    Refused(DomainError),
+}
+
+impl From<DomainError> for PlanError {
+    fn from(error: DomainError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Engine {
+    /// Loads the state from the store.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn open(parts: Parts) -> Result<Self, DomainError> {
+        let Parts { store, clock, random, catalogue, config } = parts;
+        let catalogue = Arc::new(catalogue);
+        let mut state = State::new(&config, catalogue.clone());
+        let revision = store.load(&mut |row| state.put(row)).await?;
+        state.world.revision = revision;
+        let inner = Inner {
+            store,
+            clock,
+            random,
+            catalogue,
+            config,
+            state: Mutex::new(state),
+            settled: Notify::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What can be rented.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.inner.catalogue
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &CoreConfig {
+        &self.inner.config
+    }
+
+    /// The store, for what needs no view of the core: audit export, health, backup.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock()
+    }
+
+    pub(crate) fn now(&self) -> UnixMs {
+        self.inner.clock.now()
+    }
+
+    /// A new id of any noun.
+    pub(crate) fn new_id<Id>(&self, make: impl Fn(u64, u128) -> Id) -> Id {
+        make(id_time(self.now()), self.inner.random.id())
+    }
+
+    /// Plans and commits until it is done or refused. `plan` sees a state that does not change
+    /// under it and may be called several times.
+    ///
+    /// # Errors
+    /// What the plan refuses; `Conflict` when others keep changing the same rows.
+    pub(crate) async fn run<T: Send>(
+        &self,
+        mut plan: impl FnMut(&mut State) -> Result<Planned<T>, PlanError> + Send,
+    ) -> Result<T, CommandError> {
+        for _ in 0..ATTEMPTS {
+            let settled = self.inner.settled.notified();
+            let planned = {
+                let mut state = self.state();
+                plan(&mut state).and_then(|planned| state.begin(planned))
+            };
+            let Planned { draft, answer } = match planned {
+                Ok(planned) => planned,
+                Err(PlanError::Refused(error)) => return Err(CommandError::Refused(error)),
+                Err(PlanError::Held) => {
+                    settled.await;
+                    continue;
+                }
+            };
+            if draft.is_empty() {
+                self.state().holds.release(&draft);
+                return Ok(answer);
+            }
+            match self.finish(draft).await {
+                Ok(()) => return Ok(answer),
+                Err(StoreError::Conflict { key, .. }) => self.refresh(key).await?,
+                Err(StoreError::AlreadyAnswered { existing }) => {
+                    return Err(CommandError::Answered(Answer::read(&existing)?));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommandError::Refused(
+            DomainError::new(ErrorKind::Conflict, "others keep changing the same things")
+                .advise("repeat later"),
+        ))
+    }
+
+    /// Commits a held draft, takes it over and gives its holds back, whatever the caller does.
+    pub(crate) async fn finish(&self, draft: Draft) -> Result<(), StoreError> {
+        let engine = self.clone();
+        let task = tokio::spawn(async move {
+            let result = engine.inner.store.commit(draft.to_commit()).await;
+            let mut state = engine.state();
+            state.holds.release(&draft);
+            let result = match result {
+                Ok(committed) => {
+                    state.apply(draft, committed.revision);
+                    Ok(())
+                }
+                Err(error) => {
+                    state.settle(draft.keys());
+                    Err(error)
+                }
+            };
+            drop(state);
+            engine.inner.settled.notify_waiters();
+            result
+        });
+        // The task is never aborted; it can only be cut off by the end of the runtime.
+        task.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Takes over a row that the store has in another version than the memory: somebody else
+    /// wrote into the store.
+    pub(crate) async fn refresh(&self, key: Key) -> Result<(), StoreError> {
+        let row = self.inner.store.get(key).await?;
+        tracing::warn!(%key, "a row was changed in the store by somebody else");
+        let mut state = self.state();
+        match row {
+            Some(row) => state.put(row),
+            None => {
+                let mut draft = Draft::default();
+                if let Some(revision) = state.world.revision_of(key) {
+                    draft.delete(key, revision);
+                    let revision = state.world.revision;
+                    state.apply(draft, revision);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a command did not do anything new.
+pub(crate) enum CommandError {
+    /// It is refused.
+    Refused(DomainError),
+    /// Its idempotency key was answered before.
+    Answered(Answer),
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<DomainError> for CommandError {
+    fn from(error: DomainError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<CommandError> for DomainError {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Refused(error) => error,
+            CommandError::Answered(_) => {
+                Self::internal("an idempotency answer came to a command without a key")
+            }
+        }
+    }
+}

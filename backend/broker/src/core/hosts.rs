@@ -1,0 +1,228 @@
+//! Commands and reads of provider hosts, and the sites that follow from them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fairmazon_model::{
+    DomainError,
+    access::{Credential, Role},
+    host::{Host, HostSpec},
+    id::{AccountId, HostId},
+    units::{Generation, Revision},
+};
+
+use super::{
+    accounts::{NewToken, shown_once},
+    answers::{Again, Request},
+    audit,
+    caller::Caller,
+    draft::Draft,
+    engine::{Engine, Planned},
+    hosts_now::Standing,
+    instances::scope,
+    rules,
+    state::State,
+    table::{Page, PageRequest},
+    view::{HostView, SiteView},
+};
+
+impl Engine {
+    /// Registers a host, with the token for its stream.
+    ///
+    /// # Errors
+    /// `Invalid`, `AlreadyExists` for a name that is taken and for a repetition, as the secret
+    /// can't be shown again.
+    pub async fn register_host(
+        &self,
+        caller: &Caller,
+        spec: HostSpec,
+        key: &str,
+    ) -> Result<(HostView, NewToken), DomainError> {
+        let account = caller.owner()?;
+        check_spec(self, &spec)?;
+        let request = Request::new(account, "hosts.register", key, &spec)?;
+        let host = Host {
+            id: self.new_id(HostId::from_parts),
+            account,
+            spec,
+            generation: Generation(0),
+            created_at: self.now(),
+            revision: Revision(0),
+        };
+        let name = format!("host {}", host.spec.name);
+        let name: String = name.chars().take(fairmazon_model::limits::NAME_MAX).collect();
+        let token = self.token(account, Role::Host, &name, None, Some(host.id));
+        self.once(
+            request,
+            |state, request| {
+                check_site(state, &host)?;
+                let mut draft = Draft::default();
+                let (at, id) = (self.now(), host.id);
+                draft.audit(audit::entry(caller, at, "host.register", id, None, Some(&host)));
+                draft.answer(request.record(self, id, None));
+                draft.insert(host.clone());
+                draft.insert(Credential::clone(&token.credential));
+                Ok(Planned { draft, answer: () })
+            },
+            async |_, _| shown_once("the host"),
+        )
+        .await?;
+        let view = HostView::new(&self.state(), &Arc::new(host));
+        Ok((view, token))
+    }
+
+    /// Replaces the spec of a host.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid`, `AlreadyExists` for a name that is taken.
+    pub async fn update_host(
+        &self,
+        caller: &Caller,
+        id: HostId,
+        spec: HostSpec,
+        key: &str,
+    ) -> Result<HostView, DomainError> {
+        let account = self.owner_of_host(caller, id)?;
+        check_spec(self, &spec)?;
+        let request = Request::new(account, "hosts.update", key, &(id, &spec))?;
+        let row = self
+            .once(
+                request,
+                |state, request| {
+                    let old = host_of(state, account, id)?;
+                    let new = Host { spec: spec.clone(), ..Host::clone(&old) };
+                    check_site(state, &new)?;
+                    let mut draft = Draft::default();
+                    let at = self.now();
+                    let verb = "host.update";
+                    draft.audit(audit::entry(caller, at, verb, id, Some(&*old), Some(&new)));
+                    draft.answer(request.record(self, id, None));
+                    draft.update(new.clone());
+                    Ok(Planned { draft, answer: Arc::new(new) })
+                },
+                async |_, _| Ok(Again::Same(host_of(&self.state(), account, id)?)),
+            )
+            .await?;
+        Ok(HostView::new(&self.state(), &row))
+    }
+
+    /// Removes a host that nothing is on; its tokens go with it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Precondition` while a machine or a volume is on it.
+    pub async fn remove_host(
+        &self,
+        caller: &Caller,
+        id: HostId,
+        key: &str,
+    ) -> Result<(), DomainError> {
+        let account =
+            self.owner_of_host(caller, id).or_else(|error| caller.account.ok_or(error))?;
+        let request = Request::new(account, "hosts.remove", key, &id)?;
+        self.once(
+            request,
+            |state, request| {
+                let old = host_of(state, account, id)?;
+                let machines = state.world.instances_on(id).count();
+                let volumes = state.world.volumes_on(id).count();
+                if machines + volumes > 0 {
+                    return Err(rules::precondition(format!(
+                        "{machines} machines and {volumes} volumes are on the host {id}"
+                    ))
+                    .advise("set schedulable to false and wait until they are deleted")
+                    .into());
+                }
+                let mut draft = Draft::default();
+                let after = None::<&Host>;
+                let at = self.now();
+                draft.audit(audit::entry(caller, at, "host.remove", id, Some(&*old), after));
+                draft.answer(request.record(self, id, None));
+                for row in state.world.credentials.of_account(account) {
+                    if row.host == Some(id) {
+                        draft.delete(row.id, row.revision);
+                    }
+                }
+                draft.delete(id, old.revision);
+                Ok(Planned { draft, answer: () })
+            },
+            async |_, _| Ok(Again::Same(())),
+        )
+        .await
+    }
+
+    /// One host.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none that the caller sees.
+    pub fn host(&self, caller: &Caller, id: HostId) -> Result<HostView, DomainError> {
+        let state = self.state();
+        let row = state.world.hosts.get(id).filter(|row| caller.sees(row.account));
+        let row = row.ok_or_else(|| DomainError::not_found("host", id))?;
+        Ok(HostView::new(&state, row))
+    }
+
+    /// A page of the hosts that the caller sees.
+    pub fn hosts(&self, caller: &Caller, page: PageRequest<HostId>) -> Page<HostView, HostId> {
+        let state = self.state();
+        let (rows, more) = state.world.hosts.page(scope(caller), page.after, page.size(), |_| true);
+        let next = if more { rows.last().map(|row| row.id) } else { None };
+        let items = rows.iter().map(|row| HostView::new(&state, row)).collect();
+        Page { items, next, revision: state.world.revision }
+    }
+
+    /// The host of this name of the account: for set-up.
+    pub fn host_named(&self, account: AccountId, name: &str) -> Option<Arc<Host>> {
+        let state = self.state();
+        state.world.hosts.of_account(account).find(|row| row.spec.name == name).cloned()
+    }
+
+    /// All sites, by name, with the revision that is shown. Everybody may see them.
+    pub fn sites(&self) -> (Vec<SiteView>, Revision) {
+        let state = self.state();
+        let mut sites: BTreeMap<&str, SiteView> = BTreeMap::new();
+        for host in state.world.hosts.iter() {
+            let view = sites
+                .entry(&host.spec.site.name)
+                .or_insert_with(|| SiteView { site: host.spec.site.clone(), hosts_available: 0 });
+            let available = host.spec.schedulable && state.standing(host.id) == Standing::Connected;
+            view.hosts_available += u32::from(available);
+        }
+        (sites.into_values().collect(), state.world.revision)
+    }
+
+    fn owner_of_host(&self, caller: &Caller, id: HostId) -> Result<AccountId, DomainError> {
+        let state = self.state();
+        let row = state.world.hosts.get(id).filter(|row| caller.may_change(row.account));
+        row.map(|row| row.account).ok_or_else(|| DomainError::not_found("host", id))
+    }
+}
+
+fn check_spec(engine: &Engine, spec: &HostSpec) -> Result<(), DomainError> {
+    spec.check()?;
+    let classes = spec.capacity.storage.keys();
+    for class in classes {
+        rules::check_class(engine.catalogue(), class)
+            .map_err(|error| DomainError { field: Some("capacity.storage".into()), ..error })?;
+    }
+    Ok(())
+}
+
+/// Hosts of one site say the same of it.
+fn check_site(state: &State, host: &Host) -> Result<(), DomainError> {
+    let site = &host.spec.site;
+    let mut others = state.world.hosts.iter().filter(|other| other.id != host.id);
+    match others.find(|other| other.spec.site.name == site.name) {
+        Some(other) if other.spec.site != *site => Err(DomainError::invalid(
+            "site",
+            format!(
+                "{} is in {} ({}, {}): every host of a site says the same of it",
+                site.name, other.spec.site.town, other.spec.site.country, other.spec.site.region
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn host_of(state: &State, account: AccountId, id: HostId) -> Result<Arc<Host>, DomainError> {
+    let row = state.world.hosts.get(id).filter(|row| row.account == account);
+    row.cloned().ok_or_else(|| DomainError::not_found("host", id))
+}

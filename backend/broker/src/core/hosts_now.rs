@@ -1,0 +1,198 @@
+//! What the running broker knows of each host beside its row: stream, lease, generations.
+//!
+//! Nothing of it is durable. A broker that has just started assumes that every host was
+//! granted a full lease a moment ago, so nothing is moved before those must have ended.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use fairmazon_model::{
+    id::{HostId, InstanceId},
+    units::{Generation, UnixMs},
+};
+use fairmazon_store::Key;
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::config::CoreConfig;
+
+/// How a host stands towards the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// Its stream is open and its lease holds.
+    Connected,
+    /// Its stream is closed, but its machines may still run under the last lease.
+    Silent,
+    /// Its lease has ended: it runs nothing any more.
+    Lapsed,
+}
+
+/// What is known of one host.
+pub(crate) struct HostNow {
+    /// Rung when its set may have changed.
+    pub(crate) wake: Arc<Notify>,
+    /// The stream that counts; later ones take over from earlier ones.
+    pub(crate) session: Option<Session>,
+    /// Until when a lease that it may hold lasts, without the margin.
+    pub(crate) granted_until: Instant,
+    /// When it last said anything.
+    pub(crate) last_seen: Option<UnixMs>,
+    /// The generation of the last set sent to it.
+    pub(crate) sent: Generation,
+    /// The generation that its last report was made under.
+    pub(crate) observed: Generation,
+    /// From which generation on a machine is missing from its set, or a volume is to be
+    /// deleted: a report under that generation says whether it is gone.
+    pub(crate) gone_since: HashMap<Key, Generation>,
+    /// Machines and volumes that its last report, made under `observed`, does not have.
+    pub(crate) gone: HashSet<Key>,
+    /// Machines that are being decided elsewhere at this moment.
+    pub(crate) leaving: HashSet<InstanceId>,
+}
+
+/// An open stream.
+pub(crate) struct Session {
+    /// Ascending over the broker's life.
+    pub(crate) number: u64,
+    /// Ends it.
+    pub(crate) end: CancellationToken,
+}
+
+/// All hosts.
+pub(crate) struct HostsNow {
+    started: Instant,
+    hosts: HashMap<HostId, HostNow>,
+    sessions: u64,
+    term: std::time::Duration,
+    margin: std::time::Duration,
+}
+
+impl HostsNow {
+    pub(crate) fn new(config: &CoreConfig, now: Instant) -> Self {
+        Self {
+            started: now,
+            hosts: HashMap::new(),
+            sessions: 0,
+            term: config.lease_term,
+            margin: config.lease_margin,
+        }
+    }
+
+    pub(crate) fn get(&self, host: HostId) -> Option<&HostNow> {
+        self.hosts.get(&host)
+    }
+
+    /// The host's entry; made when it is missing, with the lease that it may hold from before.
+    pub(crate) fn entry(&mut self, host: HostId) -> &mut HostNow {
+        let granted_until = self.started + self.term;
+        self.hosts.entry(host).or_insert_with(|| HostNow {
+            wake: Arc::default(),
+            session: None,
+            granted_until,
+            last_seen: None,
+            sent: Generation(0),
+            observed: Generation(0),
+            gone_since: HashMap::new(),
+            gone: HashSet::new(),
+            leaving: HashSet::new(),
+        })
+    }
+
+    pub(crate) fn forget(&mut self, host: HostId) {
+        if let Some(host) = self.hosts.remove(&host)
+            && let Some(session) = host.session
+        {
+            session.end.cancel();
+        }
+    }
+
+    /// Its set may have changed: whoever sends it looks again.
+    pub(crate) fn wake(&mut self, host: HostId) {
+        self.entry(host).wake.notify_one();
+    }
+
+    /// How the host stands at `now`.
+    pub(crate) fn standing(&self, host: HostId, now: Instant) -> Standing {
+        let (until, connected) = match self.hosts.get(&host) {
+            Some(host) => (host.granted_until, host.session.is_some()),
+            None => (self.started + self.term, false),
+        };
+        if now >= until + self.margin {
+            Standing::Lapsed
+        } else if connected {
+            Standing::Connected
+        } else {
+            Standing::Silent
+        }
+    }
+
+    /// Opens a stream and ends the one before. From here on the host counts as holding a
+    /// lease: nothing that is in its first set is moved while its first Renew is on its way.
+    pub(crate) fn open(&mut self, host: HostId, now: Instant) -> (u64, CancellationToken) {
+        self.sessions += 1;
+        let (number, end, until) = (self.sessions, CancellationToken::new(), now + self.term);
+        let host = self.entry(host);
+        host.granted_until = host.granted_until.max(until);
+        host.gone_since.clear();
+        host.gone.clear();
+        host.observed = Generation(0);
+        let before = host.session.replace(Session { number, end: end.clone() });
+        if let Some(before) = before {
+            before.end.cancel();
+        }
+        (number, end)
+    }
+
+    /// Closes the stream, unless a later one has taken over; answers whether it was closed.
+    pub(crate) fn close(&mut self, host: HostId, number: u64) -> bool {
+        let Some(host) = self.hosts.get_mut(&host) else { return false };
+        let is_current = host.session.as_ref().is_some_and(|session| session.number == number);
+        if is_current {
+            host.session = None;
+        }
+        is_current
+    }
+
+    /// Whether this stream is the one that counts.
+    pub(crate) fn is_current(&self, host: HostId, number: u64) -> bool {
+        let session = self.hosts.get(&host).and_then(|host| host.session.as_ref());
+        session.is_some_and(|session| session.number == number)
+    }
+
+    /// Grants another term from `now`. False when the lease had lapsed: the stream must end,
+    /// so that the host takes a new set before it runs anything.
+    pub(crate) fn renew(&mut self, host: HostId, now: Instant) -> bool {
+        if self.standing(host, now) != Standing::Connected {
+            return false;
+        }
+        let until = now + self.term;
+        let host = self.entry(host);
+        host.granted_until = host.granted_until.max(until);
+        true
+    }
+
+    /// Hosts with an open stream whose lease has lapsed all the same.
+    pub(crate) fn lapsed_streams(&self, now: Instant) -> Vec<HostId> {
+        let lapsed = |until: Instant| now >= until + self.margin;
+        self.hosts
+            .iter()
+            .filter(|(_, host)| host.session.is_some() && lapsed(host.granted_until))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    pub(crate) fn connected(&self) -> usize {
+        self.hosts.values().filter(|host| host.session.is_some()).count()
+    }
+}
+
+impl HostNow {
+    /// Whether the host has shown that it does not have this machine or volume any more, or
+    /// never had it, under a set that says that it shall not.
+    pub(crate) fn is_gone(&self, key: Key) -> bool {
+        self.gone_since.get(&key).is_some_and(|since| self.observed >= *since)
+            && self.gone.contains(&key)
+    }
+}

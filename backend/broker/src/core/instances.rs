@@ -1,0 +1,568 @@
+//! Commands and reads of instances.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    id::{AccountId, InstanceId, OperationId, VolumeId},
+    impact,
+    instance::{Decision, Instance, InstanceObserved, InstanceSpec, ObservedState, Power},
+    operation::{Operation, OperationKind, OperationState},
+    units::{Epoch, Revision, UnixMs},
+    volume::{Volume, VolumeObserved, VolumeSpec},
+};
+use fairmazon_store::Noun;
+
+use super::{
+    answers::{Again, Answer, Request},
+    audit,
+    books::machine_booking,
+    caller::Caller,
+    draft::Draft,
+    engine::{Engine, PlanError, Planned},
+    rules,
+    state::State,
+    table::{Page, PageRequest},
+    view::InstanceView,
+};
+
+/// Labels that a listed row must have, all of them.
+pub type Labels = BTreeMap<String, String>;
+
+/// A changed instance, and the operation that brings the change about.
+#[derive(Debug, Clone)]
+pub struct InstanceChange {
+    /// The instance as it is now.
+    pub instance: InstanceView,
+    /// Ends when the change has come about.
+    pub operation: Arc<Operation>,
+}
+
+/// A change of an instance that is asked for.
+#[derive(Debug, Clone)]
+pub struct InstanceUpdate {
+    /// Which instance.
+    pub id: InstanceId,
+    /// The whole new spec.
+    pub spec: InstanceSpec,
+    /// Refused when the instance has another revision; 0 means any.
+    pub expected_revision: u64,
+    /// A changed image may destroy what is on the boot volume.
+    pub allow_rebuild: bool,
+}
+
+impl Engine {
+    /// Makes an instance. It has its id at once and is placed and started afterwards.
+    ///
+    /// # Errors
+    /// `Invalid` for the spec, `NotFound` for what it names, `Precondition` when a volume is
+    /// not free, `LimitExceeded`, `Conflict` when the key was used for something else.
+    pub async fn create_instance(
+        &self,
+        caller: &Caller,
+        spec: InstanceSpec,
+        key: &str,
+    ) -> Result<InstanceChange, DomainError> {
+        let account = caller.owner()?;
+        spec.check()?;
+        rules::check_catalogue(self.catalogue(), &spec)?;
+        let request = Request::new(account, "instances.create", key, &spec)?;
+        let id = self.new_id(InstanceId::from_parts);
+        self.once(
+            request,
+            |state, request| self.plan_create(state, request, caller, id, &spec),
+            async |answer, request| {
+                let id = answer.target::<InstanceId>()?;
+                let row = self.inner.store.as_ref().find::<Instance>(id).await?;
+                match row {
+                    Some(row) if row.unconfirmed && row.deleting.is_none() => {
+                        self.same(answer, request, OperationKind::Create, Arc::new(row))
+                    }
+                    _ => Ok(Again::Retired),
+                }
+            },
+        )
+        .await
+    }
+
+    fn plan_create(
+        &self,
+        state: &mut State,
+        request: &Request,
+        caller: &Caller,
+        id: InstanceId,
+        spec: &InstanceSpec,
+    ) -> Result<Planned<InstanceChange>, PlanError> {
+        let (account, now) = (request.account, self.now());
+        check_room(self, state, account)?;
+        let mut draft = Draft::default();
+        rely_on_groups(state, &mut draft, account, &spec.placement)?;
+        let volumes = attachable(state, account, id, spec.volumes.values().map(|a| a.volume_id))?;
+        rules::common_host(volumes.iter().map(AsRef::as_ref))?;
+        rules::join_placements(&spec.placement, volumes.iter().map(AsRef::as_ref))?;
+        let operation = operation(self, account, OperationKind::Create, &id, 1);
+        let boot_volume_id = self.new_id(VolumeId::from_parts);
+        let instance = Instance {
+            id,
+            account,
+            spec: spec.clone(),
+            spec_version: 1,
+            reboots: 0,
+            rebuilds: 0,
+            first_boots: 0,
+            boot_volume_id,
+            decision: None,
+            last_epoch: Epoch(0),
+            observed: InstanceObserved::default(),
+            waiting_for: String::new(),
+            deleting: None,
+            unconfirmed: true,
+            created_at: now,
+            revision: Revision(0),
+        };
+        for volume in volumes {
+            draft.update(Volume { attached_to: Some(id), ..Volume::clone(&volume) });
+        }
+        draft.audit(audit::entry(caller, now, "instance.create", id, None, Some(&instance)));
+        draft.answer(request.record(self, id, Some(operation.id)));
+        draft.insert(boot_volume(&instance));
+        draft.insert(operation.clone());
+        draft.insert(instance.clone());
+        let view = InstanceView::new(state, self.catalogue(), &Arc::new(instance), now);
+        let answer = InstanceChange { instance: view, operation: Arc::new(operation) };
+        Ok(Planned { draft, answer })
+    }
+
+    /// Replaces the spec of an instance.
+    ///
+    /// # Errors
+    /// As of a creation; `Invalid` and `Precondition` for what can't change in place.
+    pub async fn update_instance(
+        &self,
+        caller: &Caller,
+        update: InstanceUpdate,
+        key: &str,
+    ) -> Result<InstanceChange, DomainError> {
+        let account = self.owner_of_instance(caller, update.id)?;
+        update.spec.check()?;
+        rules::check_catalogue(self.catalogue(), &update.spec)?;
+        let content = (update.id, &update.spec, update.expected_revision, update.allow_rebuild);
+        let request = Request::new(account, "instances.update", key, &content)?;
+        self.once(
+            request,
+            |state, request| self.plan_update(state, request, caller, &update),
+            async |answer, request| self.same_change(answer, request, OperationKind::Update),
+        )
+        .await
+    }
+
+    fn plan_update(
+        &self,
+        state: &mut State,
+        request: &Request,
+        caller: &Caller,
+        update: &InstanceUpdate,
+    ) -> Result<Planned<InstanceChange>, PlanError> {
+        let (id, spec, now) = (update.id, &update.spec, self.now());
+        let old = instance_of(state, request.account, id)?;
+        rules::check_not_deleting("instance", &id, old.deleting.is_some())?;
+        rules::check_revision(update.expected_revision, old.revision.0)?;
+        impact::check_instance_change(&old.spec, spec)?;
+        rules::check_rebuild(&old.spec, spec, update.allow_rebuild)?;
+        state.holds.free(id)?;
+        let mut draft = Draft::default();
+        rely_on_groups(state, &mut draft, old.account, &spec.placement)?;
+        let volumes =
+            attachable(state, old.account, id, spec.volumes.values().map(|a| a.volume_id))?;
+        let placement = rules::join_placements(&spec.placement, volumes.iter().map(AsRef::as_ref))?;
+        let effect = rules::effect(&old.spec, spec);
+        let mut new = Instance { spec: spec.clone(), ..Instance::clone(&old) };
+        new.spec_version += u64::from(effect.on_host);
+        new.rebuilds += u64::from(effect.rebuild);
+        new.first_boots += u64::from(effect.first_boot);
+        let boot = grown_boot_volume(state, &old, spec)?;
+        let attached = self.attach(state, &old, &volumes)?;
+        for volume in attached.iter().chain(&boot) {
+            state.holds.free(volume.id)?;
+        }
+        self.claim_change(state, &mut new, &old, &placement, attached.iter().chain(&boot))?;
+        for volume in detached(state, &old, spec) {
+            draft.update(Volume { attached_to: None, ..Volume::clone(&volume) });
+        }
+        for volume in attached.into_iter().chain(boot) {
+            draft.update(volume);
+        }
+        let mut operation =
+            operation(self, old.account, OperationKind::Update, &id, new.spec_version);
+        if !effect.on_host {
+            operation.state = OperationState::Done;
+            operation.finished_at = Some(now);
+        }
+        draft.audit(audit::entry(caller, now, "instance.update", id, Some(&*old), Some(&new)));
+        draft.answer(request.record(self, id, Some(operation.id)));
+        draft.insert(operation.clone());
+        draft.update(new.clone());
+        let view = InstanceView::new(state, self.catalogue(), &Arc::new(new), now);
+        let answer = InstanceChange { instance: view, operation: Arc::new(operation) };
+        Ok(Planned { draft, answer })
+    }
+
+    /// The volumes of the spec as they are with this instance: those that are new to it are
+    /// attached, and bound to its host where it has one.
+    fn attach(
+        &self,
+        state: &State,
+        old: &Instance,
+        volumes: &[Arc<Volume>],
+    ) -> Result<Vec<Volume>, DomainError> {
+        let host = old.decision.as_ref().map(|decision| decision.host);
+        let bound = rules::common_host(volumes.iter().map(AsRef::as_ref))?;
+        if let (Some(host), Some(bound)) = (host, bound)
+            && host != bound
+        {
+            let site = |id| {
+                let host = state.world.hosts.get(id);
+                host.map_or_else(String::new, |host| host.spec.site.name.clone())
+            };
+            return Err(rules::precondition(format!(
+                "the data of a volume is on a host in {}, the instance on another in {}",
+                site(bound),
+                site(host)
+            ))
+            .advise("data is local to its host: make the volume anew and copy the data"));
+        }
+        let changed = volumes.iter().filter(|volume| {
+            volume.attached_to != Some(old.id) || (host.is_some() && volume.host.is_none())
+        });
+        Ok(changed
+            .map(|volume| Volume {
+                attached_to: Some(old.id),
+                host: volume.host.or(host),
+                ..Volume::clone(volume)
+            })
+            .collect())
+    }
+
+    /// Checks a placed instance against its host and claims what it needs more there.
+    fn claim_change<'a>(
+        &self,
+        state: &mut State,
+        new: &mut Instance,
+        old: &Instance,
+        placement: &fairmazon_model::placement::Placement,
+        volumes: impl Iterator<Item = &'a Volume>,
+    ) -> Result<(), DomainError> {
+        let Some(decision) = &mut new.decision else { return Ok(()) };
+        if old.spec.flavor != new.spec.flavor {
+            decision.flavor.clone_from(&new.spec.flavor);
+        }
+        let host = decision.host;
+        state.books.check_stays(old.id, host, placement).map_err(|why| {
+            rules::precondition(format!("the instance can't stay where it is: {why}"))
+                .advise("moving a machine with its data comes later: replace the instance")
+        })?;
+        let booking = machine_booking(self.catalogue(), new, placement.clone());
+        state.books.claim(booking.map(|booking| (old.id, booking)), volumes).map_err(|why| {
+            DomainError::new(ErrorKind::NoCapacity, format!("its host has no room: {why}"))
+                .advise("choose a smaller size, or replace the instance so that it is placed anew")
+        })
+    }
+
+    /// Deletes an instance; its boot volume goes with it or stays as the spec says.
+    ///
+    /// # Errors
+    /// `NotFound`, `Precondition` while it is protected.
+    pub async fn delete_instance(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+        key: &str,
+    ) -> Result<Arc<Operation>, DomainError> {
+        let account = self.owner_or_former(caller, id);
+        let request = Request::new(account?, "instances.delete", key, &id)?;
+        self.once(
+            request,
+            |state, request| {
+                let old = instance_of(state, request.account, id)?;
+                rules::check_deletable(&old)?;
+                if let Some(operation) =
+                    old.deleting.and_then(|id| state.world.operations.get(id)).cloned()
+                {
+                    return Ok(Planned { draft: Draft::default(), answer: operation });
+                }
+                let operation = operation(self, old.account, OperationKind::Delete, &id, 0);
+                let new = Instance { deleting: Some(operation.id), ..Instance::clone(&old) };
+                let mut draft = Draft::default();
+                draft.audit(audit::entry(
+                    caller,
+                    self.now(),
+                    "instance.delete",
+                    id,
+                    Some(&*old),
+                    Some(&new),
+                ));
+                draft.answer(request.record(self, id, Some(operation.id)));
+                draft.insert(operation.clone());
+                draft.update(new);
+                Ok(Planned { draft, answer: Arc::new(operation) })
+            },
+            async |answer, request| {
+                Ok(Again::Same(answer.operation(self, request, OperationKind::Delete)?))
+            },
+        )
+        .await
+    }
+
+    /// Reboots a running instance once.
+    ///
+    /// # Errors
+    /// `NotFound`, `Precondition` when it shall not run or was never placed.
+    pub async fn reboot_instance(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+        key: &str,
+    ) -> Result<Arc<Operation>, DomainError> {
+        let account = self.owner_of_instance(caller, id)?;
+        let request = Request::new(account, "instances.reboot", key, &id)?;
+        self.once(
+            request,
+            |state, request| {
+                let old = instance_of(state, request.account, id)?;
+                rules::check_not_deleting("instance", &id, old.deleting.is_some())?;
+                if old.decision.is_none() || old.spec.power == Power::Stopped {
+                    return Err(rules::precondition(format!("the instance {id} does not run"))
+                        .advise("start it first")
+                        .into());
+                }
+                let mut new = Instance::clone(&old);
+                new.reboots += 1;
+                new.spec_version += 1;
+                let kind = OperationKind::Reboot;
+                let operation = operation(self, old.account, kind, &id, new.spec_version);
+                let mut draft = Draft::default();
+                let at = self.now();
+                let verb = "instance.reboot";
+                draft.audit(audit::entry(caller, at, verb, id, Some(&*old), Some(&new)));
+                draft.answer(request.record(self, id, Some(operation.id)));
+                draft.insert(operation.clone());
+                draft.update(new);
+                Ok(Planned { draft, answer: Arc::new(operation) })
+            },
+            async |answer, request| {
+                Ok(Again::Same(answer.operation(self, request, OperationKind::Reboot)?))
+            },
+        )
+        .await
+    }
+
+    /// One instance.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none that the caller sees.
+    pub fn instance(&self, caller: &Caller, id: InstanceId) -> Result<InstanceView, DomainError> {
+        let state = self.state();
+        let row = state.world.instances.get(id).filter(|row| caller.sees(row.account));
+        let row = row.ok_or_else(|| DomainError::not_found("instance", id))?;
+        Ok(InstanceView::new(&state, self.catalogue(), row, self.now()))
+    }
+
+    /// A page of the instances that the caller sees and that have all of `labels`.
+    pub fn instances(
+        &self,
+        caller: &Caller,
+        page: PageRequest<InstanceId>,
+        labels: &Labels,
+    ) -> Page<InstanceView, InstanceId> {
+        let now = self.now();
+        let state = self.state();
+        let wanted = |row: &Instance| has_labels(&row.spec.labels, labels);
+        let (rows, more) =
+            state.world.instances.page(scope(caller), page.after, page.size(), wanted);
+        let next = if more { rows.last().map(|row| row.id) } else { None };
+        let view = |row: &Arc<Instance>| InstanceView::new(&state, self.catalogue(), row, now);
+        Page { items: rows.iter().map(view).collect(), next, revision: state.world.revision }
+    }
+
+    fn owner_of_instance(&self, caller: &Caller, id: InstanceId) -> Result<AccountId, DomainError> {
+        let state = self.state();
+        let row = state.world.instances.get(id).filter(|row| caller.may_change(row.account));
+        row.map(|row| row.account).ok_or_else(|| DomainError::not_found("instance", id))
+    }
+
+    /// The account for a deletion that may be a repetition, when the row is gone already.
+    fn owner_or_former(&self, caller: &Caller, id: InstanceId) -> Result<AccountId, DomainError> {
+        self.owner_of_instance(caller, id).or_else(|error| caller.account.ok_or(error))
+    }
+
+    fn same(
+        &self,
+        answer: &Answer,
+        request: &Request,
+        kind: OperationKind,
+        row: Arc<Instance>,
+    ) -> Result<Again<InstanceChange>, DomainError> {
+        let operation = answer.operation(self, request, kind)?;
+        let instance = InstanceView::new(&self.state(), self.catalogue(), &row, self.now());
+        Ok(Again::Same(InstanceChange { instance, operation }))
+    }
+
+    fn same_change(
+        &self,
+        answer: &Answer,
+        request: &Request,
+        kind: OperationKind,
+    ) -> Result<Again<InstanceChange>, DomainError> {
+        let id = answer.target::<InstanceId>()?;
+        let row = self.state().world.instances.get(id).cloned();
+        self.same(answer, request, kind, row.ok_or_else(|| DomainError::not_found("instance", id))?)
+    }
+}
+
+/// The rows that a caller sees: its account's, or all.
+pub(crate) fn scope(caller: &Caller) -> Option<AccountId> {
+    if caller.sees_all() { None } else { caller.account }
+}
+
+pub(crate) fn has_labels(there: &Labels, wanted: &Labels) -> bool {
+    wanted.iter().all(|(key, value)| there.get(key) == Some(value))
+}
+
+/// A running operation on a target.
+pub(crate) fn operation(
+    engine: &Engine,
+    account: AccountId,
+    kind: OperationKind,
+    target: &impl ToString,
+    spec_version: u64,
+) -> Operation {
+    Operation {
+        id: engine.new_id(OperationId::from_parts),
+        account,
+        kind,
+        target: target.to_string(),
+        spec_version,
+        state: OperationState::Running { waiting_for: String::new() },
+        created_at: engine.now(),
+        finished_at: None,
+        revision: Revision(0),
+    }
+}
+
+/// The groups that a placement names exist, are the account's own, and stay.
+pub(crate) fn rely_on_groups(
+    state: &State,
+    draft: &mut Draft,
+    account: AccountId,
+    placement: &fairmazon_model::placement::Placement,
+) -> Result<(), DomainError> {
+    for (field, groups) in [("not_with", &placement.not_with), ("with", &placement.with)] {
+        for id in groups {
+            let group = state.world.groups.get(*id).filter(|group| group.account == account);
+            if group.is_none() {
+                let error = DomainError::not_found("placement group", id);
+                return Err(DomainError { field: Some(format!("placement.{field}")), ..error });
+            }
+            draft.rely_on(*id);
+        }
+    }
+    Ok(())
+}
+
+fn check_room(engine: &Engine, state: &State, account: AccountId) -> Result<(), DomainError> {
+    let (world, holds, config) = (&state.world, &state.holds, engine.config());
+    let instances = world.instances.count_of(account) + holds.coming(account, Noun::Instance);
+    rules::check_count("instances", instances, config.instances_per_account)?;
+    let volumes = world.volumes.count_of(account) + holds.coming(account, Noun::Volume);
+    rules::check_count("volumes", volumes, config.volumes_per_account)
+}
+
+fn instance_of(
+    state: &State,
+    account: AccountId,
+    id: InstanceId,
+) -> Result<Arc<Instance>, DomainError> {
+    let row = state.world.instances.get(id).filter(|row| row.account == account);
+    row.cloned().ok_or_else(|| DomainError::not_found("instance", id))
+}
+
+fn attachable(
+    state: &State,
+    account: AccountId,
+    instance: InstanceId,
+    ids: impl Iterator<Item = VolumeId>,
+) -> Result<Vec<Arc<Volume>>, DomainError> {
+    ids.map(|id| {
+        rules::check_attachable(state.world.volumes.get(id), id, account, instance)
+            .map_err(|error| error.below("volumes"))
+    })
+    .collect()
+}
+
+fn boot_volume(instance: &Instance) -> Volume {
+    let boot = &instance.spec.boot_volume;
+    Volume {
+        id: instance.boot_volume_id,
+        account: instance.account,
+        spec: VolumeSpec {
+            name: boot_volume_name(&instance.spec.name),
+            size: boot.size,
+            class: boot.class.clone(),
+            placement: Default::default(),
+            deletion_protection: false,
+            labels: BTreeMap::new(),
+        },
+        boot_of: Some(instance.id),
+        attached_to: Some(instance.id),
+        host: None,
+        observed: VolumeObserved::Unknown,
+        deleting: None,
+        unconfirmed: false,
+        created_at: instance.created_at,
+        revision: Revision(0),
+    }
+}
+
+/// `NAME boot`, within the length of a name.
+fn boot_volume_name(instance: &str) -> String {
+    let room = fairmazon_model::limits::NAME_MAX - " boot".len();
+    let name: String = instance.chars().take(room).collect();
+    format!("{} boot", name.trim_end_matches([' ', '.', '_', '-']))
+}
+
+fn grown_boot_volume(
+    state: &State,
+    old: &Instance,
+    spec: &InstanceSpec,
+) -> Result<Option<Volume>, DomainError> {
+    if old.spec.boot_volume.size == spec.boot_volume.size {
+        return Ok(None);
+    }
+    let row = state.world.volumes.get(old.boot_volume_id);
+    let row = row.ok_or_else(|| DomainError::internal(format!("{} has no boot volume", old.id)))?;
+    let mut grown = Volume::clone(row);
+    grown.spec.size = spec.boot_volume.size;
+    Ok(Some(grown))
+}
+
+fn detached(state: &State, old: &Instance, spec: &InstanceSpec) -> Vec<Arc<Volume>> {
+    let stays = |id: &VolumeId| spec.volumes.values().any(|there| there.volume_id == *id);
+    let gone = old.spec.volumes.values().map(|there| there.volume_id).filter(|id| !stays(id));
+    gone.filter_map(|id| state.world.volumes.get(id).cloned()).collect()
+}
+
+/// Whether anything of the machine was ever seen on a host, so that its data may be there.
+pub(crate) fn was_ever_seen(instance: &Instance) -> bool {
+    !matches!(instance.observed.state, ObservedState::Unknown | ObservedState::Absent)
+}
+
+/// A decision that is new at `now`.
+pub(crate) fn decision(
+    instance: &Instance,
+    host: fairmazon_model::id::HostId,
+    flavor: String,
+    reason: String,
+    now: UnixMs,
+) -> Decision {
+    Decision { host, epoch: instance.last_epoch.next(), flavor, reason, at: now }
+}

@@ -1,0 +1,37 @@
+//! The broker's core: all rows in memory, commands that change them, and views of them.
+//!
+//! [`Engine`] is the door: each command is planned purely on the state, made durable in one
+//! atomic commit, and only then shown. Nothing here knows the wire.
+
+mod accounts;
+mod answers;
+pub(crate) mod audit;
+pub(crate) mod books;
+mod caller;
+mod clock;
+mod config;
+pub(crate) mod draft;
+pub(crate) mod engine;
+mod groups;
+mod hosts;
+pub(crate) mod hosts_now;
+pub(crate) mod instances;
+mod operations;
+pub(crate) mod rules;
+pub(crate) mod state;
+mod table;
+pub(crate) mod view;
+mod volumes;
+pub(crate) mod world;
+
+pub use accounts::{AccountView, NewToken, TOKEN_PREFIX, TokenRequest, hash_secret};
+pub use caller::Caller;
+pub use clock::{Clock, Randomness, SystemClock};
+pub use config::CoreConfig;
+pub use engine::{Engine, Parts};
+pub use hosts_now::Standing;
+pub use instances::{InstanceChange, InstanceUpdate, Labels};
+pub use operations::{CONFIRM_MAX, OperationWatch};
+pub use table::{Page, PageRequest};
+pub use view::{HostView, InstanceState, InstanceView, SiteView, Usage, VolumeState, VolumeView};
+pub use volumes::{VolumeChange, VolumeUpdate};

@@ -1,0 +1,249 @@
+//! The broker's whole state in memory: rows, capacity books, hosts, what is under way, what
+//! must be looked at. One lock around all of it; nothing slow happens under the lock.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use fairmazon_model::{
+    access::Credential,
+    catalogue::Catalogue,
+    id::{HostId, InstanceId, OperationId, VolumeId},
+    instance::Instance,
+    operation::Operation,
+    units::Revision,
+    volume::Volume,
+};
+use fairmazon_scheduler::MachineBooking;
+use fairmazon_store::{Key, Row, Write};
+use tokio::{
+    sync::{Notify, broadcast, watch},
+    time::Instant,
+};
+
+use super::{
+    books::{Books, machine_booking, volume_booking},
+    config::CoreConfig,
+    draft::{Draft, Holds},
+    engine::{PlanError, Planned},
+    hosts_now::{HostsNow, Standing},
+    rules,
+    world::{Changed, World},
+};
+
+/// How many revoked credentials a slow listener may lag behind before it looks at all of its own.
+const REVOCATIONS_KEPT: usize = 256;
+
+/// Everything in memory.
+pub(crate) struct State {
+    catalogue: Arc<Catalogue>,
+    pub(crate) world: World,
+    pub(crate) books: Books,
+    pub(crate) hosts: HostsNow,
+    pub(crate) holds: Holds,
+    pub(crate) dirty: Dirty,
+    pub(crate) watchers: HashMap<OperationId, watch::Sender<Arc<Operation>>>,
+    pub(crate) revoked: broadcast::Sender<Arc<Credential>>,
+}
+
+/// What the reconciler must look at.
+#[derive(Default)]
+pub(crate) struct Dirty {
+    /// Rung when something was added.
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) instances: BTreeSet<InstanceId>,
+    pub(crate) volumes: BTreeSet<VolumeId>,
+    /// Instances that no host could take; looked at again when capacity changes.
+    pub(crate) unplaced: BTreeSet<InstanceId>,
+    /// Whether capacity was added since the unplaced were tried.
+    pub(crate) room: bool,
+    /// Instances that wait for a point in time and are looked at again at each tick.
+    pub(crate) waiting: HashSet<InstanceId>,
+}
+
+impl State {
+    pub(crate) fn new(config: &CoreConfig, catalogue: Arc<Catalogue>) -> Self {
+        Self {
+            catalogue,
+            world: World::default(),
+            books: Books::new(config.placement_seed),
+            hosts: HostsNow::new(config, Instant::now()),
+            holds: Holds::default(),
+            dirty: Dirty::default(),
+            watchers: HashMap::new(),
+            revoked: broadcast::channel(REVOCATIONS_KEPT).0,
+        }
+    }
+
+    /// Takes over a row that the store has.
+    pub(crate) fn put(&mut self, row: Row) {
+        let changed = self.world.put(row);
+        self.follow(changed);
+    }
+
+    /// Takes over all that a draft did at `revision`.
+    pub(crate) fn apply(&mut self, draft: Draft, revision: Revision) {
+        for write in draft.into_writes() {
+            let changed = match write {
+                Write::Put(row, _) => self.world.put(row.at(revision)),
+                Write::Delete(key, _) => self.world.delete(key, revision),
+            };
+            self.follow(changed);
+        }
+        self.dirty.wake.notify_one();
+    }
+
+    /// Holds what the plan's draft needs; gives its claims back when another draft is in the way.
+    pub(crate) fn begin<T>(&mut self, planned: Planned<T>) -> Result<Planned<T>, PlanError> {
+        if self.holds.acquire(&planned.draft) {
+            return Ok(planned);
+        }
+        // What another draft changes has claims of that draft, and none of this one.
+        let keys: Vec<Key> =
+            planned.draft.keys().filter(|key| self.holds.may_change(*key)).collect();
+        self.settle(keys.into_iter());
+        Err(PlanError::Held)
+    }
+
+    /// Brings the books back to what the rows say, after claims of a draft that failed.
+    pub(crate) fn settle(&mut self, keys: impl Iterator<Item = Key>) {
+        for key in keys {
+            match key {
+                Key::Instance(id) => {
+                    let booking = self.world.instances.get(id).and_then(|row| self.booking(row));
+                    self.books.settle_machine(id, booking);
+                }
+                Key::Volume(id) => {
+                    let booking = self.world.volumes.get(id).and_then(|row| volume_booking(row));
+                    self.books.settle_volume(id, booking);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// How the host stands now.
+    pub(crate) fn standing(&self, host: HostId) -> Standing {
+        self.hosts.standing(host, Instant::now())
+    }
+
+    /// What the instance has of its host, where it has one.
+    pub(crate) fn booking(&self, row: &Instance) -> Option<MachineBooking> {
+        row.decision.as_ref()?;
+        let volumes = self.volumes_of(row);
+        let volumes = volumes.iter().map(AsRef::as_ref);
+        // Constraints that clash are refused before they get here.
+        let placement = rules::join_placements(&row.spec.placement, volumes);
+        machine_booking(
+            &self.catalogue,
+            row,
+            placement.unwrap_or_else(|_| row.spec.placement.clone()),
+        )
+    }
+
+    /// The data volumes of an instance.
+    pub(crate) fn volumes_of(&self, row: &Instance) -> Vec<Arc<Volume>> {
+        let ids = row.spec.volumes.values().map(|attachment| attachment.volume_id);
+        ids.filter_map(|id| self.world.volumes.get(id).cloned()).collect()
+    }
+
+    fn follow(&mut self, changed: Changed) {
+        match changed {
+            Changed::Instance(before, after) => self.follow_instance(before, after),
+            Changed::Volume(before, after) => self.follow_volume(before, after),
+            Changed::Host(id, Some(row)) => {
+                self.books.put_host(&row);
+                self.hosts.entry(id);
+                self.room();
+            }
+            Changed::Host(id, None) => {
+                self.books.remove_host(id);
+                self.hosts.forget(id);
+            }
+            Changed::Operation(row) => self.tell_watchers(row),
+            Changed::Credential(row) => {
+                if row.revoked_at.is_some() {
+                    // Nobody listening is fine.
+                    let _ = self.revoked.send(row);
+                }
+            }
+            Changed::Other => {}
+        }
+    }
+
+    fn follow_instance(&mut self, before: Option<Arc<Instance>>, after: Option<Arc<Instance>>) {
+        let Some(id) = before.as_ref().or(after.as_ref()).map(|row| row.id) else { return };
+        let booking = after.as_ref().and_then(|row| self.booking(row));
+        if self.books.settle_machine(id, booking) {
+            self.room();
+        }
+        let (old, new) = (host_of(before.as_deref()), host_of(after.as_deref()));
+        if old != new || published(before.as_deref()) != published(after.as_deref()) {
+            for host in old.into_iter().chain(new) {
+                self.hosts.wake(host);
+            }
+        }
+        if after.is_some() {
+            self.dirty.instances.insert(id);
+        } else {
+            self.dirty.unplaced.remove(&id);
+            self.dirty.waiting.remove(&id);
+        }
+    }
+
+    fn follow_volume(&mut self, before: Option<Arc<Volume>>, after: Option<Arc<Volume>>) {
+        let Some(id) = before.as_ref().or(after.as_ref()).map(|row| row.id) else { return };
+        if self.books.settle_volume(id, after.as_deref().and_then(volume_booking)) {
+            self.room();
+        }
+        // The instance's groups are those of its volumes as well.
+        let places = |row: &Option<Arc<Volume>>| row.as_ref().map(|row| row.spec.placement.clone());
+        if let Some(instance) = after.as_ref().and_then(|row| row.attached_to)
+            && before.is_some()
+            && places(&before) != places(&after)
+        {
+            self.settle(std::iter::once(instance.into()));
+        }
+        let told =
+            |row: Option<&Volume>| row.map(|row| (row.host, row.spec.size, row.deleting.is_some()));
+        if told(before.as_deref()) != told(after.as_deref()) {
+            let host = |row: &Option<Arc<Volume>>| row.as_ref().and_then(|row| row.host);
+            for host in host(&before).into_iter().chain(host(&after)) {
+                self.hosts.wake(host);
+            }
+        }
+        if after.is_some() {
+            self.dirty.volumes.insert(id);
+        }
+    }
+
+    /// There may be room now for what found none before.
+    pub(crate) fn room(&mut self) {
+        if !self.dirty.unplaced.is_empty() {
+            self.dirty.room = true;
+            self.dirty.wake.notify_one();
+        }
+    }
+
+    fn tell_watchers(&mut self, row: Arc<Operation>) {
+        let is_final = row.state.is_final();
+        let Some(watcher) = self.watchers.get(&row.id) else { return };
+        let id = row.id;
+        let unheard = watcher.send(row).is_err();
+        if is_final || unheard {
+            self.watchers.remove(&id);
+        }
+    }
+}
+
+fn host_of(row: Option<&Instance>) -> Option<HostId> {
+    row.and_then(|row| row.decision.as_ref()).map(|decision| decision.host)
+}
+
+/// What a host is told of an instance changes when this does.
+fn published(row: Option<&Instance>) -> Option<(u64, fairmazon_model::units::Epoch, bool)> {
+    let row = row?;
+    let epoch = row.decision.as_ref()?.epoch;
+    Some((row.spec_version, epoch, row.deleting.is_some()))
+}

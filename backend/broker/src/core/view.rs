@@ -1,0 +1,226 @@
+//! Things as their owners see them: the row, and what follows from it and from its host.
+//!
+//! The shown state is a pure function of desired, decided, observed and the host's standing.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fairmazon_model::{
+    catalogue::Catalogue,
+    host::Host,
+    instance::{Instance, ObservedState, Power},
+    price::{self, InstancePrice, NanoEur},
+    site::Site,
+    units::{Generation, Gib, Mib, UnixMs, Vcpus},
+    volume::{Volume, VolumeObserved},
+};
+
+use super::{hosts_now::Standing, state::State};
+
+/// State of an instance as its owner sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the states name themselves")]
+pub enum InstanceState {
+    Pending,
+    Starting,
+    Running,
+    Stopping,
+    Stopped,
+    Failed,
+    Deleting,
+    Unknown,
+}
+
+/// State of a volume as its owner sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the states name themselves")]
+pub enum VolumeState {
+    Available,
+    Creating,
+    Ready,
+    Failed,
+    Deleting,
+    Unknown,
+}
+
+/// An instance with what is shown beside its row.
+#[derive(Debug, Clone)]
+pub struct InstanceView {
+    /// The row.
+    pub row: Arc<Instance>,
+    /// Its state.
+    pub state: InstanceState,
+    /// Why it is in this state, for people; may be empty.
+    pub reason: String,
+    /// Where it is; none until it is placed.
+    pub site: Option<Site>,
+    /// What it costs; none when the catalogue has lost what it was made of.
+    pub price: Option<InstancePrice>,
+}
+
+/// A volume with what is shown beside its row.
+#[derive(Debug, Clone)]
+pub struct VolumeView {
+    /// The row.
+    pub row: Arc<Volume>,
+    /// Its state.
+    pub state: VolumeState,
+    /// Why it is in this state, for people; may be empty.
+    pub reason: String,
+    /// Where its data is; none until it is first attached.
+    pub site: Option<Site>,
+    /// What an hour of it costs.
+    pub price_per_hour: NanoEur,
+}
+
+/// A host with what is shown beside its row.
+#[derive(Debug, Clone)]
+pub struct HostView {
+    /// The row.
+    pub row: Arc<Host>,
+    /// How it stands.
+    pub standing: Standing,
+    /// When it last said anything to this broker.
+    pub last_seen: Option<UnixMs>,
+    /// The generation of the last set sent to it.
+    pub desired_generation: Generation,
+    /// The generation that its last report was made under.
+    pub observed_generation: Generation,
+    /// What is taken of its capacity.
+    pub usage: Usage,
+}
+
+/// What is taken of a host's capacity.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Machines decided to run on it.
+    pub machines: u32,
+    /// Their processors.
+    pub vcpus: Vcpus,
+    /// Their memory.
+    pub memory: Mib,
+    /// The volumes on it, by storage class.
+    pub storage: BTreeMap<String, Gib>,
+}
+
+/// A site with its hosts that take new machines.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SiteView {
+    /// Where it is.
+    pub site: Site,
+    /// Hosts that are connected and take new machines.
+    pub hosts_available: u32,
+}
+
+impl InstanceView {
+    pub(crate) fn new(
+        state: &State,
+        catalogue: &Catalogue,
+        row: &Arc<Instance>,
+        now: UnixMs,
+    ) -> Self {
+        let host = row.decision.as_ref().map(|decision| decision.host);
+        let standing = host.map(|host| state.standing(host));
+        let (shown, reason) = instance_state(row, standing, wants_to_run(row, catalogue, now));
+        Self {
+            state: shown,
+            reason: reason.to_owned(),
+            site: host.and_then(|host| site_of(state, host)),
+            price: price::instance(catalogue, &row.spec, row.actual_flavor()).ok(),
+            row: row.clone(),
+        }
+    }
+}
+
+impl VolumeView {
+    pub(crate) fn new(state: &State, catalogue: &Catalogue, row: &Arc<Volume>) -> Self {
+        let (shown, reason) = volume_state(row, row.host.map(|host| state.standing(host)));
+        Self {
+            state: shown,
+            reason: reason.to_owned(),
+            site: row.host.and_then(|host| site_of(state, host)),
+            price_per_hour: price::volume(catalogue, &row.spec).unwrap_or_default(),
+            row: row.clone(),
+        }
+    }
+}
+
+impl HostView {
+    pub(crate) fn new(state: &State, row: &Arc<Host>) -> Self {
+        let now = state.hosts.get(row.id);
+        Self {
+            standing: state.standing(row.id),
+            last_seen: now.and_then(|now| now.last_seen),
+            desired_generation: now.map_or(row.generation, |now| now.sent),
+            observed_generation: now.map_or(Generation(0), |now| now.observed),
+            usage: state.books.usage(row.id),
+            row: row.clone(),
+        }
+    }
+}
+
+fn site_of(state: &State, host: fairmazon_model::id::HostId) -> Option<Site> {
+    state.world.hosts.get(host).map(|host| host.spec.site.clone())
+}
+
+/// Whether the machine shall run at `now`: asked to, inside its working hours, and at a price
+/// that its spot terms allow. Hours that can't be read count as always.
+pub(crate) fn wants_to_run(row: &Instance, catalogue: &Catalogue, now: UnixMs) -> bool {
+    row.spec.power == Power::Running
+        && spot_allows(row, catalogue)
+        && row.spec.schedule.as_ref().is_none_or(|schedule| schedule.runs_at(now).unwrap_or(true))
+}
+
+/// Whether the flavor's spot price is one that the customer pays; true without spot terms.
+pub(crate) fn spot_allows(row: &Instance, catalogue: &Catalogue) -> bool {
+    row.spec.spot.is_none_or(|spot| {
+        catalogue
+            .flavor(row.actual_flavor())
+            .is_none_or(|flavor| flavor.spot_hourly <= spot.max_price)
+    })
+}
+
+/// The state that is shown for an instance, with its reason.
+pub(crate) fn instance_state(
+    row: &Instance,
+    standing: Option<Standing>,
+    wants_to_run: bool,
+) -> (InstanceState, &str) {
+    if row.deleting.is_some() {
+        return (InstanceState::Deleting, "");
+    }
+    let Some(decision) = &row.decision else {
+        return (InstanceState::Pending, &row.waiting_for);
+    };
+    if standing == Some(Standing::Lapsed) {
+        return (InstanceState::Unknown, "its host is silent");
+    }
+    if row.observed.epoch != decision.epoch {
+        return (InstanceState::Starting, &row.waiting_for);
+    }
+    match (&row.observed.state, wants_to_run) {
+        (ObservedState::Failed { reason }, _) => (InstanceState::Failed, reason),
+        (ObservedState::Running, true) => (InstanceState::Running, ""),
+        (ObservedState::Running | ObservedState::Stopping, false) => (InstanceState::Stopping, ""),
+        (ObservedState::Stopped, _) => (InstanceState::Stopped, ""),
+        (ObservedState::Stopping, true) => (InstanceState::Stopping, ""),
+        (ObservedState::Unknown | ObservedState::Absent | ObservedState::Starting, _) => {
+            (InstanceState::Starting, "")
+        }
+    }
+}
+
+/// The state that is shown for a volume, with its reason.
+pub(crate) fn volume_state(row: &Volume, standing: Option<Standing>) -> (VolumeState, &str) {
+    if row.deleting.is_some() {
+        return (VolumeState::Deleting, "");
+    }
+    match standing {
+        None => (VolumeState::Available, ""),
+        Some(Standing::Lapsed) => (VolumeState::Unknown, "its host is silent"),
+        Some(_) => match &row.observed {
+            VolumeObserved::Unknown | VolumeObserved::Absent => (VolumeState::Creating, ""),
+            VolumeObserved::Present { .. } => (VolumeState::Ready, ""),
+            VolumeObserved::Failed { reason } => (VolumeState::Failed, reason),
+        },
+    }
+}

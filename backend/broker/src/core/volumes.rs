@@ -1,0 +1,304 @@
+//! Commands and reads of volumes.
+
+use std::sync::Arc;
+
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    id::{AccountId, InstanceId, VolumeId},
+    impact,
+    operation::{Operation, OperationKind, OperationState},
+    units::Revision,
+    volume::{Volume, VolumeObserved, VolumeSpec},
+};
+use fairmazon_store::Noun;
+
+use super::{
+    answers::{Again, Answer, Request},
+    audit,
+    caller::Caller,
+    draft::Draft,
+    engine::{Engine, PlanError, Planned},
+    instances::{Labels, has_labels, operation, rely_on_groups, scope},
+    rules,
+    state::State,
+    table::{Page, PageRequest},
+    view::VolumeView,
+};
+
+/// A changed volume, and the operation that brings the change about.
+#[derive(Debug, Clone)]
+pub struct VolumeChange {
+    /// The volume as it is now.
+    pub volume: VolumeView,
+    /// Ends when the change has come about.
+    pub operation: Arc<Operation>,
+}
+
+/// A change of a volume that is asked for.
+#[derive(Debug, Clone)]
+pub struct VolumeUpdate {
+    /// Which volume.
+    pub id: VolumeId,
+    /// The whole new spec.
+    pub spec: VolumeSpec,
+    /// Refused when the volume has another revision; 0 means any.
+    pub expected_revision: u64,
+}
+
+impl Engine {
+    /// Makes a volume. It is bound to a host when it is first attached.
+    ///
+    /// # Errors
+    /// `Invalid`, `NotFound` for a group, `LimitExceeded`, `Conflict` for a used key.
+    pub async fn create_volume(
+        &self,
+        caller: &Caller,
+        spec: VolumeSpec,
+        key: &str,
+    ) -> Result<VolumeChange, DomainError> {
+        let account = caller.owner()?;
+        spec.check()?;
+        rules::check_class(self.catalogue(), &spec.class)?;
+        let request = Request::new(account, "volumes.create", key, &spec)?;
+        let id = self.new_id(VolumeId::from_parts);
+        self.once(
+            request,
+            |state, request| self.plan_create_volume(state, request, caller, id, &spec),
+            async |answer, request| {
+                let id = answer.target::<VolumeId>()?;
+                match self.inner.store.as_ref().find::<Volume>(id).await? {
+                    Some(row) if row.unconfirmed && row.deleting.is_none() => {
+                        self.same_volume(answer, request, OperationKind::Create, Arc::new(row))
+                    }
+                    _ => Ok(Again::Retired),
+                }
+            },
+        )
+        .await
+    }
+
+    fn plan_create_volume(
+        &self,
+        state: &mut State,
+        request: &Request,
+        caller: &Caller,
+        id: VolumeId,
+        spec: &VolumeSpec,
+    ) -> Result<Planned<VolumeChange>, PlanError> {
+        let (account, now) = (request.account, self.now());
+        let there =
+            state.world.volumes.count_of(account) + state.holds.coming(account, Noun::Volume);
+        rules::check_count("volumes", there, self.config().volumes_per_account)?;
+        let mut draft = Draft::default();
+        rely_on_groups(state, &mut draft, account, &spec.placement)?;
+        let volume = Volume {
+            id,
+            account,
+            spec: spec.clone(),
+            boot_of: None,
+            attached_to: None,
+            host: None,
+            observed: VolumeObserved::Unknown,
+            deleting: None,
+            unconfirmed: true,
+            created_at: now,
+            revision: Revision(0),
+        };
+        // Nothing is made before it is attached, so there is nothing to wait for.
+        let operation = done(self, operation(self, account, OperationKind::Create, &id, 0));
+        draft.audit(audit::entry(caller, now, "volume.create", id, None, Some(&volume)));
+        draft.answer(request.record(self, id, Some(operation.id)));
+        draft.insert(operation.clone());
+        draft.insert(volume.clone());
+        let volume = VolumeView::new(state, self.catalogue(), &Arc::new(volume));
+        Ok(Planned { draft, answer: VolumeChange { volume, operation: Arc::new(operation) } })
+    }
+
+    /// Replaces the spec of a volume.
+    ///
+    /// # Errors
+    /// `Invalid` when it would shrink or change its class, `NoCapacity` when its host has no
+    /// room for what it grows by.
+    pub async fn update_volume(
+        &self,
+        caller: &Caller,
+        update: VolumeUpdate,
+        key: &str,
+    ) -> Result<VolumeChange, DomainError> {
+        let account = self.owner_of_volume(caller, update.id)?;
+        update.spec.check()?;
+        let content = (update.id, &update.spec, update.expected_revision);
+        let request = Request::new(account, "volumes.update", key, &content)?;
+        self.once(
+            request,
+            |state, request| self.plan_update_volume(state, request, caller, &update),
+            async |answer, request| {
+                let id = answer.target::<VolumeId>()?;
+                let row = self.state().world.volumes.get(id).cloned();
+                let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
+                self.same_volume(answer, request, OperationKind::Update, row)
+            },
+        )
+        .await
+    }
+
+    fn plan_update_volume(
+        &self,
+        state: &mut State,
+        request: &Request,
+        caller: &Caller,
+        update: &VolumeUpdate,
+    ) -> Result<Planned<VolumeChange>, PlanError> {
+        let (id, now) = (update.id, self.now());
+        let old = volume_of(state, request.account, id)?;
+        rules::check_not_deleting("volume", &id, old.deleting.is_some())?;
+        rules::check_revision(update.expected_revision, old.revision.0)?;
+        if let Some(instance) = old.boot_of {
+            return Err(rules::precondition(format!("{id} is the boot volume of {instance}"))
+                .advise("change boot_volume of the instance")
+                .into());
+        }
+        impact::check_volume_change(&old.spec, &update.spec)?;
+        state.holds.free(id)?;
+        let mut draft = Draft::default();
+        rely_on_groups(state, &mut draft, old.account, &update.spec.placement)?;
+        let new = Volume { spec: update.spec.clone(), ..Volume::clone(&old) };
+        check_stays(state, &new)?;
+        state.books.claim(None, std::iter::once(&new)).map_err(|why| {
+            DomainError::new(ErrorKind::NoCapacity, format!("its host has no room: {why}"))
+        })?;
+        let mut operation = operation(self, old.account, OperationKind::Update, &id, 0);
+        if old.host.is_none() || old.spec.size == new.spec.size {
+            operation = done(self, operation);
+        }
+        draft.audit(audit::entry(caller, now, "volume.update", id, Some(&*old), Some(&new)));
+        draft.answer(request.record(self, id, Some(operation.id)));
+        draft.insert(operation.clone());
+        draft.update(new.clone());
+        let volume = VolumeView::new(state, self.catalogue(), &Arc::new(new));
+        Ok(Planned { draft, answer: VolumeChange { volume, operation: Arc::new(operation) } })
+    }
+
+    /// Deletes a volume and its data.
+    ///
+    /// # Errors
+    /// `NotFound`, `Precondition` while it is attached or protected.
+    pub async fn delete_volume(
+        &self,
+        caller: &Caller,
+        id: VolumeId,
+        key: &str,
+    ) -> Result<Arc<Operation>, DomainError> {
+        let account =
+            self.owner_of_volume(caller, id).or_else(|error| caller.account.ok_or(error))?;
+        let request = Request::new(account, "volumes.delete", key, &id)?;
+        self.once(
+            request,
+            |state, request| {
+                let old = volume_of(state, request.account, id)?;
+                rules::check_volume_deletable(&old)?;
+                if let Some(operation) =
+                    old.deleting.and_then(|id| state.world.operations.get(id)).cloned()
+                {
+                    return Ok(Planned { draft: Draft::default(), answer: operation });
+                }
+                let mut draft = Draft::default();
+                let mut operation = operation(self, old.account, OperationKind::Delete, &id, 0);
+                let mut new = Some(Volume { deleting: Some(operation.id), ..Volume::clone(&old) });
+                if old.host.is_none() {
+                    operation = done(self, operation);
+                    new = None;
+                }
+                let at = self.now();
+                let verb = "volume.delete";
+                draft.audit(audit::entry(caller, at, verb, id, Some(&*old), new.as_ref()));
+                draft.answer(request.record(self, id, Some(operation.id)));
+                match new {
+                    Some(new) => draft.update(new),
+                    None => draft.delete(id, old.revision),
+                }
+                draft.insert(operation.clone());
+                Ok(Planned { draft, answer: Arc::new(operation) })
+            },
+            async |answer, request| {
+                Ok(Again::Same(answer.operation(self, request, OperationKind::Delete)?))
+            },
+        )
+        .await
+    }
+
+    /// One volume.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none that the caller sees.
+    pub fn volume(&self, caller: &Caller, id: VolumeId) -> Result<VolumeView, DomainError> {
+        let state = self.state();
+        let row = state.world.volumes.get(id).filter(|row| caller.sees(row.account));
+        let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
+        Ok(VolumeView::new(&state, self.catalogue(), row))
+    }
+
+    /// A page of the data volumes that the caller sees and that have all of `labels`, with
+    /// boot volumes that their instance left behind.
+    pub fn volumes(
+        &self,
+        caller: &Caller,
+        page: PageRequest<VolumeId>,
+        labels: &Labels,
+    ) -> Page<VolumeView, VolumeId> {
+        let state = self.state();
+        let wanted = |row: &Volume| row.boot_of.is_none() && has_labels(&row.spec.labels, labels);
+        let (rows, more) = state.world.volumes.page(scope(caller), page.after, page.size(), wanted);
+        let next = if more { rows.last().map(|row| row.id) } else { None };
+        let view = |row: &Arc<Volume>| VolumeView::new(&state, self.catalogue(), row);
+        Page { items: rows.iter().map(view).collect(), next, revision: state.world.revision }
+    }
+
+    fn owner_of_volume(&self, caller: &Caller, id: VolumeId) -> Result<AccountId, DomainError> {
+        let state = self.state();
+        let row = state.world.volumes.get(id).filter(|row| caller.may_change(row.account));
+        row.map(|row| row.account).ok_or_else(|| DomainError::not_found("volume", id))
+    }
+
+    fn same_volume(
+        &self,
+        answer: &Answer,
+        request: &Request,
+        kind: OperationKind,
+        row: Arc<Volume>,
+    ) -> Result<Again<VolumeChange>, DomainError> {
+        let operation = answer.operation(self, request, kind)?;
+        let volume = VolumeView::new(&self.state(), self.catalogue(), &row);
+        Ok(Again::Same(VolumeChange { volume, operation }))
+    }
+}
+
+/// A bound volume stays where it is: its new constraints, with those of the instance that it
+/// is attached to, must allow that.
+fn check_stays(state: &State, new: &Volume) -> Result<(), DomainError> {
+    let Some(host) = new.host else { return Ok(()) };
+    let instance = new.attached_to.and_then(|id| state.world.instances.get(id));
+    let (machine, placement) = match instance {
+        Some(instance) => {
+            let mut volumes = state.volumes_of(instance);
+            volumes.retain(|volume| volume.id != new.id);
+            let volumes = volumes.iter().map(AsRef::as_ref).chain([new]);
+            (instance.id, rules::join_placements(&instance.spec.placement, volumes)?)
+        }
+        None => (InstanceId::from_parts(0, 0), new.spec.placement.clone()),
+    };
+    state.books.check_stays(machine, host, &placement).map_err(|why| {
+        rules::precondition(format!("the volume can't stay where it is: {why}"))
+            .advise("make a volume elsewhere and copy the data")
+    })
+}
+
+/// The operation as one that has nothing left to do.
+fn done(engine: &Engine, operation: Operation) -> Operation {
+    Operation { state: OperationState::Done, finished_at: Some(engine.now()), ..operation }
+}
+
+fn volume_of(state: &State, account: AccountId, id: VolumeId) -> Result<Arc<Volume>, DomainError> {
+    let row = state.world.volumes.get(id).filter(|row| row.account == account);
+    row.cloned().ok_or_else(|| DomainError::not_found("volume", id))
+}
