@@ -40,14 +40,15 @@ fn processor() -> Duration {
 }
 
 fn show(name: &str, (mut wall, mut cpu): (Vec<Duration>, Vec<Duration>)) {
-    let mut line = format!("{name}:");
-    for (what, times) in [("passed", &mut wall), ("processor", &mut cpu)] {
+    let [wall, cpu] = [&mut wall, &mut cpu].map(|times| {
         times.sort_unstable();
-        let at = |permille: usize| times[(times.len() - 1) * permille / 1_000].as_secs_f64() * 1e6;
-        let (half, most, max) = (at(500), at(990), at(1_000));
-        line += &format!(" {what} p50 {half:.0} p99 {most:.0} max {max:.0} us;");
-    }
-    println!("{}", line.trim_end_matches(';'));
+        [500, 990, 1_000]
+            .map(|permille| times[(times.len() - 1) * permille / 1_000].as_secs_f64() * 1e6)
+    });
+    println!(
+        "{name}: p50 {:.0} us, p99 {:.0} us, max {:.0} us (processor time {:.0}, {:.0}, {:.0})",
+        wall[0], wall[1], wall[2], cpu[0], cpu[1], cpu[2]
+    );
 }
 
 fn main() {

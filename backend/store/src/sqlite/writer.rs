@@ -50,13 +50,10 @@ impl Writer {
         let counters = Counters::read(&connection)
             .map_err(|error| faults.of("read the store's counters", error))?;
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let desk = Desk { connection, faults, counters, failed: None };
+        let desk = Desk { connection, lock, faults, counters, failed: None };
         let thread = std::thread::Builder::new()
             .name("fairmazon-store".into())
-            .spawn(move || {
-                desk.serve(queue);
-                drop(lock);
-            })
+            .spawn(move || desk.serve(queue))
             .map_err(|error| Faults::of_io(std::path::Path::new("a thread"), error))?;
         Ok(Self { jobs, thread: Mutex::new(Some(thread)) })
     }
@@ -102,6 +99,7 @@ impl Drop for Writer {
 /// What the thread has before it.
 struct Desk {
     connection: Connection,
+    lock: ProcessLock,
     faults: Faults,
     counters: Counters,
     /// Why the last transaction failed, until one succeeds.
@@ -248,7 +246,10 @@ impl Desk {
             .map_err(|error| self.faults.of("write to the store", error))
     }
 
+    /// Closes the file and lets others have it, before anybody is told.
     fn close(self) -> Result<(), StoreError> {
-        self.connection.close().map_err(|(_, error)| self.faults.of("close the store", error))
+        let closed = self.connection.close();
+        drop(self.lock);
+        closed.map_err(|(_, error)| self.faults.of("close the store", error))
     }
 }
