@@ -140,7 +140,6 @@ impl fmt::Display for Diagnostic {
 ///
 /// Deliberately no [`Error`] itself: it is the end of the chain, not a link in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use = "diagnostics that nobody returns are never seen"]
 pub struct Diagnostics {
     list: Vec<Diagnostic>,
 }

@@ -92,17 +92,30 @@ impl<P: Provider> Harness<P> {
         Ok(told)
     }
 
-    /// Asks the provider to stop what is under way, as Ctrl-C does.
+    /// What asks the provider to stop while another call is under way.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper<P> {
+        Stopper { server: self.server.clone() }
+    }
+
+    /// Ends the provider, as the client does at the end of a run.
+    pub async fn close(&self) {
+        self.server.close().await;
+    }
+}
+
+/// Stops what is under way, as Ctrl-C does.
+pub struct Stopper<P: Provider> {
+    server: Server<P>,
+}
+
+impl<P: Provider> Stopper<P> {
+    /// Stops it.
     ///
     /// # Errors
     /// Why it can't.
     pub async fn stop(&self) -> Result<(), Diagnostics> {
         let request = tonic::Request::new(pb::stop_provider::Request {});
         wire::answer(Wire::stop_provider(&self.server, request).await).map(|_| ())
-    }
-
-    /// Ends the provider, as the client does at the end of a run.
-    pub async fn close(&self) {
-        self.server.close().await;
     }
 }

@@ -72,7 +72,7 @@ impl<P: Provider> Harness<P> {
         });
         let answer =
             wire::answer(Wire::validate_data_resource_config(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         let request = Request::new(pb::read_data_source::Request {
             type_name: type_name.to_owned(),
             config,
@@ -80,7 +80,7 @@ impl<P: Provider> Harness<P> {
             client_capabilities: Some(wire::capabilities()),
         });
         let answer = wire::answer(Wire::read_data_source(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         let ty = schema.object_type();
         to_json(&wire::decode(answer.state.as_ref(), ty)?, ty)
     }
@@ -129,14 +129,14 @@ impl<P: Provider> Harness<P> {
         });
         let answer =
             wire::answer(Wire::validate_ephemeral_resource_config(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         let request = Request::new(pb::open_ephemeral_resource::Request {
             type_name: type_name.to_owned(),
             config,
             client_capabilities: Some(wire::capabilities()),
         });
         let answer = wire::answer(Wire::open_ephemeral_resource(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         let ty = schema.object_type();
         Ok(OpenedEphemeral {
             result: to_json(&wire::decode(answer.result.as_ref(), ty)?, ty)?,
@@ -156,7 +156,7 @@ impl<P: Provider> Harness<P> {
             private: opened.private.clone(),
         });
         let answer = wire::answer(Wire::renew_ephemeral_resource(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         opened.renew_at = answer.renew_at.map(|time| time.seconds);
         opened.private = answer.private;
         Ok(())
@@ -196,7 +196,7 @@ impl<P: Provider> Harness<P> {
         });
         let answer =
             wire::answer(Wire::validate_list_resource_config(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         let request = Request::new(pb::list_resource::Request {
             type_name: type_name.to_owned(),
             config,
@@ -207,7 +207,7 @@ impl<P: Provider> Harness<P> {
         let mut found = Vec::new();
         while let Some(event) = events.next().await {
             let event = event.explain("The list broke off")?;
-            let _ = wire::warnings(event.diagnostic.clone())?;
+            wire::warnings(event.diagnostic.clone())?;
             if event.identity.is_some() {
                 found.push(self.listed(type_name, event)?);
             }
@@ -250,14 +250,14 @@ impl<P: Provider> Harness<P> {
             config: config.clone(),
         });
         let answer = wire::answer(Wire::validate_action_config(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         let request = Request::new(pb::plan_action::Request {
             action_type: type_name.to_owned(),
             config: config.clone(),
             client_capabilities: Some(wire::capabilities()),
         });
         let answer = wire::answer(Wire::plan_action(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         let request = Request::new(pb::invoke_action::Request {
             action_type: type_name.to_owned(),
             config,
@@ -269,7 +269,7 @@ impl<P: Provider> Harness<P> {
             match event.explain("The action broke off")?.r#type {
                 Some(Told::Progress(progress)) => said.push(progress.message),
                 Some(Told::Completed(completed)) => {
-                    let _ = wire::warnings(completed.diagnostics)?;
+                    wire::warnings(completed.diagnostics)?;
                     return Ok(said);
                 }
                 None => {}

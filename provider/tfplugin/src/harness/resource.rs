@@ -121,7 +121,7 @@ impl<P: Provider> Harness<P> {
             current_identity: stored.identity,
         });
         let answer = wire::answer(Wire::read_resource(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         let state = wire::decode(answer.new_state.as_ref(), schema.object_type())?;
         let json = to_json(&schema, &state)?;
         if state.is_null() {
@@ -356,7 +356,7 @@ impl<P: Provider> Harness<P> {
             identity,
         });
         let answer = wire::answer(Wire::import_resource_state(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         let [imported] = answer.imported_resources.as_slice() else {
             return Err(Diagnostic::error("The import gave no object").into());
         };
@@ -398,7 +398,7 @@ impl<P: Provider> Harness<P> {
             raw_state: Some(raw(state)),
         });
         let answer = wire::answer(Wire::upgrade_resource_state(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         wire::decode(answer.upgraded_state.as_ref(), schema.object_type())
     }
 
@@ -421,7 +421,7 @@ impl<P: Provider> Harness<P> {
             ..Default::default()
         });
         let answer = wire::answer(Wire::move_resource_state(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         let stored = Stored {
             state: wire::decode(answer.target_state.as_ref(), schema.object_type())?,
             identity: answer.target_identity,
@@ -445,7 +445,7 @@ impl<P: Provider> Harness<P> {
             state: Some(wire::encode(state, schema.object_type())?),
         });
         let answer = wire::answer(Wire::generate_resource_config(&self.server, request).await)?;
-        let _ = wire::warnings(answer.diagnostics)?;
+        wire::warnings(answer.diagnostics)?;
         to_json(&schema, &wire::decode(answer.config.as_ref(), schema.object_type())?)
     }
 }

@@ -1,0 +1,8 @@
+//! A provider with faults on demand, driven through the harness: what the server makes of
+//! everything that an author may do, right or wrong.
+
+mod lab;
+mod life;
+mod others;
+mod transfer;
+mod wrong;
