@@ -1,7 +1,8 @@
 //! Whether a later value keeps what an earlier plan said.
 
 use super::{Found, Rule};
-use crate::path::{AttributePath, Step};
+use crate::path::Step;
+use crate::schema::Schema;
 use crate::value::{Members, Value};
 
 /// Checks `actual` against what was `planned`: what was unknown may have become anything its
@@ -34,7 +35,7 @@ pub(super) fn check(planned: &Value, actual: &Value, found: &mut Found<'_>) {
             check_members(planned, actual, Step::Attribute, found);
         }
         (Value::Set(ones), Value::Set(others)) => {
-            if !sets_agree(ones, others) {
+            if !sets_agree(ones, others, found.schema) {
                 found.differ(Rule::PlannedValue, ("planned", planned), ("found", actual));
             }
         }
@@ -64,19 +65,19 @@ fn check_members(
 
 /// Elements of a set have no names, so each of either side must have a partner on the other.
 /// Unknown elements may turn out equal, and then the set has fewer.
-fn sets_agree(planned: &[Value], actual: &[Value]) -> bool {
+fn sets_agree(planned: &[Value], actual: &[Value], schema: &Schema) -> bool {
     let open = planned.iter().any(|element| !element.is_wholly_known());
     if planned.len() != actual.len() && !(open && actual.len() < planned.len()) {
         return false;
     }
-    planned.iter().all(|planned| actual.iter().any(|actual| is_compatible(planned, actual)))
-        && actual.iter().all(|actual| planned.iter().any(|planned| is_compatible(planned, actual)))
+    let agree = |planned: &Value, actual: &Value| is_compatible(planned, actual, schema);
+    planned.iter().all(|planned| actual.iter().any(|actual| agree(planned, actual)))
+        && actual.iter().all(|actual| planned.iter().any(|planned| agree(planned, actual)))
 }
 
 /// The same question without a report.
-pub(super) fn is_compatible(planned: &Value, actual: &Value) -> bool {
-    let schema = crate::schema::Schema::builder().build();
-    let mut found = Found { schema: &schema, path: AttributePath::root(), violations: Vec::new() };
-    check(planned, actual, &mut found);
-    found.violations.is_empty()
+fn is_compatible(planned: &Value, actual: &Value, schema: &Schema) -> bool {
+    let mut trial = Found::new(schema);
+    check(planned, actual, &mut trial);
+    trial.violations.is_empty()
 }
