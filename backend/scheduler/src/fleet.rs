@@ -1,7 +1,11 @@
 //! The hosts with what is taken of them, laid out so that all can be looked at for each
 //! placement: an exact answer and an exact explanation, without samples or guesses.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet},
+    hash::Hash,
+};
 
 use fairmazon_model::{
     geo::Coordinates,
@@ -31,6 +35,8 @@ pub struct Fleet {
     pub(crate) places: Names,
     pub(crate) classes: Names,
     pub(crate) sites: Names,
+    pub(crate) feature_sets: Numbers<BTreeSet<String>>,
+    pub(crate) image_sets: Numbers<Images>,
     /// Stocks of storage classes beyond the first, by slot and class.
     pub(crate) more_storage: FxHashMap<(u32, u32), Stock>,
     pub(crate) groups: Groups,
@@ -48,6 +54,10 @@ pub(crate) struct Slot {
     pub(crate) country: u32,
     pub(crate) region: u32,
     pub(crate) site: u32,
+    /// Number of its set of features.
+    pub(crate) features: u32,
+    /// Number of its set of images.
+    pub(crate) images: u32,
     pub(crate) price_percent: u32,
     pub(crate) threads: u32,
     pub(crate) vcpus: Stock,
@@ -75,8 +85,6 @@ pub(crate) mod flag {
     pub(crate) const SCHEDULABLE: u8 = 4;
     /// It has confidential computing.
     pub(crate) const CONFIDENTIAL: u8 = 8;
-    /// It can boot every image.
-    pub(crate) const ALL_IMAGES: u8 = 16;
 }
 
 /// What there is of something and what is taken. More may be taken than there is, when the
@@ -127,23 +135,47 @@ pub struct Free {
     pub volumes: u32,
 }
 
-/// Numbers for texts that are compared often.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Names(FxHashMap<String, u32>);
+/// Numbers for values that are compared often; many hosts share few of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Numbers<T>(FxHashMap<T, u32>);
 
-impl Names {
-    fn number(&mut self, name: &str) -> u32 {
-        if let Some(number) = self.0.get(name) {
+/// Numbers for texts.
+pub(crate) type Names = Numbers<String>;
+
+impl<T> Default for Numbers<T> {
+    fn default() -> Self {
+        Self(FxHashMap::default())
+    }
+}
+
+impl<T: Hash + Eq> Numbers<T> {
+    fn number<Q: ?Sized + Hash + Eq + ToOwned<Owned = T>>(&mut self, value: &Q) -> u32
+    where
+        T: Borrow<Q>,
+    {
+        if let Some(number) = self.0.get(value) {
             return *number;
         }
         let number = self.0.len() as u32;
-        self.0.insert(name.to_owned(), number);
+        self.0.insert(value.to_owned(), number);
         number
     }
 
-    /// The number of a name that was seen before.
-    pub(crate) fn known(&self, name: &str) -> Option<u32> {
-        self.0.get(name).copied()
+    /// The number of a value that was seen before.
+    pub(crate) fn known<Q: ?Sized + Hash + Eq>(&self, value: &Q) -> Option<u32>
+    where
+        T: Borrow<Q>,
+    {
+        self.0.get(value).copied()
+    }
+
+    /// What `test` says of each value, by number.
+    pub(crate) fn test(&self, test: impl Fn(&T) -> bool) -> Vec<bool> {
+        let mut answers = vec![false; self.0.len()];
+        for (value, number) in &self.0 {
+            answers[*number as usize] = test(value);
+        }
+        answers
     }
 }
 
@@ -160,6 +192,8 @@ impl Fleet {
             places: Names::default(),
             classes: Names::default(),
             sites: Names::default(),
+            feature_sets: Numbers::default(),
+            image_sets: Numbers::default(),
             more_storage: FxHashMap::default(),
             groups: Groups::default(),
             machines: FxHashMap::default(),
@@ -201,8 +235,9 @@ impl Fleet {
         place.flags = flag::PRESENT
             | if host.alive { flag::ALIVE } else { 0 }
             | if spec.schedulable { flag::SCHEDULABLE } else { 0 }
-            | if spec.features.contains("confidential") { flag::CONFIDENTIAL } else { 0 }
-            | if host.images == Images::All { flag::ALL_IMAGES } else { 0 };
+            | if spec.features.contains("confidential") { flag::CONFIDENTIAL } else { 0 };
+        place.features = self.feature_sets.number(&spec.features);
+        place.images = self.image_sets.number(&host.images);
         place.vcpus.capacity =
             u64::from(spec.capacity.vcpus.0) * u64::from(spec.cpu_overcommit_percent) / 100;
         place.memory.capacity = spec.capacity.memory.0;

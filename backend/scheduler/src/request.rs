@@ -113,7 +113,7 @@ impl FleetHost {
 }
 
 /// Images that a host can boot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Images {
     /// Every image of the catalogue.
     All,

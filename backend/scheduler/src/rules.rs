@@ -127,6 +127,10 @@ pub(crate) struct Query<'a> {
     /// Class and GiB; a class that no host has is [`u32::MAX`].
     storage: Vec<(u32, u64)>,
     volume_host: Option<Option<HostId>>,
+    /// Which sets of features will do, by number; empty means all.
+    features: Vec<bool>,
+    /// Which sets of images will do, by number.
+    images: Vec<bool>,
     groups: GroupRules,
     own: Option<Own>,
 }
@@ -163,6 +167,15 @@ impl<'a> Query<'a> {
                 (Some(host), None) => Some(Some(*host)),
                 (Some(_), Some(_)) => Some(None),
             },
+            features: if request.features.is_empty() {
+                Vec::new()
+            } else {
+                fleet.feature_sets.test(|set| request.features.is_subset(set))
+            },
+            images: fleet.image_sets.test(|set| match set {
+                Images::All => true,
+                Images::Only(images) => images.contains(&request.image),
+            }),
             groups: fleet.groups.rules(&request.placement, own_groups, fleet.slots.len()),
             own,
         }
@@ -251,19 +264,8 @@ impl<'a> Query<'a> {
             Rule::Region => !self.regions.is_empty() && !self.regions.contains(&slot.region),
             Rule::Conformity => slot.conformity < placement.min_conformity,
             Rule::Confidential => placement.confidential && slot.flags & flag::CONFIDENTIAL == 0,
-            Rule::Features => {
-                !request.features.is_empty()
-                    && self
-                        .host(index)
-                        .is_none_or(|host| !request.features.is_subset(&host.spec.features))
-            }
-            Rule::Image => {
-                slot.flags & flag::ALL_IMAGES == 0
-                    && self.host(index).is_none_or(|host| match &host.images {
-                        Images::All => false,
-                        Images::Only(images) => !images.contains(&request.image),
-                    })
-            }
+            Rule::Features => !self.features.is_empty() && !self.features[slot.features as usize],
+            Rule::Image => !self.images[slot.images as usize],
             Rule::With => self.groups.only.as_ref().is_some_and(|only| !only.contains(index)),
             Rule::NotWith => self.groups.never.as_ref().is_some_and(|never| never.contains(index)),
             Rule::Alive => slot.flags & flag::ALIVE == 0,
