@@ -1,0 +1,5 @@
+//! Actions, one file each.
+
+mod reboot;
+
+pub use reboot::Reboot;

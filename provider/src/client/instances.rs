@@ -1,0 +1,171 @@
+//! Calls about instances.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fairmazon_model::limits::PAGE_MAX;
+use fairmazon_proto::v1;
+use prost::Message as _;
+
+use super::{ANSWER_MAX, Channel, Client, ClientError, Row, table::Page};
+
+impl Row for v1::Instance {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn is_unconfirmed(&self) -> bool {
+        self.unconfirmed
+    }
+}
+
+/// What a change of one answers: how it is now, and the work that was begun.
+fn both(answer: v1::InstanceResponse) -> Result<(v1::Instance, v1::Operation), ClientError> {
+    match (answer.instance, answer.operation) {
+        (Some(instance), Some(operation)) => Ok((instance, operation)),
+        _ => {
+            Err(ClientError::Nonsense("the instance or its operation is missing in it".to_owned()))
+        }
+    }
+}
+
+impl Client {
+    /// Asks for one. Answers as soon as it has an id; the operation does the rest.
+    ///
+    /// # Errors
+    /// Why the broker does not take it.
+    pub async fn create_instance(
+        &self,
+        spec: v1::InstanceSpec,
+    ) -> Result<(v1::Instance, v1::Operation), ClientError> {
+        let idempotency_key = self.keys.for_create("instance", &spec.encode_to_vec());
+        let request = v1::CreateInstanceRequest { spec: Some(spec), idempotency_key };
+        let answer = self
+            .call(request, |request| {
+                let mut service = self.instances_service();
+                async move { service.create_instance(request).await }
+            })
+            .await?;
+        both(answer)
+    }
+
+    /// One as it was when all were first listed, or as it is when it is newer than that.
+    ///
+    /// # Errors
+    /// When there is none, or the broker does not answer.
+    pub async fn instance(&self, id: &str) -> Result<Arc<v1::Instance>, ClientError> {
+        let page = |token| self.instances_page(token, BTreeMap::new());
+        match self.instances.get(id, page).await? {
+            Some(row) => Ok(row),
+            None => self.instance_now(id).await.map(Arc::new),
+        }
+    }
+
+    /// One as it is now.
+    ///
+    /// # Errors
+    /// When there is none, or the broker does not answer.
+    pub async fn instance_now(&self, id: &str) -> Result<v1::Instance, ClientError> {
+        let row = self
+            .call(v1::GetInstanceRequest { id: id.to_owned() }, |request| {
+                let mut service = self.instances_service();
+                async move { service.get_instance(request).await }
+            })
+            .await?;
+        self.instances.put(&row);
+        Ok(row)
+    }
+
+    /// Replaces the whole spec. With `allow_rebuild` a changed image makes the boot
+    /// volume anew; without, it is refused.
+    ///
+    /// # Errors
+    /// Why the broker does not take it.
+    pub async fn update_instance(
+        &self,
+        id: &str,
+        spec: v1::InstanceSpec,
+        allow_rebuild: bool,
+    ) -> Result<(v1::Instance, v1::Operation), ClientError> {
+        let request = v1::UpdateInstanceRequest {
+            id: id.to_owned(),
+            spec: Some(spec),
+            idempotency_key: self.keys.for_change(),
+            expected_revision: 0,
+            allow_rebuild,
+        };
+        let answer = self
+            .call(request, |request| {
+                let mut service = self.instances_service();
+                async move { service.update_instance(request).await }
+            })
+            .await?;
+        self.instances.forget(id);
+        both(answer)
+    }
+
+    /// Begins to remove one.
+    ///
+    /// # Errors
+    /// When there is none, or it is protected or in use.
+    pub async fn delete_instance(&self, id: &str) -> Result<v1::Operation, ClientError> {
+        let request = v1::DeleteInstanceRequest {
+            id: id.to_owned(),
+            idempotency_key: self.keys.for_change(),
+        };
+        let operation = self
+            .call(request, |request| {
+                let mut service = self.instances_service();
+                async move { service.delete_instance(request).await }
+            })
+            .await?;
+        self.instances.forget(id);
+        Ok(operation)
+    }
+
+    /// Begins to restart one.
+    ///
+    /// # Errors
+    /// When there is none, or it does not run.
+    pub async fn reboot_instance(&self, id: &str) -> Result<v1::Operation, ClientError> {
+        let request = v1::RebootInstanceRequest {
+            id: id.to_owned(),
+            idempotency_key: self.keys.for_change(),
+        };
+        let operation = self
+            .call(request, |request| {
+                let mut service = self.instances_service();
+                async move { service.reboot_instance(request).await }
+            })
+            .await?;
+        self.instances.forget(id);
+        Ok(operation)
+    }
+
+    /// Those that have these labels, read anew: the page of this token, the first for an empty
+    /// one.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn instances_page(
+        &self,
+        token: String,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Page<v1::Instance>, ClientError> {
+        let request = v1::ListInstancesRequest {
+            page: Some(v1::Page { size: PAGE_MAX, token }),
+            filter: (!labels.is_empty()).then_some(v1::Filter { labels }),
+        };
+        let answer = self
+            .call(request, |request| {
+                let mut service = self.instances_service();
+                async move { service.list_instances(request).await }
+            })
+            .await?;
+        Ok(Page { rows: answer.instances, next: answer.next_page_token })
+    }
+
+    fn instances_service(&self) -> v1::instances_service_client::InstancesServiceClient<Channel> {
+        v1::instances_service_client::InstancesServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(ANSWER_MAX)
+    }
+}

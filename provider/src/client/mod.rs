@@ -1,0 +1,230 @@
+//! The one way to the broker: one lazily opened TLS connection, one place that repeats calls.
+//!
+//! Repeating is safe for changes too: each carries an idempotency key that stays the same.
+//! A call is repeated while the broker is away, for a short while when it was never seen and
+//! for longer once it was, so that an apply outlives a restart of the broker.
+
+mod catalogue;
+mod confirm;
+mod error;
+mod groups;
+mod instances;
+mod keys;
+mod operations;
+mod table;
+mod tls;
+mod tokens;
+mod volumes;
+
+use std::{
+    future::Future,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tonic::{
+    Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+
+pub use error::{ClientError, Unreachable, Untrusted};
+pub use keys::{Keys, Scope};
+pub use table::{Page, Row};
+pub use tls::TlsSettings;
+
+use catalogue::CatalogueCache;
+use confirm::Confirmations;
+use fairmazon_proto::v1;
+use table::Table;
+
+/// Bytes of the largest answer that is taken: a full page of instances with full user data.
+const ANSWER_MAX: usize = 64 * 1024 * 1024;
+/// How long one call may take, streams excepted.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// How long calls are repeated while the broker has never answered.
+const PATIENCE_BEFORE: Duration = Duration::from_secs(5);
+/// How long calls are repeated once it has.
+const PATIENCE_AFTER: Duration = Duration::from_secs(60);
+/// The first pause between two attempts; each is twice as long as the one before.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// How the client shows who it is.
+#[derive(Clone)]
+pub enum Credential {
+    /// A bearer token.
+    Token(String),
+    /// A certificate and its key, both PEM.
+    Certificate {
+        /// The certificate, leaf first.
+        certificate_pem: String,
+        /// Its private key.
+        key_pem: String,
+    },
+}
+
+/// What a client is made of.
+pub struct Connection {
+    /// `https://HOST[:PORT]`.
+    pub endpoint: String,
+    /// Who the client is.
+    pub credential: Credential,
+    /// PEM certificates to trust instead of the system's.
+    pub ca_pem: Option<String>,
+    /// Sent with each call and found again in the platform's log: a start and a counter.
+    pub request_prefix: String,
+    /// Makes idempotency keys.
+    pub keys: Keys,
+}
+
+/// A client of the broker, shared by all that one configured provider does.
+pub struct Client {
+    endpoint: String,
+    channel: Channel,
+    bearer: Option<MetadataValue<Ascii>>,
+    request_prefix: String,
+    requests: AtomicU64,
+    health: Mutex<Health>,
+    keys: Keys,
+    catalogue: CatalogueCache,
+    instances: Table<v1::Instance>,
+    volumes: Table<v1::Volume>,
+    groups: Table<v1::PlacementGroup>,
+    confirmations: Confirmations,
+}
+
+/// What is known of the broker's whereabouts.
+#[derive(Default)]
+struct Health {
+    seen: bool,
+    /// When a call last gave up; those after it do not wait again.
+    gave_up: Option<Instant>,
+}
+
+impl Client {
+    /// A client. Connects when the first call is made.
+    ///
+    /// # Errors
+    /// When the endpoint, the certificates or the token have not the form they must have.
+    pub fn new(connection: Connection) -> Result<Self, tls::SettingError> {
+        let tls = TlsSettings {
+            ca_pem: connection.ca_pem.as_deref(),
+            credential: &connection.credential,
+        };
+        let endpoint = Endpoint::from_shared(connection.endpoint.clone())
+            .map_err(|source| tls::SettingError::Endpoint { source })?
+            .tls_config(tls.into_config())
+            .map_err(|source| tls::SettingError::Certificates { source })?
+            .connect_timeout(Duration::from_secs(10))
+            .tcp_nodelay(true)
+            .initial_stream_window_size(4 * 1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10));
+        let bearer = match &connection.credential {
+            Credential::Token(token) => Some(bearer(token)?),
+            Credential::Certificate { .. } => None,
+        };
+        Ok(Self {
+            endpoint: connection.endpoint,
+            channel: endpoint.connect_lazy(),
+            bearer,
+            request_prefix: connection.request_prefix,
+            requests: AtomicU64::new(0),
+            health: Mutex::default(),
+            keys: connection.keys,
+            catalogue: CatalogueCache::default(),
+            instances: Table::default(),
+            volumes: Table::default(),
+            groups: Table::default(),
+            confirmations: Confirmations::default(),
+        })
+    }
+
+    /// Where the broker is sought.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Sends a request until it is answered or patience ends.
+    async fn call<Q, A, F>(
+        &self,
+        message: Q,
+        send: impl Fn(Request<Q>) -> F + Send,
+    ) -> Result<A, ClientError>
+    where
+        Q: Clone + Send,
+        F: Future<Output = Result<Response<A>, Status>> + Send,
+    {
+        let request_id = self.request_id();
+        let started = Instant::now();
+        let mut pause = PAUSE_MIN;
+        loop {
+            let request = self.request(message.clone(), &request_id, Some(CALL_LIMIT));
+            let error = match tokio::time::timeout(CALL_LIMIT, send(request)).await {
+                Ok(Ok(answer)) => {
+                    self.seen();
+                    return Ok(answer.into_inner());
+                }
+                Ok(Err(status)) => ClientError::of_status(&status, &self.endpoint, CALL_LIMIT),
+                Err(_) => ClientError::Late { limit: CALL_LIMIT },
+            };
+            if !error.is_transient() {
+                return Err(error);
+            }
+            if started.elapsed() + pause > self.patience() {
+                self.health.lock().gave_up = Some(Instant::now());
+                return Err(error);
+            }
+            tracing::debug!(request_id, ?pause, error = ?error, "the broker is away");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn request_id(&self) -> String {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number}", self.request_prefix)
+    }
+
+    fn request<Q>(&self, message: Q, request_id: &str, limit: Option<Duration>) -> Request<Q> {
+        let mut request = Request::new(message);
+        if let Some(bearer) = &self.bearer {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        if let Ok(id) = MetadataValue::try_from(request_id) {
+            request.metadata_mut().insert("request-id", id);
+        }
+        if let Some(limit) = limit {
+            request.set_timeout(limit);
+        }
+        request
+    }
+
+    fn seen(&self) {
+        let mut health = self.health.lock();
+        health.seen = true;
+        health.gave_up = None;
+    }
+
+    /// How long calls are repeated now.
+    fn patience(&self) -> Duration {
+        let health = self.health.lock();
+        match health.gave_up {
+            Some(at) if at.elapsed() < PATIENCE_AFTER => Duration::ZERO,
+            _ if health.seen => PATIENCE_AFTER,
+            _ => PATIENCE_BEFORE,
+        }
+    }
+}
+
+fn bearer(token: &str) -> Result<MetadataValue<Ascii>, tls::SettingError> {
+    let mut value =
+        MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| tls::SettingError::Token)?;
+    value.set_sensitive(true);
+    Ok(value)
+}

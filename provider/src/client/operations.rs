@@ -1,0 +1,76 @@
+//! Operations: long work is waited for on a stream, not asked about again and again.
+
+use fairmazon_proto::v1;
+use tokio_stream::StreamExt as _;
+
+use super::{Channel, Client, ClientError};
+
+impl Client {
+    /// Waits until the operation ends; `progress` is told what it waits for when that changes.
+    /// How long is for the caller to bound.
+    ///
+    /// # Errors
+    /// Why it failed, or why it can't be followed any more.
+    pub async fn wait(
+        &self,
+        operation: &v1::Operation,
+        progress: impl Fn(&str) + Send + Sync,
+    ) -> Result<(), ClientError> {
+        let mut told = String::new();
+        let mut last = operation.clone();
+        loop {
+            if let Some(end) = ending(&last) {
+                return end;
+            }
+            let request = v1::WaitOperationRequest { id: operation.id.clone() };
+            let mut changes = self
+                .call(request, |mut request| {
+                    // The stream lives as long as the work: only its opening has a limit.
+                    request.metadata_mut().remove("grpc-timeout");
+                    let mut service = self.operations_service();
+                    async move { service.wait_operation(request).await }
+                })
+                .await?;
+            while let Some(change) = changes.next().await {
+                match change {
+                    Ok(operation) => last = operation,
+                    Err(status) => {
+                        let error =
+                            ClientError::of_status(&status, &self.endpoint, super::CALL_LIMIT);
+                        if !error.is_transient() {
+                            return Err(error);
+                        }
+                        // Opening the stream again is what waits for the broker to come back.
+                        break;
+                    }
+                }
+                if let Some(end) = ending(&last) {
+                    return end;
+                }
+                if told != last.waiting_for {
+                    told.clone_from(&last.waiting_for);
+                    progress(&told);
+                }
+            }
+            tokio::time::sleep(super::PAUSE_MIN).await;
+        }
+    }
+
+    pub(super) fn operations_service(
+        &self,
+    ) -> v1::operations_service_client::OperationsServiceClient<Channel> {
+        v1::operations_service_client::OperationsServiceClient::new(self.channel.clone())
+    }
+}
+
+/// How the operation ended, when it did.
+fn ending(operation: &v1::Operation) -> Option<Result<(), ClientError>> {
+    match operation.state() {
+        v1::OperationState::Done => Some(Ok(())),
+        v1::OperationState::Failed => {
+            let detail = operation.error.clone().unwrap_or_default();
+            Some(Err(ClientError::failed(operation.id.clone(), detail)))
+        }
+        v1::OperationState::Unspecified | v1::OperationState::Running => None,
+    }
+}

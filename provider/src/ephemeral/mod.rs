@@ -1,0 +1,5 @@
+//! Ephemeral resources, one file each.
+
+mod token;
+
+pub use token::EphemeralToken;

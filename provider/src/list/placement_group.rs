@@ -1,0 +1,57 @@
+//! The list of `fairmazon_placement_group`.
+
+use tfplugin::{Context, Diagnostics, ListResource, ListSink, Schema, async_trait};
+
+use super::{ListConfig, schema};
+use crate::{
+    diagnostics::Attempt,
+    platform::Platform,
+    resources::placement_group::{PlacementGroupModel, of_row},
+};
+
+/// The list resource.
+pub struct PlacementGroupList;
+
+#[async_trait]
+impl ListResource for PlacementGroupList {
+    type Data = Platform;
+    type Config = ListConfig;
+    type Model = PlacementGroupModel;
+
+    fn name(&self) -> &'static str {
+        "fairmazon_placement_group"
+    }
+
+    fn schema(&self) -> Schema {
+        schema("placement groups")
+    }
+
+    async fn list(
+        &self,
+        cx: &Context<Platform>,
+        config: ListConfig,
+        found: &mut ListSink<PlacementGroupModel>,
+    ) -> Result<(), Diagnostics> {
+        let platform = cx.data()?;
+        let labels = config.labels.unwrap_or_default();
+        let client = platform.client()?;
+        let mut token = String::new();
+        loop {
+            let page =
+                cx.unless_cancelled(client.placement_groups_page(token, labels.clone())).await?;
+            let page =
+                page.map_err(|error| Attempt::new("list", "placement groups").failed(&error))?;
+            for row in page.rows {
+                let model =
+                    of_row(&PlacementGroupModel::default(), &row, platform.default_labels());
+                if !found.put(row.name, &model).await? {
+                    return Ok(());
+                }
+            }
+            token = page.next;
+            if token.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! `fairmazon_instance`: a machine.
+
+mod change;
+mod model;
+mod plan;
+mod resource;
+mod row;
+mod schema;
+
+pub use model::InstanceModel;
+pub use resource::InstanceResource;
+pub(crate) use row::{of_row, state};

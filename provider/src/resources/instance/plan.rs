@@ -1,0 +1,306 @@
+//! The plan of `fairmazon_instance`: everything that can be known before anything is done.
+
+use fairmazon_model::{
+    DomainError,
+    catalogue::Catalogue,
+    impact,
+    instance::InstanceSpec,
+    price::{self, InstancePrice},
+    units::Gib,
+};
+use tfplugin::{Attr, Change, ChangeKind, Diagnostics};
+
+use super::{
+    change,
+    model::{BOOT_GIB, BootVolumeModel, InstanceModel, Read},
+    row,
+};
+use crate::{
+    diagnostics::{self, Attempt},
+    platform::Platform,
+    resources::shared::{labels, protection::protected},
+};
+
+const INVALID: &str = "Invalid instance";
+
+/// Refines what the schema's rules planned.
+pub(super) async fn plan(platform: &Platform, change: &mut Change<'_>) -> Result<(), Diagnostics> {
+    let config: InstanceModel = change.config().model()?;
+    let prior: Option<InstanceModel> = match change.kind() {
+        ChangeKind::Create => None,
+        _ => Some(change.prior().model()?),
+    };
+    let catalogue = platform.catalogue().await?;
+    let mut planned: InstanceModel = change.planned().model()?;
+    boot_volume(&config, prior.as_ref(), catalogue.as_deref(), &mut planned);
+    if planned.boot_volume_differs(prior.as_ref()) {
+        change.set("boot_volume", &planned.boot_volume)?;
+    }
+    planned.effective_labels = labels::effective(&planned.labels, platform.default_labels());
+    planned.user_data_sha256 = row::user_data_hash(&planned.user_data);
+    change.set("effective_labels", &planned.effective_labels)?;
+    change.set("user_data_sha256", &planned.user_data_sha256)?;
+
+    let old = prior.as_ref().and_then(|prior| prior.read(None).ok()).map(|read| read.spec);
+    let read = planned.read(old.as_ref()).map_err(|error| diagnostics::invalid(INVALID, &error))?;
+    check(&read, old.as_ref(), change.replaces(), catalogue.as_deref())?;
+    computed(change, &mut planned, prior.as_ref())?;
+    let price = prices(change, &planned, prior.as_ref(), &read.spec, catalogue.as_deref())?;
+    guard(platform, change, prior.as_ref(), price.as_ref(), &read.spec, catalogue.as_deref())
+}
+
+impl InstanceModel {
+    /// Whether the planned boot volume is another than the schema's rules made it.
+    fn boot_volume_differs(&self, prior: Option<&Self>) -> bool {
+        let size = |model: &Self| match &model.boot_volume {
+            Attr::Value(boot) => boot.size_gib.get().copied(),
+            _ => None,
+        };
+        prior.is_none_or(|prior| size(prior) != size(self))
+    }
+}
+
+/// Fills in what the user left to the provider: the size that the image needs.
+fn boot_volume(
+    config: &InstanceModel,
+    prior: Option<&InstanceModel>,
+    catalogue: Option<&Catalogue>,
+    planned: &mut InstanceModel,
+) {
+    let configured = match &config.boot_volume {
+        Attr::Unknown => return,
+        Attr::Null => BootVolumeModel::default(),
+        Attr::Value(boot) => boot.clone(),
+    };
+    let mut boot = match &planned.boot_volume {
+        Attr::Value(boot) => boot.clone(),
+        _ => BootVolumeModel {
+            size_gib: Attr::Unknown,
+            class: Attr::Value("standard".to_owned()),
+            delete_with_instance: Attr::Value(true),
+        },
+    };
+    if configured.size_gib.is_null() {
+        let before = prior.and_then(|prior| prior.boot_volume.get()?.size_gib.get().copied());
+        let image = planned.image.get().and_then(|image| catalogue?.image(image));
+        boot.size_gib = match (before, image) {
+            (before, Some(image)) => Attr::Value(before.unwrap_or(BOOT_GIB).max(image.min_boot.0)),
+            (Some(before), None) => Attr::Value(before),
+            (None, None) => Attr::Unknown,
+        };
+    }
+    planned.boot_volume = Attr::Value(boot);
+}
+
+/// Checks what the platform would refuse anyway, before anything is done.
+fn check(
+    read: &Read,
+    old: Option<&InstanceSpec>,
+    replaces: bool,
+    catalogue: Option<&Catalogue>,
+) -> Result<(), Diagnostics> {
+    let told = |error: DomainError| diagnostics::invalid(INVALID, &error);
+    read.spec.check().map_err(told)?;
+    if let Some(old) = old
+        && !replaces
+    {
+        impact::check_instance_change(old, &read.spec).map_err(told)?;
+    }
+    if let Some(catalogue) = catalogue
+        && read.complete
+    {
+        fits_catalogue(&read.spec, catalogue).map_err(told)?;
+    }
+    Ok(())
+}
+
+fn fits_catalogue(spec: &InstanceSpec, catalogue: &Catalogue) -> Result<(), DomainError> {
+    for (index, flavor) in spec.flavor_fallback.iter().enumerate() {
+        if catalogue.flavor(flavor).is_none() {
+            return Err(unknown(&format!("flavor_fallback[{index}]"), flavor, flavors(catalogue)));
+        }
+    }
+    let Some(flavor) = catalogue.flavor(&spec.flavor) else {
+        return Err(unknown("flavor", &spec.flavor, flavors(catalogue)));
+    };
+    let Some(image) = catalogue.image(&spec.image) else {
+        let names = catalogue.images.iter().map(|image| image.name.as_str());
+        return Err(unknown("image", &spec.image, names));
+    };
+    let class = &spec.boot_volume.class;
+    if catalogue.storage_class(class).is_none() {
+        let names = catalogue.storage_classes.iter().map(|class| class.name.as_str());
+        return Err(unknown("boot_volume.class", class, names));
+    }
+    if spec.boot_volume.size < image.min_boot {
+        let Gib(least) = image.min_boot;
+        return Err(DomainError::invalid(
+            "boot_volume.size_gib",
+            format!("the image `{}` needs a boot volume of {least} GiB at least", image.name),
+        ));
+    }
+    if flavor.memory < image.min_memory {
+        return Err(DomainError::invalid(
+            "flavor",
+            format!(
+                "the image `{}` needs {} of memory, and `{}` has {}",
+                image.name, image.min_memory, flavor.name, flavor.memory
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn flavors(catalogue: &Catalogue) -> impl Iterator<Item = &str> {
+    catalogue.flavors.iter().map(|flavor| flavor.name.as_str())
+}
+
+fn unknown<'a>(field: &str, value: &str, names: impl Iterator<Item = &'a str>) -> DomainError {
+    let names: Vec<_> = names.collect();
+    let value = value.escape_debug();
+    DomainError::invalid(field, format!("the catalogue has no `{value}`"))
+        .advise(format!("it has {}", names.join(", ")))
+}
+
+/// Says which of the platform's own values a change will change, and which are known already.
+fn computed(
+    change: &mut Change<'_>,
+    planned: &mut InstanceModel,
+    prior: Option<&InstanceModel>,
+) -> Result<(), Diagnostics> {
+    let flavors_differ =
+        prior.is_none() || change.differs("flavor") || change.differs("flavor_fallback");
+    if flavors_differ {
+        let none = match &planned.flavor_fallback {
+            Attr::Null => true,
+            Attr::Value(list) => list.is_empty(),
+            Attr::Unknown => false,
+        };
+        planned.actual_flavor = if none { planned.flavor.clone() } else { Attr::Unknown };
+        change.set("actual_flavor", &planned.actual_flavor)?;
+    }
+    let Some(prior) = prior else { return Ok(()) };
+    if !change.is_effective() {
+        return Ok(());
+    }
+    let mut unknown = Vec::new();
+    let settled = matches!(prior.state.get().map(String::as_str), Some("running" | "stopped"));
+    if !settled {
+        unknown.extend([
+            "state",
+            "site",
+            "country",
+            "placement_reason",
+            "addresses",
+            "lease_epoch",
+        ]);
+    }
+    if change.differs("power_state") || change.differs("schedule") {
+        unknown.extend(["state", "addresses", "lease_epoch"]);
+    }
+    if change.differs("flavor") || change.differs("flavor_fallback") {
+        unknown.extend(["placement_reason", "lease_epoch"]);
+    }
+    if change.differs("image") || change.differs("user_data") {
+        unknown.push("lease_epoch");
+    }
+    for attribute in unknown {
+        change.set_unknown(attribute)?;
+    }
+    Ok(())
+}
+
+/// Plans the prices where something changes that they depend on. Answers with what is planned.
+fn prices(
+    change: &mut Change<'_>,
+    planned: &InstanceModel,
+    prior: Option<&InstanceModel>,
+    spec: &InstanceSpec,
+    catalogue: Option<&Catalogue>,
+) -> Result<Option<InstancePrice>, Diagnostics> {
+    const CAUSES: [&str; 5] = ["flavor", "actual_flavor", "boot_volume", "schedule", "spot"];
+    let price = if price_is_known(planned) {
+        let flavor = planned.actual_flavor.get();
+        catalogue.zip(flavor).and_then(|(catalogue, flavor)| {
+            // A flavor that is gone from the catalogue is for the broker to judge.
+            price::instance(catalogue, spec, flavor).ok()
+        })
+    } else {
+        None
+    };
+    if prior.is_some() && !CAUSES.iter().any(|cause| change.differs(*cause)) {
+        return Ok(price);
+    }
+    let text = |amount: Option<price::NanoEur>| {
+        amount.map_or(Attr::Unknown, |amount| Attr::Value(amount.to_string()))
+    };
+    change.set("price_per_hour", &text(price.map(|price| price.hourly)))?;
+    change.set("price_per_month", &text(price.map(|price| price.monthly)))?;
+    change.set("monthly_saving", &text(price.map(|price| price.monthly_saving)))?;
+    Ok(price)
+}
+
+fn price_is_known(planned: &InstanceModel) -> bool {
+    let windows_known = match &planned.schedule {
+        Attr::Unknown => false,
+        Attr::Null => true,
+        Attr::Value(windows) => windows.iter().all(|window| {
+            window.get().is_some_and(|window| {
+                let days = window.days.get().is_some_and(|days| days.iter().all(Attr::is_known));
+                window.start.is_known() && window.stop.is_known() && days
+            })
+        }),
+    };
+    let boot_known = planned
+        .boot_volume
+        .get()
+        .is_some_and(|boot| boot.size_gib.is_known() && boot.class.is_known());
+    windows_known && boot_known && !planned.spot.is_unknown()
+}
+
+/// Adds the price to the provider's guard. Where a fallback may be taken, the dearest counts.
+fn guard(
+    platform: &Platform,
+    change: &Change<'_>,
+    prior: Option<&InstanceModel>,
+    price: Option<&InstancePrice>,
+    spec: &InstanceSpec,
+    catalogue: Option<&Catalogue>,
+) -> Result<(), Diagnostics> {
+    // A replacement is planned a second time as a creation, and counts there.
+    if change.replaces() {
+        return Ok(());
+    }
+    let all = || std::iter::once(&spec.flavor).chain(&spec.flavor_fallback);
+    let dearest = || {
+        let catalogue = catalogue?;
+        all()
+            .filter_map(|flavor| price::instance(catalogue, spec, flavor).ok())
+            .map(|price| price.hourly)
+            .max()
+    };
+    let hourly = price.map(|price| price.hourly).or_else(dearest);
+    let id = prior.and_then(|prior| prior.id.get()).map(String::as_str);
+    hourly.map_or(Ok(()), |hourly| platform.budget().add(id, hourly))
+}
+
+/// Refuses to destroy or replace a machine that is protected, and warns of what hurts.
+pub(super) fn consequences(
+    change: &Change<'_>,
+) -> Result<Option<tfplugin::Diagnostic>, Diagnostics> {
+    if change.kind() == ChangeKind::Create {
+        return Ok(None);
+    }
+    let prior: InstanceModel = change.prior().model()?;
+    let id = prior.id.get().map_or("", String::as_str);
+    let destroys = change.kind() == ChangeKind::Delete || change.replaces();
+    if destroys && prior.deletion_protection.get() == Some(&true) {
+        let verb = if change.replaces() { "replace" } else { "destroy" };
+        return Err(Attempt::on(verb, "instance", id).refused(&protected()));
+    }
+    if destroys || prior.state.get().map(String::as_str) != Some("running") {
+        return Ok(None);
+    }
+    let planned: InstanceModel = change.planned().model()?;
+    Ok(change::warning(id, &prior, &planned))
+}

@@ -1,0 +1,220 @@
+//! Makes, reads, changes and removes machines.
+
+use std::{sync::Arc, time::Duration};
+
+use fairmazon_model::id::InstanceId;
+use fairmazon_proto::v1;
+use tfplugin::{
+    Change, ChangeKind, Context, Diagnostics, IdentitySchema, ImportTarget, Planned, Resource,
+    Schema, StateSink, View, async_trait,
+};
+
+use super::{InstanceModel, plan, row, schema};
+use crate::{
+    client::{Client, ClientError},
+    diagnostics::{self, Attempt},
+    platform::Platform,
+    resources::shared::{
+        confirm, identity,
+        timeouts::{self, Limit},
+    },
+};
+
+const NOUN: &str = "instance";
+/// Between two looks at a machine that has no address yet.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// `fairmazon_instance`.
+pub struct InstanceResource;
+
+type Sink<'a> = StateSink<'a, InstanceModel>;
+
+#[async_trait]
+impl Resource for InstanceResource {
+    type Data = Platform;
+    type Model = InstanceModel;
+
+    fn name(&self) -> &'static str {
+        "fairmazon_instance"
+    }
+
+    fn schema(&self) -> Schema {
+        schema::schema()
+    }
+
+    fn identity(&self) -> Option<IdentitySchema> {
+        Some(identity("machine"))
+    }
+
+    fn plans_destroy(&self) -> bool {
+        true
+    }
+
+    async fn validate(&self, _: &Context<Platform>, config: View<'_>) -> Result<(), Diagnostics> {
+        let config: InstanceModel = config.model()?;
+        let checked = config.read(None).and_then(|read| read.spec.check());
+        checked.map_err(|error| diagnostics::invalid("Invalid instance", &error))
+    }
+
+    async fn plan(
+        &self,
+        cx: &Context<Platform>,
+        change: &mut Change<'_>,
+    ) -> Result<(), Diagnostics> {
+        let platform = cx.data()?;
+        if change.kind() != ChangeKind::Delete {
+            plan::plan(platform, change).await?;
+        }
+        if let Some(warning) = plan::consequences(change)? {
+            cx.warn(warning);
+        }
+        let id = change.prior().at("id").as_str().map(str::to_owned);
+        if let (Some(id), Some(client)) = (id, platform.try_client()) {
+            confirm::confirm(client, &id, false, change.private()).await;
+        }
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        cx: &Context<Platform>,
+        plan: Planned<'_, InstanceModel>,
+        state: &mut Sink<'_>,
+    ) -> Result<(), Diagnostics> {
+        let client = cx.data()?.client()?;
+        let attempt = Attempt::new("create", NOUN);
+        let spec = plan.model.read(None).map_err(|error| attempt.refused(&error))?.spec;
+        let created = client.create_instance((&spec).into()).await;
+        let (row, operation) = created.map_err(|error| attempt.failed(&error))?;
+        // From here on there is something real: its id is kept before anything slow.
+        state.save(&row::after_apply(&plan.model, &row))?;
+        let work = async {
+            if plan.model.waits_for("running") || plan.model.waits_for("address") {
+                follow(client, &operation).await?;
+            }
+            if plan.model.waits_for("address") {
+                return with_address(client, &row.id).await;
+            }
+            client.instance_now(&row.id).await
+        };
+        let limit = timeouts::limit(&plan.model.timeouts, Limit::Create);
+        let what = format!("the instance {} to be as asked for", row.id);
+        let done = cx.within(limit, &what, Box::pin(work)).await?;
+        let row = done.map_err(|error| Attempt::on("create", NOUN, &row.id).failed(&error))?;
+        state.save(&row::after_apply(&plan.model, &row))
+    }
+
+    async fn read(
+        &self,
+        cx: &Context<Platform>,
+        prior: InstanceModel,
+        state: &mut Sink<'_>,
+    ) -> Result<(), Diagnostics> {
+        let platform = cx.data()?;
+        // Without a known endpoint there is nobody to ask: what was known stays.
+        let Some(client) = platform.try_client() else { return Ok(()) };
+        let id = prior.id.get().cloned().unwrap_or_default();
+        let attempt = Attempt::on("read", NOUN, &id);
+        let limit = timeouts::limit(&prior.timeouts, Limit::Read);
+        let row = match cx.within(limit, "the broker's answer", client.instance(&id)).await? {
+            Ok(row) => row,
+            Err(error) if error.is_not_found() => {
+                state.gone();
+                return Ok(());
+            }
+            Err(error) => return Err(attempt.failed(&error)),
+        };
+        let model = row::of_row(&prior, &row, platform.default_labels())
+            .map_err(|error| attempt.refused(&error))?;
+        confirm::confirm(client, &id, !row.unconfirmed, state.private()).await;
+        state.save(&model)
+    }
+
+    async fn update(
+        &self,
+        cx: &Context<Platform>,
+        prior: InstanceModel,
+        plan: Planned<'_, InstanceModel>,
+        state: &mut Sink<'_>,
+    ) -> Result<(), Diagnostics> {
+        let client = cx.data()?.client()?;
+        let id = prior.id.get().cloned().unwrap_or_default();
+        let attempt = Attempt::on("change", NOUN, &id);
+        let old = prior.read(None).ok().map(|read| read.spec);
+        let new = plan.model.read(None).map_err(|error| attempt.refused(&error))?.spec;
+        let work = async {
+            if old.as_ref() != Some(&new) {
+                let allow_rebuild = plan.model.rebuilds();
+                let (_, operation) =
+                    client.update_instance(&id, (&new).into(), allow_rebuild).await?;
+                follow(client, &operation).await?;
+            }
+            if prior.reboot_trigger != plan.model.reboot_trigger {
+                follow(client, &client.reboot_instance(&id).await?).await?;
+            }
+            client.instance_now(&id).await
+        };
+        let limit = timeouts::limit(&plan.model.timeouts, Limit::Update);
+        let what = format!("the instance {id} to change");
+        let row = cx
+            .within(limit, &what, Box::pin(work))
+            .await?
+            .map_err(|error| attempt.failed(&error))?;
+        state.save(&row::after_apply(&plan.model, &row))
+    }
+
+    async fn delete(
+        &self,
+        cx: &Context<Platform>,
+        prior: InstanceModel,
+        _: &mut Sink<'_>,
+    ) -> Result<(), Diagnostics> {
+        let client = cx.data()?.client()?;
+        let id = prior.id.get().cloned().unwrap_or_default();
+        let work = async { follow(client, &client.delete_instance(&id).await?).await };
+        let limit = timeouts::limit(&prior.timeouts, Limit::Delete);
+        match cx.within(limit, &format!("the instance {id} to be gone"), work).await? {
+            Err(error) if !error.is_not_found() => {
+                Err(Attempt::on("destroy", NOUN, &id).failed(&error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn import(
+        &self,
+        cx: &Context<Platform>,
+        target: ImportTarget,
+        state: &mut Sink<'_>,
+    ) -> Result<(), Diagnostics> {
+        let platform = cx.data()?;
+        let id = target.text("id")?;
+        let attempt = Attempt::on("import", NOUN, id);
+        let form: Result<InstanceId, _> = id.parse();
+        form.map_err(|error| {
+            Diagnostics::error("Unable to import the instance", error.to_string())
+        })?;
+        let found = platform.client()?.instance_now(id).await;
+        let row = found.map_err(|error| attempt.failed(&error))?;
+        let model = row::of_row(&InstanceModel::default(), &row, platform.default_labels())
+            .map_err(|error| attempt.refused(&error))?;
+        state.save(&model)
+    }
+}
+
+/// Waits for an operation, and logs what it waits for.
+async fn follow(client: &Client, operation: &v1::Operation) -> Result<(), ClientError> {
+    let id = &operation.id;
+    client.wait(operation, |what| tracing::info!(operation = id, what, "waiting")).await
+}
+
+/// Waits until the machine has an address. The platform has no event for it.
+async fn with_address(client: &Arc<Client>, id: &str) -> Result<v1::Instance, ClientError> {
+    loop {
+        let row = client.instance_now(id).await?;
+        if !row.addresses.is_empty() {
+            return Ok(row);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,6 @@
+//! Managed resources, one folder each.
+
+pub mod instance;
+pub mod placement_group;
+pub mod shared;
+pub mod volume;

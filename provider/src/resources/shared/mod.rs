@@ -1,0 +1,61 @@
+//! What several resources have in common: labels, placement, timeouts, and the reading of
+//! attributes whose values may not be known yet.
+
+pub mod confirm;
+pub mod labels;
+pub mod placement;
+pub mod protection;
+pub mod reader;
+pub mod timeouts;
+
+use tfplugin::{Attr, Attribute, IdentitySchema, Type};
+
+/// Seconds and milliseconds since the Unix epoch as RFC 3339 in UTC.
+pub fn rfc3339(unix_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(unix_ms).map_or_else(|_| String::new(), |at| at.to_string())
+}
+
+/// The identity of everything here: its id.
+pub fn identity(noun: &str) -> IdentitySchema {
+    IdentitySchema::new().required("id", Type::String, &format!("Id of the {noun}."))
+}
+
+/// A string that the platform makes and that stays.
+pub fn computed(name: &str, description: &str) -> Attribute {
+    Attribute::string(name).computed().use_state_for_unknown().describe(description)
+}
+
+/// What was planned, where it was known; otherwise what is there now.
+///
+/// A planned value must come back as it was planned. Where the world moved on between plan and
+/// apply, the next read shows it.
+pub fn settle<T: Clone>(planned: &Attr<T>, now: Attr<T>) -> Attr<T> {
+    match planned {
+        Attr::Unknown => now,
+        known => known.clone(),
+    }
+}
+
+/// A text, or null for an empty one.
+pub fn text(text: &str) -> Attr<String> {
+    if text.is_empty() { Attr::Null } else { Attr::Value(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_utc() {
+        assert_eq!(rfc3339(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(i64::MAX), "");
+    }
+
+    #[test]
+    fn planned_values_stay() {
+        assert!(matches!(settle(&Attr::Value(1), Attr::Value(2)), Attr::Value(1)));
+        assert!(matches!(settle(&Attr::Unknown, Attr::Value(2)), Attr::Value(2)));
+        assert!(matches!(settle(&Attr::Null, Attr::Value(2)), Attr::Null));
+    }
+}

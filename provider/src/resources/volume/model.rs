@@ -1,0 +1,135 @@
+//! The model of `fairmazon_volume`, the spec that it means, and how a volume of the platform
+//! looks as a resource.
+
+use fairmazon_model::{DomainError, price::NanoEur, units::Gib, volume::VolumeSpec};
+use fairmazon_proto::v1;
+use serde::{Deserialize, Serialize};
+use tfplugin::Attr;
+
+use crate::resources::shared::{
+    labels::{self, KnownLabels, Labels},
+    placement::{self, PlacementModel},
+    reader::Reader,
+    rfc3339, settle, text,
+    timeouts::TimeoutsModel,
+};
+
+/// The resource, one field an attribute.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the schema describes each attribute")]
+pub struct VolumeModel {
+    pub id: Attr<String>,
+    pub name: Attr<String>,
+    pub size_gib: Attr<u64>,
+    pub class: Attr<String>,
+    pub placement: Attr<PlacementModel>,
+    pub deletion_protection: Attr<bool>,
+    pub labels: Labels,
+    pub effective_labels: Labels,
+    pub timeouts: Attr<TimeoutsModel>,
+    pub state: Attr<String>,
+    pub site: Attr<String>,
+    pub country: Attr<String>,
+    pub attached_to: Attr<String>,
+    pub price_per_hour: Attr<String>,
+    pub price_per_month: Attr<String>,
+    pub created_at: Attr<String>,
+}
+
+impl VolumeModel {
+    /// The spec that the attributes mean. Where a value is not known yet that of `base` stands
+    /// in, or one that no check objects to.
+    ///
+    /// # Errors
+    /// When a value has not the form it must have, with its path.
+    pub(super) fn read(&self, base: Option<&VolumeSpec>) -> Result<VolumeSpec, DomainError> {
+        let mut reader = Reader::default();
+        let r = &mut reader;
+        let mut labels_known = true;
+        let own = labels::known(&self.labels, &mut labels_known)?;
+        let all = labels::known(&self.effective_labels, &mut labels_known)?;
+        let name = base.map_or_else(|| "unknown".to_owned(), |base| base.name.clone());
+        let class = base.map_or_else(|| "standard".to_owned(), |base| base.class.clone());
+        Ok(VolumeSpec {
+            name: r.value(&self.name, String::new(), name),
+            size: Gib(r.value(&self.size_gib, 0, base.map_or(1, |base| base.size.0))),
+            class: r.value(&self.class, "standard".to_owned(), class),
+            placement: placement::read(&self.placement, r)?,
+            deletion_protection: r.value(&self.deletion_protection, false, false),
+            labels: if all.is_empty() { own } else { all },
+        })
+    }
+}
+
+/// The resource for a volume of the platform, knowing how it looked before.
+///
+/// # Errors
+/// When the broker's answer is not a volume.
+pub(crate) fn of_row(
+    before: &VolumeModel,
+    row: &v1::Volume,
+    defaults: Option<&KnownLabels>,
+) -> Result<VolumeModel, DomainError> {
+    let spec: VolumeSpec = row.spec.clone().unwrap_or_default().try_into()?;
+    Ok(VolumeModel {
+        name: Attr::Value(spec.name),
+        size_gib: Attr::Value(spec.size.0),
+        class: Attr::Value(spec.class),
+        placement: placement::attr(&before.placement, &spec.placement),
+        deletion_protection: Attr::Value(spec.deletion_protection),
+        labels: labels::own(&before.labels, &spec.labels, defaults),
+        effective_labels: labels::attr(&spec.labels),
+        timeouts: before.timeouts.clone(),
+        ..observed(row)
+    })
+}
+
+/// The state after an apply: what was planned, filled up with what the platform says.
+pub(super) fn after_apply(planned: &VolumeModel, row: &v1::Volume) -> VolumeModel {
+    let now = observed(row);
+    let labels = row.spec.as_ref().map(|spec| labels::attr(&spec.labels));
+    let labels_known =
+        planned.effective_labels.get().is_some_and(|labels| labels.values().all(Attr::is_known));
+    VolumeModel {
+        id: settle(&planned.id, now.id),
+        class: settle(&planned.class, row.spec.as_ref().map(|spec| spec.class.clone()).into()),
+        effective_labels: match labels {
+            Some(labels) if !labels_known => labels,
+            _ => planned.effective_labels.clone(),
+        },
+        state: settle(&planned.state, now.state),
+        site: settle(&planned.site, now.site),
+        country: settle(&planned.country, now.country),
+        attached_to: settle(&planned.attached_to, now.attached_to),
+        price_per_hour: settle(&planned.price_per_hour, now.price_per_hour),
+        price_per_month: settle(&planned.price_per_month, now.price_per_month),
+        created_at: settle(&planned.created_at, now.created_at),
+        ..planned.clone()
+    }
+}
+
+/// What the platform alone knows.
+fn observed(row: &v1::Volume) -> VolumeModel {
+    VolumeModel {
+        id: Attr::Value(row.id.clone()),
+        state: Attr::Value(state(row.state()).to_owned()),
+        site: text(&row.site),
+        country: text(&row.country),
+        attached_to: text(&row.attached_to),
+        price_per_hour: Attr::Value(NanoEur(row.price_per_hour_nano_eur).to_string()),
+        price_per_month: Attr::Value(NanoEur(row.price_per_month_nano_eur).to_string()),
+        created_at: Attr::Value(rfc3339(row.created_at_ms)),
+        ..VolumeModel::default()
+    }
+}
+
+const fn state(state: v1::VolumeState) -> &'static str {
+    match state {
+        v1::VolumeState::Unspecified | v1::VolumeState::Unknown => "unknown",
+        v1::VolumeState::Available => "available",
+        v1::VolumeState::Creating => "creating",
+        v1::VolumeState::Ready => "ready",
+        v1::VolumeState::Failed => "failed",
+        v1::VolumeState::Deleting => "deleting",
+    }
+}

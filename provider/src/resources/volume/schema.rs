@@ -1,0 +1,55 @@
+//! The attributes of `fairmazon_volume`.
+
+use fairmazon_model::limits;
+use tfplugin::{Attribute, Schema, schema::validators};
+
+use crate::resources::shared::{computed, labels, placement, timeouts};
+
+/// The whole schema.
+pub(super) fn schema() -> Schema {
+    Schema::builder()
+        .describe(
+            "A disk that outlives machines. It gets its place when it is first attached, and stays \
+             there.",
+        )
+        .attribute(computed("id", "Id of the volume. It stays for its whole life."))
+        .attribute(
+            Attribute::string("name")
+                .required()
+                .validate(validators::string("a name of the platform", |text| {
+                    limits::check_name(text).map_err(|error| error.message)
+                }))
+                .describe("Name for people."),
+        )
+        .attribute(
+            Attribute::integer("size_gib")
+                .required()
+                .validate(validators::range(limits::VOLUME_GIB_MIN..=limits::VOLUME_GIB_MAX))
+                .describe("Size in GiB; grows while it is in use and never shrinks."),
+        )
+        .attribute(
+            Attribute::string("class")
+                .default("standard")
+                .requires_replace()
+                .describe("Storage class of the catalogue."),
+        )
+        .attribute(placement::attribute("volume"))
+        .attribute(Attribute::bool("deletion_protection").default(false).describe(
+            "Whether the platform refuses to delete the volume. Switching it off is an apply of \
+             its own.",
+        ))
+        .attributes(labels::attributes())
+        .attribute(timeouts::attribute())
+        .attribute(computed(
+            "state",
+            "`available` (never attached), `creating`, `ready`, `failed`, `deleting` or `unknown` \
+             (its host is silent).",
+        ))
+        .attribute(computed("site", "The site it is at, once it was attached."))
+        .attribute(computed("country", "The country it is in, once it was attached."))
+        .attribute(computed("attached_to", "Id of the machine it is attached to."))
+        .attribute(computed("price_per_hour", "What an hour costs, in EUR."))
+        .attribute(computed("price_per_month", "What a month of 730 hours costs, in EUR."))
+        .attribute(computed("created_at", "When it was asked for, in UTC (RFC 3339)."))
+        .build()
+}
