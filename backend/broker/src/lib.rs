@@ -1,3 +1,5 @@
 //! The broker: API, reconcilers, host streams.
 
 pub mod core;
+mod reconcile;
+pub mod session;

@@ -100,11 +100,11 @@ impl Engine {
                 caller,
                 at,
                 "account.create",
-                account.id,
+                &account.id,
                 None,
                 Some(&account),
             ));
-            draft.answer(request.and_then(|request| request.record(self, account.id, None)));
+            draft.answer(request.and_then(|request| request.record(self, &account.id, None)));
             draft.insert(account.clone());
             draft.insert(Credential::clone(&token.credential));
             Planned { draft, answer: () }
@@ -188,7 +188,7 @@ impl Engine {
         let plan = |_: &mut State| {
             let mut draft = Draft::default();
             let (caller, at, id) = (Caller::platform(), self.now(), credential.id);
-            draft.audit(audit::entry(&caller, at, "token.create", id, None, Some(&credential)));
+            draft.audit(audit::entry(&caller, at, "token.create", &id, None, Some(&credential)));
             draft.insert(credential.clone());
             Ok(Planned { draft, answer: () })
         };
@@ -220,7 +220,7 @@ impl Engine {
             let at = self.now();
             let new = Credential { revoked_at: Some(at), ..Credential::clone(&old) };
             let mut draft = Draft::default();
-            draft.audit(audit::entry(caller, at, "token.revoke", id, Some(&*old), Some(&new)));
+            draft.audit(audit::entry(caller, at, "token.revoke", &id, Some(&*old), Some(&new)));
             draft.update(new.clone());
             Ok(Planned { draft, answer: Arc::new(new) })
         };
@@ -384,8 +384,8 @@ impl Engine {
         rules::check_count("tokens", there, self.config().tokens_per_account)?;
         let mut draft = Draft::default();
         let id = credential.id;
-        draft.audit(audit::entry(caller, at, "token.create", id, None, Some(credential)));
-        draft.answer(request.record(self, id, None));
+        draft.audit(audit::entry(caller, at, "token.create", &id, None, Some(credential)));
+        draft.answer(request.record(self, &id, None));
         draft.insert(credential.clone());
         Ok(Planned { draft, answer: () })
     }

@@ -88,7 +88,7 @@ impl Request {
     pub(crate) fn record(
         &self,
         engine: &Engine,
-        target: impl ToString,
+        target: &impl ToString,
         operation: Option<OperationId>,
     ) -> Option<IdempotencyRecord> {
         let (now, kept) = (engine.now(), Kept { target: target.to_string(), operation });

@@ -40,7 +40,7 @@ pub(crate) fn entry<T: Audited>(
     caller: &Caller,
     at: UnixMs,
     verb: &str,
-    target: impl ToString,
+    target: &impl ToString,
     before: Option<&T>,
     after: Option<&T>,
 ) -> AuditEntry {
@@ -58,7 +58,7 @@ pub(crate) fn entry<T: Audited>(
 pub(crate) fn own_entry<T: Audited>(
     at: UnixMs,
     verb: &str,
-    target: impl ToString,
+    target: &impl ToString,
     before: Option<&T>,
     after: Option<&T>,
 ) -> AuditEntry {

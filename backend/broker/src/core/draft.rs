@@ -137,19 +137,19 @@ impl Holds {
             self.changing.remove(&key);
         }
         for key in &draft.relies_on {
-            decrement(&mut self.relied_on, *key);
+            decrement(&mut self.relied_on, key);
         }
         for newcomer in draft.newcomers() {
-            decrement(&mut self.coming, newcomer);
+            decrement(&mut self.coming, &newcomer);
         }
     }
 }
 
-fn decrement<K: Hash + Eq>(counts: &mut HashMap<K, u64>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
+fn decrement<K: Hash + Eq>(counts: &mut HashMap<K, u64>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
 }

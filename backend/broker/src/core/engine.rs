@@ -183,6 +183,7 @@ impl Engine {
                     Err(error)
                 }
             };
+            state.dirty.wake.notify_one();
             drop(state);
             engine.inner.settled.notify_waiters();
             result

@@ -57,8 +57,8 @@ impl Engine {
                 rules::check_count("placement groups", there, limit)?;
                 let mut draft = Draft::default();
                 let (at, id) = (self.now(), group.id);
-                draft.audit(audit::entry(caller, at, "group.create", id, None, Some(&group)));
-                draft.answer(request.record(self, id, None));
+                draft.audit(audit::entry(caller, at, "group.create", &id, None, Some(&group)));
+                draft.answer(request.record(self, &id, None));
                 draft.insert(group.clone());
                 Ok(Planned { draft, answer: Arc::new(group.clone()) })
             },
@@ -99,8 +99,8 @@ impl Engine {
                 };
                 let mut draft = Draft::default();
                 let at = self.now();
-                draft.audit(audit::entry(caller, at, "group.update", id, Some(&*old), Some(&new)));
-                draft.answer(request.record(self, id, None));
+                draft.audit(audit::entry(caller, at, "group.update", &id, Some(&*old), Some(&new)));
+                draft.answer(request.record(self, &id, None));
                 draft.update(new.clone());
                 Ok(Planned { draft, answer: Arc::new(new) })
             },
@@ -140,11 +140,11 @@ impl Engine {
                     caller,
                     self.now(),
                     "group.delete",
-                    id,
+                    &id,
                     Some(&*old),
                     after,
                 ));
-                draft.answer(request.record(self, id, None));
+                draft.answer(request.record(self, &id, None));
                 draft.delete(id, old.revision);
                 Ok(Planned { draft, answer: () })
             },

@@ -57,8 +57,8 @@ impl Engine {
                 check_site(state, &host)?;
                 let mut draft = Draft::default();
                 let (at, id) = (self.now(), host.id);
-                draft.audit(audit::entry(caller, at, "host.register", id, None, Some(&host)));
-                draft.answer(request.record(self, id, None));
+                draft.audit(audit::entry(caller, at, "host.register", &id, None, Some(&host)));
+                draft.answer(request.record(self, &id, None));
                 draft.insert(host.clone());
                 draft.insert(Credential::clone(&token.credential));
                 Ok(Planned { draft, answer: () })
@@ -94,8 +94,8 @@ impl Engine {
                     let mut draft = Draft::default();
                     let at = self.now();
                     let verb = "host.update";
-                    draft.audit(audit::entry(caller, at, verb, id, Some(&*old), Some(&new)));
-                    draft.answer(request.record(self, id, None));
+                    draft.audit(audit::entry(caller, at, verb, &id, Some(&*old), Some(&new)));
+                    draft.answer(request.record(self, &id, None));
                     draft.update(new.clone());
                     Ok(Planned { draft, answer: Arc::new(new) })
                 },
@@ -134,8 +134,8 @@ impl Engine {
                 let mut draft = Draft::default();
                 let after = None::<&Host>;
                 let at = self.now();
-                draft.audit(audit::entry(caller, at, "host.remove", id, Some(&*old), after));
-                draft.answer(request.record(self, id, None));
+                draft.audit(audit::entry(caller, at, "host.remove", &id, Some(&*old), after));
+                draft.answer(request.record(self, &id, None));
                 for row in state.world.credentials.of_account(account) {
                     if row.host == Some(id) {
                         draft.delete(row.id, row.revision);
@@ -187,6 +187,15 @@ impl Engine {
             view.hosts_available += u32::from(available);
         }
         (sites.into_values().collect(), state.world.revision)
+    }
+
+    /// Recomputes the capacity books from what is booked: for operators and tests.
+    ///
+    /// # Errors
+    /// `Internal` with the first difference, which is a fault of the platform.
+    pub fn audit_books(&self) -> Result<(), DomainError> {
+        let audit = self.state().books.audit();
+        audit.map_err(|imbalance| DomainError::internal(imbalance.to_string()))
     }
 
     fn owner_of_host(&self, caller: &Caller, id: HostId) -> Result<AccountId, DomainError> {

@@ -4,12 +4,12 @@
 //! granted a full lease a moment ago, so nothing is moved before those must have ended.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use fairmazon_model::{
-    id::{HostId, InstanceId},
+    id::{HostId, InstanceId, VolumeId},
     units::{Generation, UnixMs},
 };
 use fairmazon_store::Key;
@@ -48,6 +48,8 @@ pub(crate) struct HostNow {
     pub(crate) gone_since: HashMap<Key, Generation>,
     /// Machines and volumes that its last report, made under `observed`, does not have.
     pub(crate) gone: HashSet<Key>,
+    /// Volumes that it reports although their rows say that the data is on another host.
+    pub(crate) strays: BTreeSet<VolumeId>,
     /// Machines that are being decided elsewhere at this moment.
     pub(crate) leaving: HashSet<InstanceId>,
 }
@@ -96,6 +98,7 @@ impl HostsNow {
             observed: Generation(0),
             gone_since: HashMap::new(),
             gone: HashSet::new(),
+            strays: BTreeSet::new(),
             leaving: HashSet::new(),
         })
     }

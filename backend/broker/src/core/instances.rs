@@ -6,9 +6,9 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::{AccountId, InstanceId, OperationId, VolumeId},
     impact,
-    instance::{Decision, Instance, InstanceObserved, InstanceSpec, ObservedState, Power},
+    instance::{Instance, InstanceObserved, InstanceSpec, Power},
     operation::{Operation, OperationKind, OperationState},
-    units::{Epoch, Revision, UnixMs},
+    units::{Epoch, Revision},
     volume::{Volume, VolumeObserved, VolumeSpec},
 };
 use fairmazon_store::Noun;
@@ -76,7 +76,7 @@ impl Engine {
                 let row = self.inner.store.as_ref().find::<Instance>(id).await?;
                 match row {
                     Some(row) if row.unconfirmed && row.deleting.is_none() => {
-                        self.same(answer, request, OperationKind::Create, Arc::new(row))
+                        self.same(answer, request, OperationKind::Create, &Arc::new(row))
                     }
                     _ => Ok(Again::Retired),
                 }
@@ -123,8 +123,8 @@ impl Engine {
         for volume in volumes {
             draft.update(Volume { attached_to: Some(id), ..Volume::clone(&volume) });
         }
-        draft.audit(audit::entry(caller, now, "instance.create", id, None, Some(&instance)));
-        draft.answer(request.record(self, id, Some(operation.id)));
+        draft.audit(audit::entry(caller, now, "instance.create", &id, None, Some(&instance)));
+        draft.answer(request.record(self, &id, Some(operation.id)));
         draft.insert(boot_volume(&instance));
         draft.insert(operation.clone());
         draft.insert(instance.clone());
@@ -198,8 +198,8 @@ impl Engine {
             operation.state = OperationState::Done;
             operation.finished_at = Some(now);
         }
-        draft.audit(audit::entry(caller, now, "instance.update", id, Some(&*old), Some(&new)));
-        draft.answer(request.record(self, id, Some(operation.id)));
+        draft.audit(audit::entry(caller, now, "instance.update", &id, Some(&*old), Some(&new)));
+        draft.answer(request.record(self, &id, Some(operation.id)));
         draft.insert(operation.clone());
         draft.update(new.clone());
         let view = InstanceView::new(state, self.catalogue(), &Arc::new(new), now);
@@ -297,11 +297,11 @@ impl Engine {
                     caller,
                     self.now(),
                     "instance.delete",
-                    id,
+                    &id,
                     Some(&*old),
                     Some(&new),
                 ));
-                draft.answer(request.record(self, id, Some(operation.id)));
+                draft.answer(request.record(self, &id, Some(operation.id)));
                 draft.insert(operation.clone());
                 draft.update(new);
                 Ok(Planned { draft, answer: Arc::new(operation) })
@@ -343,8 +343,8 @@ impl Engine {
                 let mut draft = Draft::default();
                 let at = self.now();
                 let verb = "instance.reboot";
-                draft.audit(audit::entry(caller, at, verb, id, Some(&*old), Some(&new)));
-                draft.answer(request.record(self, id, Some(operation.id)));
+                draft.audit(audit::entry(caller, at, verb, &id, Some(&*old), Some(&new)));
+                draft.answer(request.record(self, &id, Some(operation.id)));
                 draft.insert(operation.clone());
                 draft.update(new);
                 Ok(Planned { draft, answer: Arc::new(operation) })
@@ -400,10 +400,10 @@ impl Engine {
         answer: &Answer,
         request: &Request,
         kind: OperationKind,
-        row: Arc<Instance>,
+        row: &Arc<Instance>,
     ) -> Result<Again<InstanceChange>, DomainError> {
         let operation = answer.operation(self, request, kind)?;
-        let instance = InstanceView::new(&self.state(), self.catalogue(), &row, self.now());
+        let instance = InstanceView::new(&self.state(), self.catalogue(), row, self.now());
         Ok(Again::Same(InstanceChange { instance, operation }))
     }
 
@@ -415,7 +415,8 @@ impl Engine {
     ) -> Result<Again<InstanceChange>, DomainError> {
         let id = answer.target::<InstanceId>()?;
         let row = self.state().world.instances.get(id).cloned();
-        self.same(answer, request, kind, row.ok_or_else(|| DomainError::not_found("instance", id))?)
+        let row = row.ok_or_else(|| DomainError::not_found("instance", id))?;
+        self.same(answer, request, kind, &row)
     }
 }
 
@@ -549,20 +550,4 @@ fn detached(state: &State, old: &Instance, spec: &InstanceSpec) -> Vec<Arc<Volum
     let stays = |id: &VolumeId| spec.volumes.values().any(|there| there.volume_id == *id);
     let gone = old.spec.volumes.values().map(|there| there.volume_id).filter(|id| !stays(id));
     gone.filter_map(|id| state.world.volumes.get(id).cloned()).collect()
-}
-
-/// Whether anything of the machine was ever seen on a host, so that its data may be there.
-pub(crate) fn was_ever_seen(instance: &Instance) -> bool {
-    !matches!(instance.observed.state, ObservedState::Unknown | ObservedState::Absent)
-}
-
-/// A decision that is new at `now`.
-pub(crate) fn decision(
-    instance: &Instance,
-    host: fairmazon_model::id::HostId,
-    flavor: String,
-    reason: String,
-    now: UnixMs,
-) -> Decision {
-    Decision { host, epoch: instance.last_epoch.next(), flavor, reason, at: now }
 }

@@ -2,7 +2,7 @@
 //! must be looked at. One lock around all of it; nothing slow happens under the lock.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -11,6 +11,7 @@ use fairmazon_model::{
     catalogue::Catalogue,
     id::{HostId, InstanceId, OperationId, VolumeId},
     instance::Instance,
+    machine::ObservedSet,
     operation::Operation,
     units::Revision,
     volume::Volume,
@@ -43,6 +44,8 @@ pub(crate) struct State {
     pub(crate) hosts: HostsNow,
     pub(crate) holds: Holds,
     pub(crate) dirty: Dirty,
+    /// The last report of each host that has not been taken yet.
+    pub(crate) reports: BTreeMap<HostId, ObservedSet>,
     pub(crate) watchers: HashMap<OperationId, watch::Sender<Arc<Operation>>>,
     pub(crate) revoked: broadcast::Sender<Arc<Credential>>,
 }
@@ -71,6 +74,7 @@ impl State {
             hosts: HostsNow::new(config, Instant::now()),
             holds: Holds::default(),
             dirty: Dirty::default(),
+            reports: BTreeMap::new(),
             watchers: HashMap::new(),
             revoked: broadcast::channel(REVOCATIONS_KEPT).0,
         }
@@ -91,7 +95,6 @@ impl State {
             };
             self.follow(changed);
         }
-        self.dirty.wake.notify_one();
     }
 
     /// Holds what the plan's draft needs; gives its claims back when another draft is in the way.
@@ -150,8 +153,10 @@ impl State {
 
     fn follow(&mut self, changed: Changed) {
         match changed {
-            Changed::Instance(before, after) => self.follow_instance(before, after),
-            Changed::Volume(before, after) => self.follow_volume(before, after),
+            Changed::Instance(before, after) => {
+                self.follow_instance(before.as_ref(), after.as_ref());
+            }
+            Changed::Volume(before, after) => self.follow_volume(before.as_ref(), after.as_ref()),
             Changed::Host(id, Some(row)) => {
                 self.books.put_host(&row);
                 self.hosts.entry(id);
@@ -172,14 +177,15 @@ impl State {
         }
     }
 
-    fn follow_instance(&mut self, before: Option<Arc<Instance>>, after: Option<Arc<Instance>>) {
-        let Some(id) = before.as_ref().or(after.as_ref()).map(|row| row.id) else { return };
-        let booking = after.as_ref().and_then(|row| self.booking(row));
+    fn follow_instance(&mut self, before: Option<&Arc<Instance>>, after: Option<&Arc<Instance>>) {
+        let Some(id) = before.or(after).map(|row| row.id) else { return };
+        let booking = after.and_then(|row| self.booking(row));
         if self.books.settle_machine(id, booking) {
             self.room();
         }
-        let (old, new) = (host_of(before.as_deref()), host_of(after.as_deref()));
-        if old != new || published(before.as_deref()) != published(after.as_deref()) {
+        let (old, new) = (host_of(before.map(AsRef::as_ref)), host_of(after.map(AsRef::as_ref)));
+        if old != new || published(before.map(AsRef::as_ref)) != published(after.map(AsRef::as_ref))
+        {
             for host in old.into_iter().chain(new) {
                 self.hosts.wake(host);
             }
@@ -192,24 +198,24 @@ impl State {
         }
     }
 
-    fn follow_volume(&mut self, before: Option<Arc<Volume>>, after: Option<Arc<Volume>>) {
-        let Some(id) = before.as_ref().or(after.as_ref()).map(|row| row.id) else { return };
-        if self.books.settle_volume(id, after.as_deref().and_then(volume_booking)) {
+    fn follow_volume(&mut self, before: Option<&Arc<Volume>>, after: Option<&Arc<Volume>>) {
+        let Some(id) = before.or(after).map(|row| row.id) else { return };
+        if self.books.settle_volume(id, after.map(AsRef::as_ref).and_then(volume_booking)) {
             self.room();
         }
         // The instance's groups are those of its volumes as well.
-        let places = |row: &Option<Arc<Volume>>| row.as_ref().map(|row| row.spec.placement.clone());
-        if let Some(instance) = after.as_ref().and_then(|row| row.attached_to)
+        let places = |row: Option<&Arc<Volume>>| row.map(|row| row.spec.placement.clone());
+        if let Some(instance) = after.and_then(|row| row.attached_to)
             && before.is_some()
-            && places(&before) != places(&after)
+            && places(before) != places(after)
         {
             self.settle(std::iter::once(instance.into()));
         }
         let told =
             |row: Option<&Volume>| row.map(|row| (row.host, row.spec.size, row.deleting.is_some()));
-        if told(before.as_deref()) != told(after.as_deref()) {
-            let host = |row: &Option<Arc<Volume>>| row.as_ref().and_then(|row| row.host);
-            for host in host(&before).into_iter().chain(host(&after)) {
+        if told(before.map(AsRef::as_ref)) != told(after.map(AsRef::as_ref)) {
+            let host = |row: Option<&Arc<Volume>>| row.and_then(|row| row.host);
+            for host in host(before).into_iter().chain(host(after)) {
                 self.hosts.wake(host);
             }
         }

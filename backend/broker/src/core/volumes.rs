@@ -68,7 +68,7 @@ impl Engine {
                 let id = answer.target::<VolumeId>()?;
                 match self.inner.store.as_ref().find::<Volume>(id).await? {
                     Some(row) if row.unconfirmed && row.deleting.is_none() => {
-                        self.same_volume(answer, request, OperationKind::Create, Arc::new(row))
+                        self.same_volume(answer, request, OperationKind::Create, &Arc::new(row))
                     }
                     _ => Ok(Again::Retired),
                 }
@@ -106,8 +106,8 @@ impl Engine {
         };
         // Nothing is made before it is attached, so there is nothing to wait for.
         let operation = done(self, operation(self, account, OperationKind::Create, &id, 0));
-        draft.audit(audit::entry(caller, now, "volume.create", id, None, Some(&volume)));
-        draft.answer(request.record(self, id, Some(operation.id)));
+        draft.audit(audit::entry(caller, now, "volume.create", &id, None, Some(&volume)));
+        draft.answer(request.record(self, &id, Some(operation.id)));
         draft.insert(operation.clone());
         draft.insert(volume.clone());
         let volume = VolumeView::new(state, self.catalogue(), &Arc::new(volume));
@@ -136,7 +136,7 @@ impl Engine {
                 let id = answer.target::<VolumeId>()?;
                 let row = self.state().world.volumes.get(id).cloned();
                 let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
-                self.same_volume(answer, request, OperationKind::Update, row)
+                self.same_volume(answer, request, OperationKind::Update, &row)
             },
         )
         .await
@@ -171,8 +171,8 @@ impl Engine {
         if old.host.is_none() || old.spec.size == new.spec.size {
             operation = done(self, operation);
         }
-        draft.audit(audit::entry(caller, now, "volume.update", id, Some(&*old), Some(&new)));
-        draft.answer(request.record(self, id, Some(operation.id)));
+        draft.audit(audit::entry(caller, now, "volume.update", &id, Some(&*old), Some(&new)));
+        draft.answer(request.record(self, &id, Some(operation.id)));
         draft.insert(operation.clone());
         draft.update(new.clone());
         let volume = VolumeView::new(state, self.catalogue(), &Arc::new(new));
@@ -211,8 +211,8 @@ impl Engine {
                 }
                 let at = self.now();
                 let verb = "volume.delete";
-                draft.audit(audit::entry(caller, at, verb, id, Some(&*old), new.as_ref()));
-                draft.answer(request.record(self, id, Some(operation.id)));
+                draft.audit(audit::entry(caller, at, verb, &id, Some(&*old), new.as_ref()));
+                draft.answer(request.record(self, &id, Some(operation.id)));
                 match new {
                     Some(new) => draft.update(new),
                     None => draft.delete(id, old.revision),
@@ -265,10 +265,10 @@ impl Engine {
         answer: &Answer,
         request: &Request,
         kind: OperationKind,
-        row: Arc<Volume>,
+        row: &Arc<Volume>,
     ) -> Result<Again<VolumeChange>, DomainError> {
         let operation = answer.operation(self, request, kind)?;
-        let volume = VolumeView::new(&self.state(), self.catalogue(), &row);
+        let volume = VolumeView::new(&self.state(), self.catalogue(), row);
         Ok(Again::Same(VolumeChange { volume, operation }))
     }
 }

@@ -1,0 +1,326 @@
+//! Steps of many instances and volumes, gathered into one commit.
+//!
+//! Works under the state's lock on top of the rows: what one step changed, the next one of
+//! the same batch sees. What a command under way holds is left for later.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use fairmazon_model::{
+    id::{HostId, InstanceId, OperationId, VolumeId},
+    instance::Instance,
+    operation::{Operation, OperationKind, OperationState},
+    units::{Revision, UnixMs},
+    volume::{Volume, VolumeObserved},
+};
+use fairmazon_store::{AuditEntry, Key};
+
+use super::step::{
+    InstanceFacts, Patience, Step, VolumeStep, Waiting, next_step, next_volume_step,
+    operation_state, volume_operation_state,
+};
+use crate::core::{
+    Standing, audit,
+    draft::Draft,
+    engine::Engine,
+    state::State,
+    view::{spot_allows, wants_to_run},
+};
+
+/// Most rows of one batch: well below the most that a commit may write.
+const ROWS_MAX: usize = 6_000;
+
+/// A commit of the reconciler in the making.
+pub(super) struct Batch<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) state: &'a mut State,
+    pub(super) now: UnixMs,
+    instances: BTreeMap<InstanceId, Arc<Instance>>,
+    volumes: BTreeMap<VolumeId, Arc<Volume>>,
+    operations: BTreeMap<OperationId, Operation>,
+    removed: BTreeMap<Key, Revision>,
+    relies_on: BTreeSet<HostId>,
+    audit: Vec<AuditEntry>,
+    pub(super) kept: Kept,
+}
+
+/// What is to be known of a batch when its commit has ended.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// What was looked at: to be looked at again when the commit fails.
+    pub(super) instances: Vec<InstanceId>,
+    pub(super) volumes: Vec<VolumeId>,
+    /// What commands under way hold: to be looked at when one has ended.
+    pub(super) held_instances: Vec<InstanceId>,
+    pub(super) held_volumes: Vec<VolumeId>,
+    /// Machines that are decided away from a host by this batch.
+    pub(super) leaving: Vec<(HostId, InstanceId)>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(engine: &'a Engine, state: &'a mut State) -> Self {
+        Self {
+            engine,
+            state,
+            now: engine.now(),
+            instances: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            relies_on: BTreeSet::new(),
+            audit: Vec::new(),
+            kept: Kept::default(),
+        }
+    }
+
+    /// Whether no more should be added.
+    pub(super) fn is_full(&self) -> bool {
+        let rows = self.instances.len() + self.volumes.len() + self.operations.len();
+        rows + self.removed.len() >= ROWS_MAX
+            || self.instances.len() + self.volumes.len() >= self.engine.config().batch * 2
+    }
+
+    /// The draft of all that was gathered, and what is to be known of it afterwards.
+    pub(super) fn into_draft(self) -> (Draft, Kept) {
+        let mut draft = Draft::default();
+        for (id, row) in self.instances {
+            if !self.removed.contains_key(&Key::Instance(id)) {
+                draft.update(Arc::unwrap_or_clone(row));
+            }
+        }
+        for (id, row) in self.volumes {
+            if !self.removed.contains_key(&Key::Volume(id)) {
+                draft.update(Arc::unwrap_or_clone(row));
+            }
+        }
+        for row in self.operations.into_values() {
+            draft.update(row);
+        }
+        for (key, revision) in self.removed {
+            draft.delete(key, revision);
+        }
+        for host in self.relies_on {
+            draft.rely_on(host);
+        }
+        for entry in self.audit {
+            draft.audit(entry);
+        }
+        (draft, self.kept)
+    }
+
+    pub(super) fn instance(&self, id: InstanceId) -> Option<Arc<Instance>> {
+        if self.removed.contains_key(&Key::Instance(id)) {
+            return None;
+        }
+        self.instances.get(&id).or_else(|| self.state.world.instances.get(id)).cloned()
+    }
+
+    pub(super) fn volume(&self, id: VolumeId) -> Option<Arc<Volume>> {
+        if self.removed.contains_key(&Key::Volume(id)) {
+            return None;
+        }
+        self.volumes.get(&id).or_else(|| self.state.world.volumes.get(id)).cloned()
+    }
+
+    pub(super) fn change_instance(&mut self, row: Instance) {
+        self.instances.insert(row.id, Arc::new(row));
+    }
+
+    pub(super) fn change_volume(&mut self, row: Volume) {
+        self.volumes.insert(row.id, Arc::new(row));
+    }
+
+    pub(super) fn rely_on(&mut self, host: HostId) {
+        self.relies_on.insert(host);
+    }
+
+    pub(super) fn log(&mut self, entry: AuditEntry) {
+        self.audit.push(entry);
+    }
+
+    pub(super) fn may_change(&self, key: impl Into<Key>) -> bool {
+        self.state.holds.may_change(key)
+    }
+
+    /// The volume that an instance boots from, and its data volumes.
+    pub(super) fn volumes_of(&self, instance: &Instance) -> Vec<Arc<Volume>> {
+        let data = instance.spec.volumes.values().map(|attachment| attachment.volume_id);
+        std::iter::once(instance.boot_volume_id)
+            .chain(data)
+            .filter_map(|id| self.volume(id))
+            .collect()
+    }
+
+    /// Takes the next step of an instance.
+    pub(super) fn look_at_instance(&mut self, id: InstanceId) {
+        let Some(instance) = self.instance(id) else { return };
+        if !self.may_change(id) {
+            self.kept.held_instances.push(id);
+            return;
+        }
+        self.kept.instances.push(id);
+        let step = next_step(&self.facts(&instance));
+        match step {
+            Step::Remove => return self.remove(&instance),
+            Step::Place => self.place(&instance, None),
+            Step::Replace => {
+                let host = instance.decision.as_ref().map(|decision| decision.host);
+                self.place(&instance, host);
+            }
+            Step::Wait(_) | Step::Settled => {}
+        }
+        // What was decided just now is for its host to do.
+        let after = self.instance(id).unwrap_or(instance);
+        let step = next_step(&self.facts(&after));
+        self.wait_in_time(id, &step);
+        self.tell_operations(&after, &step);
+    }
+
+    fn facts<'b>(&self, instance: &'b Instance) -> InstanceFacts<'b> {
+        let host = instance.decision.as_ref().map(|decision| decision.host);
+        let standing = host.map_or(Standing::Lapsed, |host| self.state.standing(host));
+        let catalogue = self.engine.catalogue();
+        let key = Key::Instance(instance.id);
+        let now = host.and_then(|host| self.state.hosts.get(host));
+        let is_present =
+            |volume: &Arc<Volume>| matches!(volume.observed, VolumeObserved::Present { .. });
+        InstanceFacts {
+            instance,
+            standing,
+            wants_to_run: wants_to_run(instance, catalogue, self.now),
+            spot_allows: spot_allows(instance, catalogue),
+            gone: now.is_some_and(|now| now.is_gone(key)),
+            // Asked only where it matters: it takes several lookups.
+            has_data: host.is_some()
+                && standing == Standing::Lapsed
+                && self.volumes_of(instance).iter().any(is_present),
+        }
+    }
+
+    /// Some waits end by themselves: those instances are looked at again at each tick.
+    fn wait_in_time(&mut self, id: InstanceId, step: &Step) {
+        let dirty = &mut self.state.dirty;
+        if *step == Step::Place {
+            dirty.unplaced.insert(id);
+        } else {
+            dirty.unplaced.remove(&id);
+        }
+        let again = matches!(
+            step,
+            Step::Replace | Step::Wait(Waiting::Failure(_) | Waiting::Lease | Waiting::Price)
+        );
+        if again {
+            dirty.waiting.insert(id);
+        } else {
+            dirty.waiting.remove(&id);
+        }
+    }
+
+    fn tell_operations(&mut self, instance: &Instance, step: &Step) {
+        let open: Vec<_> =
+            self.state.world.open_operations(Key::Instance(instance.id)).cloned().collect();
+        if open.is_empty() {
+            return;
+        }
+        let facts = self.facts(instance);
+        let patience = self.patience();
+        for operation in open {
+            let to = operation_state(&operation, &facts, step, self.now, patience);
+            self.tell(&operation, to);
+        }
+    }
+
+    fn patience(&self) -> Patience {
+        let config = self.engine.config();
+        Patience {
+            placement_ms: config.placement_patience_ms,
+            failure_ms: config.failure_patience_ms,
+        }
+    }
+
+    fn tell(&mut self, operation: &Operation, to: OperationState) {
+        if operation.state == to {
+            return;
+        }
+        let finished_at = to.is_final().then_some(self.now);
+        let row = Operation { state: to, finished_at, ..operation.clone() };
+        self.operations.insert(row.id, row);
+    }
+
+    /// Ends all operations on a row that is gone.
+    fn end_operations(&mut self, target: Key) {
+        let open: Vec<_> = self.state.world.open_operations(target).cloned().collect();
+        for operation in open {
+            let to = if operation.kind == OperationKind::Delete {
+                OperationState::Done
+            } else {
+                OperationState::Failed {
+                    error: crate::core::rules::precondition(format!("{target} was deleted")),
+                }
+            };
+            self.tell(&operation, to);
+        }
+    }
+
+    /// Removes an instance that is nowhere; its data volumes stay, its boot volume goes or
+    /// stays as the spec says.
+    fn remove(&mut self, instance: &Instance) {
+        let volumes = self.volumes_of(instance);
+        if !volumes.iter().all(|volume| self.may_change(volume.id)) {
+            self.kept.held_instances.push(instance.id);
+            return;
+        }
+        for volume in volumes {
+            let goes = volume.id == instance.boot_volume_id
+                && instance.spec.boot_volume.delete_with_instance;
+            let left = Volume { boot_of: None, attached_to: None, ..Volume::clone(&volume) };
+            match (goes, volume.host) {
+                (false, _) => self.change_volume(left),
+                (true, Some(_)) => {
+                    self.change_volume(Volume { deleting: instance.deleting, ..left });
+                }
+                (true, None) => {
+                    self.removed.insert(Key::Volume(volume.id), volume.revision);
+                }
+            }
+        }
+        let after = None::<&Instance>;
+        let id = instance.id;
+        self.log(audit::own_entry(self.now, "broker.remove_instance", &id, Some(instance), after));
+        self.removed.insert(Key::Instance(id), instance.revision);
+        self.end_operations(Key::Instance(id));
+    }
+
+    /// Takes the next step of a volume.
+    pub(super) fn look_at_volume(&mut self, id: VolumeId) {
+        let Some(volume) = self.volume(id) else { return };
+        if !self.may_change(id) {
+            self.kept.held_volumes.push(id);
+            return;
+        }
+        self.kept.volumes.push(id);
+        let key = Key::Volume(id);
+        let now = volume.host.and_then(|host| self.state.hosts.get(host));
+        let gone = now.is_some_and(|now| now.is_gone(key));
+        if next_volume_step(&volume, gone) == VolumeStep::Remove {
+            let after = None::<&Volume>;
+            self.log(audit::own_entry(
+                self.now,
+                "broker.remove_volume",
+                &id,
+                Some(&*volume),
+                after,
+            ));
+            self.removed.insert(key, volume.revision);
+            self.end_operations(key);
+            return;
+        }
+        let open: Vec<_> = self.state.world.open_operations(key).cloned().collect();
+        for operation in open {
+            let to = volume_operation_state(&operation, &volume, self.now, self.patience());
+            self.tell(&operation, to);
+        }
+    }
+}

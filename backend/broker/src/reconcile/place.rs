@@ -1,0 +1,141 @@
+//! Deciding a host for an instance: the scheduler's answer becomes a decision under the next
+//! epoch, with its capacity claimed before it is committed.
+
+use std::collections::BTreeMap;
+
+use fairmazon_model::{
+    id::HostId,
+    instance::{Decision, Instance, InstanceObserved},
+    placement::Placement,
+    units::Gib,
+    volume::{Volume, VolumeObserved},
+};
+use fairmazon_scheduler::{Placed, Preferences, Request, Size};
+
+use super::batch::Batch;
+use crate::core::{audit, books::machine_booking, rules};
+
+impl Batch<'_> {
+    /// Decides a host; `away_from` is the one that it was decided on in vain. Where none will
+    /// do, the row says why.
+    pub(super) fn place(&mut self, instance: &Instance, away_from: Option<HostId>) {
+        let volumes = self.volumes_of(instance);
+        if !volumes.iter().all(|volume| self.may_change(volume.id)) {
+            self.kept.held_instances.push(instance.id);
+            return;
+        }
+        let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
+        let placement =
+            match rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref)) {
+                Ok(placement) => placement,
+                Err(error) => return self.wait_for(instance, &error.to_string()),
+            };
+        // Volumes that were bound in vain with it are free to go with it: nothing was ever
+        // seen of them there.
+        let volumes: Vec<Volume> = volumes
+            .iter()
+            .map(|volume| {
+                let in_vain = away_from.is_some() && volume.host == away_from;
+                let host = if in_vain { None } else { volume.host };
+                Volume { host, ..Volume::clone(volume) }
+            })
+            .collect();
+        let request = self.request(instance, &volumes, placement.clone(), away_from);
+        match self.state.books.place(&request) {
+            Ok(placed) => self.decide(instance, volumes, placement, placed, away_from),
+            Err(why) => {
+                let advice = why.advice();
+                let text = if advice.is_empty() {
+                    why.text.clone()
+                } else {
+                    format!("{} ({advice})", why.text)
+                };
+                self.wait_for(instance, &text);
+            }
+        }
+    }
+
+    fn decide(
+        &mut self,
+        instance: &Instance,
+        volumes: Vec<Volume>,
+        placement: Placement,
+        placed: Placed,
+        away_from: Option<HostId>,
+    ) {
+        let Placed { host, flavor, reason, .. } = placed;
+        let epoch = instance.last_epoch.next();
+        let decision = Decision { host, epoch, flavor, reason, at: self.now };
+        let new = Instance {
+            decision: Some(decision),
+            last_epoch: epoch,
+            observed: InstanceObserved { at: self.now, ..InstanceObserved::default() },
+            waiting_for: String::new(),
+            ..instance.clone()
+        };
+        let bound: Vec<Volume> = volumes
+            .into_iter()
+            .map(|volume| match volume.host {
+                Some(_) => volume,
+                None => Volume { host: Some(host), observed: VolumeObserved::Unknown, ..volume },
+            })
+            .collect();
+        let booking = machine_booking(self.engine.catalogue(), &new, placement);
+        let booking = booking.map(|booking| (new.id, booking));
+        if let Err(why) = self.state.books.claim(booking, bound.iter()) {
+            return self.wait_for(instance, &why);
+        }
+        let (before, after) = (instance.decision.as_ref(), new.decision.as_ref());
+        let verb = if before.is_some() { "broker.place_again" } else { "broker.place" };
+        let id = new.id;
+        self.log(audit::own_entry(self.now, verb, &id, before, after));
+        self.rely_on(host);
+        for volume in bound {
+            let was = self.volume(volume.id);
+            if was.is_none_or(|was| was.host != volume.host) {
+                self.change_volume(volume);
+            }
+        }
+        self.change_instance(new);
+        if let Some(old) = away_from {
+            // From here on no set of the old host names it, whatever comes of the commit first.
+            self.state.hosts.entry(old).leaving.insert(id);
+            self.kept.leaving.push((old, id));
+        }
+    }
+
+    fn wait_for(&mut self, instance: &Instance, why: &str) {
+        if instance.waiting_for != why {
+            self.change_instance(Instance { waiting_for: why.to_owned(), ..instance.clone() });
+        }
+    }
+
+    fn request(
+        &self,
+        instance: &Instance,
+        volumes: &[Volume],
+        placement: Placement,
+        away_from: Option<HostId>,
+    ) -> Request {
+        let catalogue = self.engine.catalogue();
+        let spec = &instance.spec;
+        let names = std::iter::once(&spec.flavor).chain(&spec.flavor_fallback);
+        let mut storage: BTreeMap<String, Gib> = BTreeMap::new();
+        for volume in volumes.iter().filter(|volume| volume.host.is_none()) {
+            let sum = storage.entry(volume.spec.class.clone()).or_default();
+            *sum = sum.saturating_add(volume.spec.size);
+        }
+        Request {
+            machine: instance.id,
+            sizes: names.filter_map(|name| catalogue.flavor(name)).map(Size::from).collect(),
+            storage,
+            image: spec.image.clone(),
+            placement,
+            features: Default::default(),
+            volume_hosts: volumes.iter().filter_map(|volume| volume.host).collect(),
+            excluded: away_from.into_iter().collect(),
+            preferences: Preferences::default(),
+            alternatives: catalogue.flavors.iter().map(Size::from).collect(),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The next step of an instance, a volume, an operation: pure functions of what is desired,
+//! decided and observed. Start-up, timer and event all come here; nothing else decides.
+//!
+//! A step is safe to take twice: each one is committed under the revision of the rows that it
+//! was computed from, and computed anew when they have changed.
+
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    instance::{Instance, ObservedState, RestartPolicy},
+    operation::{Operation, OperationKind, OperationState},
+    units::UnixMs,
+    volume::{Volume, VolumeObserved},
+};
+
+use crate::core::Standing;
+
+/// All that an instance's next step depends on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InstanceFacts<'a> {
+    /// Desired, decided and observed.
+    pub(crate) instance: &'a Instance,
+    /// How the decided host stands; `Lapsed` when none is decided.
+    pub(crate) standing: Standing,
+    /// Whether it shall run now, working hours and spot terms included.
+    pub(crate) wants_to_run: bool,
+    /// Whether its spot terms allow the price.
+    pub(crate) spot_allows: bool,
+    /// Whether the host has shown that the machine is not there, under a set without it.
+    pub(crate) gone: bool,
+    /// Whether data of one of its volumes was seen on the host.
+    pub(crate) has_data: bool,
+}
+
+/// What to do next with an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Decide a host, under the next epoch.
+    Place,
+    /// Decide another host, under the next epoch: the old one runs nothing any more, and
+    /// nothing was ever there.
+    Replace,
+    /// The machine is nowhere: its row goes.
+    Remove,
+    /// Nothing to do until something happens.
+    Wait(Waiting),
+    /// It is as it shall be.
+    Settled,
+}
+
+/// What an instance waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// Its host does its part.
+    Host,
+    /// Its host has failed to, and tries again.
+    Failure(String),
+    /// Its host is silent, and may run it until its lease ends.
+    Lease,
+    /// Its host is gone, with its data.
+    Data,
+    /// The price is above what its spot terms allow.
+    Price,
+}
+
+impl Waiting {
+    /// For the customer.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Host => "its host brings it about".into(),
+            Self::Failure(reason) => format!("its host reports: {reason}; it tries again"),
+            Self::Lease => "its host does not answer; it may still run there".into(),
+            Self::Data => {
+                "its host is not reachable, and its data is there; it goes on when the host is back"
+                    .into()
+            }
+            Self::Price => "the spot price is above max_price_per_hour".into(),
+        }
+    }
+}
+
+/// The next step of an instance.
+pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
+    let instance = facts.instance;
+    let Some(decision) = &instance.decision else {
+        return match (instance.deleting, facts.spot_allows) {
+            (Some(_), _) => Step::Remove,
+            (None, true) => Step::Place,
+            (None, false) => Step::Wait(Waiting::Price),
+        };
+    };
+    if instance.deleting.is_some() {
+        // A host whose lease has ended runs nothing, and drops the machine when it is back.
+        let nowhere = facts.gone || facts.standing == Standing::Lapsed;
+        return if nowhere { Step::Remove } else { Step::Wait(waiting_to_stop(facts.standing)) };
+    }
+    match facts.standing {
+        Standing::Lapsed if facts.has_data || was_seen(instance) => Step::Wait(Waiting::Data),
+        Standing::Lapsed => Step::Replace,
+        Standing::Silent => Step::Wait(Waiting::Lease),
+        Standing::Connected => {
+            if let ObservedState::Failed { reason } = &instance.observed.state
+                && instance.observed.epoch == decision.epoch
+            {
+                return Step::Wait(Waiting::Failure(reason.clone()));
+            }
+            if is_brought_about(instance, facts.wants_to_run, instance.spec_version) {
+                Step::Settled
+            } else {
+                Step::Wait(Waiting::Host)
+            }
+        }
+    }
+}
+
+const fn waiting_to_stop(standing: Standing) -> Waiting {
+    match standing {
+        Standing::Connected => Waiting::Host,
+        Standing::Silent | Standing::Lapsed => Waiting::Lease,
+    }
+}
+
+/// Whether any run of it was ever seen, so that there may be data of it.
+fn was_seen(instance: &Instance) -> bool {
+    !matches!(instance.observed.state, ObservedState::Unknown | ObservedState::Absent)
+}
+
+/// Whether the decided run has been seen in the wanted state with this version of the spec.
+fn is_brought_about(instance: &Instance, wants_to_run: bool, version: u64) -> bool {
+    let observed = &instance.observed;
+    let this_run =
+        instance.decision.as_ref().is_some_and(|decision| decision.epoch == observed.epoch);
+    // A guest that powered off by itself stays off unless its policy says otherwise.
+    let may_stay_off = !wants_to_run || instance.spec.restart_policy != RestartPolicy::Always;
+    this_run
+        && observed.spec_version >= version
+        && match observed.state {
+            ObservedState::Running => wants_to_run,
+            ObservedState::Stopped => may_stay_off,
+            _ => false,
+        }
+}
+
+/// How long things may take before an operation is told to have failed, in ms.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Without a host.
+    pub(crate) placement_ms: i64,
+    /// With a failure on the host.
+    pub(crate) failure_ms: i64,
+}
+
+/// The state that a running operation on an instance is in now. `waiting_for` is what its
+/// placement waits for; empty when it is placed.
+pub(crate) fn operation_state(
+    operation: &Operation,
+    facts: &InstanceFacts<'_>,
+    step: &Step,
+    now: UnixMs,
+    patience: Patience,
+) -> OperationState {
+    let instance = facts.instance;
+    let running = |waiting_for: String| OperationState::Running { waiting_for };
+    if operation.kind == OperationKind::Delete {
+        return match step {
+            Step::Wait(waiting) => running(waiting.text()),
+            _ => running(String::new()),
+        };
+    }
+    if instance.deleting.is_some() {
+        return failed(ErrorKind::Precondition, "the instance is being deleted");
+    }
+    let is_reboot = operation.kind == OperationKind::Reboot;
+    if is_reboot && !facts.wants_to_run && facts.standing == Standing::Connected {
+        return failed(ErrorKind::Precondition, "the instance was stopped meanwhile");
+    }
+    if facts.standing == Standing::Connected
+        && is_brought_about(instance, facts.wants_to_run, operation.spec_version)
+    {
+        return OperationState::Done;
+    }
+    let for_too_long = |since: UnixMs, most: i64| now.0.saturating_sub(since.0) >= most;
+    match step {
+        Step::Wait(Waiting::Failure(reason)) => {
+            let since = operation.created_at.max(instance.observed.at);
+            if for_too_long(since, patience.failure_ms) {
+                let text = format!("the host can't bring it about: {reason}");
+                return failed(ErrorKind::Unavailable, &text);
+            }
+            running(Waiting::Failure(reason.clone()).text())
+        }
+        // The host's own part needs no words: it is what every operation waits for.
+        Step::Wait(Waiting::Host) => running(String::new()),
+        Step::Wait(waiting) => running(waiting.text()),
+        Step::Place if !instance.waiting_for.is_empty() => {
+            if for_too_long(operation.created_at, patience.placement_ms) {
+                let error = failed(ErrorKind::NoCapacity, &instance.waiting_for);
+                return advised(
+                    error,
+                    "it is placed as soon as there is room; change or delete it otherwise",
+                );
+            }
+            running(instance.waiting_for.clone())
+        }
+        _ => running(instance.waiting_for.clone()),
+    }
+}
+
+fn failed(kind: ErrorKind, message: &str) -> OperationState {
+    OperationState::Failed { error: DomainError::new(kind, message) }
+}
+
+fn advised(state: OperationState, advice: &str) -> OperationState {
+    match state {
+        OperationState::Failed { error } => OperationState::Failed { error: error.advise(advice) },
+        other => other,
+    }
+}
+
+/// What to do next with a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VolumeStep {
+    /// Its data is nowhere: its row goes.
+    Remove,
+    /// Nothing to do until something happens, or at all.
+    Settled,
+}
+
+/// The next step of a volume. `gone` is whether its host has shown that it is not there,
+/// under a set that says that it shall not be.
+pub(crate) const fn next_volume_step(volume: &Volume, gone: bool) -> VolumeStep {
+    if volume.deleting.is_some() && (volume.host.is_none() || gone) {
+        VolumeStep::Remove
+    } else {
+        VolumeStep::Settled
+    }
+}
+
+/// The state that a running operation on a volume is in now.
+pub(crate) fn volume_operation_state(
+    operation: &Operation,
+    volume: &Volume,
+    now: UnixMs,
+    patience: Patience,
+) -> OperationState {
+    let running = |waiting_for: String| OperationState::Running { waiting_for };
+    if operation.kind == OperationKind::Delete {
+        return running(String::new());
+    }
+    if volume.deleting.is_some() {
+        return failed(ErrorKind::Precondition, "the volume is being deleted");
+    }
+    match &volume.observed {
+        _ if volume.host.is_none() => OperationState::Done,
+        VolumeObserved::Present { size } if *size >= volume.spec.size => OperationState::Done,
+        VolumeObserved::Failed { reason } => {
+            if now.0.saturating_sub(operation.created_at.0) >= patience.failure_ms {
+                let text = format!("the host can't bring it about: {reason}");
+                return failed(ErrorKind::Unavailable, &text);
+            }
+            running(Waiting::Failure(reason.clone()).text())
+        }
+        _ => running(String::new()),
+    }
+}

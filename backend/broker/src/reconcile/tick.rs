@@ -1,0 +1,154 @@
+//! What only time brings about: lapsed leases, working hours, patience that ends, and rows
+//! and keys that are old enough to be forgotten.
+
+use std::collections::{BTreeMap, HashMap};
+
+use fairmazon_model::{
+    id::{HostId, InstanceId},
+    units::{Revision, UnixMs},
+};
+use fairmazon_store::StoreError;
+use tokio::time::Instant;
+
+use crate::core::{Engine, Standing, draft::Draft, view::wants_to_run};
+
+/// Most rows or keys forgotten at one tick.
+const FORGET_MAX: usize = 2_000;
+/// How often that many expired keys are forgotten in a minute.
+const KEY_ROUNDS: usize = 100;
+/// Unplaced instances tried at a tick without new room: something may have been missed.
+const UNPLACED_TRIED: usize = 100;
+/// Deletions that are kept for those who follow the changes.
+const DELETIONS_KEPT: u64 = 200_000;
+/// Milliseconds of a minute, the resolution of working hours.
+const MINUTE_MS: i64 = 60_000;
+
+/// What was so at the tick before.
+#[derive(Default)]
+pub(super) struct Ticker {
+    standings: HashMap<HostId, Standing>,
+    running: BTreeMap<InstanceId, bool>,
+    minute: i64,
+    last_unplaced: Option<InstanceId>,
+}
+
+impl Ticker {
+    /// Looks at the clock.
+    pub(super) async fn tick(&mut self, engine: &Engine) {
+        let now = engine.now();
+        self.follow_leases(engine);
+        let minute = now.0.div_euclid(MINUTE_MS);
+        if minute != self.minute {
+            self.minute = minute;
+            self.follow_hours(engine, now);
+            self.forget_keys(engine, now).await;
+        }
+        self.retry(engine);
+        self.forget_operations(engine, now).await;
+    }
+
+    fn follow_leases(&mut self, engine: &Engine) {
+        let mut guard = engine.state();
+        let state = &mut *guard;
+        let now = Instant::now();
+        for host in state.hosts.lapsed_streams(now) {
+            if let Some(session) = &state.hosts.entry(host).session {
+                session.end.cancel();
+            }
+        }
+        let hosts: Vec<_> = state.world.hosts.iter().map(|row| row.id).collect();
+        self.standings.retain(|host, _| state.world.hosts.get(*host).is_some());
+        for host in hosts {
+            let standing = state.hosts.standing(host, now);
+            if self.standings.insert(host, standing) == Some(standing) {
+                continue;
+            }
+            state.books.set_alive(host, standing == Standing::Connected);
+            state.dirty.instances.extend(state.world.instances_on(host).map(|row| row.id));
+            state.dirty.volumes.extend(state.world.volumes_on(host).map(|row| row.id));
+            if standing == Standing::Connected {
+                state.room();
+            }
+        }
+    }
+
+    fn follow_hours(&mut self, engine: &Engine, now: UnixMs) {
+        let mut guard = engine.state();
+        let state = &mut *guard;
+        let catalogue = engine.catalogue();
+        let running: BTreeMap<_, _> = state
+            .world
+            .scheduled()
+            .map(|row| (row.id, wants_to_run(row, catalogue, now)))
+            .collect();
+        for (id, runs) in &running {
+            if self.running.get(id) == Some(runs) {
+                continue;
+            }
+            state.dirty.instances.insert(*id);
+            let row = state.world.instances.get(*id);
+            if let Some(decision) = row.and_then(|row| row.decision.as_ref()) {
+                state.hosts.wake(decision.host);
+            }
+        }
+        self.running = running;
+    }
+
+    /// Puts those that wait for time or room back into the queue.
+    fn retry(&mut self, engine: &Engine) {
+        let mut guard = engine.state();
+        let dirty = &mut guard.dirty;
+        dirty.instances.extend(dirty.waiting.iter().copied());
+        let most = if dirty.room { engine.config().batch } else { UNPLACED_TRIED };
+        let after =
+            self.last_unplaced.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let next: Vec<_> =
+            dirty.unplaced.range((after, std::ops::Bound::Unbounded)).take(most).copied().collect();
+        self.last_unplaced = if next.len() < most { None } else { next.last().copied() };
+        if self.last_unplaced.is_none() {
+            dirty.room = false;
+        }
+        dirty.instances.extend(next);
+    }
+
+    async fn forget_operations(&self, engine: &Engine, now: UnixMs) {
+        let end = UnixMs(now.0.saturating_sub(engine.config().operation_keep_ms));
+        let draft = {
+            let mut state = engine.state();
+            let mut draft = Draft::default();
+            for (_, id) in state.world.finished_before(end).take(FORGET_MAX) {
+                if let Some(row) = state.world.operations.get(id) {
+                    draft.delete(id, row.revision);
+                }
+            }
+            if draft.is_empty() || !state.holds.acquire(&draft) {
+                return;
+            }
+            draft
+        };
+        if let Err(error) = engine.finish(draft).await {
+            log_failure(&error);
+        }
+    }
+
+    async fn forget_keys(&self, engine: &Engine, now: UnixMs) {
+        let limit = u32::try_from(FORGET_MAX).unwrap_or(u32::MAX);
+        let revision = engine.state().world.revision.0.saturating_sub(DELETIONS_KEPT);
+        let forget = async {
+            for _ in 0..KEY_ROUNDS {
+                if engine.store().expire_idempotency(now, limit).await? < u64::from(limit) {
+                    break;
+                }
+            }
+            engine.store().forget_deletions(Revision(revision)).await
+        };
+        if let Err(error) = forget.await {
+            log_failure(&error);
+        }
+    }
+}
+
+fn log_failure(error: &StoreError) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(error, "unable to forget what is old; it is tried again");
+}

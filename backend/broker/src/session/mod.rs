@@ -1,0 +1,241 @@
+//! One host's stream: sets out, reports and renewals in. Knows messages, not how they travel.
+//!
+//! A lease is granted only on a stream that has sent a set first, and never on one whose
+//! lease has lapsed: the host must open a new stream and take a new set before it runs
+//! anything again. So no machine that was decided elsewhere meanwhile is ever granted twice.
+
+mod wire;
+
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    id::HostId,
+    machine::{DesiredSet, ObservedSet},
+};
+use futures::{Stream, StreamExt};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{core::Engine, reconcile::publish};
+pub use wire::{BrokerSays, Hello, HostSays};
+
+/// An open stream.
+struct HostStream<'a> {
+    engine: &'a Engine,
+    host: HostId,
+    number: u64,
+    outbound: mpsc::Sender<BrokerSays>,
+    /// Sequence of the last report taken; older ones are ignored.
+    reported: u64,
+}
+
+/// Why a stream ended, when it was not the host's wish.
+type Ended = Result<(), DomainError>;
+
+impl Engine {
+    /// Serves the stream of a host that has been authenticated, until either side ends it.
+    ///
+    /// # Errors
+    /// `Invalid` for messages out of order or that can't be read, `NotFound` when the host was
+    /// removed, `Conflict` when a later stream of the host took over, `Unavailable` when its
+    /// lease lapsed: in all of these the host opens a new stream.
+    pub async fn host_stream<S>(
+        &self,
+        host: HostId,
+        mut inbound: S,
+        outbound: mpsc::Sender<BrokerSays>,
+    ) -> Result<(), DomainError>
+    where
+        S: Stream<Item = HostSays> + Send + Unpin,
+    {
+        let hello = self.hello(host, &mut inbound).await?;
+        let (number, end) = self.open_stream(host)?;
+        tracing::info!(
+            %host, session = hello.session, hypervisor = hello.hypervisor,
+            agent = hello.agent_version, "a host has connected"
+        );
+        let open = OpenStream { engine: self, host, number };
+        let mut stream = HostStream { engine: self, host, number, outbound, reported: 0 };
+        let result = stream.serve(&mut inbound, &end).await;
+        drop(open);
+        tracing::info!(%host, reason = ?result.as_ref().err(), "a host has disconnected");
+        result
+    }
+
+    /// How many hosts have an open stream.
+    pub fn hosts_connected(&self) -> usize {
+        self.state().hosts.connected()
+    }
+
+    fn open_stream(&self, host: HostId) -> Result<(u64, CancellationToken), DomainError> {
+        let mut state = self.state();
+        if state.world.hosts.get(host).is_none() {
+            return Err(DomainError::not_found("host", host));
+        }
+        let opened = state.hosts.open(host, Instant::now());
+        state.reports.remove(&host);
+        state.books.set_alive(host, true);
+        state.room();
+        Ok(opened)
+    }
+
+    async fn hello<S>(&self, host: HostId, inbound: &mut S) -> Result<Hello, DomainError>
+    where
+        S: Stream<Item = HostSays> + Send + Unpin,
+    {
+        let first = tokio::time::timeout(self.config().hello_timeout, inbound.next()).await;
+        let Ok(Some(HostSays::Hello(hello))) = first else {
+            return Err(DomainError::invalid("message", "a host's stream begins with Hello"));
+        };
+        if hello.host != host {
+            return Err(DomainError {
+                field: Some("host_id".into()),
+                ..DomainError::new(
+                    ErrorKind::Forbidden,
+                    format!("this credential is the one of {host}"),
+                )
+            }
+            .advise("give each host the token that its registration answered"));
+        }
+        Ok(hello)
+    }
+}
+
+/// Closes the stream in the books when it ends, also when its future is dropped.
+struct OpenStream<'a> {
+    engine: &'a Engine,
+    host: HostId,
+    number: u64,
+}
+
+impl Drop for OpenStream<'_> {
+    fn drop(&mut self) {
+        let mut state = self.engine.state();
+        if state.hosts.close(self.host, self.number) {
+            state.books.set_alive(self.host, false);
+        }
+    }
+}
+
+impl HostStream<'_> {
+    async fn serve<S>(&mut self, inbound: &mut S, end: &CancellationToken) -> Ended
+    where
+        S: Stream<Item = HostSays> + Send + Unpin,
+    {
+        let wake = self.engine.state().hosts.entry(self.host).wake.clone();
+        let (config, delay) = (self.engine.config(), self.engine.config().publish_delay);
+        let set = self.next_set()?;
+        let welcome = BrokerSays::Welcome {
+            lease_term_ms: millis(config.lease_term),
+            renew_every_ms: millis(config.renew_every()),
+            generation: set.generation,
+        };
+        self.send(welcome).await?;
+        self.send(BrokerSays::Desired(set)).await?;
+        let mut send_at = None::<Instant>;
+        loop {
+            let due = send_at.unwrap_or_else(Instant::now);
+            tokio::select! {
+                () = end.cancelled() => return Err(self.why_ended()),
+                message = inbound.next() => match message {
+                    None => return Ok(()),
+                    Some(message) => self.take(message).await?,
+                },
+                () = wake.notified(), if send_at.is_none() => {
+                    send_at = Some(Instant::now() + delay);
+                }
+                () = tokio::time::sleep_until(due), if send_at.is_some() => {
+                    send_at = None;
+                    let set = self.next_set()?;
+                    self.send(BrokerSays::Desired(set)).await?;
+                }
+            }
+        }
+    }
+
+    /// Computes the next set, unless another stream has taken over.
+    fn next_set(&self) -> Result<DesiredSet, DomainError> {
+        let now = self.engine.now();
+        let mut state = self.engine.state();
+        if !state.hosts.is_current(self.host, self.number) {
+            drop(state);
+            return Err(self.why_ended());
+        }
+        Ok(publish::desired_set(&mut state, self.engine.catalogue(), self.host, now))
+    }
+
+    async fn send(&self, message: BrokerSays) -> Ended {
+        let sent = self.outbound.send(message).await;
+        sent.map_err(|_| DomainError::new(ErrorKind::Unavailable, "the host has hung up"))
+    }
+
+    async fn take(&mut self, message: HostSays) -> Ended {
+        match message {
+            HostSays::Renew { sequence } => self.renew(sequence).await,
+            HostSays::Observed { sequence, set } => self.observed(sequence, set),
+            HostSays::Hello(_) => {
+                Err(DomainError::invalid("message", "a host says Hello once in a stream"))
+            }
+        }
+    }
+
+    async fn renew(&self, sequence: u64) -> Ended {
+        self.grant()?;
+        let lease_term_ms = millis(self.engine.config().lease_term);
+        self.send(BrokerSays::Renewed { sequence, lease_term_ms }).await
+    }
+
+    /// Notes the lease before the host can know of it.
+    fn grant(&self) -> Ended {
+        let at = self.engine.now();
+        let mut state = self.engine.state();
+        let is_current = state.hosts.is_current(self.host, self.number);
+        if is_current && state.hosts.renew(self.host, Instant::now()) {
+            state.hosts.entry(self.host).last_seen = Some(at);
+            return Ok(());
+        }
+        drop(state);
+        Err(self.why_ended())
+    }
+
+    fn observed(&mut self, sequence: u64, set: ObservedSet) -> Ended {
+        if sequence <= self.reported && self.reported > 0 {
+            return Ok(());
+        }
+        let at = self.engine.now();
+        let mut state = self.engine.state();
+        if !state.hosts.is_current(self.host, self.number) {
+            drop(state);
+            return Err(self.why_ended());
+        }
+        self.reported = sequence;
+        let now = state.hosts.entry(self.host);
+        now.last_seen = Some(at);
+        if set.generation > now.sent {
+            // Made under a set of another broker's time; the report under this one's follows.
+            return Ok(());
+        }
+        state.reports.insert(self.host, set);
+        state.dirty.wake.notify_one();
+        Ok(())
+    }
+
+    fn why_ended(&self) -> DomainError {
+        let state = self.engine.state();
+        if state.world.hosts.get(self.host).is_none() {
+            return DomainError::not_found("host", self.host);
+        }
+        if !state.hosts.is_current(self.host, self.number) {
+            return DomainError::new(
+                ErrorKind::Conflict,
+                "a later stream of this host has taken over",
+            )
+            .advise("run one agent for each host");
+        }
+        DomainError::new(ErrorKind::Unavailable, "the lease has lapsed")
+            .advise("open a new stream and take the set that it begins with")
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,117 @@
+//! What host and broker say to each other, in the model's types, and its translation to and
+//! from the messages of `fairmazon.host.v1`.
+
+use fairmazon_model::{
+    DomainError,
+    id::HostId,
+    machine::{DesiredSet, ObservedSet},
+    units::Generation,
+};
+use fairmazon_proto::host::v1;
+
+/// What a host says first on every stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The host.
+    pub host: HostId,
+    /// The agent's version.
+    pub agent_version: String,
+    /// The kind of its hypervisor.
+    pub hypervisor: String,
+    /// Another one at each start of the agent.
+    pub session: String,
+    /// The highest generation that the host has.
+    pub generation: Generation,
+}
+
+/// What a host says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostSays {
+    /// First on every stream.
+    Hello(Hello),
+    /// Asks for another term of its lease.
+    Renew {
+        /// Ascending within the stream.
+        sequence: u64,
+    },
+    /// All that it has.
+    Observed {
+        /// Ascending within the session of the agent.
+        sequence: u64,
+        /// The set.
+        set: ObservedSet,
+    },
+}
+
+/// What the broker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerSays {
+    /// Answers Hello.
+    Welcome {
+        /// How long a lease lasts, in ms.
+        lease_term_ms: u64,
+        /// How often to renew, in ms.
+        renew_every_ms: u64,
+        /// The generation of the set that follows. A host with a higher one takes the sets of
+        /// this stream all the same: the broker was restored.
+        generation: Generation,
+    },
+    /// Answers Renew: the lease lasts from when that was sent.
+    Renewed {
+        /// Of the Renew.
+        sequence: u64,
+        /// How long, in ms.
+        lease_term_ms: u64,
+    },
+    /// All that the host shall bring about.
+    Desired(DesiredSet),
+}
+
+impl TryFrom<v1::FromHost> for HostSays {
+    type Error = DomainError;
+
+    /// # Errors
+    /// `Invalid` with the field that can't be read.
+    fn try_from(message: v1::FromHost) -> Result<Self, DomainError> {
+        let missing = || DomainError::invalid("message", "it says nothing that is known");
+        match message.message.ok_or_else(missing)? {
+            v1::from_host::Message::Hello(hello) => Ok(Self::Hello(Hello {
+                host: hello
+                    .host_id
+                    .parse()
+                    .map_err(|error| DomainError::invalid("hello.host_id", format!("{error}")))?,
+                agent_version: hello.agent_version,
+                hypervisor: hello.hypervisor,
+                session: hello.session,
+                generation: Generation(hello.generation),
+            })),
+            v1::from_host::Message::Renew(renew) => Ok(Self::Renew { sequence: renew.sequence }),
+            v1::from_host::Message::Observed(observed) => {
+                let sequence = observed.sequence;
+                let set = observed.try_into();
+                let set = set.map_err(|error: DomainError| error.below("observed"))?;
+                Ok(Self::Observed { sequence, set })
+            }
+        }
+    }
+}
+
+impl From<&BrokerSays> for v1::ToHost {
+    fn from(says: &BrokerSays) -> Self {
+        use v1::to_host::Message;
+        let message = match says {
+            BrokerSays::Welcome { lease_term_ms, renew_every_ms, generation } => {
+                Message::Welcome(v1::Welcome {
+                    lease_term_ms: *lease_term_ms,
+                    renew_every_ms: *renew_every_ms,
+                    generation: generation.0,
+                })
+            }
+            BrokerSays::Renewed { sequence, lease_term_ms } => {
+                Message::Renewed(v1::Renewed { sequence: *sequence, lease_term_ms: *lease_term_ms })
+            }
+            BrokerSays::Desired(set) => Message::Desired(set.into()),
+        };
+        Self { message: Some(message) }
+    }
+}
