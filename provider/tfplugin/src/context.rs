@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Diagnostic, Diagnostics, proto::tfplugin6 as pb};
+use crate::{Diagnostic, Diagnostics, Value, View, proto::tfplugin6 as pb};
 
 /// What the client can do beyond the least.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,7 @@ pub struct Context<D> {
     pub(crate) terraform_version: Arc<str>,
     pub(crate) client: ClientCapabilities,
     pub(crate) request_id: Arc<str>,
+    pub(crate) meta: Value,
     pub(crate) warnings: Mutex<Diagnostics>,
 }
 
@@ -79,6 +80,12 @@ impl<D> Context<D> {
     #[must_use]
     pub fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    /// What the module says in its `provider_meta` block; null where there is none.
+    #[must_use]
+    pub const fn meta(&self) -> View<'_> {
+        View::new(&self.meta)
     }
 
     /// Cancelled when the user wants everything under way to stop.
@@ -175,6 +182,7 @@ mod tests {
             terraform_version: "1.15.5".into(),
             client: ClientCapabilities::default(),
             request_id: "1-1".into(),
+            meta: Value::Null,
             warnings: Mutex::default(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AttributePath, Diagnostic, Diagnostics};
+use crate::{Attribute, AttributePath, Diagnostic, Diagnostics, schema::validators};
 
 /// The model of a `timeouts` attribute. Unset ones have the resource's own default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,21 @@ macro_rules! limits {
 }
 
 impl Timeouts {
+    /// The attribute for a schema, with those operations that wait: `["create", "delete"]`.
+    pub fn attribute<'a>(operations: impl IntoIterator<Item = &'a str>) -> Attribute {
+        let limits = operations.into_iter().map(|operation| {
+            Attribute::string(operation)
+                .optional()
+                .describe(format!("How long {operation} may take, such as `30m` or `1h30m`."))
+                .validate(validators::string("a duration such as 30m", |text| {
+                    parse(text).map(|_| ())
+                }))
+        });
+        Attribute::nested("timeouts", limits)
+            .optional()
+            .describe("How long operations may take before they fail.")
+    }
+
     limits!(for_create: create, for_read: read, for_update: update, for_delete: delete);
 }
 
@@ -106,6 +121,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{Schema, Value, from_value, to_value, validate};
 
     #[test]
     fn what_is_no_duration_is_refused() {
@@ -114,6 +130,21 @@ mod tests {
         {
             assert!(parse(text).is_err(), "{text} was accepted");
         }
+    }
+
+    #[test]
+    fn the_attribute_and_the_model_fit_each_other() {
+        let schema = Schema::builder().attribute(Timeouts::attribute(["create", "delete"])).build();
+        schema.assert_sound();
+        let ty = schema.attributes()[0].ty();
+        let set = Timeouts { create: Some("5m".to_owned()), ..Timeouts::default() };
+        let value = to_value(&set, ty).expect("it fits");
+        assert_eq!(from_value::<Timeouts>(&value).expect("it fits"), set);
+        let of = |value: Value| Value::object([("timeouts", value)]);
+        assert!(validate::config(&schema, &of(value)).is_empty());
+        let wrong = Value::object([("create", "soon".into()), ("delete", Value::Null)]);
+        let problems = validate::config(&schema, &of(wrong));
+        assert_eq!(problems[0].path.to_string(), "timeouts.create");
     }
 
     #[test]

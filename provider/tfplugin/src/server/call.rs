@@ -12,7 +12,9 @@ use futures::FutureExt as _;
 use tracing::{Instrument as _, Span};
 
 use super::Server;
-use crate::{Context, Diagnostics, Provider, context::ClientCapabilities, proto::tfplugin6 as pb};
+use crate::{
+    Context, Diagnostics, Provider, Value, context::ClientCapabilities, proto::tfplugin6 as pb,
+};
 
 /// The shortest text that is hidden from diagnostics wherever it stands. Shorter ones would tear
 /// holes into harmless words, and give nothing away.
@@ -38,6 +40,18 @@ impl<P: Provider> Server<P> {
     ) -> Call<P::Data> {
         let data = self.inner.configured.read().data.clone();
         self.call_with(rpc, type_name, client, data)
+    }
+
+    /// Notes what the module says in its `provider_meta` block.
+    pub(super) fn read_meta(
+        &self,
+        call: &mut Call<P::Data>,
+        meta: Option<&pb::DynamicValue>,
+    ) -> Result<(), Diagnostics> {
+        if let (Some(schema), Some(_)) = (&self.inner.catalogue.meta, meta) {
+            call.cx.meta = super::config::decode(call, schema, meta)?;
+        }
+        Ok(())
     }
 
     /// Opens a call that comes before the provider is configured.
@@ -71,6 +85,7 @@ impl<P: Provider> Server<P> {
             terraform_version: Arc::clone(&self.inner.configured.read().terraform_version),
             client: ClientCapabilities::from_wire(client),
             request_id: id.into(),
+            meta: Value::Null,
             warnings: Default::default(),
         };
         Call { cx, rpc, type_name: type_name.to_owned(), span, secrets: Vec::new() }

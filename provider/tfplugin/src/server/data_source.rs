@@ -27,6 +27,7 @@ impl<P: Provider> Server<P> {
         let client = request.client_capabilities.as_ref();
         let mut call = self.call("ReadDataSource", &request.type_name, client);
         let done = async {
+            self.read_meta(&mut call, request.provider_meta.as_ref())?;
             let entry =
                 find(&self.inner.catalogue.data_sources, &request.type_name, "data source")?;
             let schema = &entry.schema;

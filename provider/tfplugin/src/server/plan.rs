@@ -53,6 +53,7 @@ impl<P: Provider> Server<P> {
         request: &pb::plan_resource_change::Request,
     ) -> Result<pb::plan_resource_change::Response, Diagnostics> {
         let entry = find(&self.inner.catalogue.resources, &request.type_name, KIND)?;
+        self.read_meta(call, request.provider_meta.as_ref())?;
         let mut read = |value| config::decode(call, &entry.schema, value);
         let asked = Asked {
             prior: read(request.prior_state.as_ref())?,

@@ -68,6 +68,7 @@ impl<P: Provider> Server<P> {
         request: &pb::read_resource::Request,
     ) -> Result<pb::read_resource::Response, Diagnostics> {
         let entry = find(&self.inner.catalogue.resources, &request.type_name, KIND)?;
+        self.read_meta(call, request.provider_meta.as_ref())?;
         let current = config::decode(call, &entry.schema, request.current_state.as_ref())?;
         let mut slot = entry.slot(current.clone(), Private::decode(&request.private));
         if !current.is_null() {
@@ -141,6 +142,7 @@ impl<P: Provider> Server<P> {
         request: &pb::apply_resource_change::Request,
     ) -> Result<(&ResourceEntry<P::Data>, Asked), Diagnostics> {
         let entry = find(&self.inner.catalogue.resources, &request.type_name, KIND)?;
+        self.read_meta(call, request.provider_meta.as_ref())?;
         let mut read = |value| config::decode(call, &entry.schema, value);
         let asked = Asked {
             prior: read(request.prior_state.as_ref())?,

@@ -64,15 +64,20 @@ impl Identity {
 /// A command for the example plugin with nothing of a client's environment but the cookie.
 pub(crate) fn plugin() -> Outcome<Command> {
     let mut command = Command::new(example()?);
+    command.env_clear();
+    introduce(&mut command);
+    Ok(command)
+}
+
+/// Lets a command believe that a client started it.
+pub(crate) fn introduce(command: &mut Command) {
     command
-        .env_clear()
         .env("TF_PLUGIN_MAGIC_COOKIE", COOKIE)
         .env("PLUGIN_PROTOCOL_VERSIONS", "5,6")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    Ok(command)
 }
 
 fn example() -> Outcome<PathBuf> {

@@ -7,6 +7,7 @@ use tfplugin::proto::{
     },
     tfplugin6::{get_metadata, provider_client::ProviderClient, stop_provider},
 };
+use tokio::io::AsyncReadExt as _;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::client::{Outcome, Plugin};
@@ -82,5 +83,24 @@ async fn its_log_is_in_the_form_that_the_client_shows() -> Outcome {
     let call = call.ok_or("the call is not in the log")?;
     assert_eq!(call["tf_resource_type"], "pantry_jar");
     assert!(call["tf_req_id"].is_string() && call["@timestamp"].is_string());
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_does_not_outlive_a_client_that_was_killed() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let plugin = crate::client::plugin()?;
+    let plugin = plugin.as_std().get_program();
+    let mut client = tokio::process::Command::new("sh");
+    // The shell plays the client: it starts the plugin and is killed.
+    client.arg("-c").arg("\"$0\" & wait").arg(plugin).env("TMPDIR", folder.path());
+    crate::client::introduce(&mut client);
+    let mut plugin = Plugin::start(client).await?;
+    plugin.child.start_kill()?;
+    // Its standard output ends with the plugin, not with the shell.
+    let mut rest = String::new();
+    plugin.stdout.read_to_string(&mut rest).await?;
+    assert_eq!(rest, "");
+    assert_eq!(std::fs::read_dir(folder.path())?.count(), 0, "it left its socket behind");
     Ok(())
 }
