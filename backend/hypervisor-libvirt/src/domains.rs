@@ -1,0 +1,260 @@
+//! Domains as machines: blocking calls on one connection, for the host's threads.
+//!
+//! A domain is the platform's when its UUID is the instance's id and its metadata has the note;
+//! every other one is foreign and only counted.
+
+use std::sync::Arc;
+
+use fairmazon_hypervisor::{
+    Access, Halt, HypervisorError, Machine, Marks, OffReason, Result, RunState, same_disks,
+    same_shape,
+};
+use fairmazon_model::{
+    id::InstanceId,
+    machine::{Disk, MachineSpec},
+};
+use virt::{
+    connect::Connect,
+    domain::{Domain, DomainShutoffReason, DomainState, DomainStateReason},
+    enumutil::Enum,
+};
+use virt_sys as sys;
+
+use crate::{
+    error::{failed, is_missing},
+    note::Note,
+    xml,
+};
+
+/// The persistent definition, not that of the running guest: the note is kept there.
+const CONFIG: u32 = sys::VIR_DOMAIN_AFFECT_CONFIG;
+const ELEMENT: i32 = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
+
+/// The machines of one connection.
+#[derive(Debug)]
+pub(crate) struct Domains {
+    pub(crate) connection: Connect,
+    /// `test` or `qemu`.
+    pub(crate) domain_type: &'static str,
+}
+
+/// All machines, and how many domains are foreign.
+pub(crate) struct Listed {
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) foreign: usize,
+}
+
+impl Domains {
+    pub(crate) fn list(&self) -> Result<Listed> {
+        let all = self.connection.list_all_domains(0).map_err(failed("list its domains"))?;
+        let count = all.len();
+        let mut machines = Vec::with_capacity(count);
+        for domain in all {
+            // One that goes while it is looked at is no failure of the list.
+            if let Some(machine) = read(&domain)? {
+                machines.push(machine);
+            }
+        }
+        machines.sort_unstable_by_key(Machine::instance);
+        Ok(Listed { foreign: count - machines.len(), machines })
+    }
+
+    pub(crate) fn machine(&self, instance: InstanceId) -> Result<Option<Machine>> {
+        match self.domain(instance)? {
+            Some(domain) => read(&domain),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn define(
+        &self,
+        spec: &MachineSpec,
+        marks: Marks,
+        pool_of: impl Fn(&Disk) -> String,
+    ) -> Result<()> {
+        self.refuse_foreign(spec.instance)?;
+        if let Some(had) = self.machine(spec.instance)? {
+            let same = same_shape(&had.definition, spec) && same_disks(&had.definition, spec);
+            if had.runs() && !same {
+                return Err(HypervisorError::busy(spec.instance, "it runs with another shape"));
+            }
+        }
+        let note = Note::encode(spec, marks)?;
+        let uuid = uuid(spec.instance);
+        let xml = xml::domain(self.domain_type, &uuid, spec, &note, pool_of);
+        self.connection
+            .define_domain_xml(&xml)
+            .map_err(failed(format!("define {}", spec.instance)))?;
+        Ok(())
+    }
+
+    pub(crate) fn mark(&self, instance: InstanceId, marks: Marks) -> Result<()> {
+        let (domain, machine) = self.expect(instance)?;
+        let note = Note::encode(&machine.definition, marks)?;
+        domain
+            .set_metadata(
+                ELEMENT,
+                Some(&xml::bare_note_element(&note)),
+                Some(xml::NOTE_KEY),
+                Some(xml::NOTE_URI),
+                CONFIG,
+            )
+            .map_err(failed(format!("mark {instance}")))
+    }
+
+    /// Starts a machine that may be started.
+    pub(crate) fn start(&self, instance: InstanceId) -> Result<()> {
+        let (domain, machine) = self.expect(instance)?;
+        if machine.runs() {
+            return Ok(());
+        }
+        domain.create().map_err(failed(format!("start {instance}")))
+    }
+
+    pub(crate) fn ask_to_stop(&self, instance: InstanceId) -> Result<()> {
+        self.unless_off(instance, Domain::shutdown, "ask to shut down")
+    }
+
+    pub(crate) fn force_stop(&self, instance: InstanceId) -> Result<()> {
+        self.unless_off(instance, Domain::destroy, "end")
+    }
+
+    /// Does `act` to a machine that is on. One that went off meanwhile is no failure: drivers
+    /// have different errors for that, so it is looked at again.
+    fn unless_off(
+        &self,
+        instance: InstanceId,
+        act: impl FnOnce(&Domain) -> std::result::Result<(), virt::error::Error>,
+        verb: &str,
+    ) -> Result<()> {
+        let (domain, machine) = self.expect(instance)?;
+        if !machine.runs() {
+            return Ok(());
+        }
+        match act(&domain) {
+            Err(_) if read(&domain)?.is_none_or(|machine| !machine.runs()) => Ok(()),
+            other => other.map_err(failed(format!("{verb} {instance}"))),
+        }
+    }
+
+    pub(crate) fn undefine(&self, instance: InstanceId) -> Result<()> {
+        let (domain, machine) = match self.expect(instance) {
+            Ok(found) => found,
+            Err(HypervisorError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if machine.runs() {
+            return Err(HypervisorError::busy(instance, "it runs"));
+        }
+        match domain.undefine() {
+            Err(error) if is_missing(&error) => Ok(()),
+            other => other.map_err(failed(format!("undefine {instance}"))),
+        }
+    }
+
+    /// The domain and what it is as a machine.
+    pub(crate) fn expect(&self, instance: InstanceId) -> Result<(Domain, Machine)> {
+        let missing = || HypervisorError::not_found(instance);
+        let domain = self.domain(instance)?.ok_or_else(missing)?;
+        match read(&domain)? {
+            Some(machine) => Ok((domain, machine)),
+            // With the UUID of a machine of ours and without our note: not ours to touch.
+            None => Err(HypervisorError::Foreign { what: instance.to_string() }),
+        }
+    }
+
+    fn domain(&self, instance: InstanceId) -> Result<Option<Domain>> {
+        match self.connection.lookup_domain_by_uuid_string(&uuid(instance)) {
+            Ok(domain) => Ok(Some(domain)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(failed(format!("look {instance} up"))(error)),
+        }
+    }
+
+    /// Refuses an instance whose name or UUID something else has.
+    fn refuse_foreign(&self, instance: InstanceId) -> Result<()> {
+        let foreign = || HypervisorError::Foreign { what: instance.to_string() };
+        if let Some(domain) = self.domain(instance)? {
+            return read(&domain)?.map(drop).ok_or_else(foreign);
+        }
+        match self.connection.lookup_domain_by_name(&instance.to_string()) {
+            Ok(_) => Err(foreign()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(failed(format!("look {instance} up"))(error)),
+        }
+    }
+}
+
+/// Refuses a disk whose volume another running machine has, when one of the two may write.
+pub(crate) fn refuse_taken(machines: &[Machine], instance: InstanceId, disk: &Disk) -> Result<()> {
+    let taken = machines.iter().any(|other| {
+        other.runs()
+            && other.instance() != instance
+            && match other.uses(disk.volume) {
+                Some(Access::Write) => true,
+                Some(Access::Read) => !disk.read_only,
+                None => false,
+            }
+    });
+    if taken {
+        return Err(HypervisorError::busy(disk.volume, "another machine uses it"));
+    }
+    Ok(())
+}
+
+/// The domain as a machine; none when it is not the platform's, or has just gone.
+fn read(domain: &Domain) -> Result<Option<Machine>> {
+    let element = match domain.metadata(ELEMENT, Some(xml::NOTE_URI), CONFIG) {
+        Ok(element) => element,
+        Err(error) if is_missing(&error) => return Ok(None),
+        Err(error) => return Err(failed("read the note of a machine")(error)),
+    };
+    let Some(text) = xml::note_of(&element) else { return Ok(None) };
+    let note = Note::decode(&text)?;
+    let uuid_seen = domain.uuid_string().map_err(failed("read the UUID of a machine"))?;
+    if uuid_seen != uuid(note.spec.instance) {
+        return Ok(None);
+    }
+    let run = match run_state(domain, note.marks) {
+        Ok(run) => run,
+        Err(error) if is_missing(&error) => return Ok(None),
+        Err(error) => return Err(failed("read the state of a machine")(error)),
+    };
+    let addresses = if run == RunState::Running { addresses(domain) } else { Vec::new() };
+    Ok(Some(Machine { definition: Arc::clone(&note.spec), marks: note.marks, run, addresses }))
+}
+
+fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, virt::error::Error> {
+    let (state, reason) = domain.state()?;
+    if !state.is_any(vec![DomainState::Shutoff, DomainState::Crashed]) {
+        return Ok(RunState::Running);
+    }
+    if state.is(DomainState::Crashed) {
+        return Ok(RunState::Off(OffReason::Crashed));
+    }
+    let is = |wanted: DomainShutoffReason| matches!(reason, Enum::Known(DomainStateReason::Shutoff(given)) if given.is(wanted));
+    let reason = if is(DomainShutoffReason::Shutdown) {
+        OffReason::Guest
+    } else if is(DomainShutoffReason::Crashed) {
+        OffReason::Crashed
+    } else if is(DomainShutoffReason::Unknown) && marks.halt != Halt::Started {
+        // libvirt gives no reason for what never ran, nor for what ended with the host.
+        OffReason::NeverStarted
+    } else {
+        OffReason::Host
+    };
+    Ok(RunState::Off(reason))
+}
+
+/// The addresses that libvirt's own network has given; none where it knows none.
+fn addresses(domain: &Domain) -> Vec<String> {
+    let source = sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE;
+    let interfaces = domain.interface_addresses(source, 0).unwrap_or_default();
+    interfaces.into_iter().flat_map(|each| each.addrs).map(|address| address.addr).collect()
+}
+
+/// The instance's id in the form of a UUID: both are 128 bits.
+fn uuid(instance: InstanceId) -> String {
+    let hex = format!("{:032x}", instance.ulid().0);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

@@ -1,0 +1,83 @@
+//! The note that a domain carries in its metadata: that it is the platform's, its marks, and the
+//! spec it was defined from.
+
+use std::{fmt::Write, sync::Arc};
+
+use fairmazon_hypervisor::{HypervisorError, Marks};
+use fairmazon_model::machine::MachineSpec;
+use serde::{Deserialize, Serialize};
+
+/// What the note says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Note {
+    pub(crate) marks: Marks,
+    pub(crate) spec: Arc<MachineSpec>,
+}
+
+#[derive(Serialize)]
+struct NoteOut<'a> {
+    marks: Marks,
+    spec: &'a MachineSpec,
+}
+
+#[derive(Deserialize)]
+struct NoteIn {
+    marks: Marks,
+    spec: MachineSpec,
+}
+
+impl Note {
+    /// The note as JSON in ASCII without control characters: XML carries that unchanged.
+    pub(crate) fn encode(spec: &MachineSpec, marks: Marks) -> Result<String, HypervisorError> {
+        let json = serde_json::to_string(&NoteOut { marks, spec })
+            .map_err(|error| broken("write the note of a machine", error))?;
+        let mut ascii = String::with_capacity(json.len());
+        for character in json.chars() {
+            if character.is_ascii() && character != '\x7f' {
+                ascii.push(character);
+                continue;
+            }
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Infallible: a String takes all that is written to it.
+                let _ = write!(ascii, "\\u{unit:04x}");
+            }
+        }
+        Ok(ascii)
+    }
+
+    pub(crate) fn decode(text: &str) -> Result<Self, HypervisorError> {
+        let note: NoteIn = serde_json::from_str(text)
+            .map_err(|error| broken("read the note of a machine", error))?;
+        Ok(Self { marks: note.marks, spec: Arc::new(note.spec) })
+    }
+}
+
+fn broken(attempted: &str, error: serde_json::Error) -> HypervisorError {
+    HypervisorError::Driver { attempted: attempted.into(), source: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use fairmazon_hypervisor::{Marks, contract};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::xml;
+
+    proptest! {
+        #[test]
+        fn a_note_survives_xml(name in any::<String>(), user_data in any::<String>()) {
+            let mut spec = contract::spec(1);
+            (spec.name, spec.user_data) = (name, user_data);
+            let text = Note::encode(&spec, Marks::default()).unwrap();
+            prop_assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)));
+            let note = xml::note_of(&xml::note_element(&text)).unwrap();
+            prop_assert_eq!(&*Note::decode(&note).unwrap().spec, &spec);
+        }
+
+        #[test]
+        fn any_text_is_a_note_or_an_error(text in any::<String>()) {
+            let _ = Note::decode(&text);
+        }
+    }
+}

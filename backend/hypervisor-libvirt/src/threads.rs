@@ -1,0 +1,98 @@
+//! A few threads for libvirt's blocking calls, per host: never the async runtime's.
+//!
+//! A call that hangs keeps its thread; the others go on, and calls that find none in time fail
+//! with a timeout. Dropping the last handle ends the threads once their calls are done.
+
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use fairmazon_hypervisor::{HypervisorError, Result};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Handle of the threads.
+#[derive(Clone, Debug)]
+pub(crate) struct Threads {
+    jobs: mpsc::Sender<Job>,
+    deadline: Duration,
+}
+
+impl Threads {
+    /// Starts them.
+    pub(crate) fn start(count: usize, deadline: Duration) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..count {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new().name("libvirt".into()).spawn(move || {
+                loop {
+                    let job = queue.lock().recv();
+                    match job {
+                        Ok(job) => job(),
+                        Err(mpsc::RecvError) => return,
+                    }
+                }
+            })?;
+        }
+        Ok(Self { jobs, deadline })
+    }
+
+    /// Does the call on one of the threads.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        attempted: &str,
+        call: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(move || {
+            // Whoever asked may have given up; that is theirs to decide.
+            let _ = answer.send(call());
+        });
+        let gone = || HypervisorError::Driver {
+            attempted: attempted.into(),
+            source: "its threads have ended".into(),
+        };
+        self.jobs.send(job).map_err(|_| gone())?;
+        match tokio::time::timeout(self.deadline, answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(gone()),
+            Err(_) => Err(HypervisorError::Timeout {
+                attempted: attempted.into(),
+                deadline_ms: u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_hangs_holds_up_no_other_and_times_out() {
+        let threads = Threads::start(2, Duration::from_millis(50)).unwrap();
+        let (release, hang) = mpsc::channel::<()>();
+        let hung = threads.call("hang", move || {
+            let _ = hang.recv();
+            Ok(())
+        });
+        let (hung, quick) = tokio::join!(hung, threads.call("add", || Ok(1 + 1)));
+        assert!(matches!(hung, Err(HypervisorError::Timeout { .. })), "{hung:?}");
+        assert_eq!(quick.unwrap(), 2);
+        drop(release);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_fails_and_the_host_goes_on() {
+        let threads = Threads::start(2, Duration::from_secs(30)).unwrap();
+        let failed: Result<()> = threads.call("panic", || panic!("on purpose")).await;
+        assert!(matches!(failed, Err(HypervisorError::Driver { .. })), "{failed:?}");
+        assert_eq!(threads.call("add", || Ok(1 + 1)).await.unwrap(), 2);
+    }
+}
