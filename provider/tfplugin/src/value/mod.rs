@@ -2,7 +2,7 @@
 //!
 //! Owns [`Value`] and what can be said of one without its schema. A value knows its shape but
 //! not its type: null is null of any type. Decoding, encoding and [`Value::conforms_to`] bring
-//! the [`Type`](crate::types::Type).
+//! the [`Type`].
 
 mod conform;
 mod display;
