@@ -2,12 +2,13 @@
 //!
 //! [`Store`] is all that the rest of the platform sees: atomic [`Commit`]s of rows, audit
 //! entries and an idempotency record, and reads. [`sqlite::SqliteStore`] is the embedded
-//! implementation. No SQL is written outside this crate, and no decision about the business
+//! implementation, [`memory::MemoryStore`] the one for simulations. No SQL is written outside this crate, and no decision about the business
 //! is made inside it: it keeps what it is told, all of a commit or nothing.
 
 mod audit;
 mod commit;
 mod error;
+pub mod memory;
 mod row;
 pub mod sqlite;
 mod store;

@@ -163,6 +163,20 @@ pub struct Page {
     pub limit: u32,
 }
 
+impl Page {
+    /// Checks that the page can be one of this noun's.
+    pub(crate) fn check(&self, noun: Noun) -> Result<(), StoreError> {
+        let reason = match self.after {
+            _ if self.limit == 0 => "a page has room for 1 row or more".to_owned(),
+            Some(key) if key.noun() != noun => {
+                format!("a page of {} rows can't begin after {key}", noun.name())
+            }
+            _ => return Ok(()),
+        };
+        Err(StoreError::Invalid { reason })
+    }
+}
+
 /// One change of one row.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "deletions are rare beside puts")]

@@ -83,18 +83,8 @@ impl Reader<'_> {
         account: Option<AccountId>,
         page: Page,
     ) -> Result<Vec<Row>, StoreError> {
-        if page.limit == 0 {
-            return Err(StoreError::Invalid { reason: "a page has room for 1 row or more".into() });
-        }
-        let after = match page.after {
-            Some(key) if key.noun() != noun => {
-                return Err(StoreError::Invalid {
-                    reason: format!("a page of {} rows can't begin after {key}", noun.name()),
-                });
-            }
-            Some(key) => key.to_string(),
-            None => String::new(),
-        };
+        page.check(noun)?;
+        let after = page.after.map_or_else(String::new, |key| key.to_string());
         let mut sql = format!("SELECT id, revision, body FROM {} WHERE id > ?1", noun.name());
         let account = account.map(|account| account.to_string());
         if account.is_some() {

@@ -134,6 +134,8 @@ pub(crate) async fn load_is_of_one_moment(opener: &dyn Opener) {
         if finished {
             break;
         }
+        // A store may answer at once; the writer shall have its turn all the same.
+        tokio::task::yield_now().await;
     }
     writing.await.unwrap();
 }
