@@ -123,7 +123,7 @@ fn undefined(case: &MachineCase<'_>) -> Step<MachineAction> {
     let Wish::Present(spec) = case.wish else { return step(Do::Settled, "it is not there") };
     // Counts that nobody remembers are taken as done: to repeat a rebuild would destroy data.
     let done = case.done_before.unwrap_or(Counters::wished(spec));
-    let marks = Marks { epoch: spec.epoch, spec_version: 0, done, halt: Halt::Idle };
+    let marks = Marks { epoch: spec.epoch, done, ..Marks::default() };
     step(Do::Define(marks), "it is desired here")
 }
 
@@ -177,7 +177,7 @@ fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> S
             DiskReady::Taken => step(Do::Wait, "another machine still has a volume"),
         };
     }
-    let brought_about = Marks { spec_version: spec.spec_version, ..marks };
+    let brought_about = Marks { spec_version: spec.spec_version, whole: true, ..marks };
     if !same_definition(had, spec) {
         return step(Do::Define(brought_about), "its definition changes");
     }
@@ -195,8 +195,8 @@ fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<
             return step(Do::DeleteBoot(boot), "a rebuild was asked for");
         }
         marks.done.rebuilds = spec.rebuilds;
-        // Not brought about any more: its boot volume is still to be made.
         marks.spec_version = 0;
+        marks.whole = false;
         marks.halt = Halt::Idle;
     }
     if spec.reboots > marks.done.reboots {
@@ -215,15 +215,17 @@ fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<
     // The guest learns of a first boot from the definition that it starts with.
     marks.done.first_boots = marks.done.first_boots.max(spec.first_boots);
     if !same_definition(&seen.definition, spec) {
-        // Not brought about any more: a new disk's volume may still be to be made.
         marks.spec_version = 0;
+        // The volume of a new disk may still be to be made.
+        let same_volumes = seen.definition.boot == spec.boot && same_disks(&seen.definition, spec);
+        marks.whole &= same_volumes;
         return step(Do::Define(marks), "its definition changes");
     }
     if marks != seen.marks {
         return step(Do::Mark(marks), "it is off");
     }
     if spec.power == Power::Stopped || !may_restart(seen, spec.restart) {
-        return stays_off(seen, spec);
+        return stays_off(case, seen, spec);
     }
     if !case.leased {
         return step(Do::Wait, "there is no lease");
@@ -238,8 +240,12 @@ fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<
     step(Do::Start, "it shall run")
 }
 
-fn stays_off(seen: &Machine, spec: &MachineSpec) -> Step<MachineAction> {
-    let brought_about = Marks { spec_version: spec.spec_version, ..seen.marks };
+fn stays_off(case: &MachineCase<'_>, seen: &Machine, spec: &MachineSpec) -> Step<MachineAction> {
+    let mut disks = std::iter::once(&spec.boot).chain(&spec.disks);
+    if !disks.all(|disk| (case.volume_there)(disk.volume)) {
+        return step(Do::Wait, "a volume is not there yet");
+    }
+    let brought_about = Marks { spec_version: spec.spec_version, whole: true, ..seen.marks };
     if seen.marks == brought_about {
         step(Do::Settled, "it is off as desired")
     } else {
@@ -284,7 +290,7 @@ pub struct VolumeCase<'a> {
     pub held: bool,
     /// A machine, running or not, is defined with it.
     pub in_use: bool,
-    /// A machine that was brought about is defined with it, on a hypervisor that keeps volumes:
+    /// A machine that had all its volumes is defined with it, on a hypervisor that keeps volumes:
     /// when it is not there its data was lost, and a new empty one would hide that.
     pub must_be_there: bool,
 }

@@ -1,6 +1,6 @@
 //! The agent against a simulated hypervisor and a small broker: what an operator would see.
 
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, also in its helpers")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
 mod common;
 

@@ -186,6 +186,7 @@ pub async fn marks_and_definitions_come_back_as_written(host: Subject) {
         epoch: Epoch(u64::MAX),
         spec_version: 7,
         done: Counters { reboots: 1, rebuilds: 2, first_boots: 3 },
+        whole: true,
         halt: Halt::Stopping,
     };
     let spec = Arc::new(spec);

@@ -19,7 +19,9 @@ pub struct Marks {
     pub spec_version: u64,
     /// The counted wishes that are done.
     pub done: Counters,
-    /// Why it is off, when it is.
+    /// All volumes of its definition have been there: one that is not there now was lost.
+    pub whole: bool,
+    /// What the platform did last about its running.
     pub halt: Halt,
 }
 

@@ -252,11 +252,9 @@ impl MachineRecord {
             || self.desired.as_ref().is_some_and(|spec| disks(spec).any(|d| d.volume == volume))
     }
 
-    /// Whether it was brought about with this volume.
+    /// Whether it is defined with this volume and once had it.
     fn had(&self, volume: VolumeId) -> bool {
-        self.seen
-            .as_ref()
-            .is_some_and(|seen| seen.marks.spec_version > 0 && seen.uses(volume).is_some())
+        self.seen.as_ref().is_some_and(|seen| seen.marks.whole && seen.uses(volume).is_some())
     }
 }
 

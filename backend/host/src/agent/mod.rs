@@ -161,8 +161,10 @@ impl Agent {
             self.tend_report(now_ms);
             let nap = self.nap(self.clock.now_ms());
             tokio::select! {
+                // In this order: what renews the lease is never behind a pile of ended steps, and
+                // a simulated world is the same for the same seed.
+                biased;
                 () = shutdown.cancelled() => break,
-                Some(done) = self.work.next(), if !self.work.is_empty() => self.on_done(done),
                 message = self.stream.next() => self.on_message(message),
                 hint = hints.recv() => {
                     self.on_hint(&hint);
@@ -170,6 +172,7 @@ impl Agent {
                         self.on_hint(&Ok(hint));
                     }
                 }
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.on_done(done),
                 () = tokio::time::sleep(nap) => {}
             }
         }
@@ -327,6 +330,7 @@ impl Agent {
                     record.error = Some(step.reason.into());
                     self.report.wanted(now_ms);
                 }
+                self.queue.block(target);
                 return;
             }
             _ if record.not_before_ms > now_ms => {

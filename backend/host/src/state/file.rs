@@ -1,7 +1,7 @@
 //! State in a folder: `state` is replaced as a whole and made durable, `lease` is replaced only.
 //!
 //! Form of `state`: one line `fairmazon-host-state VERSION SHA256 LENGTH`, then that many bytes of
-//! JSON. What does not match is moved to `state.damaged-N` with a message, and the agent starts
+//! JSON; the checksum is that of the version as four bytes, big end first, and the JSON. What does not match is moved to `state.damaged-N` with a message, and the agent starts
 //! empty and asks the broker: nothing is ever stopped or deleted because of a damaged file.
 //! A lock on `lock` keeps a second agent out of the folder.
 
@@ -141,7 +141,7 @@ enum Damage {
 
 fn encode(state: &SavedState) -> io::Result<Vec<u8>> {
     let body = serde_json::to_vec(state)?;
-    let sum = hex::encode(Sha256::digest(&body));
+    let sum = checksum(VERSION, &body);
     let mut bytes = format!("{MAGIC} {VERSION} {sum} {}\n", body.len()).into_bytes();
     bytes.extend_from_slice(&body);
     Ok(bytes)
@@ -158,14 +158,18 @@ fn decode(bytes: &[u8]) -> Result<SavedState, Damage> {
     };
     let version: u32 = version.parse().map_err(|_| broken("its version is not a number"))?;
     // A newer form may count otherwise: only what is whole by the rules of this one is read on.
-    let whole = hex::encode(Sha256::digest(body)) == sum;
-    if !whole || length != body.len().to_string() {
+    if checksum(version, body) != sum || length != body.len().to_string() {
         return Err(broken("its bytes do not match its checksum"));
     }
     if version > VERSION {
         return Err(Damage::Newer(version));
     }
     serde_json::from_slice(body).map_err(|error| Damage::Broken(error.to_string()))
+}
+
+fn checksum(version: u32, body: &[u8]) -> String {
+    let digest = Sha256::new().chain_update(version.to_be_bytes()).chain_update(body).finalize();
+    hex::encode(digest)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

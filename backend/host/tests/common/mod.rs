@@ -81,6 +81,7 @@ impl Broker {
         let mut changed = self.changed.subscribe();
         loop {
             tokio::select! {
+                biased;
                 message = end.receiver.recv() => {
                     let Some(message) = message else { return };
                     let network = self.state.lock().network;
@@ -155,6 +156,11 @@ impl Broker {
 
     pub fn hello(&self) -> Option<Hello> {
         self.state.lock().hello.clone()
+    }
+
+    /// The last report.
+    pub fn last_seen(&self) -> Option<ObservedSet> {
+        self.seen.borrow().as_ref().map(|(_, set)| set.clone())
     }
 
     /// Waits for a report that fits.

@@ -1,0 +1,246 @@
+//! The agent under faults: ended at every call of its hypervisor, and in random worlds from a
+//! seed that is printed when one goes wrong. After each: what is desired is there, nothing ran
+//! twice, no volume was lost, counted wishes were done once.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{Network, Subject, TERM_MS, boot_of, host_id, machine, of, runs, set};
+use fairmazon_hypervisor::{
+    contract::{instance, volume},
+    sim::{Call, Fault, SeededFaults},
+};
+use fairmazon_model::{
+    instance::{ObservedState, Power},
+    machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeWish},
+    units::{Epoch, Gib, Mib},
+};
+use rand::{
+    Rng, SeedableRng,
+    seq::{IndexedMutRandom, SliceRandom},
+};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::Notify;
+
+fn data() -> HostVolume {
+    HostVolume { volume: volume(9), ..boot_of(&machine(1)) }
+}
+
+fn disk() -> Disk {
+    Disk { name: "data".into(), volume: volume(9), read_only: false }
+}
+
+/// Three sets that between them have every kind of step.
+fn story() -> [DesiredSet; 3] {
+    let one = MachineSpec { disks: vec![disk()], ..machine(1) };
+    let mut first = set(1, vec![one, machine(2)]);
+    first.volumes.push(data());
+    let one = MachineSpec { memory: Mib(512), reboots: 1, spec_version: 2, ..machine(1) };
+    let two = MachineSpec { rebuilds: 1, disks: vec![disk()], spec_version: 2, ..machine(2) };
+    let mut second = set(2, vec![one.clone(), two, machine(3)]);
+    second.volumes.push(HostVolume { size: Gib(2), ..data() });
+    let one = MachineSpec { epoch: Epoch(2), spec_version: 3, ..one };
+    let three = MachineSpec { power: Power::Stopped, spec_version: 2, ..machine(3) };
+    let mut third = set(3, vec![one, three]);
+    third.volumes.push(HostVolume { wish: VolumeWish::Delete, ..boot_of(&machine(2)) });
+    third.volumes.push(data());
+    [first, second, third]
+}
+
+async fn is_brought_about(subject: &Subject, wanted: &DesiredSet) {
+    subject
+        .broker
+        .sees(|seen| {
+            seen.generation == wanted.generation
+                && seen.machines.len() == wanted.machines.len()
+                && wanted.machines.iter().all(|machine| match machine.power {
+                    Power::Running => runs(seen, machine),
+                    Power::Stopped => of(seen, machine.instance).is_some_and(|found| {
+                        found.state == ObservedState::Stopped
+                            && found.spec_version == machine.spec_version
+                    }),
+                })
+                && wanted.volumes.iter().all(|wish| {
+                    let there = seen.volumes.iter().any(|found| found.volume == wish.volume);
+                    there == (wish.wish == VolumeWish::Keep)
+                })
+        })
+        .await;
+}
+
+/// Plays the story; at the call of that number the agent is ended, before or after it is done.
+/// How many calls there were.
+async fn play(crash_at: Option<u64>, after: bool) -> u64 {
+    let mut subject = Subject::idle(Arc::new(fairmazon_host::state::MemoryState::default()));
+    let calls = Arc::new(AtomicU64::new(0));
+    let crash = Arc::new(Notify::new());
+    let (counted, notify) = (Arc::clone(&calls), Arc::clone(&crash));
+    subject.host.set_faults(move |_: &Call| {
+        if Some(counted.fetch_add(1, Ordering::Relaxed)) != crash_at {
+            return Fault::None;
+        }
+        notify.notify_one();
+        if after { Fault::HangAfter } else { Fault::Hang }
+    });
+    subject.start_agent();
+    for wanted in story() {
+        subject.broker.desire(wanted.clone());
+        let crashed = tokio::select! {
+            () = is_brought_about(&subject, &wanted) => false,
+            () = crash.notified() => true,
+        };
+        if crashed {
+            subject.crash_agent().await;
+            subject.start_agent();
+            is_brought_about(&subject, &wanted).await;
+        }
+    }
+    let ledger = subject.world.ledger();
+    let context = format!("crash at {crash_at:?}, after: {after}");
+    assert_eq!(ledger.violations(), [], "{context}");
+    // The rebuild's boot volume, and the deleted one: of machine 2, in this order.
+    assert_eq!(ledger.deleted_volumes(), [volume(2), volume(2)], "{context}");
+    assert!(subject.world.volume_serial(host_id(), volume(9)).is_some(), "{context}");
+    assert_eq!(ledger.starts(instance(2)), 2, "{context}: the first start and the rebuild");
+    assert_eq!(ledger.starts(instance(1)), 3, "{context}: the first, the new shape, the new epoch");
+    calls.load(Ordering::Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_ends_at_any_call_loses_and_repeats_nothing() {
+    let calls = play(None, false).await;
+    assert!(calls > 40, "the story has become too short: {calls}");
+    for crash_at in 0..calls {
+        for after in [false, true] {
+            play(Some(crash_at), after).await;
+        }
+    }
+}
+
+/// A machine as it was last desired.
+struct Known {
+    spec: MachineSpec,
+    away: bool,
+}
+
+/// A random set of up to four machines; counts and epochs only grow.
+fn random_set(random: &mut ChaCha8Rng, generation: u64, known: &mut [Known]) -> DesiredSet {
+    let mut machines = Vec::new();
+    for Known { spec, away } in known {
+        if random.random_bool(0.3) {
+            *away = true;
+            continue;
+        }
+        spec.spec_version = generation;
+        // A machine that was away comes back for a later run.
+        if std::mem::take(away) {
+            spec.epoch = Epoch(generation);
+        }
+        match random.random_range(0..7) {
+            0 => spec.memory = Mib(256 * random.random_range(1..4)),
+            1 => spec.power = Power::Stopped,
+            2 => spec.power = Power::Running,
+            3 => spec.reboots += 1,
+            4 => spec.epoch = Epoch(generation),
+            5 => spec.user_data = format!("{generation}"),
+            _ => spec.rebuilds += 1,
+        }
+        machines.push(spec.clone());
+    }
+    if let Some(lucky) = machines.choose_mut(random) {
+        lucky.disks.push(disk());
+    }
+    let mut wanted = set(generation, machines);
+    wanted.volumes.push(data());
+    wanted
+}
+
+/// One random world. All that is random comes from the seed.
+async fn random_world(seed: u64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut subject = Subject::start();
+    let faults = SeededFaults::new(seed, 20, 60, Duration::from_secs(20));
+    subject.host.set_faults(faults);
+    let takes = Duration::from_millis(random.random_range(0..1_500));
+    subject.host.set_stop_takes(Some(takes).filter(|_| random.random_bool(0.9)));
+    let mut sets: Vec<DesiredSet> = Vec::new();
+    let mut known: Vec<_> =
+        (1..=4).map(|number| Known { spec: machine(number), away: true }).collect();
+    for generation in 1..=6 {
+        sets.push(random_set(&mut random, generation, &mut known));
+        // Repeated, reordered, older ones in between: the newest is the one of later streams.
+        let mut sent = sets.clone();
+        sent.shuffle(&mut random);
+        sent.extend(sets.last().cloned());
+        subject.broker.desire_all(sent);
+        match random.random_range(0..8) {
+            0 => {
+                subject.crash_agent().await;
+                subject.start_agent();
+            }
+            1 => subject.broker.network(Network::Cut),
+            2 => subject.broker.network(Network::Silent),
+            3 => subject.world.host_loses_power(host_id()),
+            4 => subject.world.guest_crashes(host_id(), instance(random.random_range(1..=4))),
+            _ => subject.broker.network(Network::Whole),
+        }
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..2 * TERM_MS))).await;
+    }
+    subject.host.clear_faults();
+    subject.broker.network(Network::Whole);
+    // An earlier report may look right while a lease ends or a stop is still under way.
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let wanted = sets.pop().unwrap();
+    let right = is_brought_about(&subject, &wanted);
+    let in_time = tokio::time::timeout(Duration::from_secs(1_800), right).await;
+    let last = subject.broker.last_seen();
+    assert!(in_time.is_ok(), "FAIRMAZON_SEED={seed}: {last:?} is not {wanted:?}");
+    let ledger = subject.world.ledger();
+    assert_eq!(ledger.violations(), [], "seed {seed}");
+    assert!(!ledger.deleted_volumes().contains(&volume(9)), "seed {seed}: data was deleted");
+    let running = wanted.machines.iter().filter(|machine| machine.power == Power::Running);
+    assert_eq!(ledger.running(), running.count(), "seed {seed}");
+    subject.stop_agent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_worlds_come_right() {
+    let seeds = match std::env::var("FAIRMAZON_SEED") {
+        Ok(seed) => {
+            let seed: u64 = seed.parse().unwrap();
+            seed..seed + 1
+        }
+        Err(_) => 0..400,
+    };
+    for seed in seeds {
+        random_world(seed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_without_its_state_asks_the_broker_and_deletes_nothing() {
+    let mut subject = Subject::start();
+    let [first, ..] = story();
+    subject.broker.desire(first.clone());
+    is_brought_about(&subject, &first).await;
+    let before = subject.world.volume_serial(host_id(), volume(9));
+    subject.crash_agent().await;
+    subject.state = Arc::new(fairmazon_host::state::MemoryState::default());
+    subject.broker.network(Network::Cut);
+    subject.start_agent();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(subject.world.ledger().deleted_volumes(), []);
+    subject.broker.network(Network::Whole);
+    is_brought_about(&subject, &first).await;
+    assert_eq!(subject.world.volume_serial(host_id(), volume(9)), before);
+    assert_eq!(subject.world.ledger().violations(), []);
+}
