@@ -114,7 +114,7 @@ impl Engine {
                 self.once(
                     request,
                     |_, request| Ok(plan(Some(request))),
-                    async |_, _| shown_once("the account"),
+                    |_, _, _| shown_once("the account"),
                 )
                 .await?;
             }
@@ -363,7 +363,7 @@ impl Engine {
         self.once(
             request,
             |state, request| self.plan_credential(state, request, caller, credential),
-            async |_, _| shown_once("the token"),
+            |_, _, _| shown_once("the token"),
         )
         .await
     }

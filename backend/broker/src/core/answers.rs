@@ -11,13 +11,14 @@ use fairmazon_model::{
     operation::{Operation, OperationKind, OperationState},
     units::{Revision, UnixMs},
 };
-use fairmazon_store::IdempotencyRecord;
+use fairmazon_store::{IdempotencyRecord, Row};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
     engine::{CommandError, Engine, PlanError, Planned},
     state::State,
+    world::target_key,
 };
 
 /// A change that is asked for, with the caller's key.
@@ -168,7 +169,8 @@ impl Answer {
 impl Engine {
     /// Does a change once: plans and commits it, or answers as before when its key was used.
     ///
-    /// `again` says what the first answer comes to now.
+    /// `again` says what the first answer comes to now; it is given the row of what was made
+    /// or changed then, where the store still has it.
     ///
     /// # Errors
     /// What the plan refuses; `Conflict` when the key was used for another request.
@@ -176,7 +178,7 @@ impl Engine {
         &self,
         mut request: Request,
         mut plan: impl FnMut(&mut State, &Request) -> Result<Planned<T>, PlanError> + Send,
-        again: impl AsyncFn(&Answer, &Request) -> Result<Again<T>, DomainError>,
+        again: impl Fn(&Answer, &Request, Option<Row>) -> Result<Again<T>, DomainError> + Send,
     ) -> Result<T, DomainError> {
         loop {
             let answer = match self.run(|state| plan(state, &request)).await {
@@ -198,7 +200,13 @@ impl Engine {
                 }
                 .advise("use a new key for each different request"));
             }
-            match again(&answer, &request).await? {
+            // The store's row and not the memory's: the first commit may be durable and not
+            // yet taken over.
+            let row = match target_key(&answer.kept.target) {
+                Some(key) => self.inner.store.get(key).await?,
+                None => None,
+            };
+            match again(&answer, &request, row)? {
                 Again::Same(answer) => return Ok(answer),
                 Again::Retired => request = request.after(&answer),
             }

@@ -166,6 +166,7 @@ mod tests {
             account: AccountId::from_parts(1, 1),
             name: "g".into(),
             labels: Default::default(),
+            unconfirmed: false,
             created_at: UnixMs(1),
             revision: Revision(1),
         }

@@ -9,7 +9,7 @@ use fairmazon_model::{
     placement::PlacementGroup,
     units::Revision,
 };
-use fairmazon_store::Noun;
+use fairmazon_store::{Entity, Noun};
 
 use super::{
     answers::{Again, Request},
@@ -62,10 +62,8 @@ impl Engine {
                 draft.insert(group.clone());
                 Ok(Planned { draft, answer: Arc::new(group.clone()) })
             },
-            async |answer, _| {
-                let id = answer.target::<PlacementGroupId>()?;
-                let row = self.inner.store.as_ref().find::<PlacementGroup>(id).await?;
-                let row = row.filter(|row| row.unconfirmed);
+            |_, _, row| {
+                let row = row.and_then(PlacementGroup::from_row).filter(|row| row.unconfirmed);
                 Ok(row.map_or(Again::Retired, |row| Again::Same(Arc::new(row))))
             },
         )
@@ -104,7 +102,7 @@ impl Engine {
                 draft.update(new.clone());
                 Ok(Planned { draft, answer: Arc::new(new) })
             },
-            async |_, _| Ok(Again::Same(group_of(&self.state(), account, id)?)),
+            |_, _, _| Ok(Again::Same(group_of(&self.state(), account, id)?)),
         )
         .await
     }
@@ -148,7 +146,7 @@ impl Engine {
                 draft.delete(id, old.revision);
                 Ok(Planned { draft, answer: () })
             },
-            async |_, _| Ok(Again::Same(())),
+            |_, _, _| Ok(Again::Same(())),
         )
         .await
     }

@@ -63,7 +63,7 @@ impl Engine {
                 draft.insert(Credential::clone(&token.credential));
                 Ok(Planned { draft, answer: () })
             },
-            async |_, _| shown_once("the host"),
+            |_, _, _| shown_once("the host"),
         )
         .await?;
         let view = HostView::new(&self.state(), &Arc::new(host));
@@ -99,7 +99,7 @@ impl Engine {
                     draft.update(new.clone());
                     Ok(Planned { draft, answer: Arc::new(new) })
                 },
-                async |_, _| Ok(Again::Same(host_of(&self.state(), account, id)?)),
+                |_, _, _| Ok(Again::Same(host_of(&self.state(), account, id)?)),
             )
             .await?;
         Ok(HostView::new(&self.state(), &row))
@@ -144,7 +144,7 @@ impl Engine {
                 draft.delete(id, old.revision);
                 Ok(Planned { draft, answer: () })
             },
-            async |_, _| Ok(Again::Same(())),
+            |_, _, _| Ok(Again::Same(())),
         )
         .await
     }

@@ -11,7 +11,7 @@ use fairmazon_model::{
     units::{Epoch, Revision},
     volume::{Volume, VolumeObserved, VolumeSpec},
 };
-use fairmazon_store::Noun;
+use fairmazon_store::{Entity, Noun};
 
 use super::{
     answers::{Again, Answer, Request},
@@ -23,7 +23,7 @@ use super::{
     rules,
     state::State,
     table::{Page, PageRequest},
-    view::InstanceView,
+    view::{InstanceState, InstanceView, instance_state, wants_to_run},
 };
 
 /// Labels that a listed row must have, all of them.
@@ -71,9 +71,8 @@ impl Engine {
         self.once(
             request,
             |state, request| self.plan_create(state, request, caller, id, &spec),
-            async |answer, request| {
-                let id = answer.target::<InstanceId>()?;
-                let row = self.inner.store.as_ref().find::<Instance>(id).await?;
+            |answer, request, row| {
+                let row = row.and_then(Instance::from_row);
                 match row {
                     Some(row) if row.unconfirmed && row.deleting.is_none() => {
                         self.same(answer, request, OperationKind::Create, &Arc::new(row))
@@ -151,7 +150,7 @@ impl Engine {
         self.once(
             request,
             |state, request| self.plan_update(state, request, caller, &update),
-            async |answer, request| self.same_change(answer, request, OperationKind::Update),
+            |answer, request, _| self.same_change(answer, request, OperationKind::Update),
         )
         .await
     }
@@ -306,7 +305,7 @@ impl Engine {
                 draft.update(new);
                 Ok(Planned { draft, answer: Arc::new(operation) })
             },
-            async |answer, request| {
+            |answer, request, _| {
                 Ok(Again::Same(answer.operation(self, request, OperationKind::Delete)?))
             },
         )
@@ -349,7 +348,7 @@ impl Engine {
                 draft.update(new);
                 Ok(Planned { draft, answer: Arc::new(operation) })
             },
-            async |answer, request| {
+            |answer, request, _| {
                 Ok(Again::Same(answer.operation(self, request, OperationKind::Reboot)?))
             },
         )
@@ -382,6 +381,19 @@ impl Engine {
         let next = if more { rows.last().map(|row| row.id) } else { None };
         let view = |row: &Arc<Instance>| InstanceView::new(&state, self.catalogue(), row, now);
         Page { items: rows.iter().map(view).collect(), next, revision: state.world.revision }
+    }
+
+    /// How many instances there are in each state: for metrics.
+    pub fn instance_counts(&self) -> BTreeMap<InstanceState, u64> {
+        let now = self.now();
+        let state = self.state();
+        let mut counts = BTreeMap::new();
+        for row in state.world.instances.iter() {
+            let standing = row.decision.as_ref().map(|decision| state.standing(decision.host));
+            let runs = wants_to_run(row, self.catalogue(), now);
+            *counts.entry(instance_state(row, standing, runs).0).or_default() += 1;
+        }
+        counts
     }
 
     fn owner_of_instance(&self, caller: &Caller, id: InstanceId) -> Result<AccountId, DomainError> {

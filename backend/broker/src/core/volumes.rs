@@ -10,7 +10,7 @@ use fairmazon_model::{
     units::Revision,
     volume::{Volume, VolumeObserved, VolumeSpec},
 };
-use fairmazon_store::Noun;
+use fairmazon_store::{Entity, Noun};
 
 use super::{
     answers::{Again, Answer, Request},
@@ -64,14 +64,11 @@ impl Engine {
         self.once(
             request,
             |state, request| self.plan_create_volume(state, request, caller, id, &spec),
-            async |answer, request| {
-                let id = answer.target::<VolumeId>()?;
-                match self.inner.store.as_ref().find::<Volume>(id).await? {
-                    Some(row) if row.unconfirmed && row.deleting.is_none() => {
-                        self.same_volume(answer, request, OperationKind::Create, &Arc::new(row))
-                    }
-                    _ => Ok(Again::Retired),
+            |answer, request, row| match row.and_then(Volume::from_row) {
+                Some(row) if row.unconfirmed && row.deleting.is_none() => {
+                    self.same_volume(answer, request, OperationKind::Create, &Arc::new(row))
                 }
+                _ => Ok(Again::Retired),
             },
         )
         .await
@@ -132,7 +129,7 @@ impl Engine {
         self.once(
             request,
             |state, request| self.plan_update_volume(state, request, caller, &update),
-            async |answer, request| {
+            |answer, request, _| {
                 let id = answer.target::<VolumeId>()?;
                 let row = self.state().world.volumes.get(id).cloned();
                 let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
@@ -220,7 +217,7 @@ impl Engine {
                 draft.insert(operation.clone());
                 Ok(Planned { draft, answer: Arc::new(operation) })
             },
-            async |answer, request| {
+            |answer, request, _| {
                 Ok(Again::Same(answer.operation(self, request, OperationKind::Delete)?))
             },
         )

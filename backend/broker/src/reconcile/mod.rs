@@ -9,6 +9,8 @@ mod observe;
 mod place;
 pub(crate) mod publish;
 mod step;
+#[cfg(test)]
+mod step_tests;
 mod tick;
 
 use std::time::Duration;

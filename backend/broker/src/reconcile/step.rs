@@ -119,9 +119,13 @@ const fn waiting_to_stop(standing: Standing) -> Waiting {
     }
 }
 
-/// Whether any run of it was ever seen, so that there may be data of it.
-fn was_seen(instance: &Instance) -> bool {
-    !matches!(instance.observed.state, ObservedState::Unknown | ObservedState::Absent)
+/// Whether a machine of it was ever seen, so that there may be data of it. A failure to make
+/// one is none; what it left of volumes is seen with them.
+const fn was_seen(instance: &Instance) -> bool {
+    !matches!(
+        instance.observed.state,
+        ObservedState::Unknown | ObservedState::Absent | ObservedState::Failed { .. }
+    )
 }
 
 /// Whether the decided run has been seen in the wanted state with this version of the spec.

@@ -1,0 +1,330 @@
+//! Properties of the steps, from any state that can be written down.
+
+use fairmazon_model::{
+    id::{AccountId, HostId, InstanceId, OperationId, VolumeId},
+    instance::{
+        BootVolumeSpec, Decision, Instance, InstanceObserved, InstanceSpec, ObservedState, Power,
+        RestartPolicy,
+    },
+    operation::{Operation, OperationKind, OperationState},
+    units::{Epoch, Gib, Revision, UnixMs},
+};
+use proptest::prelude::*;
+
+use super::step::{InstanceFacts, Patience, Step, Waiting, next_step, operation_state};
+use crate::core::Standing;
+
+const PATIENCE: Patience = Patience { placement_ms: 30_000, failure_ms: 60_000 };
+
+/// Facts that own their instance.
+#[derive(Debug, Clone)]
+struct Situation {
+    instance: Instance,
+    standing: Standing,
+    wants_to_run: bool,
+    spot_allows: bool,
+    gone: bool,
+    has_data: bool,
+}
+
+impl Situation {
+    fn facts(&self) -> InstanceFacts<'_> {
+        InstanceFacts {
+            instance: &self.instance,
+            standing: self.standing,
+            wants_to_run: self.wants_to_run,
+            spot_allows: self.spot_allows,
+            gone: self.gone,
+            has_data: self.has_data,
+        }
+    }
+}
+
+fn observed_state() -> impl Strategy<Value = ObservedState> {
+    prop_oneof![
+        Just(ObservedState::Unknown),
+        Just(ObservedState::Absent),
+        Just(ObservedState::Starting),
+        Just(ObservedState::Running),
+        Just(ObservedState::Stopping),
+        Just(ObservedState::Stopped),
+        Just(ObservedState::Failed { reason: "broken".into() }),
+    ]
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![Just(Standing::Connected), Just(Standing::Silent), Just(Standing::Lapsed)]
+}
+
+fn restart_policy() -> impl Strategy<Value = RestartPolicy> {
+    prop_oneof![
+        Just(RestartPolicy::Always),
+        Just(RestartPolicy::OnHostFailure),
+        Just(RestartPolicy::Never)
+    ]
+}
+
+fn situation() -> impl Strategy<Value = Situation> {
+    let row = (
+        proptest::option::of(1_u64..4),
+        observed_state(),
+        (0_u64..4, 0_u64..4, 1_u64..4),
+        restart_policy(),
+        any::<bool>(),
+    );
+    let around = (standing(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (row, around).prop_map(|((epoch, state, versions, policy, deleting), around)| {
+        let mut instance = instance(policy);
+        let (observed_epoch, observed_version, version) = versions;
+        instance.spec_version = version;
+        instance.decision = epoch.map(decision);
+        instance.last_epoch = Epoch(epoch.unwrap_or(0));
+        instance.observed = InstanceObserved {
+            state,
+            epoch: Epoch(observed_epoch),
+            spec_version: observed_version,
+            addresses: Vec::new(),
+            at: UnixMs(1),
+        };
+        instance.deleting = deleting.then(|| OperationId::from_parts(1, 1));
+        let (standing, wants_to_run, spot_allows, gone, has_data) = around;
+        Situation { instance, standing, wants_to_run, spot_allows, gone, has_data }
+    })
+}
+
+fn decision(epoch: u64) -> Decision {
+    Decision {
+        host: HostId::from_parts(1, 1),
+        epoch: Epoch(epoch),
+        flavor: "small".into(),
+        reason: String::new(),
+        at: UnixMs(1),
+    }
+}
+
+fn instance(restart_policy: RestartPolicy) -> Instance {
+    Instance {
+        id: InstanceId::from_parts(1, 1),
+        account: AccountId::from_parts(1, 1),
+        spec: InstanceSpec {
+            name: "web".into(),
+            flavor: "small".into(),
+            flavor_fallback: Vec::new(),
+            image: "debian-13".into(),
+            placement: Default::default(),
+            boot_volume: BootVolumeSpec {
+                size: Gib(10),
+                class: "standard".into(),
+                delete_with_instance: true,
+            },
+            volumes: Default::default(),
+            user_data: String::new(),
+            on_user_data_change: Default::default(),
+            ssh_keys: Default::default(),
+            power: Power::Running,
+            schedule: None,
+            spot: None,
+            restart_policy,
+            stop_timeout_ms: 60_000,
+            deletion_protection: false,
+            labels: Default::default(),
+        },
+        spec_version: 1,
+        reboots: 0,
+        rebuilds: 0,
+        first_boots: 0,
+        boot_volume_id: VolumeId::from_parts(1, 1),
+        decision: None,
+        last_epoch: Epoch(0),
+        observed: InstanceObserved::default(),
+        waiting_for: String::new(),
+        deleting: None,
+        unconfirmed: false,
+        created_at: UnixMs(1),
+        revision: Revision(1),
+    }
+}
+
+fn operation(kind: OperationKind, spec_version: u64) -> Operation {
+    Operation {
+        id: OperationId::from_parts(1, 1),
+        account: AccountId::from_parts(1, 1),
+        kind,
+        target: InstanceId::from_parts(1, 1).to_string(),
+        spec_version,
+        state: OperationState::Running { waiting_for: String::new() },
+        created_at: UnixMs(1),
+        finished_at: None,
+        revision: Revision(1),
+    }
+}
+
+/// What taking the step makes of the situation, with the host doing its part.
+fn take(situation: &mut Situation, step: &Step) -> bool {
+    let instance = &mut situation.instance;
+    match step {
+        Step::Place | Step::Replace => {
+            let epoch = instance.last_epoch.next();
+            instance.decision = Some(decision(epoch.0));
+            instance.last_epoch = epoch;
+            instance.observed = InstanceObserved::default();
+            situation.standing = Standing::Connected;
+            situation.has_data = false;
+            true
+        }
+        Step::Wait(Waiting::Host | Waiting::Failure(_)) if instance.deleting.is_some() => {
+            situation.gone = true;
+            true
+        }
+        Step::Wait(Waiting::Host | Waiting::Failure(_)) => {
+            let decided = instance.decision.as_ref().unwrap();
+            instance.observed = InstanceObserved {
+                state: if situation.wants_to_run {
+                    ObservedState::Running
+                } else {
+                    ObservedState::Stopped
+                },
+                epoch: decided.epoch,
+                spec_version: instance.spec_version,
+                addresses: Vec::new(),
+                at: UnixMs(2),
+            };
+            true
+        }
+        Step::Wait(Waiting::Lease) => {
+            situation.standing = Standing::Lapsed;
+            true
+        }
+        Step::Wait(Waiting::Data) => {
+            situation.standing = Standing::Connected;
+            true
+        }
+        Step::Wait(Waiting::Price) => {
+            situation.spot_allows = true;
+            true
+        }
+        Step::Remove | Step::Settled => false,
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_host_is_decided_only_when_no_other_run_can_be(situation in situation()) {
+        match next_step(&situation.facts()) {
+            Step::Place => prop_assert!(situation.instance.decision.is_none()),
+            Step::Replace => {
+                prop_assert_eq!(situation.standing, Standing::Lapsed);
+                prop_assert!(!situation.has_data);
+                prop_assert!(!matches!(
+                    situation.instance.observed.state,
+                    ObservedState::Running | ObservedState::Stopped
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn a_row_goes_only_when_it_shall_and_its_machine_can_run_nowhere(situation in situation()) {
+        if next_step(&situation.facts()) == Step::Remove {
+            prop_assert!(situation.instance.deleting.is_some());
+            prop_assert!(
+                situation.instance.decision.is_none()
+                    || situation.gone
+                    || situation.standing == Standing::Lapsed
+            );
+        }
+    }
+
+    #[test]
+    fn the_same_facts_give_the_same_step_and_what_is_settled_stays(situation in situation()) {
+        let step = next_step(&situation.facts());
+        prop_assert_eq!(&step, &next_step(&situation.facts()));
+        if step == Step::Settled {
+            prop_assert_eq!(situation.standing, Standing::Connected);
+            prop_assert!(situation.instance.deleting.is_none());
+            let observed = &situation.instance.observed;
+            prop_assert_eq!(
+                situation.instance.decision.as_ref().map(|decision| decision.epoch),
+                Some(observed.epoch)
+            );
+        }
+    }
+
+    #[test]
+    fn from_anywhere_a_few_steps_lead_to_the_end(situation in situation()) {
+        let mut situation = situation;
+        let mut epochs = vec![situation.instance.last_epoch];
+        for _ in 0..6 {
+            let step = next_step(&situation.facts());
+            if !take(&mut situation, &step) {
+                break;
+            }
+            epochs.push(situation.instance.last_epoch);
+        }
+        let end = next_step(&situation.facts());
+        let expected =
+            if situation.instance.deleting.is_some() { Step::Remove } else { Step::Settled };
+        prop_assert_eq!(end, expected, "{:?}", situation);
+        prop_assert!(epochs.is_sorted(), "epochs only grow");
+    }
+
+    #[test]
+    fn an_operation_is_done_only_when_its_version_was_seen_of_the_decided_run(
+        situation in situation(),
+        version in 1_u64..4,
+        kind in prop_oneof![
+            Just(OperationKind::Create), Just(OperationKind::Update), Just(OperationKind::Reboot)
+        ],
+    ) {
+        let facts = situation.facts();
+        let step = next_step(&facts);
+        let operation = operation(kind, version);
+        if operation_state(&operation, &facts, &step, UnixMs(2), PATIENCE) == OperationState::Done {
+            let observed = &situation.instance.observed;
+            prop_assert!(observed.spec_version >= version);
+            let decided = situation.instance.decision.as_ref().map(|decision| decision.epoch);
+            prop_assert_eq!(decided, Some(observed.epoch));
+            prop_assert!(situation.instance.deleting.is_none());
+            prop_assert_eq!(situation.standing, Standing::Connected);
+        }
+    }
+
+    #[test]
+    fn a_deletion_ends_with_the_row_and_never_before(situation in situation()) {
+        let facts = situation.facts();
+        let step = next_step(&facts);
+        let operation = operation(OperationKind::Delete, 0);
+        let state = operation_state(&operation, &facts, &step, UnixMs(i64::MAX), PATIENCE);
+        prop_assert!(!state.is_final());
+    }
+}
+
+#[test]
+fn patience_with_a_failing_host_ends() {
+    let mut row = instance(RestartPolicy::Always);
+    row.decision = Some(decision(1));
+    row.last_epoch = Epoch(1);
+    row.observed.epoch = Epoch(1);
+    row.observed.state = ObservedState::Failed { reason: "no disk".into() };
+    let situation = Situation {
+        instance: row,
+        standing: Standing::Connected,
+        wants_to_run: true,
+        spot_allows: true,
+        gone: false,
+        has_data: false,
+    };
+    let facts = situation.facts();
+    let step = next_step(&facts);
+    let at = |ms| {
+        let operation = operation(OperationKind::Create, 1);
+        operation_state(&operation, &facts, &step, UnixMs(ms), PATIENCE)
+    };
+    assert!(
+        matches!(at(2), OperationState::Running { waiting_for } if waiting_for.contains("no disk"))
+    );
+    assert!(
+        matches!(at(60_001), OperationState::Failed { error } if error.message.contains("no disk"))
+    );
+}

@@ -1,0 +1,9 @@
+//! The core on a real store: each rule of the commands, and whole stories with simulated hosts.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+#![allow(unreachable_pub, reason = "helpers of one test binary")]
+
+mod commands;
+mod idempotency;
+mod kit;
+mod stories;

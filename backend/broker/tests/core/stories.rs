@@ -1,0 +1,219 @@
+//! Whole stories: engine, reconciler, streams and agents on a simulated hypervisor.
+
+use std::collections::BTreeMap;
+
+use fairmazon_broker::core::{InstanceState, InstanceUpdate, Standing, VolumeState, VolumeUpdate};
+use fairmazon_hypervisor::{
+    Hypervisor, HypervisorError,
+    sim::{Call, Fault, Verb},
+};
+use fairmazon_model::{
+    ErrorKind,
+    instance::{Attachment, InstanceSpec, Power},
+    operation::OperationState,
+    placement::Placement,
+    units::{Epoch, Gib},
+    volume::VolumeSpec,
+};
+
+use super::kit::{Hosts, Kit, host_spec, quick, spec, volume_spec};
+
+fn update(id: fairmazon_model::id::InstanceId, spec: InstanceSpec) -> InstanceUpdate {
+    InstanceUpdate { id, spec, expected_revision: 0, allow_rebuild: false }
+}
+
+#[tokio::test]
+async fn a_machine_comes_changes_reboots_and_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let mut hosts = Hosts::start(&kit, 2).await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+
+    let data = engine.create_volume(customer, volume_spec("data"), &kit.key()).await.unwrap();
+    assert_eq!(data.volume.state, VolumeState::Available);
+    let attachment = Attachment { volume_id: data.volume.row.id, read_only: false };
+    let wanted =
+        InstanceSpec { volumes: BTreeMap::from([("data".into(), attachment)]), ..spec("web") };
+    let made = engine.create_instance(customer, wanted.clone(), &kit.key()).await.unwrap();
+    assert_eq!(made.instance.state, InstanceState::Pending);
+    let id = made.instance.row.id;
+    kit.done(made.operation.id).await;
+    let shown = engine.instance(customer, id).unwrap();
+    assert_eq!(shown.state, InstanceState::Running, "{shown:?}");
+    assert_eq!(shown.site.as_ref().unwrap().name, "site-de");
+    assert_eq!(shown.row.decision.as_ref().unwrap().epoch, Epoch(1));
+    assert_eq!(shown.row.observed.addresses.len(), 1);
+    kit.until("the volume is seen", || {
+        engine.volume(customer, data.volume.row.id).unwrap().state == VolumeState::Ready
+    })
+    .await;
+
+    let larger = InstanceSpec { flavor: "medium".into(), ..wanted.clone() };
+    let changed =
+        engine.update_instance(customer, update(id, larger.clone()), &kit.key()).await.unwrap();
+    kit.done(changed.operation.id).await;
+    let host = shown.row.decision.as_ref().unwrap().host;
+    let sim = hosts.hosts.iter().find(|there| there.id == host).unwrap().sim.clone();
+    let machine = sim.machine(id).await.unwrap().unwrap();
+    assert_eq!(machine.definition.vcpus.0, 2);
+    let starts = hosts.world.ledger().starts(id);
+
+    let reboot = engine.reboot_instance(customer, id, &kit.key()).await.unwrap();
+    kit.done(reboot.id).await;
+    assert_eq!(hosts.world.ledger().starts(id), starts + 1);
+
+    let off = InstanceSpec { power: Power::Stopped, ..larger };
+    let stopped = engine.update_instance(customer, update(id, off), &kit.key()).await.unwrap();
+    kit.done(stopped.operation.id).await;
+    assert_eq!(engine.instance(customer, id).unwrap().state, InstanceState::Stopped);
+
+    let grown = VolumeSpec { size: Gib(20), ..volume_spec("data") };
+    let grown = VolumeUpdate { id: data.volume.row.id, spec: grown, expected_revision: 0 };
+    let grown = engine.update_volume(customer, grown, &kit.key()).await.unwrap();
+    kit.done(grown.operation.id).await;
+    assert_eq!(sim.volume(data.volume.row.id).await.unwrap().unwrap().size, Gib(20));
+
+    let deleted = engine.delete_instance(customer, id, &kit.key()).await.unwrap();
+    kit.done(deleted.id).await;
+    assert_eq!(engine.instance(customer, id).unwrap_err().kind, ErrorKind::NotFound);
+    assert!(sim.machine(id).await.unwrap().is_none());
+    let deleted = engine.delete_volume(customer, data.volume.row.id, &kit.key()).await.unwrap();
+    kit.done(deleted.id).await;
+    kit.until("the boot volume is gone", || {
+        engine.host(customer, host).unwrap().usage.storage["standard"] == Gib(0)
+    })
+    .await;
+    assert!(sim.inventory().await.unwrap().volumes.is_empty());
+    hosts.check();
+    engine.audit_books().unwrap();
+    let verdict = kit.store.verify_audit().await.unwrap();
+    assert!(verdict.broken.is_none() && verdict.whole.sequence > 8, "{verdict:?}");
+    for index in 0..2 {
+        hosts.kill_agent(index).await;
+    }
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_broker_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    let mut hosts = Hosts::start(&kit, 1).await;
+    let made = kit.engine.create_instance(&kit.customer, spec("web"), &kit.key()).await.unwrap();
+    let id = made.instance.row.id;
+    // Nothing was reconciled before the broker ends.
+    hosts.kill_agent(0).await;
+    kit.stop().await;
+    drop(kit);
+
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    hosts.connect(0, &kit.engine);
+    kit.done(made.operation.id).await;
+    assert_eq!(kit.instances().len(), 1);
+    assert_eq!(kit.engine.instance(&kit.customer, id).unwrap().state, InstanceState::Running);
+
+    // The agent and its machine survive another restart of the broker.
+    let starts = hosts.world.ledger().starts(id);
+    hosts.cut(0);
+    kit.stop().await;
+    drop(kit);
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    hosts.kill_agent(0).await;
+    hosts.connect(0, &kit.engine);
+    kit.until("it is seen again", || kit.engine.hosts_connected() == 1).await;
+    let reboot = kit.engine.reboot_instance(&kit.customer, id, "reboot").await.unwrap();
+    kit.done(reboot.id).await;
+    assert_eq!(hosts.world.ledger().starts(id), starts + 1, "only the reboot started it");
+    hosts.check();
+    hosts.kill_agent(0).await;
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = fairmazon_broker::core::CoreConfig {
+        lease_term: std::time::Duration::from_millis(600),
+        lease_margin: std::time::Duration::from_millis(100),
+        ..quick()
+    };
+    let kit = Kit::open(folder.path(), config).await;
+    kit.start();
+    let mut hosts = Hosts::start(&kit, 1).await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let ran = engine.create_instance(customer, spec("ran"), &kit.key()).await.unwrap();
+    kit.done(ran.operation.id).await;
+    // The host can't do anything any more, but is still connected when the next one is decided.
+    hosts.hosts[0].sim.set_faults(|call: &Call| match call.verb {
+        Verb::Look => Fault::None,
+        _ => Fault::Fail(HypervisorError::Timeout { attempted: "work".into(), deadline_ms: 1 }),
+    });
+    let never = engine.create_instance(customer, spec("never"), &kit.key()).await.unwrap();
+    let never_id = never.instance.row.id;
+    kit.until("it is decided", || {
+        engine.instance(customer, never_id).unwrap().row.decision.is_some()
+    })
+    .await;
+    hosts.cut(0);
+    let first = hosts.hosts[0].id;
+    kit.until("the lease lapses", || {
+        engine.host(customer, first).unwrap().standing == Standing::Lapsed
+    })
+    .await;
+    hosts.add(&kit, host_spec(1, "DE")).await;
+    hosts.connect(1, engine);
+    kit.done(never.operation.id).await;
+    let moved = engine.instance(customer, never_id).unwrap();
+    assert_eq!(moved.row.decision.as_ref().unwrap().host, hosts.hosts[1].id);
+    assert_eq!(moved.row.decision.as_ref().unwrap().epoch, Epoch(2));
+    let waits = engine.instance(customer, ran.instance.row.id).unwrap();
+    assert_eq!(waits.state, InstanceState::Unknown, "{waits:?}");
+    assert_eq!(waits.row.decision.as_ref().unwrap().host, first);
+
+    hosts.hosts[0].sim.clear_faults();
+    hosts.kill_agent(0).await;
+    hosts.connect(0, engine);
+    kit.until("it runs again", || {
+        engine.instance(customer, ran.instance.row.id).unwrap().state == InstanceState::Running
+    })
+    .await;
+    hosts.check();
+    engine.audit_books().unwrap();
+    hosts.kill_agent(0).await;
+    hosts.kill_agent(1).await;
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn without_room_it_waits_and_says_why_and_is_placed_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let mut hosts = Hosts::start(&kit, 1).await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let placement = Placement { countries: ["FR".to_owned()].into(), ..Placement::default() };
+    let wanted = InstanceSpec { placement, ..spec("paris") };
+    let made = engine.create_instance(customer, wanted, &kit.key()).await.unwrap();
+    let id = made.instance.row.id;
+    kit.until("it says why", || {
+        let shown = engine.instance(customer, id).unwrap();
+        shown.state == InstanceState::Pending && shown.reason.contains("FR")
+    })
+    .await;
+    kit.clock.forward(60_000);
+    let ended = kit.ended(made.operation.id).await;
+    assert!(
+        matches!(&ended.state, OperationState::Failed { error } if error.kind == ErrorKind::NoCapacity),
+        "{ended:?}"
+    );
+    hosts.add(&kit, host_spec(1, "FR")).await;
+    hosts.connect(1, engine);
+    kit.until("it runs", || engine.instance(customer, id).unwrap().state == InstanceState::Running)
+        .await;
+    hosts.kill_agent(0).await;
+    hosts.kill_agent(1).await;
+    kit.stop().await;
+}
