@@ -49,12 +49,14 @@ mod de;
 pub mod decimal;
 mod error;
 mod infer;
+mod retype;
 mod ser;
 #[cfg(test)]
 mod tests;
 
 pub use attr::Attr;
 pub use error::ConversionError;
+pub use retype::keep_types;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

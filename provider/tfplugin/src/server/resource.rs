@@ -7,7 +7,9 @@ use super::{
     config, settle, wire,
 };
 use crate::{
-    Diagnostic, Diagnostics, Private, Provider, Value, plan,
+    Diagnostic, Diagnostics, Private, Provider, Value,
+    bridge::keep_types,
+    plan,
     proto::tfplugin6 as pb,
     resource::Slot,
     rules::{self, Violation},
@@ -75,6 +77,7 @@ impl<P: Provider> Server<P> {
             call.guard(entry.handler.read(&call.cx, &mut slot)).await?;
         }
         let identity = slot.identity();
+        slot.value = keep_types(std::mem::take(&mut slot.value), &current, &slot.ty);
         slot.value = plan::null_write_only(&entry.schema, &slot.value);
         call.hide(entry.schema.sensitive_strings(&slot.value));
         settle::refuse_unknown("ReadResource", &request.type_name, &slot.value).into_result()?;
@@ -161,6 +164,7 @@ impl<P: Provider> Server<P> {
         slot: &mut Slot,
         failed: &mut Option<Diagnostics>,
     ) {
+        slot.value = keep_types(std::mem::take(&mut slot.value), &asked.planned, &slot.ty);
         slot.value = plan::null_write_only(&entry.schema, &slot.value);
         call.hide(entry.schema.sensitive_strings(&slot.value));
         if failed.is_none() {
