@@ -1,5 +1,13 @@
 //! The broker: API, reconcilers, host streams.
 
+pub mod api;
+mod config;
 pub mod core;
+mod files;
 mod reconcile;
+mod server;
 pub mod session;
+
+pub use config::ApiConfig;
+pub use files::{make_private_folder, write_private};
+pub use server::{Server, ServerError};

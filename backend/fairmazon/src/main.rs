@@ -1,2 +1,41 @@
-//! The one binary of the backend.
-fn main() {}
+//! The one binary of the backend: reads the command line, sets up logging, runs a command.
+
+mod client;
+mod commands;
+mod dev;
+mod error;
+mod folder;
+mod hypervisors;
+mod keys;
+mod logging;
+mod output;
+mod platform;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{commands::Command, logging::LogOptions};
+
+/// Fairmazon: computing capacity from many providers as one platform.
+#[derive(Debug, Parser)]
+#[command(name = "fairmazon", version, about, propagate_version = true)]
+struct Arguments {
+    #[command(flatten)]
+    log: LogOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    arguments.log.start();
+    match arguments.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Who may call what: one row for each method of each service.
+//!
+//! A method without a row can't be called by anybody, and a test fails when one is missing.
+//! Whose things a caller then sees and changes is the scope of its credential, which the core
+//! applies ([`crate::core::Caller`]).
+
+use std::collections::HashMap;
+
+use fairmazon_model::access::Role;
+
+/// Who may call a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anybody, without a credential.
+    Public,
+    /// Credentials with one of these roles.
+    Roles(&'static [Role]),
+}
+
+/// The row of one method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// Its full path (`/package.Service/Method`).
+    pub(crate) method: &'static str,
+    /// Who may call it.
+    pub(crate) access: Access,
+}
+
+impl Rule {
+    /// Whether this role may call it; none stands for no credential.
+    pub(crate) fn allows(&self, role: Option<Role>) -> bool {
+        match self.access {
+            Access::Public => true,
+            Access::Roles(roles) => role.is_some_and(|role| roles.contains(&role)),
+        }
+    }
+}
+
+/// The rules by method.
+#[derive(Debug)]
+pub(crate) struct Rules(HashMap<&'static str, Rule>);
+
+impl Rules {
+    /// All of them.
+    pub(crate) fn new() -> Self {
+        Self(RULES.iter().map(|rule| (rule.method, *rule)).collect())
+    }
+
+    /// The rule of a method; none means that nobody may call it.
+    pub(crate) fn of(&self, path: &str) -> Option<Rule> {
+        self.0.get(path).copied()
+    }
+}
+
+const CUSTOMER: Access = Access::Roles(&[Role::Customer]);
+const CUSTOMER_AND_READERS: Access =
+    Access::Roles(&[Role::Customer, Role::PlatformOperator, Role::Auditor]);
+const HOST: Access = Access::Roles(&[Role::Host]);
+const HOST_OPERATOR: Access = Access::Roles(&[Role::HostOperator]);
+const HOST_OPERATOR_AND_READERS: Access =
+    Access::Roles(&[Role::HostOperator, Role::PlatformOperator, Role::Auditor]);
+const PEOPLE: Access =
+    Access::Roles(&[Role::Customer, Role::HostOperator, Role::PlatformOperator, Role::Auditor]);
+const PEOPLE_WHO_CHANGE: Access =
+    Access::Roles(&[Role::Customer, Role::HostOperator, Role::PlatformOperator]);
+const PLATFORM: Access = Access::Roles(&[Role::PlatformOperator]);
+const READERS: Access = Access::Roles(&[Role::PlatformOperator, Role::Auditor]);
+
+const fn rule(method: &'static str, access: Access) -> Rule {
+    Rule { method, access }
+}
+
+/// The rows, by service and in the order of the `.proto` files.
+const RULES: &[Rule] = &[
+    rule("/fairmazon.v1.AccountsService/GetAccount", PEOPLE),
+    rule("/fairmazon.v1.AccountsService/CreateAccount", PLATFORM),
+    rule("/fairmazon.v1.AccountsService/ListAccounts", READERS),
+    rule("/fairmazon.v1.TokensService/CreateToken", PEOPLE_WHO_CHANGE),
+    rule("/fairmazon.v1.TokensService/RegisterCertificate", PEOPLE_WHO_CHANGE),
+    rule("/fairmazon.v1.TokensService/ListTokens", PEOPLE),
+    rule("/fairmazon.v1.TokensService/RevokeToken", PEOPLE_WHO_CHANGE),
+    rule("/fairmazon.v1.AuditService/ExportAudit", PEOPLE),
+    rule("/fairmazon.v1.AuditService/VerifyAudit", READERS),
+    rule("/fairmazon.v1.CatalogueService/GetCatalogue", PEOPLE),
+    rule("/fairmazon.v1.HostsService/RegisterHost", HOST_OPERATOR),
+    rule("/fairmazon.v1.HostsService/GetHost", HOST_OPERATOR_AND_READERS),
+    rule("/fairmazon.v1.HostsService/ListHosts", HOST_OPERATOR_AND_READERS),
+    rule("/fairmazon.v1.HostsService/UpdateHost", HOST_OPERATOR),
+    rule("/fairmazon.v1.HostsService/RemoveHost", HOST_OPERATOR),
+    rule("/fairmazon.v1.InstancesService/CreateInstance", CUSTOMER),
+    rule("/fairmazon.v1.InstancesService/GetInstance", CUSTOMER_AND_READERS),
+    rule("/fairmazon.v1.InstancesService/ListInstances", CUSTOMER_AND_READERS),
+    rule("/fairmazon.v1.InstancesService/UpdateInstance", CUSTOMER),
+    rule("/fairmazon.v1.InstancesService/DeleteInstance", CUSTOMER),
+    rule("/fairmazon.v1.InstancesService/RebootInstance", CUSTOMER),
+    rule("/fairmazon.v1.OperationsService/GetOperation", CUSTOMER_AND_READERS),
+    rule("/fairmazon.v1.OperationsService/ListOperations", CUSTOMER_AND_READERS),
+    rule("/fairmazon.v1.OperationsService/WaitOperation", CUSTOMER_AND_READERS),
+    rule("/fairmazon.v1.OperationsService/ConfirmCreated", CUSTOMER),
+    rule("/fairmazon.v1.PlacementGroupsService/CreatePlacementGroup", CUSTOMER),
+    rule("/fairmazon.v1.PlacementGroupsService/GetPlacementGroup", CUSTOMER_AND_READERS),
+    rule("/fairmazon.v1.PlacementGroupsService/ListPlacementGroups", CUSTOMER_AND_READERS),
+    rule("/fairmazon.v1.PlacementGroupsService/UpdatePlacementGroup", CUSTOMER),
+    rule("/fairmazon.v1.PlacementGroupsService/DeletePlacementGroup", CUSTOMER),
+    rule("/fairmazon.v1.SitesService/ListSites", PEOPLE),
+    rule("/fairmazon.v1.VolumesService/CreateVolume", CUSTOMER),
+    rule("/fairmazon.v1.VolumesService/GetVolume", CUSTOMER_AND_READERS),
+    rule("/fairmazon.v1.VolumesService/ListVolumes", CUSTOMER_AND_READERS),
+    rule("/fairmazon.v1.VolumesService/UpdateVolume", CUSTOMER),
+    rule("/fairmazon.v1.VolumesService/DeleteVolume", CUSTOMER),
+    rule("/fairmazon.host.v1.HostStreamService/OpenStream", HOST),
+    rule("/grpc.health.v1.Health/Check", Access::Public),
+    rule("/grpc.health.v1.Health/Watch", Access::Public),
+    rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    /// The paths of all methods that a descriptor set has.
+    fn methods(descriptors: &[u8]) -> BTreeSet<String> {
+        let set = FileDescriptorSet::decode(descriptors).unwrap();
+        let mut paths = BTreeSet::new();
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let (package, service) = (file.package(), service.name());
+                    paths.insert(format!("/{package}.{service}/{}", method.name()));
+                }
+            }
+        }
+        paths
+    }
+
+    #[test]
+    fn every_method_has_a_rule_and_every_rule_a_method() {
+        let mut served = methods(fairmazon_proto::FILE_DESCRIPTOR_SET);
+        assert!(served.len() > 30, "the descriptors are there");
+        served.extend(methods(tonic_health::pb::FILE_DESCRIPTOR_SET));
+        served.extend(methods(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET));
+        let ruled: BTreeSet<_> = RULES.iter().map(|rule| rule.method.to_owned()).collect();
+        assert_eq!(ruled.len(), RULES.len(), "no method has two rules");
+        assert_eq!(served, ruled);
+    }
+
+    #[test]
+    fn nothing_of_the_platform_is_public() {
+        for rule in RULES.iter().filter(|rule| rule.access == Access::Public) {
+            assert!(rule.method.starts_with("/grpc."), "{}", rule.method);
+        }
+    }
+
+    #[test]
+    fn auditors_change_nothing_and_hosts_only_stream() {
+        for rule in RULES {
+            let (_, name) = rule.method.rsplit_once('/').unwrap();
+            let reads = ["Get", "List", "Wait", "Export", "Verify"];
+            let is_read = reads.iter().any(|verb| name.starts_with(verb));
+            if rule.access != Access::Public {
+                assert!(is_read || !rule.allows(Some(Role::Auditor)), "{}", rule.method);
+                assert_eq!(rule.allows(Some(Role::Host)), name == "OpenStream", "{}", rule.method);
+                assert!(!rule.allows(None), "{}", rule.method);
+            }
+        }
+    }
+}

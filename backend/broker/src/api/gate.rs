@@ -1,0 +1,208 @@
+//! The gate that every request passes: gives it an id, finds out who asks, checks the rule of
+//! the method and the rates, counts it, and makes one form of every refusal.
+//!
+//! What has no rule is refused. A handler that panics becomes an internal error of its request
+//! alone.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+};
+
+use fairmazon_model::{DomainError, ErrorKind};
+use futures::{FutureExt, future::BoxFuture};
+use http::{HeaderValue, Request, Response};
+use tokio::time::Instant;
+use tonic::{
+    Code, Status,
+    body::Body,
+    transport::server::{TcpConnectInfo, TlsConnectInfo},
+};
+use tower::{Layer, Service};
+
+use super::{
+    access::{Access, Rules},
+    auth,
+    context::{Context, Ending},
+    limits::{Buckets, Uses},
+    metrics::Metrics,
+    request_id::RequestId,
+    status,
+};
+use crate::core::Engine;
+
+/// What a connection says of its client.
+type Peer = TlsConnectInfo<TcpConnectInfo>;
+
+/// What all requests share.
+pub(crate) struct Gate {
+    pub(crate) engine: Engine,
+    pub(crate) rules: Rules,
+    pub(crate) uses: Arc<Uses>,
+    pub(crate) addresses: Buckets<IpAddr>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) ending: Ending,
+}
+
+impl Gate {
+    /// Decides on a request; the context is none for what needs no credential.
+    fn admit(&self, request: &Request<Body>, id: RequestId) -> Admission {
+        let Some(rule) = self.rules.of(request.uri().path()) else {
+            let error = DomainError::new(ErrorKind::NotFound, "there is no such method")
+                .advise("use a client of the same major version as the platform");
+            // Not the path: anybody could fill the metrics with names.
+            return Admission { method: "unknown", outcome: Err(error) };
+        };
+        let outcome = match rule.access {
+            Access::Public => self.of_address(request).map(|()| None),
+            Access::Roles(_) => self.of_credential(request, id).and_then(|context| {
+                if rule.allows(Some(context.caller.role)) {
+                    Ok(Some(context))
+                } else {
+                    Err(forbidden(rule.method, context.caller.role))
+                }
+            }),
+        };
+        Admission { method: rule.method, outcome }
+    }
+
+    fn of_credential(
+        &self,
+        request: &Request<Body>,
+        request_id: RequestId,
+    ) -> Result<Context, DomainError> {
+        let certificate = request
+            .extensions()
+            .get::<Peer>()
+            .and_then(TlsConnectInfo::peer_certs)
+            .and_then(|chain| chain.first().cloned());
+        let shown = auth::shown(request.headers(), certificate.as_deref());
+        let known = shown.and_then(|shown| auth::check(&self.engine, &shown));
+        let known = known.or_else(|error| {
+            // Guessing is as expensive as what needs no credential.
+            self.of_address(request)?;
+            Err(error)
+        })?;
+        let used = self.uses.request(known.credential, Instant::now())?;
+        Ok(Context {
+            caller: known.caller,
+            request_id,
+            ends_at: known.ends_at,
+            used,
+            uses: self.uses.clone(),
+            ending: self.ending.clone(),
+        })
+    }
+
+    fn of_address(&self, request: &Request<Body>) -> Result<(), DomainError> {
+        let peer = request.extensions().get::<Peer>();
+        let address = peer.and_then(|peer| peer.get_ref().remote_addr());
+        let address = address.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |address| address.ip());
+        self.addresses.take(address, Instant::now())
+    }
+
+    /// Counts an answer and brings it into its last form.
+    fn let_out(&self, call: &Call, mut response: Response<Body>) -> Response<Body> {
+        let made = response.extensions().get::<Status>();
+        let code = made.map_or(Code::Ok, Status::code);
+        if let Some(foreign) = made.filter(|made| !status::is_own(made)) {
+            let own = status::of(&status::foreign(foreign), call.id);
+            response = own.into_http();
+        }
+        let code = response.extensions().get::<Status>().map_or(code, Status::code);
+        let seconds = call.begun.elapsed().as_secs_f64();
+        self.metrics.call(call.method, code, seconds);
+        tracing::debug!(
+            request_id = %call.id, method = call.method, ?code, milliseconds = seconds * 1e3, "call"
+        );
+        if let Ok(id) = HeaderValue::try_from(call.id.to_string()) {
+            response.headers_mut().insert("request-id", id);
+        }
+        response
+    }
+}
+
+struct Admission {
+    method: &'static str,
+    outcome: Result<Option<Context>, DomainError>,
+}
+
+struct Call {
+    id: RequestId,
+    method: &'static str,
+    begun: Instant,
+}
+
+fn forbidden(method: &str, role: fairmazon_model::access::Role) -> DomainError {
+    let name = method.rsplit('/').next().unwrap_or(method);
+    DomainError::new(
+        ErrorKind::Forbidden,
+        format!("a credential with the role {} may not call {name}", auth::role_name(role)),
+    )
+    .advise("use a credential with another role")
+}
+
+/// Puts the gate before all services.
+#[derive(Clone)]
+pub(crate) struct GateLayer(pub(crate) Arc<Gate>);
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { gate: self.0.clone(), inner }
+    }
+}
+
+/// Services behind the gate.
+#[derive(Clone)]
+pub(crate) struct Gated<S> {
+    gate: Arc<Gate>,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Gated<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error: Send> + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let gate = self.gate.clone();
+        let (id, begun) = (RequestId(gate.engine.request_number()), Instant::now());
+        let Admission { method, outcome } = gate.admit(&request, id);
+        let call = Call { id, method, begun };
+        match outcome {
+            Err(error) => {
+                let refusal = status::of(&error, id).into_http();
+                std::future::ready(Ok(gate.let_out(&call, refusal))).boxed()
+            }
+            Ok(context) => {
+                if let Some(context) = context {
+                    request.extensions_mut().insert(context);
+                }
+                let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+                async move {
+                    let response = match answer.await {
+                        Ok(response) => response?,
+                        Err(_panic) => {
+                            let error = DomainError::internal(format!("{method} has panicked"));
+                            status::of(&error, id).into_http()
+                        }
+                    };
+                    Ok(gate.let_out(&call, response))
+                }
+                .boxed()
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What an operator's metrics tell of the core's state, read when it is asked for.
+
+use std::collections::HashMap;
+
+use crate::core::{
+    Engine, InstanceState,
+    view::{instance_state, wants_to_run},
+};
+
+/// Counts of what the broker has and of what waits in it, by name.
+pub(crate) fn readings(engine: &Engine) -> Vec<(&'static str, u64)> {
+    let now = engine.now();
+    let state = engine.state();
+    let world = &state.world;
+    let mut instances: HashMap<InstanceState, u64> = HashMap::new();
+    for row in world.instances.iter() {
+        let standing = row.decision.as_ref().map(|decision| state.standing(decision.host));
+        let wanted = wants_to_run(row, engine.catalogue(), now);
+        *instances.entry(instance_state(row, standing, wanted).0).or_default() += 1;
+    }
+    let running = world.operations.iter().filter(|row| !row.state.is_final()).count();
+    let counts = [
+        ("accounts", world.accounts.len()),
+        ("hosts", world.hosts.len()),
+        ("hosts_connected", state.hosts.connected()),
+        ("volumes", world.volumes.len()),
+        ("operations_running", running),
+        ("queue_instances", state.dirty.instances.len()),
+        ("queue_volumes", state.dirty.volumes.len()),
+        ("instances_without_room", state.dirty.unplaced.len()),
+        ("watched_operations", state.watchers.len()),
+    ];
+    let mut all: Vec<_> = counts.into_iter().map(|(name, count)| (name, count as u64)).collect();
+    all.push(("revision", world.revision.0));
+    let named =
+        NAMES.iter().map(|(state, name)| (*name, instances.get(state).copied().unwrap_or(0)));
+    all.extend(named);
+    all
+}
+
+const NAMES: [(InstanceState, &str); 8] = [
+    (InstanceState::Pending, "instances_pending"),
+    (InstanceState::Starting, "instances_starting"),
+    (InstanceState::Running, "instances_running"),
+    (InstanceState::Stopping, "instances_stopping"),
+    (InstanceState::Stopped, "instances_stopped"),
+    (InstanceState::Failed, "instances_failed"),
+    (InstanceState::Deleting, "instances_deleting"),
+    (InstanceState::Unknown, "instances_unknown"),
+];

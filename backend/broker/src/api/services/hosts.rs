@@ -1,0 +1,106 @@
+//! `HostsService`.
+
+use fairmazon_proto::v1::{
+    GetHostRequest, Host, ListHostsRequest, ListHostsResponse, RegisterHostRequest,
+    RegisterHostResponse, RemoveHostRequest, RemoveHostResponse, UpdateHostRequest,
+    hosts_service_server::HostsService,
+};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{Api, id, page, page_token, required};
+use crate::{
+    api::context::Context,
+    core::{HostView, Standing},
+};
+
+#[async_trait]
+impl HostsService for Api {
+    async fn register_host(
+        &self,
+        request: Request<RegisterHostRequest>,
+    ) -> Result<Response<RegisterHostResponse>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let spec = required("spec", message.spec)?.try_into()?;
+            let key = &message.idempotency_key;
+            let (view, token) = self.engine.register_host(&context.caller, spec, key).await?;
+            Ok(RegisterHostResponse { host: Some(host(&view)), token: token.secret })
+        };
+        context.answer(work).await
+    }
+
+    async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<Host>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let view = self.engine.host(&context.caller, id("id", &message.id)?)?;
+            Ok(host(&view))
+        };
+        context.answer(work).await
+    }
+
+    async fn list_hosts(
+        &self,
+        request: Request<ListHostsRequest>,
+    ) -> Result<Response<ListHostsResponse>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let found = self.engine.hosts(&context.caller, page(message.page)?);
+            Ok(ListHostsResponse {
+                hosts: found.items.iter().map(host).collect(),
+                next_page_token: page_token(found.next),
+                revision: found.revision.0,
+            })
+        };
+        context.answer(work).await
+    }
+
+    async fn update_host(
+        &self,
+        request: Request<UpdateHostRequest>,
+    ) -> Result<Response<Host>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let target = id("id", &message.id)?;
+            let spec = required("spec", message.spec)?.try_into()?;
+            let key = &message.idempotency_key;
+            let view = self.engine.update_host(&context.caller, target, spec, key).await?;
+            Ok(host(&view))
+        };
+        context.answer(work).await
+    }
+
+    async fn remove_host(
+        &self,
+        request: Request<RemoveHostRequest>,
+    ) -> Result<Response<RemoveHostResponse>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let (target, key) = (id("id", &message.id)?, &message.idempotency_key);
+            self.engine.remove_host(&context.caller, target, key).await?;
+            Ok(RemoveHostResponse {})
+        };
+        context.answer(work).await
+    }
+}
+
+fn host(view: &HostView) -> Host {
+    let (row, usage) = (&view.row, &view.usage);
+    Host {
+        id: row.id.to_string(),
+        account_id: row.account.to_string(),
+        revision: row.revision.0,
+        spec: Some((&row.spec).into()),
+        connected: view.standing == Standing::Connected,
+        last_seen_at_ms: view.last_seen.map_or(0, |at| at.0),
+        desired_generation: view.desired_generation.0,
+        observed_generation: view.observed_generation.0,
+        machines: usage.machines,
+        vcpus_used: usage.vcpus.0,
+        memory_mib_used: usage.memory.0,
+        storage_gib_used: usage
+            .storage
+            .iter()
+            .map(|(class, size)| (class.clone(), size.0))
+            .collect(),
+    }
+}

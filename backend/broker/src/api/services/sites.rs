@@ -1,0 +1,37 @@
+//! `SitesService`.
+
+use fairmazon_proto::v1::{
+    ListSitesRequest, ListSitesResponse, Site, sites_service_server::SitesService,
+};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::Api;
+use crate::{api::context::Context, core::SiteView};
+
+#[async_trait]
+impl SitesService for Api {
+    async fn list_sites(
+        &self,
+        request: Request<ListSitesRequest>,
+    ) -> Result<Response<ListSitesResponse>, Status> {
+        let (context, _) = Context::of(request)?;
+        let work = async {
+            let (sites, revision) = self.engine.sites();
+            Ok(ListSitesResponse { sites: sites.iter().map(site).collect(), revision: revision.0 })
+        };
+        context.answer(work).await
+    }
+}
+
+fn site(view: &SiteView) -> Site {
+    let site = &view.site;
+    Site {
+        name: site.name.clone(),
+        town: site.town.clone(),
+        country: site.country.clone(),
+        region: site.region.clone(),
+        latitude: site.coordinates.latitude,
+        longitude: site.coordinates.longitude,
+        hosts_available: view.hosts_available,
+    }
+}

@@ -1,0 +1,128 @@
+//! `VolumesService`.
+
+use fairmazon_proto::v1::{
+    self, CreateVolumeRequest, DeleteVolumeRequest, GetVolumeRequest, ListVolumesRequest,
+    ListVolumesResponse, Operation, UpdateVolumeRequest, VolumeResponse,
+    volumes_service_server::VolumesService,
+};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{Api, id, page, page_token, place, required};
+use crate::{
+    api::context::Context,
+    core::{VolumeChange, VolumeState, VolumeUpdate, VolumeView},
+};
+
+#[async_trait]
+impl VolumesService for Api {
+    async fn create_volume(
+        &self,
+        request: Request<CreateVolumeRequest>,
+    ) -> Result<Response<VolumeResponse>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let spec = required("spec", message.spec)?.try_into()?;
+            let key = &message.idempotency_key;
+            self.engine.create_volume(&context.caller, spec, key).await.map(changed)
+        };
+        context.answer(work).await
+    }
+
+    async fn get_volume(
+        &self,
+        request: Request<GetVolumeRequest>,
+    ) -> Result<Response<v1::Volume>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let view = self.engine.volume(&context.caller, id("id", &message.id)?)?;
+            Ok(volume(&view))
+        };
+        context.answer(work).await
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<ListVolumesRequest>,
+    ) -> Result<Response<ListVolumesResponse>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let labels = message.filter.unwrap_or_default().labels;
+            let found = self.engine.volumes(&context.caller, page(message.page)?, &labels);
+            Ok(ListVolumesResponse {
+                volumes: found.items.iter().map(volume).collect(),
+                next_page_token: page_token(found.next),
+                revision: found.revision.0,
+            })
+        };
+        context.answer(work).await
+    }
+
+    async fn update_volume(
+        &self,
+        request: Request<UpdateVolumeRequest>,
+    ) -> Result<Response<VolumeResponse>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let update = VolumeUpdate {
+                id: id("id", &message.id)?,
+                spec: required("spec", message.spec)?.try_into()?,
+                expected_revision: message.expected_revision,
+            };
+            let key = &message.idempotency_key;
+            self.engine.update_volume(&context.caller, update, key).await.map(changed)
+        };
+        context.answer(work).await
+    }
+
+    async fn delete_volume(
+        &self,
+        request: Request<DeleteVolumeRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let (target, key) = (id("id", &message.id)?, &message.idempotency_key);
+            let operation = self.engine.delete_volume(&context.caller, target, key).await?;
+            Ok(operation.as_ref().into())
+        };
+        context.answer(work).await
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as the last step of a call")]
+fn changed(change: VolumeChange) -> VolumeResponse {
+    VolumeResponse {
+        volume: Some(volume(&change.volume)),
+        operation: Some(change.operation.as_ref().into()),
+    }
+}
+
+fn volume(view: &VolumeView) -> v1::Volume {
+    let row = &view.row;
+    let (site, country) = place(view.site.as_ref());
+    v1::Volume {
+        id: row.id.to_string(),
+        account_id: row.account.to_string(),
+        revision: row.revision.0,
+        spec: Some((&row.spec).into()),
+        state: state(view.state).into(),
+        state_reason: view.reason.clone(),
+        site,
+        country,
+        attached_to: row.attached_to.map(|id| id.to_string()).unwrap_or_default(),
+        price_per_hour_nano_eur: view.price_per_hour.0,
+        price_per_month_nano_eur: view.price_per_hour.per_month().0,
+        created_at_ms: row.created_at.0,
+        unconfirmed: row.unconfirmed,
+    }
+}
+
+const fn state(state: VolumeState) -> v1::VolumeState {
+    match state {
+        VolumeState::Available => v1::VolumeState::Available,
+        VolumeState::Creating => v1::VolumeState::Creating,
+        VolumeState::Ready => v1::VolumeState::Ready,
+        VolumeState::Failed => v1::VolumeState::Failed,
+        VolumeState::Deleting => v1::VolumeState::Deleting,
+        VolumeState::Unknown => v1::VolumeState::Unknown,
+    }
+}

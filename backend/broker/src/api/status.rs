@@ -1,0 +1,92 @@
+//! Domain errors become gRPC statuses here and nowhere else.
+//!
+//! What leaves: the kind as a code and by name, the user's message, advice, field, and the id
+//! of the request. What stays: the operator's text, which is logged once, with the same id.
+
+use fairmazon_model::{DomainError, ErrorKind};
+use fairmazon_proto::v1::ErrorDetail;
+use tonic::{Code, Status};
+
+use super::request_id::RequestId;
+
+/// The status for a caller; logs what the operator should know.
+pub(crate) fn of(error: &DomainError, request_id: RequestId) -> Status {
+    match error.kind {
+        ErrorKind::Internal | ErrorKind::Unavailable => tracing::error!(
+            %request_id, kind = error.kind.as_str(), operator = %error.operator, "{error}"
+        ),
+        _ => tracing::debug!(
+            %request_id, kind = error.kind.as_str(), operator = %error.operator, "{error}"
+        ),
+    }
+    let code = code_of(error.kind);
+    let detail = ErrorDetail { request_id: request_id.to_string(), ..ErrorDetail::from(error) };
+    Status::with_details(code, error.to_string(), detail.to_status_details(code).into())
+}
+
+/// What a status means that the gRPC library made before or after a handler.
+pub(crate) fn foreign(status: &Status) -> DomainError {
+    let library = format!("{:?}: {}", status.code(), status.message());
+    let error = match status.code() {
+        Code::OutOfRange => {
+            DomainError::new(ErrorKind::LimitExceeded, "a message is larger than this call allows")
+                .advise("ask for less at once")
+        }
+        Code::Unimplemented => {
+            DomainError::invalid("content-encoding", "messages must not be compressed")
+        }
+        Code::Internal | Code::InvalidArgument | Code::Unknown => DomainError::new(
+            ErrorKind::Invalid,
+            "the message can't be read: it is not what this call expects",
+        )
+        .advise("use a client of the same major version as the platform"),
+        _ => DomainError::new(ErrorKind::Unavailable, "the call was cut off").advise("repeat it"),
+    };
+    error.for_operator(library)
+}
+
+/// Whether the status was made by [`of`].
+pub(crate) fn is_own(status: &Status) -> bool {
+    status.code() == Code::Ok || !status.details().is_empty()
+}
+
+const fn code_of(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::AlreadyExists => Code::AlreadyExists,
+        ErrorKind::Invalid => Code::InvalidArgument,
+        ErrorKind::Precondition | ErrorKind::BudgetExceeded => Code::FailedPrecondition,
+        ErrorKind::Conflict => Code::Aborted,
+        ErrorKind::NoCapacity | ErrorKind::LimitExceeded => Code::ResourceExhausted,
+        ErrorKind::Unauthenticated => Code::Unauthenticated,
+        ErrorKind::Forbidden => Code::PermissionDenied,
+        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::Internal => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_text_never_leaves() {
+        let error = DomainError::internal("SECRET of the database");
+        let status = of(&error, RequestId(7));
+        let details = String::from_utf8_lossy(status.details()).into_owned();
+        assert!(!status.message().contains("SECRET") && !details.contains("SECRET"));
+        let detail = ErrorDetail::from_status_details(status.details()).unwrap();
+        assert_eq!(detail.request_id, RequestId(7).to_string());
+        assert_eq!(detail.kind, "internal");
+        assert!(is_own(&status));
+    }
+
+    #[test]
+    fn the_librarys_own_text_never_leaves() {
+        let status = Status::internal("failed to decode Protobuf message: LIBRARY");
+        assert!(!is_own(&status));
+        let error = foreign(&status);
+        assert_eq!(error.kind, ErrorKind::Invalid);
+        assert!(!error.to_string().contains("LIBRARY"));
+    }
+}

@@ -1,0 +1,45 @@
+//! Settings of the broker's API, with the values that a platform starts with.
+
+use std::{net::SocketAddr, time::Duration};
+
+use fairmazon_model::limits;
+
+use crate::api::Rate;
+
+/// How the API is served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApiConfig {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where the metrics page listens, in plain HTTP; none means nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Most connections at once.
+    pub connections: usize,
+    /// How long a TLS handshake may take.
+    pub handshake_time: Duration,
+    /// Requests of one credential.
+    pub credential_rate: Rate,
+    /// Requests of one address that need no credential, or have no valid one.
+    pub address_rate: Rate,
+    /// Most streams that one credential holds open.
+    pub streams_per_credential: usize,
+    /// How long calls under way may take to end when the broker ends.
+    pub stop_time: Duration,
+}
+
+impl ApiConfig {
+    /// The usual settings on this address.
+    pub fn on(listen: SocketAddr) -> Self {
+        let sustained = f64::from(limits::REQUESTS_PER_SECOND);
+        Self {
+            listen,
+            metrics: None,
+            connections: 20_000,
+            handshake_time: Duration::from_secs(10),
+            credential_rate: Rate { per_second: sustained, burst: 2.0 * sustained },
+            address_rate: Rate { per_second: 50.0, burst: 200.0 },
+            streams_per_credential: limits::STREAMS_PER_TOKEN,
+            stop_time: Duration::from_secs(5),
+        }
+    }
+}

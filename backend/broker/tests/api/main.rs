@@ -1,0 +1,11 @@
+//! The broker's API as clients meet it: over TLS on loopback, with a real store.
+
+mod harness;
+
+mod credentials;
+mod errors;
+mod limits;
+mod matrix;
+mod metrics;
+mod services;
+mod streams;

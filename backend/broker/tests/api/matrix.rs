@@ -1,0 +1,145 @@
+//! Every role against every method, and none: the table is written down here a second time on
+//! purpose, so that a change of the rules is read twice.
+
+use std::time::Duration;
+
+use fairmazon_model::access::Role;
+use fairmazon_proto::FILE_DESCRIPTOR_SET;
+use futures::stream;
+use http::uri::PathAndQuery;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tokio::time::timeout;
+use tonic::{Code, Request, client::Grpc};
+use tonic_prost::ProstCodec;
+
+use crate::harness::{Broker, Client};
+
+/// Method and who may call it: c(ustomer), h(ost operator), m(achine: a host's own token),
+/// p(latform operator), a(uditor).
+const ALLOWED: &str = "
+AccountsService/GetAccount chpa
+AccountsService/CreateAccount p
+AccountsService/ListAccounts pa
+TokensService/CreateToken chp
+TokensService/RegisterCertificate chp
+TokensService/ListTokens chpa
+TokensService/RevokeToken chp
+AuditService/ExportAudit chpa
+AuditService/VerifyAudit pa
+CatalogueService/GetCatalogue chpa
+HostsService/RegisterHost h
+HostsService/GetHost hpa
+HostsService/ListHosts hpa
+HostsService/UpdateHost h
+HostsService/RemoveHost h
+InstancesService/CreateInstance c
+InstancesService/GetInstance cpa
+InstancesService/ListInstances cpa
+InstancesService/UpdateInstance c
+InstancesService/DeleteInstance c
+InstancesService/RebootInstance c
+OperationsService/GetOperation cpa
+OperationsService/ListOperations cpa
+OperationsService/WaitOperation cpa
+OperationsService/ConfirmCreated c
+PlacementGroupsService/CreatePlacementGroup c
+PlacementGroupsService/GetPlacementGroup cpa
+PlacementGroupsService/ListPlacementGroups cpa
+PlacementGroupsService/UpdatePlacementGroup c
+PlacementGroupsService/DeletePlacementGroup c
+SitesService/ListSites chpa
+VolumesService/CreateVolume c
+VolumesService/GetVolume cpa
+VolumesService/ListVolumes cpa
+VolumesService/UpdateVolume c
+VolumesService/DeleteVolume c
+HostStreamService/OpenStream m
+";
+
+const ROLES: [(char, Role); 5] = [
+    ('c', Role::Customer),
+    ('h', Role::HostOperator),
+    ('m', Role::Host),
+    ('p', Role::PlatformOperator),
+    ('a', Role::Auditor),
+];
+
+/// The paths of all methods.
+fn methods() -> Vec<String> {
+    let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+    let mut paths = Vec::new();
+    for file in &set.file {
+        for service in &file.service {
+            for method in &service.method {
+                paths.push(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+            }
+        }
+    }
+    paths
+}
+
+/// Calls a method of any kind with an empty message and answers how it ended.
+async fn call(client: &Client, path: &str) -> Code {
+    let mut grpc = Grpc::new(client.clone());
+    grpc.ready().await.unwrap();
+    let path = PathAndQuery::try_from(path).unwrap();
+    let request = Request::new(stream::iter([()]));
+    let answered = timeout(
+        Duration::from_secs(20),
+        grpc.streaming(request, path, ProstCodec::<(), ()>::default()),
+    );
+    match answered.await.expect("every method answers") {
+        Ok(_) => Code::Ok,
+        Err(status) => status.code(),
+    }
+}
+
+#[tokio::test]
+async fn every_role_against_every_method() {
+    let broker = Broker::start().await;
+    let mut clients = Vec::new();
+    for (letter, role) in ROLES {
+        clients.push((letter, broker.as_role(role).await));
+    }
+    let nobody = broker.with_token(None).await;
+    let methods = methods();
+    assert_eq!(methods.len(), ALLOWED.trim().lines().count());
+    for path in methods {
+        let name = path.rsplit('.').next().unwrap();
+        let line = ALLOWED.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let allowed = line.unwrap_or_else(|| panic!("{name} is in no line"));
+        assert_eq!(
+            call(&nobody, &path).await,
+            Code::Unauthenticated,
+            "{path} without a credential"
+        );
+        for (letter, client) in &clients {
+            let code = call(client, &path).await;
+            let expected = allowed.contains(*letter);
+            assert_eq!(code != Code::PermissionDenied, expected, "{path} as {letter}: {code:?}");
+            assert_ne!(code, Code::Unauthenticated, "{path} as {letter}");
+        }
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_a_method_is_refused() {
+    let broker = Broker::start().await;
+    let client = broker.as_role(Role::PlatformOperator).await;
+    for path in ["/fairmazon.v1.InstancesService/Explode", "/x/y", "/"] {
+        assert_eq!(call(&client, path).await, Code::NotFound, "{path}");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn health_and_reflection_need_no_credential() {
+    let broker = Broker::start().await;
+    let client = broker.with_token(None).await;
+    assert_eq!(call(&client, "/grpc.health.v1.Health/Check").await, Code::Ok);
+    let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    assert_eq!(call(&client, reflection).await, Code::Ok);
+    broker.stop().await;
+}

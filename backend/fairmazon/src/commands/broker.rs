@@ -1,0 +1,156 @@
+//! `fairmazon broker`: the broker alone, for a real platform.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use fairmazon_broker::{
+    ApiConfig,
+    api::{Authority, CertificateFiles, ServerTls},
+    core::{Caller, CoreConfig, Engine},
+};
+use fairmazon_model::access::Role;
+
+use crate::{
+    error::CommandError,
+    folder::Folder,
+    keys, output,
+    platform::{Platform, now_ms},
+    signals::{Asked, Signals},
+};
+
+/// The account of those who run the platform.
+const PLATFORM: &str = "platform";
+/// Where the first token of the platform is kept, in the data folder.
+const TOKEN_FILE: &str = "platform-token";
+
+/// Runs the broker. On its first start it makes an account for the platform's operators and
+/// keeps their token in the data folder; SIGHUP makes it read its certificate again.
+#[derive(Debug, Args)]
+pub(crate) struct Broker {
+    /// Where everything is kept.
+    #[arg(long, visible_alias = "data", env = "FAIRMAZON_DATA", value_name = "FOLDER")]
+    data_dir: PathBuf,
+    /// Where it listens.
+    #[arg(long, env = "FAIRMAZON_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    listen: SocketAddr,
+    /// Where the metrics listen, in plain HTTP; without, nowhere.
+    #[arg(long, env = "FAIRMAZON_METRICS", value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// The broker's certificate chain, in PEM form.
+    #[arg(long, env = "FAIRMAZON_CERTIFICATE", value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The private key of the certificate, in PEM form.
+    #[arg(long, env = "FAIRMAZON_KEY", value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// Instead of a certificate: make an authority in the data folder, and a certificate for
+    /// this name or address. May be given several times.
+    #[arg(long, value_name = "NAME", conflicts_with = "certificate", required_unless_present = "certificate")]
+    own_authority_for: Vec<String>,
+    /// How long a host runs its machines without hearing from the broker, in seconds.
+    #[arg(long, env = "FAIRMAZON_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=3_600))]
+    lease_seconds: u64,
+}
+
+impl Broker {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
+        let mut signals = Signals::listen()?;
+        let folder = Folder::open(self.data_dir.clone())?;
+        let tls = self.tls(&folder)?;
+        let api = ApiConfig { metrics: self.metrics, ..ApiConfig::on(self.listen) };
+        let core = CoreConfig {
+            lease_term: Duration::from_secs(self.lease_seconds),
+            ..CoreConfig::default()
+        };
+        let platform = Platform::start(&folder, &tls, &api, core).await?;
+        let set_up = set_up(&platform.engine, &folder).await;
+        if set_up.is_ok() {
+            output::line(&format!("listening on https://{}", platform.address()));
+            if let Some(address) = platform.metrics_address() {
+                output::line(&format!("metrics: http://{address}/metrics"));
+            }
+            self.wait(&mut signals, &folder, &tls).await;
+        }
+        platform.stop().await;
+        set_up
+    }
+
+    fn tls(&self, folder: &Folder) -> Result<ServerTls, CommandError> {
+        let files = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => {
+                CertificateFiles { certificate: certificate.clone(), key: key.clone() }
+            }
+            _ => {
+                let authority = Authority::in_folder(folder.tls());
+                authority.ensure(&self.own_authority_for, now_ms()).map_err(CommandError::Tls)?;
+                authority.server_files()
+            }
+        };
+        ServerTls::load(files, now_ms()).map_err(CommandError::Tls)
+    }
+
+    async fn wait(&self, signals: &mut Signals, folder: &Folder, tls: &ServerTls) {
+        while let Asked::Reload = signals.next().await {
+            let renewed = match self.certificate {
+                Some(_) => Ok(()),
+                None => Authority::in_folder(folder.tls())
+                    .ensure(&self.own_authority_for, now_ms()),
+            };
+            match renewed.and_then(|()| tls.reload(now_ms())) {
+                Ok(()) => tracing::info!("the certificate was read again"),
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(error, "the certificate stays what it was");
+                }
+            }
+        }
+    }
+}
+
+/// Makes the operators' account and token where they are missing. The token is kept before it
+/// counts, so a crash never leaves a platform that nobody can enter.
+async fn set_up(engine: &Engine, folder: &Folder) -> Result<(), CommandError> {
+    let failed = || CommandError::refused("unable to set up the platform's account");
+    let account = match engine.account_named(PLATFORM) {
+        Some(account) => account.id,
+        None => {
+            let (caller, key) = (Caller::platform(), "set-up-platform");
+            let made = engine.create_account(&caller, PLATFORM, key).await.map_err(failed())?;
+            let (account, first) = made;
+            let first = first.credential.id;
+            engine.revoke_token(&caller, first, "set-up-first").await.map_err(failed())?;
+            account.id
+        }
+    };
+    let path = folder.file(TOKEN_FILE);
+    let is_new = !path.exists();
+    if is_new {
+        folder.write(TOKEN_FILE, &format!("{}\n", keys::token()?))?;
+    }
+    let token = read_token(&path)?;
+    let ensured = engine.ensure_token(account, Role::PlatformOperator, PLATFORM, &token).await;
+    match ensured {
+        Ok(_) if is_new => {
+            output::line(&format!("the platform's token is in {}", path.display()));
+        }
+        Ok(_) => {}
+        // It was revoked: whoever did that has another one.
+        Err(error) => tracing::warn!(%error, "the token in the data folder is not valid"),
+    }
+    Ok(())
+}
+
+/// Reads a token from a file that holds nothing else.
+pub(crate) fn read_token(path: &Path) -> Result<String, CommandError> {
+    let text = fs::read_to_string(path).map_err(CommandError::file("read", path))?;
+    let token = text.trim();
+    if token.is_empty() || token.contains(char::is_whitespace) {
+        let reason = "it must hold one token and nothing else".to_owned();
+        return Err(CommandError::Content { path: path.to_owned(), reason });
+    }
+    Ok(token.to_owned())
+}

@@ -1,0 +1,225 @@
+//! `fairmazon dev`: a whole platform on this machine, ready in a moment.
+//!
+//! Everything is kept in the data folder: a second start over the same folder has the same
+//! accounts, tokens, machines and, where it is free, the same port.
+
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+use fairmazon_broker::{
+    ApiConfig,
+    api::{Authority, ServerTls},
+    core::CoreConfig,
+};
+use tokio::time::{Instant, interval_at};
+
+use crate::{
+    dev::{
+        agents::{Agents, HostToRun},
+        people,
+        secrets::Secrets,
+        sites,
+    },
+    error::CommandError,
+    folder::Folder,
+    hypervisors::{HypervisorKind, Hypervisors},
+    output,
+    platform::{Platform, now_ms},
+    signals::{Asked, Signals},
+};
+
+/// How often it is looked whether the certificate must be renewed.
+const RENEWAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Runs a whole platform on this machine.
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// Where everything is kept [default: fairmazon/dev in the user's data folder].
+    #[arg(long, visible_alias = "data", env = "FAIRMAZON_DEV_DATA", value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// Where the broker listens [default: on loopback, on the port of the last start or a free one].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where the metrics listen, in plain HTTP; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    metrics: SocketAddr,
+    /// What runs the machines.
+    #[arg(long, value_enum, default_value_t = HypervisorKind::Auto)]
+    hypervisor: HypervisorKind,
+    /// Hosts at each of the sites.
+    #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=200))]
+    hosts: u16,
+}
+
+impl Dev {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
+        let begun = Instant::now();
+        let mut signals = Signals::listen()?;
+        let folder = Folder::open(self.data_dir.clone().unwrap_or_else(Folder::usual))?;
+        let hypervisors = Hypervisors::choose(self.hypervisor)?;
+        let mut secrets = Secrets::of(&folder)?;
+        let authority = Authority::in_folder(folder.tls());
+        authority.ensure(&names(), now_ms()).map_err(CommandError::Tls)?;
+        let tls =
+            ServerTls::load(authority.server_files(), now_ms()).map_err(CommandError::Tls)?;
+
+        let platform = self.start_platform(&folder, &tls, &secrets).await?;
+        let started = self.start_hosts(&platform, &folder, &mut secrets, &hypervisors).await;
+        let agents = match started {
+            Ok(agents) => agents,
+            Err(error) => {
+                platform.stop().await;
+                return Err(error);
+            }
+        };
+        let told = tell(&folder, &platform, &secrets, &authority);
+        if let Ok(exports) = &told {
+            let hosts = usize::from(self.hosts) * sites::count();
+            let ready = format!(
+                "ready in {} ms: {hosts} hosts at {} sites ({})",
+                begun.elapsed().as_millis(),
+                sites::count(),
+                hypervisors.name()
+            );
+            say(&ready, &folder, &platform, exports);
+            wait(&mut signals, &authority, &tls).await;
+        }
+        agents.stop().await;
+        platform.stop().await;
+        told.map(|_| ())
+    }
+
+    async fn start_platform(
+        &self,
+        folder: &Folder,
+        tls: &ServerTls,
+        secrets: &Secrets,
+    ) -> Result<Platform, CommandError> {
+        let address = self.listen.unwrap_or_else(|| ([127, 0, 0, 1], secrets.port).into());
+        let api = ApiConfig { metrics: Some(self.metrics), ..ApiConfig::on(address) };
+        let started = Platform::start(folder, tls, &api, CoreConfig::default()).await;
+        match started {
+            // Only the remembered port may be given up for another one.
+            Err(CommandError::Server(_)) if self.listen.is_none() && secrets.port != 0 => {
+                let api = ApiConfig { listen: ([127, 0, 0, 1], 0).into(), ..api };
+                Platform::start(folder, tls, &api, CoreConfig::default()).await
+            }
+            started => started,
+        }
+    }
+
+    async fn start_hosts(
+        &self,
+        platform: &Platform,
+        folder: &Folder,
+        secrets: &mut Secrets,
+        hypervisors: &Hypervisors,
+    ) -> Result<Agents, CommandError> {
+        let engine = &platform.engine;
+        let operator = people::ensure(engine, secrets).await?;
+        let specs = sites::hosts(self.hosts);
+        let hosts = people::ensure_hosts(engine, &operator, &specs, secrets, folder).await?;
+        let mut to_run = Vec::with_capacity(hosts.len());
+        for (id, spec, token) in hosts {
+            let hypervisor = hypervisors.of(id, &spec.capacity, &folder.host(&spec.name))?;
+            to_run.push(HostToRun { id, name: spec.name, token, hypervisor });
+        }
+        let ca = Authority::in_folder(folder.tls()).certificate();
+        let ca_pem = fs::read_to_string(&ca).map_err(CommandError::file("read", ca))?;
+        let address = platform.address();
+        let agents = Agents::start(to_run, address, &ca_pem, folder)?;
+        agents.connected(engine, address).await?;
+        Ok(agents)
+    }
+}
+
+/// What the broker of `fairmazon dev` is reached by.
+fn names() -> Vec<String> {
+    ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec()
+}
+
+/// Keeps what a later start or another shell needs; answers the lines to export.
+fn tell(
+    folder: &Folder,
+    platform: &Platform,
+    secrets: &Secrets,
+    authority: &Authority,
+) -> Result<Vec<String>, CommandError> {
+    let port = platform.address().port();
+    Secrets { port, ..secrets.clone() }.keep(folder)?;
+    let exports = |token: &str| {
+        [
+            ("FAIRMAZON_ENDPOINT", format!("https://{}", platform.address())),
+            ("FAIRMAZON_TOKEN", token.to_owned()),
+            ("FAIRMAZON_CA_CERTIFICATE", authority.certificate().display().to_string()),
+        ]
+        .map(|(name, value)| format!("export {name}={}", quoted(&value)))
+        .to_vec()
+    };
+    let customer = exports(&secrets.customer);
+    for (file, lines) in [
+        ("env", &customer),
+        ("env.hosts", &exports(&secrets.operator)),
+        ("env.platform", &exports(&secrets.platform)),
+    ] {
+        folder.write(file, &format!("{}\n", lines.join("\n")))?;
+    }
+    Ok(customer)
+}
+
+fn say(ready: &str, folder: &Folder, platform: &Platform, exports: &[String]) {
+    output::line(&format!("{ready}, data in {}", folder.path().display()));
+    if let Some(address) = platform.metrics_address() {
+        output::line(&format!("metrics: http://{address}/metrics"));
+    }
+    output::line("");
+    for line in exports {
+        output::line(line);
+    }
+    output::line("");
+    output::line(&format!(
+        "The same for another shell: . {}   (env.hosts, env.platform: the operators')",
+        quoted(&folder.file("env").display().to_string())
+    ));
+    output::line("Ctrl-C ends it.");
+}
+
+/// Runs on until a signal asks for the end.
+async fn wait(signals: &mut Signals, authority: &Authority, tls: &ServerTls) {
+    let mut renewal = interval_at(Instant::now() + RENEWAL, RENEWAL);
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::End => return,
+                Asked::Reload => {}
+            },
+            _ = renewal.tick() => {}
+        }
+        let renewed = authority.ensure(&names(), now_ms()).and_then(|()| tls.reload(now_ms()));
+        if let Err(error) = renewed {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "the certificate was not renewed");
+        }
+    }
+}
+
+/// The value as a shell reads it back.
+fn quoted(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%+=,".contains(c);
+    if !value.is_empty() && value.chars().all(plain) {
+        return value.to_owned();
+    }
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_survive_a_shell() {
+        assert_eq!(quoted("https://127.0.0.1:1"), "https://127.0.0.1:1");
+        assert_eq!(quoted("/home/a b/it's"), r"'/home/a b/it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -1,0 +1,261 @@
+//! `fairmazon host`: the agent of one host, and the operator's commands for hosts.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use clap::{Args, Subcommand};
+use fairmazon_host::{
+    Config,
+    clock::SystemClock,
+    state::FileState,
+    transport::{GrpcConfig, GrpcTransport},
+};
+use fairmazon_model::{
+    host::Capacity,
+    id::HostId,
+    units::{Gib, Mib, Vcpus},
+};
+use fairmazon_proto::v1::{
+    HostSpec, ListHostsRequest, Page, RegisterHostRequest, RemoveHostRequest,
+    hosts_service_client::HostsServiceClient,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::{ClientOptions, refused},
+    commands::broker::read_token,
+    dev::agents::seed,
+    error::CommandError,
+    hypervisors::{HypervisorKind, Hypervisors},
+    keys, output,
+    signals::{Asked, Signals},
+};
+
+/// Runs the agent of a host, or registers, lists and removes hosts.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Host {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    run: Option<Run>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Register a host; its id and its token are shown, the token once.
+    Register {
+        #[command(flatten)]
+        client: ClientOptions,
+        #[command(flatten)]
+        offer: Box<Offer>,
+    },
+    /// List the account's hosts.
+    List {
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Remove a host that nothing is on.
+    Remove {
+        #[command(flatten)]
+        client: ClientOptions,
+        /// Its id.
+        id: String,
+    },
+}
+
+/// The agent.
+#[derive(Debug, Args)]
+struct Run {
+    /// The broker, as `https://HOST:PORT`.
+    #[arg(long, env = "FAIRMAZON_BROKER", value_name = "URL")]
+    broker: String,
+    /// Which host this is, as it was registered.
+    #[arg(long, env = "FAIRMAZON_HOST_ID", value_name = "ID")]
+    host_id: HostId,
+    /// The file with the host's token.
+    #[arg(long, env = "FAIRMAZON_HOST_TOKEN_FILE", value_name = "FILE")]
+    token_file: PathBuf,
+    /// The certificate of the authority that signs the broker's.
+    #[arg(long, env = "FAIRMAZON_CA_CERTIFICATE", value_name = "FILE")]
+    ca: PathBuf,
+    /// Where the agent keeps its state.
+    #[arg(long, env = "FAIRMAZON_HOST_STATE", value_name = "FOLDER")]
+    state_dir: PathBuf,
+    /// What runs the machines.
+    #[arg(long, value_enum, default_value_t = HypervisorKind::Auto)]
+    hypervisor: HypervisorKind,
+}
+
+/// What a host offers.
+#[derive(Debug, Args)]
+struct Offer {
+    /// Its name, unique in the account.
+    #[arg(long)]
+    name: String,
+    /// The site it stands at.
+    #[arg(long)]
+    site: String,
+    /// The town of the site.
+    #[arg(long)]
+    town: String,
+    /// The country, as two capital letters.
+    #[arg(long)]
+    country: String,
+    /// The region of the platform.
+    #[arg(long)]
+    region: String,
+    /// Degrees north.
+    #[arg(long, allow_negative_numbers = true)]
+    latitude: f64,
+    /// Degrees east.
+    #[arg(long, allow_negative_numbers = true)]
+    longitude: f64,
+    /// Hardware threads.
+    #[arg(long)]
+    vcpus: u32,
+    /// Memory for guests, in MiB.
+    #[arg(long)]
+    memory_mib: u64,
+    /// Disk for guests, as CLASS=GIB. May be given several times.
+    #[arg(long, value_parser = storage, value_name = "CLASS=GIB", required = true)]
+    storage: Vec<(String, u64)>,
+    /// vCPU sold for each hardware thread, in percent.
+    #[arg(long, default_value_t = 200)]
+    cpu_overcommit_percent: u32,
+    /// Host standard level, 0 to 3.
+    #[arg(long, default_value_t = 0)]
+    conformity: u32,
+    /// Price against the catalogue's, in percent.
+    #[arg(long, default_value_t = 100)]
+    price_percent: u32,
+    /// What it can do (`confidential`). May be given several times.
+    #[arg(long = "feature")]
+    features: Vec<String>,
+}
+
+impl Host {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
+        match (self.action, self.run) {
+            (Some(Action::Register { client, offer }), _) => register(&client, *offer).await,
+            (Some(Action::List { client }), _) => list(&client).await,
+            (Some(Action::Remove { client, id }), _) => remove(&client, id).await,
+            (None, Some(run)) => run.run().await,
+            (None, None) => Err(CommandError::Usage(
+                "tell what to do: `fairmazon host --help` shows it".to_owned(),
+            )),
+        }
+    }
+}
+
+impl Run {
+    async fn run(self) -> Result<(), CommandError> {
+        let mut signals = Signals::listen()?;
+        let agent = |error: Box<dyn std::error::Error + Send + Sync>| CommandError::Agent(error);
+        let ca_pem =
+            fs::read_to_string(&self.ca).map_err(CommandError::file("read", &self.ca))?;
+        let transport = GrpcTransport::new(&GrpcConfig {
+            address: self.broker,
+            ca_pem,
+            token: read_token(&self.token_file)?,
+        })
+        .map_err(|error| agent(error.into()))?;
+        let state = FileState::open(&self.state_dir).map_err(|error| agent(error.into()))?;
+        let hypervisors = Hypervisors::choose(self.hypervisor)?;
+        let hypervisor = hypervisors.of(self.host_id, &plenty(), &self.state_dir)?;
+        let config = Config::new(self.host_id, seed()?, Arc::new(state));
+        let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
+        let stop = CancellationToken::new();
+        let run =
+            fairmazon_host::run(config, hypervisor, Arc::new(transport), clock, stop.clone());
+        tokio::pin!(run);
+        output::line(&format!("the agent of {} runs ({})", self.host_id, hypervisors.name()));
+        loop {
+            tokio::select! {
+                outcome = &mut run => return outcome.map_err(|error| agent(error.into())),
+                asked = signals.next() => if let Asked::End = asked { stop.cancel() },
+            }
+        }
+    }
+}
+
+/// What a simulated host has: the broker keeps the books by what the operator offers.
+fn plenty() -> Capacity {
+    Capacity {
+        vcpus: Vcpus(1_024),
+        memory: Mib(16 * 1_024 * 1_024),
+        storage: BTreeMap::from([
+            ("fast".to_owned(), Gib(1_048_576)),
+            ("standard".to_owned(), Gib(1_048_576)),
+        ]),
+    }
+}
+
+fn storage(text: &str) -> Result<(String, u64), String> {
+    let (class, size) = text.split_once('=').ok_or("it must be CLASS=GIB, as in fast=500")?;
+    let size = size.parse().map_err(|_| format!("`{size}` is not a number of GiB"))?;
+    Ok((class.to_owned(), size))
+}
+
+async fn register(client: &ClientOptions, offer: Offer) -> Result<(), CommandError> {
+    let mut hosts = HostsServiceClient::new(client.connect().await?);
+    let what = format!("unable to register the host {}", offer.name);
+    let spec = HostSpec {
+        name: offer.name,
+        site: offer.site,
+        town: offer.town,
+        country: offer.country,
+        region: offer.region,
+        latitude: offer.latitude,
+        longitude: offer.longitude,
+        vcpus: offer.vcpus,
+        memory_mib: offer.memory_mib,
+        storage_gib: offer.storage.into_iter().collect(),
+        cpu_overcommit_percent: offer.cpu_overcommit_percent,
+        conformity: offer.conformity,
+        features: offer.features,
+        price_percent: offer.price_percent,
+        schedulable: true,
+    };
+    let request = RegisterHostRequest { spec: Some(spec), idempotency_key: keys::idempotency()? };
+    let made = hosts.register_host(request).await.map_err(refused(what))?.into_inner();
+    output::line(&format!("id: {}", made.host.unwrap_or_default().id));
+    output::line(&format!("token: {}", made.token));
+    Ok(())
+}
+
+async fn list(client: &ClientOptions) -> Result<(), CommandError> {
+    let mut hosts = HostsServiceClient::new(client.connect().await?);
+    let mut token = String::new();
+    loop {
+        let request = ListHostsRequest { page: Some(Page { size: 0, token }) };
+        let page = hosts.list_hosts(request).await.map_err(refused("unable to list the hosts"))?;
+        let page = page.into_inner();
+        for row in &page.hosts {
+            let spec = row.spec.clone().unwrap_or_default();
+            let state = if row.connected { "connected" } else { "silent" };
+            output::line(&format!(
+                "{}\t{}\t{}\t{}\t{state}\t{} machines\t{} vCPU and {} MiB used",
+                row.id, spec.name, spec.site, spec.country, row.machines, row.vcpus_used,
+                row.memory_mib_used
+            ));
+        }
+        if page.next_page_token.is_empty() {
+            return Ok(());
+        }
+        token = page.next_page_token;
+    }
+}
+
+async fn remove(client: &ClientOptions, id: String) -> Result<(), CommandError> {
+    let mut hosts = HostsServiceClient::new(client.connect().await?);
+    let what = format!("unable to remove the host {id}");
+    let request = RemoveHostRequest { id: id.clone(), idempotency_key: keys::idempotency()? };
+    hosts.remove_host(request).await.map_err(refused(what))?;
+    output::line(&format!("{id} is removed"));
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! `fairmazon token`: make, list and revoke tokens.
+
+use clap::{Args, Subcommand, ValueEnum};
+use fairmazon_proto::v1::{
+    self, CreateTokenRequest, ListTokensRequest, Page, RevokeTokenRequest,
+    tokens_service_client::TokensServiceClient,
+};
+
+use crate::{
+    client::{ClientOptions, refused},
+    error::CommandError,
+    keys, output,
+};
+
+/// Makes, lists and revokes tokens.
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a token; it is shown once.
+    Create {
+        #[command(flatten)]
+        client: ClientOptions,
+        /// For people.
+        #[arg(long)]
+        name: String,
+        /// What it may do.
+        #[arg(long, value_enum)]
+        role: Role,
+        /// Seconds until it ends; without, it is valid until it is revoked.
+        #[arg(long, default_value_t = 0)]
+        lifetime_seconds: u64,
+        /// For platform operators: the account it is for.
+        #[arg(long, default_value = "")]
+        account: String,
+    },
+    /// List the tokens of the account.
+    List {
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Revoke a token at once.
+    Revoke {
+        #[command(flatten)]
+        client: ClientOptions,
+        /// Its id.
+        id: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Role {
+    Customer,
+    HostOperator,
+    PlatformOperator,
+    Auditor,
+}
+
+impl From<Role> for v1::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Customer => Self::Customer,
+            Role::HostOperator => Self::HostOperator,
+            Role::PlatformOperator => Self::PlatformOperator,
+            Role::Auditor => Self::Auditor,
+        }
+    }
+}
+
+impl Token {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
+        match self.action {
+            Action::Create { client, name, role, lifetime_seconds, account } => {
+                let request = CreateTokenRequest {
+                    name,
+                    role: v1::Role::from(role).into(),
+                    lifetime_seconds,
+                    idempotency_key: keys::idempotency()?,
+                    account_id: account,
+                };
+                create(&client, request).await
+            }
+            Action::List { client } => list(&client).await,
+            Action::Revoke { client, id } => revoke(&client, id).await,
+        }
+    }
+}
+
+async fn create(client: &ClientOptions, request: CreateTokenRequest) -> Result<(), CommandError> {
+    let mut tokens = TokensServiceClient::new(client.connect().await?);
+    let made = tokens.create_token(request).await.map_err(refused("unable to create the token"))?;
+    output::line(&made.into_inner().secret);
+    Ok(())
+}
+
+async fn list(client: &ClientOptions) -> Result<(), CommandError> {
+    let mut tokens = TokensServiceClient::new(client.connect().await?);
+    let mut token = String::new();
+    loop {
+        let request = ListTokensRequest { page: Some(Page { size: 0, token }) };
+        let page =
+            tokens.list_tokens(request).await.map_err(refused("unable to list the tokens"))?;
+        let page = page.into_inner();
+        for row in &page.tokens {
+            let state = if row.revoked_at_ms != 0 { "revoked" } else { "valid" };
+            let role = row.role().as_str_name().trim_start_matches("ROLE_").to_lowercase();
+            output::line(&format!("{}\t{}\t{role}\t{state}\t{}", row.id, row.kind, row.name));
+        }
+        if page.next_page_token.is_empty() {
+            return Ok(());
+        }
+        token = page.next_page_token;
+    }
+}
+
+async fn revoke(client: &ClientOptions, id: String) -> Result<(), CommandError> {
+    let mut tokens = TokensServiceClient::new(client.connect().await?);
+    let what = format!("unable to revoke the token {id}");
+    let request = RevokeTokenRequest { id, idempotency_key: keys::idempotency()? };
+    let row = tokens.revoke_token(request).await.map_err(refused(what))?.into_inner();
+    output::line(&format!("{} is revoked", row.id));
+    Ok(())
+}

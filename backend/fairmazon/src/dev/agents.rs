@@ -1,0 +1,115 @@
+//! The host agents of `fairmazon dev`: in this process, but connected as any other host is,
+//! over TLS and each with a token of its own.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use fairmazon_broker::core::{Caller, Engine, Standing};
+use fairmazon_host::{
+    Config,
+    clock::SystemClock,
+    state::FileState,
+    transport::{GrpcConfig, GrpcTransport},
+};
+use fairmazon_hypervisor::Hypervisor;
+use fairmazon_model::id::HostId;
+use rand::{TryRngCore, rngs::OsRng};
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{error::CommandError, folder::Folder};
+
+/// How long the hosts may take to connect.
+const CONNECT_TIME: Duration = Duration::from_secs(30);
+/// How often it is looked whether they have.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// One host to run.
+pub(crate) struct HostToRun {
+    pub(crate) id: HostId,
+    pub(crate) name: String,
+    pub(crate) token: String,
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
+}
+
+/// Running agents.
+pub(crate) struct Agents {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+    hosts: Vec<HostId>,
+}
+
+impl Agents {
+    /// Starts an agent for each host.
+    pub(crate) fn start(
+        hosts: Vec<HostToRun>,
+        address: SocketAddr,
+        ca_pem: &str,
+        folder: &Folder,
+    ) -> Result<Self, CommandError> {
+        let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
+        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        let ids = hosts.iter().map(|host| host.id).collect();
+        for host in hosts {
+            let state = FileState::open(folder.host(&host.name))
+                .map(Arc::new)
+                .map_err(|error| CommandError::Agent(error.into()))?;
+            let config = Config::new(host.id, seed()?, state);
+            let transport = GrpcTransport::new(&GrpcConfig {
+                address: format!("https://{address}"),
+                ca_pem: ca_pem.to_owned(),
+                token: host.token,
+            })
+            .map_err(|error| CommandError::Agent(error.into()))?;
+            let run = fairmazon_host::run(
+                config,
+                host.hypervisor,
+                Arc::new(transport),
+                clock.clone(),
+                stop.clone(),
+            );
+            let name = host.name;
+            tasks.spawn(async move {
+                if let Err(error) = run.await {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(host = name, error, "the host agent can't run");
+                }
+            });
+        }
+        Ok(Self { tasks, stop, hosts: ids })
+    }
+
+    /// Waits until all of them are connected.
+    pub(crate) async fn connected(
+        &self,
+        engine: &Engine,
+        address: SocketAddr,
+    ) -> Result<(), CommandError> {
+        let until = Instant::now() + CONNECT_TIME;
+        loop {
+            let connected = self.hosts.iter().filter(|id| is_connected(engine, **id)).count();
+            if connected == self.hosts.len() {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                return Err(CommandError::Hosts { connected, all: self.hosts.len(), address });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Ends the agents; their machines would go on.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+fn is_connected(engine: &Engine, id: HostId) -> bool {
+    let view = engine.host(&Caller::platform(), id);
+    view.is_ok_and(|view| view.standing == Standing::Connected && view.last_seen.is_some())
+}
+
+/// Another one at each start.
+pub(crate) fn seed() -> Result<u64, CommandError> {
+    OsRng.try_next_u64().map_err(|error| CommandError::System(std::io::Error::other(error)))
+}

@@ -1,0 +1,103 @@
+//! Who there is in `fairmazon dev`: a platform operator, an operator of hosts, a customer.
+//! Everything is looked for before it is made, so each start comes to the same.
+
+use std::collections::HashSet;
+
+use fairmazon_broker::core::{Caller, Engine};
+use fairmazon_model::{
+    DomainError,
+    access::Role,
+    host::HostSpec,
+    id::{AccountId, HostId},
+};
+
+use crate::{
+    dev::secrets::Secrets,
+    error::CommandError,
+    folder::Folder,
+    keys,
+};
+
+const PLATFORM: &str = "platform";
+const OPERATOR: &str = "hosts";
+const CUSTOMER: &str = "customer";
+
+/// Makes the accounts and their tokens where they are missing; answers the hosts' operator.
+pub(crate) async fn ensure(engine: &Engine, secrets: &Secrets) -> Result<Caller, CommandError> {
+    let failed = || CommandError::refused("unable to set up the accounts");
+    let all = [
+        (PLATFORM, Role::PlatformOperator, &secrets.platform),
+        (OPERATOR, Role::HostOperator, &secrets.operator),
+        (CUSTOMER, Role::Customer, &secrets.customer),
+    ];
+    let mut operator = Caller::platform();
+    for (name, role, secret) in all {
+        let account = account(engine, name).await.map_err(failed())?;
+        let row = engine.ensure_token(account, role, name, secret).await.map_err(failed())?;
+        if role == Role::HostOperator {
+            operator = Caller::of(&row);
+        }
+    }
+    Ok(operator)
+}
+
+async fn account(engine: &Engine, name: &str) -> Result<AccountId, DomainError> {
+    if let Some(account) = engine.account_named(name) {
+        return Ok(account.id);
+    }
+    let (caller, key) = (Caller::platform(), format!("set-up-{name}"));
+    let (account, first) = engine.create_account(&caller, name, &key).await?;
+    // Its secret is known to nobody; the kept one takes its place.
+    engine.revoke_token(&caller, first.credential.id, &format!("{key}-token")).await?;
+    Ok(account.id)
+}
+
+/// Registers the hosts that are missing; answers them all with their tokens.
+pub(crate) async fn ensure_hosts(
+    engine: &Engine,
+    operator: &Caller,
+    specs: &[HostSpec],
+    secrets: &mut Secrets,
+    folder: &Folder,
+) -> Result<Vec<(HostId, HostSpec, String)>, CommandError> {
+    let mut hosts = Vec::with_capacity(specs.len());
+    let mut is_new = false;
+    for spec in specs {
+        let (id, token, fresh) = ensure_host(engine, operator, spec, secrets).await?;
+        is_new |= fresh;
+        hosts.push((id, spec.clone(), token));
+    }
+    let present: HashSet<_> = hosts.iter().map(|(id, ..)| *id).collect();
+    let before = secrets.hosts.len();
+    // Hosts of an earlier, larger start keep what is on them and their tokens.
+    secrets.hosts.extend(hosts.iter().map(|(id, _, token)| (*id, token.clone())));
+    if is_new || secrets.hosts.len() != before || present.len() != hosts.len() {
+        secrets.keep(folder)?;
+    }
+    Ok(hosts)
+}
+
+async fn ensure_host(
+    engine: &Engine,
+    operator: &Caller,
+    spec: &HostSpec,
+    secrets: &Secrets,
+) -> Result<(HostId, String, bool), CommandError> {
+    let failed = || CommandError::refused(format!("unable to register the host {}", spec.name));
+    let account = operator.account.ok_or_else(|| {
+        CommandError::Usage("the operator of the hosts has no account".to_owned())
+    })?;
+    if let Some(host) = engine.host_named(account, &spec.name) {
+        if let Some(token) = secrets.hosts.get(&host.id) {
+            return Ok((host.id, token.clone(), false));
+        }
+        // A crash came between the registration and the keeping of the token, so it has never
+        // connected and nothing is on it.
+        let key = keys::idempotency()?;
+        engine.remove_host(operator, host.id, &key).await.map_err(failed())?;
+    }
+    let key = keys::idempotency()?;
+    let (view, token) =
+        engine.register_host(operator, spec.clone(), &key).await.map_err(failed())?;
+    Ok((view.row.id, token.secret, true))
+}

@@ -1,0 +1,106 @@
+//! Why a command failed, as it is told to who typed it.
+
+use std::{error::Error, io, net::SocketAddr, path::PathBuf};
+
+use fairmazon_model::DomainError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// A file or folder can't be used.
+    #[error("unable to {verb} {path}", path = path.display())]
+    File {
+        /// What was attempted.
+        verb: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{path} can't be read: {reason}; restore it from a backup, or start with another data folder", path = path.display())]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store can't be opened or used.
+    #[error("unable to use the store in {path}", path = path.display())]
+    Store {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: fairmazon_store::StoreError,
+    },
+    /// TLS can't be set up.
+    #[error("unable to set up TLS")]
+    Tls(#[source] fairmazon_broker::api::TlsError),
+    /// The broker can't listen.
+    #[error("unable to start the broker")]
+    Server(#[source] fairmazon_broker::ServerError),
+    /// The platform refuses.
+    #[error("{what}")]
+    Refused {
+        /// What was attempted.
+        what: String,
+        /// Why not.
+        #[source]
+        source: DomainError,
+    },
+    /// The broker can't be reached.
+    #[error("unable to reach the broker at {endpoint}: check the endpoint, the CA certificate, and that the broker runs")]
+    Connect {
+        /// Where it was looked for.
+        endpoint: String,
+        /// Why not.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The host agent ended with an error.
+    #[error("the host agent can't run")]
+    Agent(#[source] Box<dyn Error + Send + Sync>),
+    /// The hypervisor can't be used.
+    #[error("the hypervisor {kind} can't be used: {reason}")]
+    Hypervisor {
+        /// Which.
+        kind: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The hosts did not connect in time.
+    #[error("{connected} of {all} hosts have connected to {address}, the others have not; the log says why")]
+    Hosts {
+        /// How many have.
+        connected: usize,
+        /// How many shall.
+        all: usize,
+        /// Where the broker listens.
+        address: SocketAddr,
+    },
+    /// An argument is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// The operating system gives no runtime, signal or random numbers.
+    #[error("the operating system does not give what is needed")]
+    System(#[source] io::Error),
+}
+
+impl CommandError {
+    /// A file or folder can't be used.
+    pub(crate) fn file(
+        verb: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { verb, path, source }
+    }
+
+    /// The platform refuses.
+    pub(crate) fn refused(what: impl Into<String>) -> impl FnOnce(DomainError) -> Self {
+        let what = what.into();
+        move |source| Self::Refused { what, source }
+    }
+}

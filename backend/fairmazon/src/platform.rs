@@ -1,0 +1,95 @@
+//! A running broker: store, core, reconcilers and server, started and ended in order.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use fairmazon_broker::{
+    ApiConfig, Server,
+    api::ServerTls,
+    core::{Clock, CoreConfig, Engine, Parts, Randomness, SystemClock},
+    reconcile::Reconciler,
+};
+use fairmazon_model::catalogue::Catalogue;
+use fairmazon_store::{
+    Store,
+    sqlite::{SqliteOptions, SqliteStore},
+};
+
+use crate::{error::CommandError, folder::Folder};
+
+/// A running broker.
+pub(crate) struct Platform {
+    pub(crate) engine: Engine,
+    store: Arc<dyn Store>,
+    reconciler: Reconciler,
+    server: Server,
+}
+
+impl Platform {
+    /// Opens the store of the folder and begins to serve.
+    pub(crate) async fn start(
+        folder: &Folder,
+        tls: &ServerTls,
+        api: &ApiConfig,
+        core: CoreConfig,
+    ) -> Result<Self, CommandError> {
+        let store = open_store(folder).await?;
+        let parts = Parts {
+            store: store.clone(),
+            clock: Arc::new(SystemClock),
+            random: Randomness::from_system(),
+            catalogue: Catalogue::default_catalogue(),
+            config: core,
+        };
+        let engine =
+            Engine::open(parts).await.map_err(CommandError::refused("unable to load the state"))?;
+        let server = match Server::start(engine.clone(), tls, api).await {
+            Ok(server) => server,
+            Err(error) => {
+                close(&store).await;
+                return Err(CommandError::Server(error));
+            }
+        };
+        let reconciler = Reconciler::start(engine.clone());
+        Ok(Self { engine, store, reconciler, server })
+    }
+
+    /// Where it listens.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Where its metrics are.
+    pub(crate) const fn metrics_address(&self) -> Option<SocketAddr> {
+        self.server.metrics_address()
+    }
+
+    /// Ends it: what was acknowledged is durable before and after.
+    pub(crate) async fn stop(self) {
+        self.server.stop().await;
+        self.reconciler.stop().await;
+        close(&self.store).await;
+    }
+}
+
+/// Opens the store of the folder; its work is done beside the runtime's threads.
+pub(crate) async fn open_store(folder: &Folder) -> Result<Arc<dyn Store>, CommandError> {
+    let path = folder.database();
+    let options = SqliteOptions::new(&path);
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options)).await;
+    match opened {
+        Ok(Ok(store)) => Ok(Arc::new(store)),
+        Ok(Err(source)) => Err(CommandError::Store { path, source }),
+        Err(error) => Err(CommandError::System(error.into())),
+    }
+}
+
+async fn close(store: &Arc<dyn Store>) {
+    if let Err(error) = store.close().await {
+        tracing::error!(%error, "the store was not tidied up; nothing is lost");
+    }
+}
+
+/// The wall clock in ms since the Unix epoch.
+pub(crate) fn now_ms() -> i64 {
+    SystemClock.now().0
+}
