@@ -63,9 +63,10 @@ impl ClientOptions {
             .connect()
             .await
             .map_err(failed)?;
-        let mut token: MetadataValue<Ascii> = format!("Bearer {}", self.token)
-            .parse()
-            .map_err(|_| CommandError::Usage("the token has characters that no token has".into()))?;
+        let mut token: MetadataValue<Ascii> =
+            format!("Bearer {}", self.token).parse().map_err(|_| {
+                CommandError::Usage("the token has characters that no token has".into())
+            })?;
         token.set_sensitive(true);
         Ok(InterceptedService::new(channel, ShowToken(token)))
     }
@@ -83,6 +84,6 @@ pub(crate) fn refused(what: impl Into<String>) -> impl FnOnce(Status) -> Command
                 format!("{:?}: {}", status.code(), status.message()),
             ),
         };
-        CommandError::Refused { what, source }
+        CommandError::Refused { what, source: Box::new(source) }
     }
 }

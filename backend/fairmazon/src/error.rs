@@ -48,10 +48,12 @@ pub(crate) enum CommandError {
         what: String,
         /// Why not.
         #[source]
-        source: DomainError,
+        source: Box<DomainError>,
     },
     /// The broker can't be reached.
-    #[error("unable to reach the broker at {endpoint}: check the endpoint, the CA certificate, and that the broker runs")]
+    #[error(
+        "unable to reach the broker at {endpoint}: check the endpoint, the CA certificate, and that the broker runs"
+    )]
     Connect {
         /// Where it was looked for.
         endpoint: String,
@@ -71,7 +73,9 @@ pub(crate) enum CommandError {
         reason: String,
     },
     /// The hosts did not connect in time.
-    #[error("{connected} of {all} hosts have connected to {address}, the others have not; the log says why")]
+    #[error(
+        "{connected} of {all} hosts have connected to {address}, the others have not; the log says why"
+    )]
     Hosts {
         /// How many have.
         connected: usize,
@@ -101,6 +105,6 @@ impl CommandError {
     /// The platform refuses.
     pub(crate) fn refused(what: impl Into<String>) -> impl FnOnce(DomainError) -> Self {
         let what = what.into();
-        move |source| Self::Refused { what, source }
+        move |source| Self::Refused { what, source: Box::new(source) }
     }
 }

@@ -16,9 +16,9 @@ pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     /// Opens the folder and makes it when it is missing, for its owner only.
-    pub(crate) fn open(path: PathBuf) -> Result<Self, CommandError> {
-        make_private_folder(&path).map_err(CommandError::file("make the data folder", &path))?;
-        let path = fs::canonicalize(&path).map_err(CommandError::file("find", &path))?;
+    pub(crate) fn open(path: &Path) -> Result<Self, CommandError> {
+        make_private_folder(path).map_err(CommandError::file("make the data folder", path))?;
+        let path = fs::canonicalize(path).map_err(CommandError::file("find", path))?;
         Ok(Self(path))
     }
 

@@ -30,8 +30,7 @@ impl Hypervisors {
         match kind {
             HypervisorKind::Auto | HypervisorKind::Simulated => {
                 let begun = Instant::now();
-                let clock =
-                    move || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let clock = move || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 Ok(Self::Simulated(sim::World::new(Arc::new(clock))))
             }
             HypervisorKind::LibvirtTest => Err(CommandError::Hypervisor {

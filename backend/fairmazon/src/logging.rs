@@ -9,7 +9,13 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Args)]
 pub(crate) struct LogOptions {
     /// What to log: a level, or levels by module (`warn,fairmazon_broker=debug`).
-    #[arg(long, global = true, env = "FAIRMAZON_LOG", default_value = "warn", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "FAIRMAZON_LOG",
+        default_value = "warn",
+        value_name = "FILTER"
+    )]
     log: String,
     /// The form of the log.
     #[arg(long, global = true, env = "FAIRMAZON_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]

@@ -6,13 +6,14 @@ use fairmazon_broker::{
     ApiConfig, Server,
     api::ServerTls,
     core::{Clock, CoreConfig, Engine, Parts, Randomness, SystemClock},
-    reconcile::Reconciler,
 };
 use fairmazon_model::catalogue::Catalogue;
 use fairmazon_store::{
     Store,
     sqlite::{SqliteOptions, SqliteStore},
 };
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::{error::CommandError, folder::Folder};
 
@@ -20,7 +21,8 @@ use crate::{error::CommandError, folder::Folder};
 pub(crate) struct Platform {
     pub(crate) engine: Engine,
     store: Arc<dyn Store>,
-    reconciler: Reconciler,
+    reconciler: JoinHandle<()>,
+    stop: CancellationToken,
     server: Server,
 }
 
@@ -49,8 +51,9 @@ impl Platform {
                 return Err(CommandError::Server(error));
             }
         };
-        let reconciler = Reconciler::start(engine.clone());
-        Ok(Self { engine, store, reconciler, server })
+        let stop = CancellationToken::new();
+        let reconciler = engine.start(stop.clone());
+        Ok(Self { engine, store, reconciler, stop, server })
     }
 
     /// Where it listens.
@@ -66,7 +69,10 @@ impl Platform {
     /// Ends it: what was acknowledged is durable before and after.
     pub(crate) async fn stop(self) {
         self.server.stop().await;
-        self.reconciler.stop().await;
+        self.stop.cancel();
+        if let Err(error) = self.reconciler.await {
+            tracing::error!(%error, "the reconciler has panicked");
+        }
         close(&self.store).await;
     }
 }

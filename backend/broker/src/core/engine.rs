@@ -115,6 +115,11 @@ impl Engine {
         self.inner.state.lock()
     }
 
+    /// A random number, for the id of a request.
+    pub(crate) fn request_number(&self) -> u64 {
+        self.inner.random.id() as u64
+    }
+
     pub(crate) fn now(&self) -> UnixMs {
         self.inner.clock.now()
     }

@@ -92,6 +92,10 @@ impl<T: Keyed> Table<T> {
         self.rows.get(&id)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.rows.values()
     }

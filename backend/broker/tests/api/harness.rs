@@ -53,7 +53,6 @@ impl Clock for TestClock {
 
 /// A running broker.
 pub(crate) struct Broker {
-    pub(crate) engine: Engine,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) tokens: BTreeMap<Role, String>,
     pub(crate) customer: AccountId,
@@ -108,7 +107,7 @@ impl Broker {
         let ca_pem = std::fs::read_to_string(authority.certificate()).unwrap();
         let (tokens, customer, host) = people(&engine).await;
         let (server, _folder) = (Some(server), folder);
-        Self { engine, clock, tokens, customer, host, ca_pem, server, store, _folder }
+        Self { clock, tokens, customer, host, ca_pem, server, store, _folder }
     }
 
     pub(crate) fn server(&self) -> &Server {

@@ -1,5 +1,7 @@
 //! The broker's API as clients meet it: over TLS on loopback, with a real store.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
 mod harness;
 
 mod credentials;

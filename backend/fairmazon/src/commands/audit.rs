@@ -103,14 +103,18 @@ fn verify_file(path: &Path) -> Result<(), CommandError> {
         checker.check(&record).map_err(|broken| CommandError::Usage(broken.to_string()))?;
     }
     let head = checker.head();
-    output::line(&format!("{} entries are as they were written; head {}", head.sequence, head.hash));
+    output::line(&format!(
+        "{} entries are as they were written; head {}",
+        head.sequence, head.hash
+    ));
     Ok(())
 }
 
 /// The entry as the store writes it; `previous` is the hash of the entry before.
 fn record(message: v1::AuditEntry, previous: AuditHash) -> Result<AuditRecord, CommandError> {
     let sequence = message.sequence;
-    let wrong = |what: &str| CommandError::Usage(format!("entry {sequence} has no readable {what}"));
+    let wrong =
+        |what: &str| CommandError::Usage(format!("entry {sequence} has no readable {what}"));
     let json = |text: &str, what: &str| match text {
         "" => Ok(None),
         text => serde_json::from_str(text).map(Some).map_err(|_| wrong(what)),

@@ -4,12 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{
-    error::CommandError,
-    folder::Folder,
-    output,
-    platform::open_store,
-};
+use crate::{error::CommandError, folder::Folder, output, platform::open_store};
 
 /// Copies the store of a data folder.
 #[derive(Debug, Args)]
@@ -28,7 +23,7 @@ impl Backup {
             let reason = format!("{} is not the data folder of a broker", self.data_dir.display());
             return Err(CommandError::Usage(reason));
         }
-        let folder = Folder::open(self.data_dir)?;
+        let folder = Folder::open(&self.data_dir)?;
         let store = open_store(&folder).await?;
         let copied = store.backup(&self.to).await;
         let closed = store.close().await;

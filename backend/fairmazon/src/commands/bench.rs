@@ -59,16 +59,19 @@ impl Bench {
 
 impl Creations {
     async fn run(self) -> Result<(), CommandError> {
-        let folder = Folder::open(self.data_dir.clone())?;
+        let folder = Folder::open(&self.data_dir)?;
         let authority = Authority::in_folder(folder.tls());
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
         authority.ensure(&names, now_ms()).map_err(CommandError::Tls)?;
-        let tls =
-            ServerTls::load(authority.server_files(), now_ms()).map_err(CommandError::Tls)?;
+        let tls = ServerTls::load(authority.server_files(), now_ms()).map_err(CommandError::Tls)?;
         let unlimited = Rate { per_second: 1e9, burst: 1e9 };
         let on = ApiConfig::on(([127, 0, 0, 1], 0).into());
         let api = ApiConfig { credential_rate: unlimited, ..on };
-        let core = CoreConfig { instances_per_account: u64::MAX, volumes_per_account: u64::MAX, ..CoreConfig::default() };
+        let core = CoreConfig {
+            instances_per_account: u64::MAX,
+            volumes_per_account: u64::MAX,
+            ..CoreConfig::default()
+        };
         let platform = Platform::start(&folder, &tls, &api, core).await?;
         let measured = self.measure(&platform, &authority).await;
         platform.stop().await;

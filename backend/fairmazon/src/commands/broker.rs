@@ -36,7 +36,12 @@ pub(crate) struct Broker {
     #[arg(long, visible_alias = "data", env = "FAIRMAZON_DATA", value_name = "FOLDER")]
     data_dir: PathBuf,
     /// Where it listens.
-    #[arg(long, env = "FAIRMAZON_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    #[arg(
+        long,
+        env = "FAIRMAZON_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8443"
+    )]
     listen: SocketAddr,
     /// Where the metrics listen, in plain HTTP; without, nowhere.
     #[arg(long, env = "FAIRMAZON_METRICS", value_name = "ADDRESS")]
@@ -49,7 +54,12 @@ pub(crate) struct Broker {
     key: Option<PathBuf>,
     /// Instead of a certificate: make an authority in the data folder, and a certificate for
     /// this name or address. May be given several times.
-    #[arg(long, value_name = "NAME", conflicts_with = "certificate", required_unless_present = "certificate")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with = "certificate",
+        required_unless_present = "certificate"
+    )]
     own_authority_for: Vec<String>,
     /// How long a host runs its machines without hearing from the broker, in seconds.
     #[arg(long, env = "FAIRMAZON_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=3_600))]
@@ -59,7 +69,7 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
         let mut signals = Signals::listen()?;
-        let folder = Folder::open(self.data_dir.clone())?;
+        let folder = Folder::open(&self.data_dir)?;
         let tls = self.tls(&folder)?;
         let api = ApiConfig { metrics: self.metrics, ..ApiConfig::on(self.listen) };
         let core = CoreConfig {
@@ -97,8 +107,9 @@ impl Broker {
         while let Asked::Reload = signals.next().await {
             let renewed = match self.certificate {
                 Some(_) => Ok(()),
-                None => Authority::in_folder(folder.tls())
-                    .ensure(&self.own_authority_for, now_ms()),
+                None => {
+                    Authority::in_folder(folder.tls()).ensure(&self.own_authority_for, now_ms())
+                }
             };
             match renewed.and_then(|()| tls.reload(now_ms())) {
                 Ok(()) => tracing::info!("the certificate was read again"),

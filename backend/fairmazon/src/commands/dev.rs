@@ -55,13 +55,12 @@ impl Dev {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
         let begun = Instant::now();
         let mut signals = Signals::listen()?;
-        let folder = Folder::open(self.data_dir.clone().unwrap_or_else(Folder::usual))?;
+        let folder = Folder::open(&self.data_dir.clone().unwrap_or_else(Folder::usual))?;
         let hypervisors = Hypervisors::choose(self.hypervisor)?;
         let mut secrets = Secrets::of(&folder)?;
         let authority = Authority::in_folder(folder.tls());
         authority.ensure(&names(), now_ms()).map_err(CommandError::Tls)?;
-        let tls =
-            ServerTls::load(authority.server_files(), now_ms()).map_err(CommandError::Tls)?;
+        let tls = ServerTls::load(authority.server_files(), now_ms()).map_err(CommandError::Tls)?;
 
         let platform = self.start_platform(&folder, &tls, &secrets).await?;
         let started = self.start_hosts(&platform, &folder, &mut secrets, &hypervisors).await;

@@ -1,11 +1,6 @@
 //! `fairmazon host`: the agent of one host, and the operator's commands for hosts.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand};
 use fairmazon_host::{
@@ -156,8 +151,7 @@ impl Run {
     async fn run(self) -> Result<(), CommandError> {
         let mut signals = Signals::listen()?;
         let agent = |error: Box<dyn std::error::Error + Send + Sync>| CommandError::Agent(error);
-        let ca_pem =
-            fs::read_to_string(&self.ca).map_err(CommandError::file("read", &self.ca))?;
+        let ca_pem = fs::read_to_string(&self.ca).map_err(CommandError::file("read", &self.ca))?;
         let transport = GrpcTransport::new(&GrpcConfig {
             address: self.broker,
             ca_pem,
@@ -170,8 +164,7 @@ impl Run {
         let config = Config::new(self.host_id, seed()?, Arc::new(state));
         let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
         let stop = CancellationToken::new();
-        let run =
-            fairmazon_host::run(config, hypervisor, Arc::new(transport), clock, stop.clone());
+        let run = fairmazon_host::run(config, hypervisor, Arc::new(transport), clock, stop.clone());
         tokio::pin!(run);
         output::line(&format!("the agent of {} runs ({})", self.host_id, hypervisors.name()));
         loop {
@@ -240,7 +233,12 @@ async fn list(client: &ClientOptions) -> Result<(), CommandError> {
             let state = if row.connected { "connected" } else { "silent" };
             output::line(&format!(
                 "{}\t{}\t{}\t{}\t{state}\t{} machines\t{} vCPU and {} MiB used",
-                row.id, spec.name, spec.site, spec.country, row.machines, row.vcpus_used,
+                row.id,
+                spec.name,
+                spec.site,
+                spec.country,
+                row.machines,
+                row.vcpus_used,
                 row.memory_mib_used
             ));
         }

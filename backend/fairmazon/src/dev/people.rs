@@ -11,12 +11,7 @@ use fairmazon_model::{
     id::{AccountId, HostId},
 };
 
-use crate::{
-    dev::secrets::Secrets,
-    error::CommandError,
-    folder::Folder,
-    keys,
-};
+use crate::{dev::secrets::Secrets, error::CommandError, folder::Folder, keys};
 
 const PLATFORM: &str = "platform";
 const OPERATOR: &str = "hosts";

@@ -4,6 +4,7 @@
 mod accounts;
 mod audit;
 mod catalogue;
+mod host_stream;
 mod hosts;
 mod instances;
 mod operations;
@@ -17,6 +18,7 @@ use std::{fmt::Display, str::FromStr};
 use fairmazon_model::{DomainError, limits, site::Site};
 use fairmazon_proto::{
     FILE_DESCRIPTOR_SET,
+    host::v1::host_stream_service_server::HostStreamServiceServer,
     v1::{
         self, accounts_service_server::AccountsServiceServer,
         audit_service_server::AuditServiceServer, catalogue_service_server::CatalogueServiceServer,
@@ -47,7 +49,7 @@ pub(crate) fn routes(engine: Engine) -> Result<Routes, tonic_reflection::server:
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let small = limits::API_MESSAGE_MAX;
+    let (small, large) = (limits::API_MESSAGE_MAX, limits::HOST_MESSAGE_MAX);
     let mut routes = Routes::builder();
     macro_rules! serve {
         ($($server:ident;)+) => {$(
@@ -66,7 +68,9 @@ pub(crate) fn routes(engine: Engine) -> Result<Routes, tonic_reflection::server:
         TokensServiceServer;
         VolumesServiceServer;
     }
-    routes.add_service(reflection);
+    routes
+        .add_service(HostStreamServiceServer::new(api).max_decoding_message_size(large))
+        .add_service(reflection);
     Ok(routes.routes())
 }
 
