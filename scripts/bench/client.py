@@ -7,11 +7,14 @@ take turns, so that a busy moment of the machine hits both.
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import threading
 import time
 from pathlib import Path
+
+import plugin
 
 PLATFORM = "linux_" + {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 
@@ -42,29 +45,41 @@ resource "null_resource" "it" {
 """
 
 
-class Backend:
-    """`fairmazon dev` on a free port over a folder of its own."""
+class Process:
+    """A program that runs until the end of the block, once it has said that it is ready."""
 
-    def __init__(self, program, data, *more):
-        command = [program, "dev", "--hypervisor", "simulated", "--listen", "127.0.0.1:0"]
+    def __init__(self, ready, *command, environment=None):
         self.process = subprocess.Popen(
-            [*command, "--data-dir", str(data), *more],
+            [str(word) for word in command],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env=environment,
         )
-        self.environment = {}
-        wanted = {"FAIRMAZON_ENDPOINT", "FAIRMAZON_TOKEN", "FAIRMAZON_CA_CERTIFICATE"}
         for line in self.process.stdout:
-            found = re.match(r"\s*export (FAIRMAZON_\w+)=(.*)", line)
-            if found:
-                self.environment[found[1]] = found[2].strip().strip("'\"")
-            if wanted <= self.environment.keys():
+            self.ready = re.search(ready, line)
+            self.hear(line)
+            if self.ready:
                 break
         else:
-            raise RuntimeError("fairmazon dev ended before it was ready")
+            raise RuntimeError(f"{command} ended before it was ready")
         # What it says later is not needed, but a full pipe would stop it.
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
+
+    def hear(self, line):
+        """For those who need more than the line that says it is ready."""
+
+    def settled_kib(self):
+        """Resident KiB when they have not changed for a second (ten seconds at most)."""
+        before, same = 0, 0
+        for _ in range(50):
+            now = plugin.resident_kib(self.process.pid)
+            same = same + 1 if now == before else 0
+            if same == 5:
+                break
+            before = now
+            time.sleep(0.2)
+        return now
 
     def __enter__(self):
         return self
@@ -72,6 +87,44 @@ class Backend:
     def __exit__(self, *_):
         self.process.terminate()
         self.process.wait()
+
+
+class Backend(Process):
+    """`fairmazon dev` on a free port over a folder of its own."""
+
+    def __init__(self, program, data, *more):
+        self.environment, self.data = {}, Path(data)
+        super().__init__(
+            r"Ctrl-C ends it", program, "dev", "--hypervisor", "simulated",
+            "--listen", "127.0.0.1:0", "--data-dir", data, *more,
+        )
+
+    def hear(self, line):
+        found = re.match(r"\s*export (FAIRMAZON_\w+)=(.*)", line)
+        if found:
+            self.environment[found[1]] = shlex.split(found[2])[0]
+
+
+def agent(program, folder, backend):
+    """The agent of one more host, in a process of its own."""
+    operator = dict(os.environ)
+    for line in (backend.data / "env.hosts").read_text().splitlines():
+        name, value = line.removeprefix("export ").split("=", 1)
+        operator[name] = shlex.split(value)[0]
+    offer = ["--name", "bench", "--site", "bench1", "--town", "Bench", "--country", "DE",
+             "--region", "eu-central", "--latitude", "50", "--longitude", "8", "--vcpus", "4",
+             "--memory-mib", "8192", "--storage", "standard=100"]
+    done = subprocess.run([program, "host", "register", *offer], env=operator, check=True,
+                          stdout=subprocess.PIPE, text=True)
+    told = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    (folder / "token").write_text(told["token"])
+    (folder / "token").chmod(0o600)
+    return Process(
+        r"the agent of", program, "host", "--broker", backend.environment["FAIRMAZON_ENDPOINT"],
+        "--host-id", told["id"], "--token-file", folder / "token",
+        "--ca", backend.environment["FAIRMAZON_CA_CERTIFICATE"],
+        "--state-dir", folder / "agent", "--hypervisor", "simulated",
+    )
 
 
 class Work:

@@ -96,6 +96,41 @@ def store(rounds):
               "3000 per second", median(rates) >= 3000)
 
 
+def creations(rounds):
+    """Durable creations through gRPC."""
+    rates = []
+    for _ in range(rounds):
+        # Beside the programs: a temporary folder may lie in memory and prove nothing.
+        with tempfile.TemporaryDirectory(dir=BIN) as folder:
+            said = run(BIN / "fairmazon", "bench", "creations", "--clients", "64", "--data-dir", folder)
+        rates.append(float(re.search(r"creations: (\d+) per second", said)[1]))
+    yield Row("durable instance creations through gRPC, 64 clients",
+              f"{median(rates):.0f} per second", "3000 per second", median(rates) >= 3000)
+
+
+def idle(rounds):
+    """Memory of an idle broker and an idle agent."""
+    brokers, agents = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            with client.Process(
+                r"listening on (\S+)", BIN / "fairmazon", "broker", "--data-dir", folder / "broker",
+                "--listen", "127.0.0.1:0", "--own-authority-for", "127.0.0.1",
+            ) as broker:
+                brokers.append(broker.settled_kib() / 1024)
+            with client.Backend(BIN / "fairmazon", folder / "dev", "--hosts", "1") as backend:
+                with client.agent(BIN / "fairmazon", folder, backend) as agent:
+                    agents.append(agent.settled_kib() / 1024)
+    yield Row("broker idle, resident", f"{median(brokers):.1f} MB", "40 MB", median(brokers) <= 40)
+    yield Row("agent idle, resident", f"{median(agents):.1f} MB", "20 MB", median(agents) <= 20)
+
+
+def run(*command):
+    """What a program prints; it must succeed."""
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
 def cargo_bench(package, bench):
     """What a bench of a crate prints."""
     command = ["cargo", "bench", "--quiet", "-p", package, "--bench", bench]
@@ -105,12 +140,14 @@ def cargo_bench(package, bench):
 
 def many_hosts():
     """Enough room for all machines of a bench."""
-    return ["--hosts", "20"]
+    return ["--hosts", "5"]
 
 
 MEASURES = {
     "start": start,
     "terraform": terraform,
+    "creations": creations,
+    "idle": idle,
     "store": store,
     "placement": placement,
 }
