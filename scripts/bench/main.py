@@ -108,6 +108,16 @@ def creations(rounds):
               f"{median(rates):.0f} per second", "3000 per second", median(rates) >= 3000)
 
 
+def converge(_rounds):
+    """100,000 instances on 1,000 simulated hosts, measured once."""
+    said = cargo_bench("fairmazon-broker", "converge")
+    found = re.search(r"converge: (\d+) instances on (\d+) hosts in ([\d.]+) s, peak (\d+) MB", said)
+    took, peak = float(found[3]), int(found[4])
+    what = f"{found[1]} instances on {found[2]} simulated hosts, one process"
+    yield Row(f"{what}: until all run", f"{took:.1f} s", "60 s", took <= 60)
+    yield Row(f"{what}: peak memory", f"{peak} MB", "2000 MB", peak <= 2000)
+
+
 def idle(rounds):
     """Memory of an idle broker and an idle agent."""
     brokers, agents = [], []
@@ -147,6 +157,7 @@ MEASURES = {
     "start": start,
     "terraform": terraform,
     "creations": creations,
+    "converge": converge,
     "idle": idle,
     "store": store,
     "placement": placement,
