@@ -32,12 +32,12 @@ use crate::{
 
 /// Runs the agent of a host, or registers, lists and removes hosts.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Host {
     #[command(subcommand)]
     action: Option<Action>,
     #[command(flatten)]
-    run: Option<Run>,
+    run: Run,
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,24 +63,25 @@ enum Action {
     },
 }
 
-/// The agent.
+/// The agent. Everything is optional for the command line, so that the other commands need
+/// none of it, and asked for when the agent runs.
 #[derive(Debug, Args)]
 struct Run {
     /// The broker, as `https://HOST:PORT`.
     #[arg(long, env = "FAIRMAZON_BROKER", value_name = "URL")]
-    broker: String,
+    broker: Option<String>,
     /// Which host this is, as it was registered.
     #[arg(long, env = "FAIRMAZON_HOST_ID", value_name = "ID")]
-    host_id: HostId,
+    host_id: Option<HostId>,
     /// The file with the host's token.
     #[arg(long, env = "FAIRMAZON_HOST_TOKEN_FILE", value_name = "FILE")]
-    token_file: PathBuf,
+    token_file: Option<PathBuf>,
     /// The certificate of the authority that signs the broker's.
     #[arg(long, env = "FAIRMAZON_CA_CERTIFICATE", value_name = "FILE")]
-    ca: PathBuf,
+    ca: Option<PathBuf>,
     /// Where the agent keeps its state.
     #[arg(long, env = "FAIRMAZON_HOST_STATE", value_name = "FOLDER")]
-    state_dir: PathBuf,
+    state_dir: Option<PathBuf>,
     /// What runs the machines.
     #[arg(long, value_enum, default_value_t = HypervisorKind::Auto)]
     hypervisor: HypervisorKind,
@@ -135,14 +136,11 @@ struct Offer {
 
 impl Host {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
-        match (self.action, self.run) {
-            (Some(Action::Register { client, offer }), _) => register(&client, *offer).await,
-            (Some(Action::List { client }), _) => list(&client).await,
-            (Some(Action::Remove { client, id }), _) => remove(&client, id).await,
-            (None, Some(run)) => run.run().await,
-            (None, None) => Err(CommandError::Usage(
-                "tell what to do: `fairmazon host --help` shows it".to_owned(),
-            )),
+        match self.action {
+            Some(Action::Register { client, offer }) => register(&client, *offer).await,
+            Some(Action::List { client }) => list(&client).await,
+            Some(Action::Remove { client, id }) => remove(&client, id).await,
+            None => self.run.run().await,
         }
     }
 }
@@ -151,22 +149,24 @@ impl Run {
     async fn run(self) -> Result<(), CommandError> {
         let mut signals = Signals::listen()?;
         let agent = |error: Box<dyn std::error::Error + Send + Sync>| CommandError::Agent(error);
-        let ca_pem = fs::read_to_string(&self.ca).map_err(CommandError::file("read", &self.ca))?;
+        let ca = given(self.ca, "--ca")?;
+        let host = given(self.host_id, "--host-id")?;
         let transport = GrpcTransport::new(&GrpcConfig {
-            address: self.broker,
-            ca_pem,
-            token: read_token(&self.token_file)?,
+            address: given(self.broker, "--broker")?,
+            ca_pem: fs::read_to_string(&ca).map_err(CommandError::file("read", &ca))?,
+            token: read_token(&given(self.token_file, "--token-file")?)?,
         })
         .map_err(|error| agent(error.into()))?;
-        let state = FileState::open(&self.state_dir).map_err(|error| agent(error.into()))?;
+        let folder = given(self.state_dir, "--state-dir")?;
+        let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
         let hypervisors = Hypervisors::choose(self.hypervisor)?;
-        let hypervisor = hypervisors.of(self.host_id, &plenty(), &self.state_dir)?;
-        let config = Config::new(self.host_id, seed()?, Arc::new(state));
+        let hypervisor = hypervisors.of(host, &plenty(), &folder)?;
+        let config = Config::new(host, seed()?, Arc::new(state));
         let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
         let stop = CancellationToken::new();
         let run = fairmazon_host::run(config, hypervisor, Arc::new(transport), clock, stop.clone());
         tokio::pin!(run);
-        output::line(&format!("the agent of {} runs ({})", self.host_id, hypervisors.name()));
+        output::line(&format!("the agent of {host} runs ({})", hypervisors.name()));
         loop {
             tokio::select! {
                 outcome = &mut run => return outcome.map_err(|error| agent(error.into())),
@@ -174,6 +174,14 @@ impl Run {
             }
         }
     }
+}
+
+fn given<T>(value: Option<T>, option: &str) -> Result<T, CommandError> {
+    value.ok_or_else(|| {
+        CommandError::Usage(format!(
+            "the agent of a host needs {option}; `fairmazon host --help` shows all of it"
+        ))
+    })
 }
 
 /// What a simulated host has: the broker keeps the books by what the operator offers.

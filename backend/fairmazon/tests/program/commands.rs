@@ -1,0 +1,87 @@
+//! The operators' and customers' commands against a running platform.
+
+use rustix::process::Signal;
+
+use crate::process::{Dev, ask, exported, run};
+
+#[test]
+fn tokens_hosts_audit_and_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let dev = Dev::start(&data);
+    let customer = dev.environment.clone();
+
+    let made = ask(&["token", "create", "--name", "second", "--role", "customer"], &customer);
+    assert!(made.starts_with("fmz_"));
+    let listed = ask(&["token", "list"], &customer);
+    let line = listed.lines().find(|line| line.ends_with("\tsecond")).unwrap();
+    assert!(!listed.contains(made.trim()), "a secret is shown once");
+    let id = line.split('\t').next().unwrap();
+    ask(&["token", "revoke", id], &customer);
+    let mut revoked = customer.clone();
+    revoked.insert("FAIRMAZON_TOKEN".into(), made.trim().into());
+    let refused = run(&["token", "list"], &revoked);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("revoked"));
+    let more = ["token", "create", "--name", "more", "--role", "platform-operator"];
+    assert!(!run(&more, &customer).status.success());
+
+    let operator = exported(&data.join("env.hosts"));
+    let hosts = ask(&["host", "list"], &operator);
+    assert!(hosts.lines().count() >= 6 && hosts.lines().all(|line| line.contains("connected")));
+    let register = [
+        "host",
+        "register",
+        "--name",
+        "mine",
+        "--site",
+        "muc1",
+        "--town",
+        "München",
+        "--country",
+        "DE",
+        "--region",
+        "eu-central",
+        "--latitude",
+        "48.1",
+        "--longitude",
+        "11.6",
+        "--vcpus",
+        "8",
+        "--memory-mib",
+        "16384",
+        "--storage",
+        "fast=500",
+    ];
+    let registered = ask(&register, &operator);
+    let id = registered.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    assert!(ask(&["host", "list"], &operator).contains("silent"));
+    ask(&["host", "remove", id], &operator);
+
+    let platform = exported(&data.join("env.platform"));
+    assert!(ask(&["audit", "verify"], &platform).contains("as they were written"));
+    let export = ask(&["audit", "export"], &platform);
+    assert!(!export.contains("fmz_"), "no secret is in the audit log");
+    let file = folder.path().join("audit.jsonl");
+    std::fs::write(&file, &export).unwrap();
+    let file_name = file.to_str().unwrap();
+    ask(&["audit", "verify-file", file_name], &platform);
+    std::fs::write(&file, export.replacen("host.remove", "host.rescue", 1)).unwrap();
+    let broken = run(&["audit", "verify-file", file_name], &platform);
+    assert!(String::from_utf8_lossy(&broken.stderr).contains("broken at entry"));
+
+    let copy = folder.path().join("copy.db");
+    let backup = ["backup", "--data-dir", data.to_str().unwrap(), "--to", copy.to_str().unwrap()];
+    let locked = run(&backup, &customer);
+    assert!(!locked.status.success() && !copy.exists(), "a running broker has the store");
+    assert!(dev.end(Signal::INT).success());
+    ask(&backup, &customer);
+    assert!(copy.exists());
+}
+
+#[test]
+fn the_help_of_every_command_is_there() {
+    let none = Default::default();
+    for command in ["dev", "broker", "host", "token", "audit", "backup", "bench"] {
+        assert!(ask(&[command, "--help"], &none).contains("Usage: fairmazon"), "{command}");
+    }
+}

@@ -1,0 +1,117 @@
+//! `fairmazon dev`: a machine comes to run, and everything survives an end of any kind.
+
+use std::{collections::BTreeSet, os::unix::fs::PermissionsExt};
+
+use fairmazon_proto::v1::{
+    self, BootVolume, CreateInstanceRequest, GetInstanceRequest, InstanceSpec, InstanceState,
+    ListInstancesRequest, OperationState, WaitOperationRequest,
+    instances_service_client::InstancesServiceClient,
+    operations_service_client::OperationsServiceClient,
+};
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+
+use crate::process::{Client, Dev};
+
+fn request(name: &str) -> CreateInstanceRequest {
+    let spec = InstanceSpec {
+        name: name.into(),
+        flavor: "tiny".into(),
+        image: "alpine-3.22".into(),
+        boot_volume: Some(BootVolume {
+            size_gib: 5,
+            class: "standard".into(),
+            delete_with_instance: true,
+        }),
+        on_user_data_change: v1::OnUserDataChange::NextBoot.into(),
+        power_state: v1::PowerState::Running.into(),
+        restart_policy: v1::RestartPolicy::Always.into(),
+        ..InstanceSpec::default()
+    };
+    CreateInstanceRequest { spec: Some(spec), idempotency_key: name.into() }
+}
+
+async fn create_and_wait(client: &Client, name: &str) -> v1::Instance {
+    let mut instances = InstancesServiceClient::new(client.clone());
+    let created = instances.create_instance(request(name)).await.unwrap().into_inner();
+    let id = created.operation.unwrap().id;
+    let mut operations = OperationsServiceClient::new(client.clone());
+    let mut states =
+        operations.wait_operation(WaitOperationRequest { id }).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(operation) = states.message().await.unwrap() {
+        last = Some(operation);
+    }
+    assert_eq!(last.unwrap().state(), OperationState::Done);
+    let id = created.instance.unwrap().id;
+    instances.get_instance(GetInstanceRequest { id }).await.unwrap().into_inner()
+}
+
+async fn ids(client: &Client) -> BTreeSet<String> {
+    let mut instances = InstancesServiceClient::new(client.clone());
+    let listed = instances.list_instances(ListInstancesRequest::default()).await.unwrap();
+    listed.into_inner().instances.into_iter().map(|instance| instance.id).collect()
+}
+
+#[tokio::test]
+async fn a_machine_runs_and_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("a folder with spaces");
+    let dev = Dev::start(&data);
+    let environment = dev.environment.clone();
+    let machine = create_and_wait(&dev.client().await, "first").await;
+    assert_eq!(machine.state(), InstanceState::Running);
+    assert!(!machine.site.is_empty() && !machine.placement_reason.is_empty());
+    for signal in [Signal::INT, Signal::TERM] {
+        let dev = Dev::start(&folder.path().join(format!("{signal:?}").replace('/', "")));
+        assert!(dev.end(signal).success(), "{signal:?}");
+    }
+    assert!(dev.end(Signal::INT).success());
+    for secret in ["env", "env.hosts", "env.platform", "secrets.json", "tls/ca.key"] {
+        let mode = std::fs::metadata(data.join(secret)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{secret}");
+    }
+
+    let again = Dev::start(&data);
+    assert_eq!(again.environment["FAIRMAZON_TOKEN"], environment["FAIRMAZON_TOKEN"]);
+    let client = again.client().await;
+    assert_eq!(ids(&client).await, BTreeSet::from([machine.id.clone()]));
+    let repeated = create_and_wait(&client, "first").await;
+    assert_eq!(repeated.id, machine.id, "the key still answers with the first machine");
+    assert!(again.end(Signal::TERM).success());
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..3 {
+        let dev = Dev::start(folder.path());
+        let client = dev.client().await;
+        assert!(ids(&client).await.is_superset(&acknowledged), "before round {round}");
+        let mut tasks = JoinSet::new();
+        for task in 0..8 {
+            let mut instances = InstancesServiceClient::new(client.clone());
+            tasks.spawn(async move {
+                let mut made = Vec::new();
+                loop {
+                    let name = format!("r{round}-t{task}-{}", made.len());
+                    match instances.create_instance(request(&name)).await {
+                        Ok(answer) => made.push(answer.into_inner().instance.unwrap().id),
+                        Err(_) => return made,
+                    }
+                }
+            });
+        }
+        // Killed in the middle: when a good number of them have been seen in a list.
+        while ids(&client).await.len() < acknowledged.len() + 30 {}
+        assert!(!dev.end(Signal::KILL).success());
+        while let Some(made) = tasks.join_next().await {
+            acknowledged.extend(made.unwrap());
+        }
+    }
+    let dev = Dev::start(folder.path());
+    let there = ids(&dev.client().await).await;
+    assert!(there.is_superset(&acknowledged), "{:?}", acknowledged.difference(&there));
+    assert!(dev.end(Signal::INT).success());
+}

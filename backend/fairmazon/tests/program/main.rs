@@ -1,0 +1,9 @@
+//! The built binary as people run it: started, asked, ended, killed, started again.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+mod process;
+
+mod commands;
+mod dev;
+mod refusals;

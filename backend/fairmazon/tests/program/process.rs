@@ -1,0 +1,124 @@
+//! A running `fairmazon`, and a client of the broker in it. Nothing outlives its test.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tonic::{
+    Request, Status,
+    metadata::MetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+pub(crate) type Environment = BTreeMap<String, String>;
+
+/// The program without anything of the surroundings that would change what it does.
+pub(crate) fn fairmazon() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fairmazon"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FAIRMAZON_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(arguments: &[&str], environment: &Environment) -> Output {
+    fairmazon().args(arguments).envs(environment).output().unwrap()
+}
+
+/// Runs a command that must succeed; answers what it wrote.
+pub(crate) fn ask(arguments: &[&str], environment: &Environment) -> String {
+    let output = run(arguments, environment);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A running `fairmazon dev`.
+pub(crate) struct Dev {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    pub(crate) environment: Environment,
+}
+
+impl Dev {
+    /// Starts it over the folder and waits until it has said what to export.
+    pub(crate) fn start(data: &Path) -> Self {
+        let mut child = fairmazon()
+            .args(["dev", "--hypervisor", "simulated", "--hosts", "1", "--data-dir"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut dev = Self { child, lines, environment: Environment::new() };
+        while dev.environment.len() < 3 {
+            let mut line = String::new();
+            assert_ne!(dev.lines.read_line(&mut line).unwrap(), 0, "it ended before it was ready");
+            if let Some(pair) = line.trim().strip_prefix("export ") {
+                let (name, value) = pair.split_once('=').unwrap();
+                dev.environment.insert(name.into(), value.trim_matches('\'').into());
+            }
+        }
+        dev
+    }
+
+    /// Asks it to end, and waits.
+    pub(crate) fn end(mut self, signal: Signal) -> ExitStatus {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// A client with the customer's token.
+    pub(crate) async fn client(&self) -> Client {
+        let pem = std::fs::read_to_string(&self.environment["FAIRMAZON_CA_CERTIFICATE"]).unwrap();
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+        let channel = Endpoint::from_shared(self.environment["FAIRMAZON_ENDPOINT"].clone())
+            .unwrap()
+            .tls_config(tls)
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        let token = format!("Bearer {}", self.environment["FAIRMAZON_TOKEN"]);
+        InterceptedService::new(channel, Show(token))
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Shows the token.
+#[derive(Clone)]
+pub(crate) struct Show(String);
+
+impl Interceptor for Show {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let value = MetadataValue::try_from(self.0.as_str()).unwrap();
+        request.metadata_mut().insert("authorization", value);
+        Ok(request)
+    }
+}
+
+pub(crate) type Client = InterceptedService<Channel, Show>;
+
+/// The variables of a file that `fairmazon dev` has written.
+pub(crate) fn exported(file: &Path) -> Environment {
+    let text = std::fs::read_to_string(file).unwrap();
+    let pairs = text.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
+    pairs.map(|(name, value)| (name.into(), value.trim_matches('\'').into())).collect()
+}
