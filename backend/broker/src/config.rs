@@ -39,7 +39,7 @@ impl ApiConfig {
             credential_rate: Rate { per_second: sustained, burst: 2.0 * sustained },
             address_rate: Rate { per_second: 50.0, burst: 200.0 },
             streams_per_credential: limits::STREAMS_PER_TOKEN,
-            stop_time: Duration::from_secs(5),
+            stop_time: Duration::from_secs(3),
         }
     }
 }

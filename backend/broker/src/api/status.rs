@@ -11,13 +11,17 @@ use super::request_id::RequestId;
 
 /// The status for a caller; logs what the operator should know.
 pub(crate) fn of(error: &DomainError, request_id: RequestId) -> Status {
-    match error.kind {
-        ErrorKind::Internal | ErrorKind::Unavailable => tracing::error!(
-            %request_id, kind = error.kind.as_str(), operator = %error.operator, "{error}"
-        ),
-        _ => tracing::debug!(
-            %request_id, kind = error.kind.as_str(), operator = %error.operator, "{error}"
-        ),
+    // Without a text for the operator it is no fault of the platform, as when it ends.
+    let is_fault = match error.kind {
+        ErrorKind::Internal => true,
+        ErrorKind::Unavailable => !error.operator.is_empty(),
+        _ => false,
+    };
+    let (kind, operator) = (error.kind.as_str(), error.operator.as_str());
+    if is_fault {
+        tracing::error!(%request_id, kind, operator, "{error}");
+    } else {
+        tracing::debug!(%request_id, kind, operator, "{error}");
     }
     let code = code_of(error.kind);
     let detail = ErrorDetail { request_id: request_id.to_string(), ..ErrorDetail::from(error) };

@@ -53,7 +53,7 @@ async fn ids(client: &Client) -> BTreeSet<String> {
     listed.into_inner().instances.into_iter().map(|instance| instance.id).collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_runs_and_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("a folder with spaces");
@@ -81,7 +81,7 @@ async fn a_machine_runs_and_is_there_after_a_restart() {
     assert!(again.end(Signal::TERM).success());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = BTreeSet::new();
