@@ -11,8 +11,8 @@ pub(super) fn warning(
     prior: &InstanceModel,
     planned: &InstanceModel,
 ) -> Option<Diagnostic> {
-    let old = prior.read(None).ok()?.spec;
-    let new = planned.read(Some(&old)).ok()?.spec;
+    let old = prior.read(None).ok()?;
+    let new = planned.read(Some(&old)).ok()?;
     let mut changes: Vec<_> = impact::of_instance_change(&old, &new)
         .into_iter()
         .map(|change| (change.field, change.impact))

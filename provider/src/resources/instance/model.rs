@@ -131,19 +131,13 @@ pub struct SpotModel {
     pub on_interrupt: Attr<String>,
 }
 
-/// A spec, and whether nothing in it stands in for a value that is not known yet.
-pub(super) struct Read {
-    pub(super) spec: InstanceSpec,
-    pub(super) complete: bool,
-}
-
 impl InstanceModel {
     /// The spec that the attributes mean. Where a value is not known yet that of `base` stands
     /// in, or one that no check objects to.
     ///
     /// # Errors
     /// When a value has not the form it must have, with its path.
-    pub(super) fn read(&self, base: Option<&InstanceSpec>) -> Result<Read, DomainError> {
+    pub(super) fn read(&self, base: Option<&InstanceSpec>) -> Result<InstanceSpec, DomainError> {
         let mut reader = Reader::default();
         let r = &mut reader;
         let stand_in = |pick: fn(&InstanceSpec) -> &String| {
@@ -197,7 +191,7 @@ impl InstanceModel {
         if let Some(base) = base {
             self.fill_unknown(&mut spec, base);
         }
-        Ok(Read { spec, complete: reader.is_complete() && labels_known })
+        Ok(spec)
     }
 
     /// Whole collections that are not known yet are as they were, so that nothing seems to

@@ -12,7 +12,7 @@ use tfplugin::{Attr, Change, ChangeKind, Diagnostics};
 
 use super::{
     change,
-    model::{BOOT_GIB, BootVolumeModel, InstanceModel, Read},
+    model::{BOOT_GIB, BootVolumeModel, InstanceModel},
     row,
 };
 use crate::{
@@ -41,12 +41,16 @@ pub(super) async fn plan(platform: &Platform, change: &mut Change<'_>) -> Result
     change.set("effective_labels", &planned.effective_labels)?;
     change.set("user_data_sha256", &planned.user_data_sha256)?;
 
-    let old = prior.as_ref().and_then(|prior| prior.read(None).ok()).map(|read| read.spec);
-    let read = planned.read(old.as_ref()).map_err(|error| diagnostics::invalid(INVALID, &error))?;
-    check(&read, old.as_ref(), change.replaces(), catalogue.as_deref())?;
+    let old = prior.as_ref().and_then(|prior| prior.read(None).ok());
+    let spec = planned.read(old.as_ref()).map_err(|error| diagnostics::invalid(INVALID, &error))?;
+    check(&spec, old.as_ref(), change.replaces())?;
+    if let Some(catalogue) = &catalogue {
+        fits_catalogue(&planned, &spec, catalogue)
+            .map_err(|error| diagnostics::invalid(INVALID, &error))?;
+    }
     computed(change, &mut planned, prior.as_ref())?;
-    let price = prices(change, &planned, prior.as_ref(), &read.spec, catalogue.as_deref())?;
-    guard(platform, change, prior.as_ref(), price.as_ref(), &read.spec, catalogue.as_deref())
+    let price = prices(change, &planned, prior.as_ref(), &spec, catalogue.as_deref())?;
+    guard(platform, change, prior.as_ref(), price.as_ref(), &spec, catalogue.as_deref())
 }
 
 impl InstanceModel {
@@ -94,61 +98,62 @@ fn boot_volume(
 
 /// Checks what the platform would refuse anyway, before anything is done.
 fn check(
-    read: &Read,
+    spec: &InstanceSpec,
     old: Option<&InstanceSpec>,
     replaces: bool,
-    catalogue: Option<&Catalogue>,
 ) -> Result<(), Diagnostics> {
     let told = |error: DomainError| diagnostics::invalid(INVALID, &error);
-    read.spec.check().map_err(told)?;
-    if let Some(old) = old
-        && !replaces
-    {
-        impact::check_instance_change(old, &read.spec).map_err(told)?;
+    spec.check().map_err(told)?;
+    match old {
+        Some(old) if !replaces => impact::check_instance_change(old, spec).map_err(told),
+        _ => Ok(()),
     }
-    if let Some(catalogue) = catalogue
-        && read.complete
-    {
-        fits_catalogue(&read.spec, catalogue).map_err(told)?;
-    }
-    Ok(())
 }
 
-fn fits_catalogue(spec: &InstanceSpec, catalogue: &Catalogue) -> Result<(), DomainError> {
+/// Checks the known parts against the catalogue.
+fn fits_catalogue(
+    planned: &InstanceModel,
+    spec: &InstanceSpec,
+    catalogue: &Catalogue,
+) -> Result<(), DomainError> {
     for (index, flavor) in spec.flavor_fallback.iter().enumerate() {
         if catalogue.flavor(flavor).is_none() {
             return Err(unknown(&format!("flavor_fallback[{index}]"), flavor, flavors(catalogue)));
         }
     }
-    let Some(flavor) = catalogue.flavor(&spec.flavor) else {
+    let flavor = catalogue.flavor(&spec.flavor);
+    if planned.flavor.is_known() && flavor.is_none() {
         return Err(unknown("flavor", &spec.flavor, flavors(catalogue)));
-    };
-    let Some(image) = catalogue.image(&spec.image) else {
+    }
+    let image = catalogue.image(&spec.image);
+    if planned.image.is_known() && image.is_none() {
         let names = catalogue.images.iter().map(|image| image.name.as_str());
         return Err(unknown("image", &spec.image, names));
-    };
+    }
     let class = &spec.boot_volume.class;
-    if catalogue.storage_class(class).is_none() {
+    let boot = planned.boot_volume.get();
+    if boot.is_some_and(|boot| boot.class.is_known()) && catalogue.storage_class(class).is_none() {
         let names = catalogue.storage_classes.iter().map(|class| class.name.as_str());
         return Err(unknown("boot_volume.class", class, names));
     }
-    if spec.boot_volume.size < image.min_boot {
+    let Some(image) = image else { return Ok(()) };
+    if boot.is_some_and(|boot| boot.size_gib.is_known()) && spec.boot_volume.size < image.min_boot {
         let Gib(least) = image.min_boot;
         return Err(DomainError::invalid(
             "boot_volume.size_gib",
             format!("the image `{}` needs a boot volume of {least} GiB at least", image.name),
         ));
     }
-    if flavor.memory < image.min_memory {
-        return Err(DomainError::invalid(
+    match flavor {
+        Some(flavor) if flavor.memory < image.min_memory => Err(DomainError::invalid(
             "flavor",
             format!(
                 "the image `{}` needs {} of memory, and `{}` has {}",
                 image.name, image.min_memory, flavor.name, flavor.memory
             ),
-        ));
+        )),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn flavors(catalogue: &Catalogue) -> impl Iterator<Item = &str> {

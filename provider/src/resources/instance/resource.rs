@@ -52,7 +52,7 @@ impl Resource for InstanceResource {
 
     async fn validate(&self, _: &Context<Platform>, config: View<'_>) -> Result<(), Diagnostics> {
         let config: InstanceModel = config.model()?;
-        let checked = config.read(None).and_then(|read| read.spec.check());
+        let checked = config.read(None).and_then(|spec| spec.check());
         checked.map_err(|error| diagnostics::invalid("Invalid instance", &error))
     }
 
@@ -83,7 +83,7 @@ impl Resource for InstanceResource {
     ) -> Result<(), Diagnostics> {
         let client = cx.data()?.client()?;
         let attempt = Attempt::new("create", NOUN);
-        let spec = plan.model.read(None).map_err(|error| attempt.refused(&error))?.spec;
+        let spec = plan.model.read(None).map_err(|error| attempt.refused(&error))?;
         let created = client.create_instance((&spec).into()).await;
         let (row, operation) = created.map_err(|error| attempt.failed(&error))?;
         // From here on there is something real: its id is kept before anything slow.
@@ -140,8 +140,8 @@ impl Resource for InstanceResource {
         let client = cx.data()?.client()?;
         let id = prior.id.get().cloned().unwrap_or_default();
         let attempt = Attempt::on("change", NOUN, &id);
-        let old = prior.read(None).ok().map(|read| read.spec);
-        let new = plan.model.read(None).map_err(|error| attempt.refused(&error))?.spec;
+        let old = prior.read(None).ok();
+        let new = plan.model.read(None).map_err(|error| attempt.refused(&error))?;
         let work = async {
             if old.as_ref() != Some(&new) {
                 let allow_rebuild = plan.model.rebuilds();

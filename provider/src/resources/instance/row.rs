@@ -36,7 +36,7 @@ pub(crate) fn of_row(
     defaults: Option<&KnownLabels>,
 ) -> Result<InstanceModel, DomainError> {
     let spec: InstanceSpec = row.spec.clone().unwrap_or_default().try_into()?;
-    let old = before.read(None).ok().map(|read| read.spec);
+    let old = before.read(None).ok();
     let same = |test: &dyn Fn(&InstanceSpec) -> bool| old.as_ref().is_some_and(test);
     Ok(InstanceModel {
         flavor_fallback: keep(

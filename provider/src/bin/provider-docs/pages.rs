@@ -1,0 +1,148 @@
+//! Which pages there are, and what each says beside the schema.
+
+use std::{fs, path::Path};
+
+use terraform_provider_fairmazon::{Fairmazon, Process};
+use tfplugin::{Provider as _, Schema, Signature};
+
+use crate::page::{Page, Writer, type_name};
+
+/// Attributes and more that the design has and this version has not: told, so that nobody looks
+/// for them.
+const NOT_YET: [(&str, &str); 5] = [
+    (
+        "provider",
+        "`key_file` (your own key for volumes), and the resources for standby pairs, snapshots, \
+         networks and billing accounts.",
+    ),
+    (
+        "fairmazon_instance",
+        "`networks`, `user_data_wo`, `ssh_command`, `host_fingerprint`, and the conditions \
+         `guest_agent` and `cloud_init` of `wait_for`. They need the overlay network, the relay or \
+         an agent in the guest.",
+    ),
+    (
+        "fairmazon_volume",
+        "`source`, `final_snapshot`, `key_fingerprint` and `key_version`. They need snapshots and \
+         customer-held keys.",
+    ),
+    ("fairmazon_token", "Renewal: a token's lifetime has to cover the run."),
+    ("fairmazon_reboot", "The actions `failover`, `migrate` and `snapshot`."),
+];
+
+/// All pages, with the examples that are found.
+pub(crate) fn all(examples: &Path) -> Vec<Page> {
+    let provider = Fairmazon::new(Process {
+        env: |_| None,
+        working_directory: std::path::PathBuf::new(),
+        name: "docs".to_owned(),
+    });
+    let offers = provider.offers();
+    let read = |path: String| fs::read_to_string(examples.join(path)).ok();
+    let mut pages =
+        vec![index(&provider.schema(), read("provider/provider.tf".to_owned()).as_deref())];
+    for (name, schema, _) in offers.resources() {
+        let mut page = begin("resources", name, " (Resource)", schema.description());
+        page.example(
+            "Example",
+            "terraform",
+            read(format!("resources/{name}/resource.tf")).as_deref(),
+        );
+        finish(&mut page, name, &schema);
+        let import = read(format!("resources/{name}/import.sh"));
+        page.example("Import", "shell", import.as_deref());
+        page.part(
+            "Or with an `import` block, by `id` or by `identity = { id = \"…\" }`. A plan after \
+             that is empty when the configuration says what is there.",
+        );
+        pages.push(page.finish());
+    }
+    for (name, schema) in offers.data_sources() {
+        let mut page = begin("data-sources", name, " (Data Source)", schema.description());
+        let example = read(format!("data-sources/{name}/data-source.tf"));
+        page.example("Example", "terraform", example.as_deref());
+        finish(&mut page, name, &schema);
+        pages.push(page.finish());
+    }
+    for (name, schema) in offers.ephemerals() {
+        let kind = " (Ephemeral Resource)";
+        let mut page = begin("ephemeral-resources", name, kind, schema.description());
+        let example = read(format!("ephemeral-resources/{name}/ephemeral-resource.tf"));
+        page.example("Example", "terraform", example.as_deref());
+        finish(&mut page, name, &schema);
+        pages.push(page.finish());
+    }
+    for (name, schema) in offers.lists() {
+        let mut page = begin("list-resources", name, " (List Resource)", schema.description());
+        let example = read(format!("list-resources/{name}/list-resource.tfquery.hcl"));
+        page.example("Example", "terraform", example.as_deref());
+        page.attributes(schema.body());
+        pages.push(page.finish());
+    }
+    for (name, schema) in offers.actions() {
+        let mut page = begin("actions", name, " (Action)", schema.description());
+        let example = read(format!("actions/{name}/action.tf"));
+        page.example("Example", "terraform", example.as_deref());
+        finish(&mut page, name, &schema);
+        pages.push(page.finish());
+    }
+    for (name, signature) in offers.functions() {
+        let example = read(format!("functions/{name}/function.tf"));
+        pages.push(function(name, &signature, example.as_deref()));
+    }
+    pages
+}
+
+fn begin(folder: &str, name: &str, kind: &str, description: &str) -> Writer {
+    // Registries leave the provider's name out of file names.
+    let file = name.strip_prefix("fairmazon_").unwrap_or(name);
+    Writer::new(format!("{folder}/{file}.md"), name, kind, description)
+}
+
+fn finish(page: &mut Writer, name: &str, schema: &Schema) {
+    page.attributes(schema.body());
+    not_yet(page, name);
+}
+
+fn not_yet(page: &mut Writer, name: &str) {
+    if let Some((_, what)) = NOT_YET.iter().find(|(of, _)| *of == name) {
+        page.part(&format!("## Not there yet\n\n{what}"));
+    }
+}
+
+fn index(schema: &Schema, example: Option<&str>) -> Page {
+    let description = schema.description();
+    let mut page = Writer::new("index.md".to_owned(), "Fairmazon Provider", "", description);
+    page.example("Example", "terraform", example);
+    page.attributes(schema.body());
+    page.part(
+        "## Environment\n\n\
+         - `FAIRMAZON_ENDPOINT`, `FAIRMAZON_TOKEN`, `FAIRMAZON_CLIENT_CERTIFICATE`, \
+         `FAIRMAZON_CLIENT_KEY`, `FAIRMAZON_CA_CERTIFICATE`, `FAIRMAZON_MAX_PRICE_PER_HOUR`: the \
+         twins of the attributes above.\n\
+         - `FAIRMAZON_STATE_SCOPE`: a name for the state that is worked on, the same in each run. \
+         By default it is made of the working directory, the workspace and the backend. An apply \
+         that was killed is taken up again by it without making anything twice; set it where \
+         runs of one state start in different folders, or runs of different states in one.",
+    );
+    not_yet(&mut page, "provider");
+    page.finish()
+}
+
+fn function(name: &str, signature: &Signature, example: Option<&str>) -> Page {
+    let description = format!("{}\n\n{}", signature.summary(), signature.description());
+    let title = format!("provider::fairmazon::{name}");
+    let path = format!("functions/{name}.md");
+    let mut page = Writer::new(path, &title, " (Function)", description.trim_end());
+    page.example("Example", "terraform", example);
+    let names: Vec<_> =
+        signature.parameters().map(|(name, ty, _)| format!("{name} {}", type_name(ty))).collect();
+    let result = type_name(signature.result_type());
+    page.part(&format!("## Signature\n\n```text\n{name}({}) {result}\n```", names.join(", ")));
+    let list: Vec<_> = signature
+        .parameters()
+        .map(|(name, ty, about)| format!("- `{name}` ({}) {about}", type_name(ty)))
+        .collect();
+    page.part(&format!("## Arguments\n\n{}", list.join("\n")));
+    page.finish()
+}

@@ -1,0 +1,152 @@
+//! A broker in this process, for what a real one does not do on command: it counts calls and
+//! fails when told to. It keeps rows in memory, over real TLS; everything is done at once.
+
+mod services;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use fairmazon_model::catalogue::Catalogue;
+use fairmazon_proto::v1;
+use parking_lot::Mutex;
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value as Json, json};
+use terraform_provider_fairmazon::{Fairmazon, Process};
+use tfplugin::harness::Harness;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+
+/// The token that the broker takes.
+pub(crate) const TOKEN: &str = "fmz_test";
+
+/// Everything that the broker keeps.
+pub(crate) struct State {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) instances: BTreeMap<String, v1::Instance>,
+    pub(crate) volumes: BTreeMap<String, v1::Volume>,
+    pub(crate) groups: BTreeMap<String, v1::PlacementGroup>,
+    pub(crate) tokens: BTreeMap<String, v1::Token>,
+    /// What each idempotency key made.
+    pub(crate) keys: HashMap<String, String>,
+    /// How often each call was made.
+    pub(crate) calls: BTreeMap<&'static str, usize>,
+    /// Operations never end while this is set.
+    pub(crate) hold: bool,
+    /// The next operation ends in this failure.
+    pub(crate) fail: Option<v1::ErrorDetail>,
+    made: u64,
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            catalogue: Catalogue::default_catalogue(),
+            instances: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            keys: HashMap::new(),
+            calls: BTreeMap::new(),
+            hold: false,
+            fail: None,
+            made: 0,
+        }
+    }
+
+    /// A number that was not given before, for ids.
+    pub(crate) fn next(&mut self) -> u128 {
+        self.made += 1;
+        u128::from(self.made)
+    }
+}
+
+pub(crate) type Shared = Arc<Mutex<State>>;
+
+/// A running broker; it ends when this is dropped.
+pub(crate) struct Broker {
+    pub(crate) state: Shared,
+    pub(crate) endpoint: String,
+    pub(crate) ca_pem: String,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Broker {
+    /// Starts one on a free port.
+    pub(crate) async fn start() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        let identity = Identity::from_pem(certificate.pem(), key.serialize_pem());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let state: Shared = Arc::new(Mutex::new(State::new()));
+        let services = services::all(&state);
+        let mut server =
+            Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+        let serving = tokio::spawn(async move {
+            let router = services.add_to(&mut server);
+            let _ = router.serve_with_incoming(TcpListenerStream::new(listener)).await;
+        });
+        Self {
+            state,
+            endpoint: format!("https://127.0.0.1:{}", address.port()),
+            ca_pem: certificate.pem(),
+            serving,
+        }
+    }
+
+    /// The provider block that leads here.
+    pub(crate) fn block(&self) -> Json {
+        json!({ "endpoint": self.endpoint, "token": TOKEN, "ca_certificate": self.ca_pem })
+    }
+
+    /// A client in memory, its provider configured for this broker.
+    pub(crate) async fn harness(&self) -> Harness<Fairmazon> {
+        let harness = Harness::new(provider());
+        harness.configure(self.block()).await.unwrap();
+        harness
+    }
+
+    /// How often a call was made.
+    pub(crate) fn calls(&self, name: &str) -> usize {
+        self.state.lock().calls.get(name).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn instance(&self, id: &str) -> v1::Instance {
+        self.state.lock().instances[id].clone()
+    }
+}
+
+/// The provider, in a process with an empty environment.
+pub(crate) fn provider() -> Fairmazon {
+    let process = Process {
+        env: |_| None,
+        working_directory: PathBuf::from("/project"),
+        name: "test".to_owned(),
+    };
+    Fairmazon::new(process)
+}
+
+/// The smallest machine.
+pub(crate) fn machine() -> Json {
+    json!({ "name": "web", "flavor": "small", "image": "debian-13" })
+}
+
+/// The smallest machine with more attributes.
+pub(crate) fn machine_with(more: Json) -> Json {
+    let mut machine = machine();
+    let (Json::Object(all), Json::Object(more)) = (&mut machine, more) else { return machine };
+    all.extend(more);
+    machine
+}

@@ -1,0 +1,464 @@
+//! The services of the broker in this process.
+
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    id::{InstanceId, OperationId, PlacementGroupId, TokenId, VolumeId},
+    instance::InstanceSpec,
+    price,
+    volume::VolumeSpec,
+};
+use fairmazon_proto::v1::{self, *};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, transport::server::Router};
+
+use super::{Shared, State, TOKEN};
+
+type Answer<T> = Result<Response<T>, Status>;
+const NOW_MS: u64 = 1_700_000_000_000;
+
+/// All services over one state.
+pub(crate) struct Services(Shared);
+
+pub(crate) fn all(state: &Shared) -> Services {
+    Services(state.clone())
+}
+
+impl Services {
+    pub(crate) fn add_to(self, server: &mut tonic::transport::Server) -> Router {
+        let one = || Fake(self.0.clone());
+        server
+            .add_service(catalogue_service_server::CatalogueServiceServer::new(one()))
+            .add_service(sites_service_server::SitesServiceServer::new(one()))
+            .add_service(instances_service_server::InstancesServiceServer::new(one()))
+            .add_service(volumes_service_server::VolumesServiceServer::new(one()))
+            .add_service(placement_groups_service_server::PlacementGroupsServiceServer::new(one()))
+            .add_service(operations_service_server::OperationsServiceServer::new(one()))
+            .add_service(tokens_service_server::TokensServiceServer::new(one()))
+    }
+}
+
+struct Fake(Shared);
+
+fn status(error: &DomainError) -> Status {
+    let code = match error.kind {
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::Invalid => Code::InvalidArgument,
+        ErrorKind::Precondition => Code::FailedPrecondition,
+        ErrorKind::Unauthenticated => Code::Unauthenticated,
+        _ => Code::Internal,
+    };
+    let detail = ErrorDetail { request_id: "req-1".to_owned(), ..ErrorDetail::from(error) };
+    Status::with_details(code, error.to_string(), detail.to_status_details(code).into())
+}
+
+impl Fake {
+    /// Counts a call and looks at its credential.
+    fn open<T>(
+        &self,
+        name: &'static str,
+        request: Request<T>,
+    ) -> Result<(parking_lot::MutexGuard<'_, State>, T), Status> {
+        let mut state = self.0.lock();
+        *state.calls.entry(name).or_default() += 1;
+        let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        if given != Some(&format!("Bearer {TOKEN}")) {
+            let error = DomainError::new(ErrorKind::Unauthenticated, "the token is not known");
+            return Err(status(&error));
+        }
+        Ok((state, request.into_inner()))
+    }
+}
+
+fn missing(noun: &str, id: &str) -> Status {
+    status(&DomainError::not_found(noun, id))
+}
+
+fn protected(id: &str) -> Status {
+    let error = DomainError::new(ErrorKind::Precondition, format!("{id} is protected"));
+    status(&error.advise("switch deletion_protection off"))
+}
+
+fn operation(state: &mut State, kind: OperationKind, target: &str) -> Operation {
+    let number = state.next();
+    let error = state.fail.take();
+    let end = match (&error, state.hold) {
+        (Some(_), _) => OperationState::Failed,
+        (None, true) => OperationState::Running,
+        (None, false) => OperationState::Done,
+    };
+    Operation {
+        id: OperationId::from_parts(NOW_MS, number).to_string(),
+        kind: kind.into(),
+        target_id: target.to_owned(),
+        state: end.into(),
+        error,
+        waiting_for: "its host".to_owned(),
+        ..Operation::default()
+    }
+}
+
+fn matches(filter: Option<&Filter>, labels: &std::collections::BTreeMap<String, String>) -> bool {
+    filter.is_none_or(|filter| {
+        filter.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    })
+}
+
+/// One page: the token is the last id of the page before.
+fn page<T: Clone>(rows: impl Iterator<Item = (String, T)>, page: Option<Page>) -> (Vec<T>, String) {
+    let Page { size, token } = page.unwrap_or_default();
+    let mut rows = rows.filter(|(id, _)| *id > token);
+    let some: Vec<_> = rows.by_ref().take(size as usize).collect();
+    let more = rows.next().is_some();
+    let next = some.last().filter(|_| more).map_or_else(String::new, |(id, _)| id.clone());
+    (some.into_iter().map(|(_, row)| row).collect(), next)
+}
+
+fn bring_about(state: &State, row: &mut Instance) -> Result<(), Status> {
+    let spec: InstanceSpec =
+        row.spec.clone().unwrap_or_default().try_into().map_err(|error| status(&error))?;
+    spec.check().map_err(|error| status(&error))?;
+    let price =
+        price::instance(&state.catalogue, &spec, &spec.flavor).map_err(|error| status(&error))?;
+    row.actual_flavor = spec.flavor;
+    row.price_per_hour_nano_eur = price.hourly.0;
+    row.price_per_month_nano_eur = price.monthly.0;
+    row.monthly_saving_nano_eur = price.monthly_saving.0;
+    let running = matches!(spec.power, fairmazon_model::instance::Power::Running);
+    let now = if running { InstanceState::Running } else { InstanceState::Stopped };
+    row.state = now.into();
+    row.addresses = if running { vec!["10.0.0.1".to_owned()] } else { Vec::new() };
+    row.site = "fra1".to_owned();
+    row.country = "DE".to_owned();
+    row.placement_reason = "the only one".to_owned();
+    row.lease_epoch += 1;
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl instances_service_server::InstancesService for Fake {
+    async fn create_instance(
+        &self,
+        request: Request<CreateInstanceRequest>,
+    ) -> Answer<InstanceResponse> {
+        let (mut state, request) = self.open("create_instance", request)?;
+        let known = state.keys.get(&request.idempotency_key).cloned();
+        let known = known.and_then(|id| state.instances.get(&id).cloned());
+        let row = match known.filter(|row| row.unconfirmed) {
+            Some(row) => row,
+            None => {
+                let number = state.next();
+                let mut row = Instance {
+                    id: InstanceId::from_parts(NOW_MS, number).to_string(),
+                    spec: request.spec,
+                    created_at_ms: NOW_MS as i64,
+                    boot_volume_id: VolumeId::from_parts(NOW_MS, number).to_string(),
+                    unconfirmed: true,
+                    ..Instance::default()
+                };
+                bring_about(&state, &mut row)?;
+                state.keys.insert(request.idempotency_key, row.id.clone());
+                state.instances.insert(row.id.clone(), row.clone());
+                row
+            }
+        };
+        let operation = operation(&mut state, OperationKind::Create, &row.id);
+        let response = InstanceResponse { instance: Some(row), operation: Some(operation) };
+        Ok(Response::new(response))
+    }
+
+    async fn get_instance(&self, request: Request<GetInstanceRequest>) -> Answer<Instance> {
+        let (state, request) = self.open("get_instance", request)?;
+        let row = state.instances.get(&request.id);
+        row.cloned().map(Response::new).ok_or_else(|| missing("instance", &request.id))
+    }
+
+    async fn list_instances(
+        &self,
+        request: Request<ListInstancesRequest>,
+    ) -> Answer<ListInstancesResponse> {
+        let (state, request) = self.open("list_instances", request)?;
+        let all = state.instances.iter().filter(|(_, row)| {
+            row.spec.as_ref().is_some_and(|spec| matches(request.filter.as_ref(), &spec.labels))
+        });
+        let all = all.map(|(id, row)| (id.clone(), row.clone()));
+        let (instances, next_page_token) = page(all, request.page);
+        Ok(Response::new(ListInstancesResponse { instances, next_page_token, revision: 1 }))
+    }
+
+    async fn update_instance(
+        &self,
+        request: Request<UpdateInstanceRequest>,
+    ) -> Answer<InstanceResponse> {
+        let (mut state, request) = self.open("update_instance", request)?;
+        let row = state.instances.get(&request.id).cloned();
+        let mut row = row.ok_or_else(|| missing("instance", &request.id))?;
+        row.spec = request.spec;
+        bring_about(&state, &mut row)?;
+        state.instances.insert(row.id.clone(), row.clone());
+        let operation = operation(&mut state, OperationKind::Update, &row.id);
+        let response = InstanceResponse { instance: Some(row), operation: Some(operation) };
+        Ok(Response::new(response))
+    }
+
+    async fn delete_instance(&self, request: Request<DeleteInstanceRequest>) -> Answer<Operation> {
+        let (mut state, request) = self.open("delete_instance", request)?;
+        let row = state.instances.get(&request.id);
+        let row = row.ok_or_else(|| missing("instance", &request.id))?;
+        if row.spec.as_ref().is_some_and(|spec| spec.deletion_protection) {
+            return Err(protected(&request.id));
+        }
+        state.instances.remove(&request.id);
+        Ok(Response::new(operation(&mut state, OperationKind::Delete, &request.id)))
+    }
+
+    async fn reboot_instance(&self, request: Request<RebootInstanceRequest>) -> Answer<Operation> {
+        let (mut state, request) = self.open("reboot_instance", request)?;
+        if !state.instances.contains_key(&request.id) {
+            return Err(missing("instance", &request.id));
+        }
+        Ok(Response::new(operation(&mut state, OperationKind::Reboot, &request.id)))
+    }
+}
+
+fn price_volume(state: &State, row: &mut Volume) -> Result<(), Status> {
+    let spec: VolumeSpec =
+        row.spec.clone().unwrap_or_default().try_into().map_err(|error| status(&error))?;
+    let hourly = price::volume(&state.catalogue, &spec).map_err(|error| status(&error))?;
+    row.price_per_hour_nano_eur = hourly.0;
+    row.price_per_month_nano_eur = hourly.per_month().0;
+    row.state = VolumeState::Available.into();
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl volumes_service_server::VolumesService for Fake {
+    async fn create_volume(&self, request: Request<CreateVolumeRequest>) -> Answer<VolumeResponse> {
+        let (mut state, request) = self.open("create_volume", request)?;
+        let number = state.next();
+        let mut row = Volume {
+            id: VolumeId::from_parts(NOW_MS, number).to_string(),
+            spec: request.spec,
+            created_at_ms: NOW_MS as i64,
+            unconfirmed: true,
+            ..Volume::default()
+        };
+        price_volume(&state, &mut row)?;
+        state.volumes.insert(row.id.clone(), row.clone());
+        let operation = operation(&mut state, OperationKind::Create, &row.id);
+        Ok(Response::new(VolumeResponse { volume: Some(row), operation: Some(operation) }))
+    }
+
+    async fn get_volume(&self, request: Request<GetVolumeRequest>) -> Answer<Volume> {
+        let (state, request) = self.open("get_volume", request)?;
+        let row = state.volumes.get(&request.id);
+        row.cloned().map(Response::new).ok_or_else(|| missing("volume", &request.id))
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<ListVolumesRequest>,
+    ) -> Answer<ListVolumesResponse> {
+        let (state, request) = self.open("list_volumes", request)?;
+        let all = state.volumes.iter().map(|(id, row)| (id.clone(), row.clone()));
+        let (volumes, next_page_token) = page(all, request.page);
+        Ok(Response::new(ListVolumesResponse { volumes, next_page_token, revision: 1 }))
+    }
+
+    async fn update_volume(&self, request: Request<UpdateVolumeRequest>) -> Answer<VolumeResponse> {
+        let (mut state, request) = self.open("update_volume", request)?;
+        let row = state.volumes.get(&request.id).cloned();
+        let mut row = row.ok_or_else(|| missing("volume", &request.id))?;
+        row.spec = request.spec;
+        price_volume(&state, &mut row)?;
+        state.volumes.insert(row.id.clone(), row.clone());
+        let operation = operation(&mut state, OperationKind::Update, &row.id);
+        Ok(Response::new(VolumeResponse { volume: Some(row), operation: Some(operation) }))
+    }
+
+    async fn delete_volume(&self, request: Request<DeleteVolumeRequest>) -> Answer<Operation> {
+        let (mut state, request) = self.open("delete_volume", request)?;
+        let row = state.volumes.get(&request.id);
+        let row = row.ok_or_else(|| missing("volume", &request.id))?;
+        if row.spec.as_ref().is_some_and(|spec| spec.deletion_protection) {
+            return Err(protected(&request.id));
+        }
+        state.volumes.remove(&request.id);
+        Ok(Response::new(operation(&mut state, OperationKind::Delete, &request.id)))
+    }
+}
+
+#[tonic::async_trait]
+impl placement_groups_service_server::PlacementGroupsService for Fake {
+    async fn create_placement_group(
+        &self,
+        request: Request<CreatePlacementGroupRequest>,
+    ) -> Answer<PlacementGroup> {
+        let (mut state, request) = self.open("create_placement_group", request)?;
+        let number = state.next();
+        let row = PlacementGroup {
+            id: PlacementGroupId::from_parts(NOW_MS, number).to_string(),
+            name: request.name,
+            labels: request.labels,
+            created_at_ms: NOW_MS as i64,
+            ..PlacementGroup::default()
+        };
+        state.groups.insert(row.id.clone(), row.clone());
+        Ok(Response::new(row))
+    }
+
+    async fn get_placement_group(
+        &self,
+        request: Request<GetPlacementGroupRequest>,
+    ) -> Answer<PlacementGroup> {
+        let (state, request) = self.open("get_placement_group", request)?;
+        let row = state.groups.get(&request.id);
+        row.cloned().map(Response::new).ok_or_else(|| missing("placement group", &request.id))
+    }
+
+    async fn list_placement_groups(
+        &self,
+        request: Request<ListPlacementGroupsRequest>,
+    ) -> Answer<ListPlacementGroupsResponse> {
+        let (state, request) = self.open("list_placement_groups", request)?;
+        let all = state.groups.iter().map(|(id, row)| (id.clone(), row.clone()));
+        let (placement_groups, next_page_token) = page(all, request.page);
+        let response =
+            ListPlacementGroupsResponse { placement_groups, next_page_token, revision: 1 };
+        Ok(Response::new(response))
+    }
+
+    async fn update_placement_group(
+        &self,
+        request: Request<UpdatePlacementGroupRequest>,
+    ) -> Answer<PlacementGroup> {
+        let (mut state, request) = self.open("update_placement_group", request)?;
+        let row = state.groups.get_mut(&request.id);
+        let row = row.ok_or_else(|| missing("placement group", &request.id))?;
+        row.name = request.name;
+        row.labels = request.labels;
+        Ok(Response::new(row.clone()))
+    }
+
+    async fn delete_placement_group(
+        &self,
+        request: Request<DeletePlacementGroupRequest>,
+    ) -> Answer<DeletePlacementGroupResponse> {
+        let (mut state, request) = self.open("delete_placement_group", request)?;
+        state.groups.remove(&request.id);
+        Ok(Response::new(DeletePlacementGroupResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl operations_service_server::OperationsService for Fake {
+    type WaitOperationStream = ReceiverStream<Result<Operation, Status>>;
+
+    async fn get_operation(&self, request: Request<GetOperationRequest>) -> Answer<Operation> {
+        let (_, request) = self.open("get_operation", request)?;
+        Err(missing("operation", &request.id))
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<ListOperationsRequest>,
+    ) -> Answer<ListOperationsResponse> {
+        drop(self.open("list_operations", request)?);
+        Ok(Response::new(ListOperationsResponse::default()))
+    }
+
+    /// Only operations that never end are waited for here.
+    async fn wait_operation(
+        &self,
+        request: Request<WaitOperationRequest>,
+    ) -> Answer<Self::WaitOperationStream> {
+        drop(self.open("wait_operation", request)?);
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move { sender.closed().await });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn confirm_created(
+        &self,
+        request: Request<ConfirmCreatedRequest>,
+    ) -> Answer<ConfirmCreatedResponse> {
+        let (mut state, request) = self.open("confirm_created", request)?;
+        for id in request.ids {
+            if let Some(row) = state.instances.get_mut(&id) {
+                row.unconfirmed = false;
+            }
+            if let Some(row) = state.volumes.get_mut(&id) {
+                row.unconfirmed = false;
+            }
+        }
+        Ok(Response::new(ConfirmCreatedResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl catalogue_service_server::CatalogueService for Fake {
+    async fn get_catalogue(&self, request: Request<GetCatalogueRequest>) -> Answer<Catalogue> {
+        let (state, _) = self.open("get_catalogue", request)?;
+        Ok(Response::new((&state.catalogue).into()))
+    }
+}
+
+#[tonic::async_trait]
+impl sites_service_server::SitesService for Fake {
+    async fn list_sites(&self, request: Request<ListSitesRequest>) -> Answer<ListSitesResponse> {
+        drop(self.open("list_sites", request)?);
+        let site = v1::Site {
+            name: "fra1".to_owned(),
+            town: "Frankfurt".to_owned(),
+            country: "DE".to_owned(),
+            region: "eu-central".to_owned(),
+            latitude: 50.11,
+            longitude: 8.68,
+            hosts_available: 2,
+        };
+        Ok(Response::new(ListSitesResponse { sites: vec![site], revision: 1 }))
+    }
+}
+
+#[tonic::async_trait]
+impl tokens_service_server::TokensService for Fake {
+    async fn create_token(
+        &self,
+        request: Request<CreateTokenRequest>,
+    ) -> Answer<CreateTokenResponse> {
+        let (mut state, request) = self.open("create_token", request)?;
+        let number = state.next();
+        let token = Token {
+            id: TokenId::from_parts(NOW_MS, number).to_string(),
+            name: request.name,
+            role: request.role,
+            kind: "token".to_owned(),
+            created_at_ms: NOW_MS as i64,
+            expires_at_ms: NOW_MS as i64 + request.lifetime_seconds as i64 * 1_000,
+            revoked_at_ms: 0,
+        };
+        state.tokens.insert(token.id.clone(), token.clone());
+        let secret = "fmz_secret".to_owned();
+        Ok(Response::new(CreateTokenResponse { token: Some(token), secret }))
+    }
+
+    async fn register_certificate(
+        &self,
+        request: Request<RegisterCertificateRequest>,
+    ) -> Answer<Token> {
+        drop(self.open("register_certificate", request)?);
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn list_tokens(&self, request: Request<ListTokensRequest>) -> Answer<ListTokensResponse> {
+        drop(self.open("list_tokens", request)?);
+        Ok(Response::new(ListTokensResponse::default()))
+    }
+
+    async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Answer<Token> {
+        let (mut state, request) = self.open("revoke_token", request)?;
+        let token = state.tokens.get_mut(&request.id);
+        let token = token.ok_or_else(|| missing("token", &request.id))?;
+        token.revoked_at_ms = 1;
+        Ok(Response::new(token.clone()))
+    }
+}

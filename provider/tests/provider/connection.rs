@@ -1,0 +1,73 @@
+//! What a user reads when the way to the broker is barred, and what goes without one.
+
+use serde_json::json;
+use tfplugin::harness::{ChangeAction, Harness, unknown};
+
+use crate::common::{Broker, machine, provider};
+
+const ADDRESS: &str = "fairmazon_instance.web";
+
+#[tokio::test]
+async fn a_wrong_token_says_how_to_set_it() {
+    let broker = Broker::start().await;
+    let mut client = Harness::new(provider());
+    let mut block = broker.block();
+    block["token"] = json!("fmz_wrong");
+    client.configure(block).await.unwrap();
+    let told = client.plan(ADDRESS, machine()).await.unwrap_err().to_string();
+    assert!(told.contains("FAIRMAZON_TOKEN") && told.contains("not known"), "{told}");
+    assert!(!told.contains("fmz_wrong"), "the token is shown: {told}");
+}
+
+#[tokio::test]
+async fn an_unknown_authority_says_how_to_trust_it() {
+    let (broker, other) = (Broker::start().await, Broker::start().await);
+    let mut client = Harness::new(provider());
+    let mut block = broker.block();
+    block["ca_certificate"] = json!(other.ca_pem);
+    client.configure(block).await.unwrap();
+    let told = client.plan(ADDRESS, machine()).await.unwrap_err().to_string();
+    assert!(told.contains("FAIRMAZON_CA_CERTIFICATE") && told.contains("not trusted"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_away_is_named() {
+    let broker = Broker::start().await;
+    let block = {
+        // A port that nothing listens on any more.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut block = broker.block();
+        block["endpoint"] = json!(format!("https://{}", listener.local_addr().unwrap()));
+        block
+    };
+    let mut client = Harness::new(provider());
+    client.configure(block).await.unwrap();
+    let told = client.plan(ADDRESS, machine()).await.unwrap_err().to_string();
+    assert!(told.contains("connection was refused"), "{told}");
+    assert!(told.contains("FAIRMAZON_ENDPOINT"), "{told}");
+}
+
+#[tokio::test]
+async fn without_a_known_endpoint_the_rest_is_planned() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let before = client.apply(ADDRESS, machine()).await.unwrap().state;
+    let block = json!({ "endpoint": unknown(), "token": unknown() });
+    client.configure(block).await.unwrap();
+    let plan = client.plan(ADDRESS, machine()).await.unwrap();
+    assert_eq!(plan.action, ChangeAction::None, "{:?}", plan.planned);
+    assert_eq!(client.state(ADDRESS).unwrap()["id"], before["id"]);
+    let plan = client.plan("fairmazon_instance.new", machine()).await.unwrap();
+    assert_eq!(plan.action, ChangeAction::Create);
+    assert!(plan.planned.member("price_per_hour").is_unknown());
+}
+
+#[tokio::test]
+async fn missing_settings_are_told_at_once() {
+    let client = Harness::new(provider());
+    let told = client.configure(json!({})).await.unwrap_err().to_string();
+    assert!(told.contains("FAIRMAZON_ENDPOINT") && told.contains("FAIRMAZON_TOKEN"), "{told}");
+    let block = json!({ "endpoint": "https://a", "token": "t", "ca_certificate": "-----BEGIN X" });
+    let told = client.configure(block).await.unwrap_err().to_string();
+    assert!(told.contains("can't be used"), "{told}");
+}

@@ -1,0 +1,12 @@
+//! The provider through the same server code as the real client uses, against a broker in this
+//! process.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests stop at the first surprise")]
+
+mod attributes;
+mod common;
+mod connection;
+mod instance;
+mod offers;
+mod schema;
+mod volume;

@@ -1,0 +1,93 @@
+//! Data sources, lists, functions, the ephemeral token and the action.
+
+use serde_json::json;
+
+use tfplugin::harness::Objects;
+
+use crate::common::{Broker, machine_with};
+
+#[tokio::test]
+async fn data_sources_show_what_there_is() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let flavors = client.data("fairmazon_flavors", json!({})).await.unwrap();
+    assert_eq!(flavors["flavors"][0]["name"], "tiny");
+    assert_eq!(flavors["flavors"][0]["price_per_hour"], "0.0025");
+    let images = client.data("fairmazon_images", json!({})).await.unwrap();
+    assert_eq!(images["images"][1]["name"], "debian-13");
+    let sites = client.data("fairmazon_sites", json!({})).await.unwrap();
+    assert_eq!(sites["sites"][0]["latitude"], 50.11);
+    for (name, role) in [("a", "web"), ("b", "db")] {
+        let config = machine_with(json!({ "name": name, "labels": { "role": role } }));
+        client.apply(&format!("fairmazon_instance.{name}"), config).await.unwrap();
+    }
+    let found = client.data("fairmazon_instances", json!({ "labels": { "role": "db" } })).await;
+    let found = found.unwrap();
+    assert_eq!(found["instances"].as_array().map(Vec::len), Some(1));
+    assert_eq!(found["instances"][0]["name"], "b");
+    let all = client.data("fairmazon_instances", json!({})).await.unwrap();
+    assert_eq!(all["instances"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn functions_need_nothing() {
+    let broker = Broker::start().await;
+    let client = broker.harness().await;
+    let parsed = client.call("parse_id", vec![json!("ins-01jd0000000000000000000000")]).await;
+    assert_eq!(parsed.unwrap()["noun"], "instance");
+    assert!(client.call("parse_id", vec![json!("web")]).await.is_err());
+    let far = vec![json!(50.11), json!(8.68), json!(52.37), json!(4.9)];
+    let far = client.call("distance_km", far).await.unwrap().as_f64().unwrap();
+    assert!((355.0..372.0).contains(&far), "{far}");
+    let places =
+        json!({ "a": { "latitude": 0, "longitude": 0 }, "b": { "latitude": 50, "longitude": 8 } });
+    let order = client.call("nearest", vec![json!(51), json!(8), places]).await.unwrap();
+    assert_eq!(order, json!(["b", "a"]));
+    let asked = vec![json!("vol-01jd0000000000000000000000"), json!("volume")];
+    assert_eq!(client.call("is_id", asked).await.unwrap(), json!(true));
+}
+
+#[tokio::test]
+async fn a_token_lives_for_one_run() {
+    let broker = Broker::start().await;
+    let client = broker.harness().await;
+    let opened = client.open("fairmazon_token", json!({ "lifetime_seconds": 600 })).await.unwrap();
+    assert_eq!(opened.result["token"], "fmz_secret");
+    assert_eq!(opened.result["expires_at"], "2023-11-14T22:23:20Z");
+    client.close_ephemeral(opened).await.unwrap();
+    assert!(broker.state.lock().tokens.values().all(|token| token.revoked_at_ms == 1));
+    assert!(client.open("fairmazon_token", json!({ "role": "king" })).await.is_err());
+}
+
+#[tokio::test]
+async fn a_reboot_says_what_it_does() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let made = client.apply("fairmazon_instance.a", machine_with(json!({}))).await.unwrap();
+    let config = json!({ "instance_id": made.state["id"] });
+    let said = client.invoke("fairmazon_reboot", config).await.unwrap();
+    assert!(said.last().is_some_and(|line| line.contains("has restarted")), "{said:?}");
+    assert_eq!(broker.calls("reboot_instance"), 1);
+    assert!(client.invoke("fairmazon_reboot", json!({ "instance_id": "web" })).await.is_err());
+}
+
+#[tokio::test]
+async fn lists_show_all_that_exists() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    for name in ["a", "b"] {
+        let config = machine_with(json!({ "name": name, "labels": { "only": name } }));
+        client.apply(&format!("fairmazon_instance.{name}"), config).await.unwrap();
+    }
+    client.apply("fairmazon_volume.v", json!({ "name": "v", "size_gib": 1 })).await.unwrap();
+    client.apply("fairmazon_placement_group.g", json!({ "name": "g" })).await.unwrap();
+    for (noun, count) in [("instance", 2), ("volume", 1), ("placement_group", 1)] {
+        let name = format!("fairmazon_{noun}");
+        let found = client.list(&name, json!({}), Objects::Whole, 10).await.unwrap();
+        assert_eq!(found.len(), count, "{noun}");
+        assert!(found[0].identity["id"].is_string() && found[0].object.is_some());
+    }
+    let one = json!({ "labels": { "only": "b" } });
+    let found = client.list("fairmazon_instance", one, Objects::Whole, 10).await.unwrap();
+    assert_eq!((found.len(), found[0].display_name.as_str()), (1, "b"));
+}
