@@ -67,6 +67,8 @@ pub(super) struct Book {
     /// Counted wishes that an earlier run of the agent knew to be done.
     pub(super) done_before: FxHashMap<InstanceId, Counters>,
     pub(super) features: Features,
+    /// Machines that may use a volume: all that do are here, some here do no more.
+    users: FxHashMap<VolumeId, Vec<InstanceId>>,
 }
 
 impl Book {
@@ -77,7 +79,35 @@ impl Book {
             generation: None,
             done_before: FxHashMap::default(),
             features,
+            users: FxHashMap::default(),
         }
+    }
+
+    /// Notes that this machine uses its volumes.
+    pub(super) fn note_users(&mut self, spec: &MachineSpec) {
+        for disk in disks(spec) {
+            let users = self.users.entry(disk.volume).or_default();
+            if !users.contains(&spec.instance) {
+                users.push(spec.instance);
+            }
+        }
+    }
+
+    /// Forgets who used a volume that is not there and not desired.
+    pub(super) fn forget_users(&mut self, volume: VolumeId) {
+        let Self { users, machines, .. } = self;
+        if let Some(known) = users.get_mut(&volume) {
+            known.retain(|user| machines.get(user).is_some_and(|record| record.needs(volume)));
+            if known.is_empty() {
+                users.remove(&volume);
+            }
+        }
+    }
+
+    /// The machines that may use a volume.
+    fn users(&self, volume: VolumeId) -> impl Iterator<Item = (InstanceId, &MachineRecord)> {
+        let users = self.users.get(&volume).map(Vec::as_slice).unwrap_or_default();
+        users.iter().filter_map(|&user| Some((user, self.machines.get(&user)?)))
     }
 
     /// The next step of a machine.
@@ -112,11 +142,11 @@ impl Book {
         Some(next_volume_step(&VolumeCase {
             wish,
             seen: record.seen.as_ref(),
-            held: missing && self.machines.values().any(|machine| machine.rebuilds(volume)),
-            in_use: deletes && self.machines.values().any(|machine| machine.needs(volume)),
+            held: missing && self.users(volume).any(|(_, machine)| machine.rebuilds(volume)),
+            in_use: deletes && self.users(volume).any(|(_, machine)| machine.needs(volume)),
             must_be_there: missing
                 && self.features.durable
-                && self.machines.values().any(|machine| machine.had(volume)),
+                && self.users(volume).any(|(_, machine)| machine.had(volume)),
         }))
     }
 
@@ -210,7 +240,7 @@ impl Book {
         if self.volumes.get(&disk.volume).is_none_or(|record| record.seen.is_none()) {
             return DiskReady::Missing;
         }
-        let taken = self.machines.iter().any(|(&other, record)| {
+        let taken = self.users(disk.volume).any(|(other, record)| {
             other != instance
                 && record.seen.as_ref().is_some_and(|seen| {
                     seen.runs()

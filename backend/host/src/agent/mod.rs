@@ -14,7 +14,7 @@ mod work;
 use std::{sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{Hint, Hypervisor};
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -39,6 +39,8 @@ use work::{Done, Hands, Work};
 /// to run the machine.
 const FENCE_AGAIN: Duration = Duration::from_millis(500);
 
+/// Ended steps that are taken in one go.
+const AT_ONCE: usize = 32;
 /// The shortest time between two looks at everything, in ms.
 const LOOK_APART_MS: u64 = 1_000;
 
@@ -172,7 +174,14 @@ impl Agent {
                         self.on_hint(&Ok(hint));
                     }
                 }
-                Some(done) = self.work.next(), if !self.work.is_empty() => self.on_done(done),
+                Some(done) = self.work.next(), if !self.work.is_empty() => {
+                    self.on_done(done);
+                    // What else has ended by now, before everything is gone through again.
+                    for _ in 1..AT_ONCE {
+                        let Some(Some(done)) = self.work.next().now_or_never() else { break };
+                        self.on_done(done);
+                    }
+                }
                 () = tokio::time::sleep(nap) => {}
             }
         }
@@ -186,7 +195,7 @@ impl Agent {
             self.queue.next_at_ms(),
             lease_end,
             self.stream.next_at_ms(),
-            self.report.due_ms.filter(|_| self.stream.is_welcome() && self.looks.complete),
+            self.report_at_ms(),
             (!self.looks.under_way).then_some(self.looks.next_at_ms),
             self.saving.next_at_ms(),
         ];
@@ -209,7 +218,7 @@ impl Agent {
             );
         }
         self.queue_all();
-        self.report.wanted(now_ms);
+        self.report.wanted();
     }
 
     fn queue_all(&mut self) {
@@ -278,7 +287,7 @@ impl Agent {
         let settled = step.action == MachineAction::Settled;
         if settled != record.settled {
             record.settled = settled;
-            self.report.wanted(now_ms);
+            self.report.wanted();
         }
         let work = match step.action {
             MachineAction::Settled | MachineAction::Wait if record.look => {
@@ -328,7 +337,7 @@ impl Agent {
                 if record.error.is_none() {
                     tracing::error!(host = %self.config.host, %volume, "{}", step.reason);
                     record.error = Some(step.reason.into());
-                    self.report.wanted(now_ms);
+                    self.report.wanted();
                 }
                 self.queue.block(target);
                 return;

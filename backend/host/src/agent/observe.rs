@@ -1,6 +1,6 @@
 //! What ended steps and looks say: records are brought up to date, failures are paused after.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{Halt, HypervisorError, Inventory, Machine, Result, Volume};
 use fairmazon_model::id::{InstanceId, VolumeId};
@@ -82,7 +82,7 @@ impl Agent {
                 record.backoff.succeeded();
                 record.not_before_ms = 0;
                 if record.error.take().is_some() {
-                    self.report.wanted(now_ms);
+                    self.report.wanted();
                 }
             }
             Some(error) => {
@@ -94,7 +94,7 @@ impl Agent {
                 record.not_before_ms = now_ms + pause;
                 if tells_at_once(error) || record.backoff.failures() >= TELL_AFTER {
                     record.error = Some(error.for_customer().into());
-                    self.report.wanted(now_ms);
+                    self.report.wanted();
                 }
                 tracing::warn!(
                     host = %self.config.host, %volume, pause_ms = pause,
@@ -103,7 +103,7 @@ impl Agent {
             }
         }
         if let Ok(seen) = seen {
-            self.sight_volume(volume, seen, now_ms);
+            self.sight_volume(volume, seen);
         }
         self.queue.push(Target::Volume(volume));
         self.forget_volume_if_empty(volume);
@@ -134,7 +134,7 @@ impl Agent {
         if !self.looks.complete {
             self.looks.complete = true;
             self.queue_all();
-            self.report.wanted(now_ms);
+            self.report.wanted();
         }
     }
 
@@ -156,7 +156,7 @@ impl Agent {
         for volume in known.into_iter().chain(volumes.keys().copied().collect::<Vec<_>>()) {
             let record = self.book.volumes.entry(volume).or_default();
             if !record.busy && record.touched <= started {
-                self.sight_volume(volume, volumes.remove(&volume), now_ms);
+                self.sight_volume(volume, volumes.remove(&volume));
             }
             self.forget_volume_if_empty(volume);
         }
@@ -172,7 +172,7 @@ impl Agent {
         record.backoff.succeeded();
         record.not_before_ms = 0;
         if record.error.take().is_some() {
-            self.report.wanted(now_ms);
+            self.report.wanted();
         }
         match action {
             Some(MachineAction::AskToStop) => record.asked_at_ms = Some(now_ms),
@@ -184,7 +184,7 @@ impl Agent {
                     self.saving.wanted();
                 }
             }
-            Some(MachineAction::DeleteBoot(volume)) => self.sight_volume(*volume, None, now_ms),
+            Some(MachineAction::DeleteBoot(volume)) => self.sight_volume(*volume, None),
             _ => {}
         }
     }
@@ -199,7 +199,7 @@ impl Agent {
         record.not_before_ms = now_ms + pause;
         if tells_at_once(error) || record.backoff.failures() >= TELL_AFTER {
             record.error = Some(error.for_customer().into());
-            self.report.wanted(now_ms);
+            self.report.wanted();
         }
         tracing::warn!(
             host = %self.config.host, %instance, pause_ms = pause,
@@ -215,6 +215,7 @@ impl Agent {
             return;
         }
         let ran = record.runs();
+        let definition = seen.as_ref().map(|seen| Arc::clone(&seen.definition));
         record.seen = seen;
         if !record.runs() {
             record.asked_at_ms = None;
@@ -223,7 +224,10 @@ impl Agent {
                 self.pause_after_quick_end(instance, now_ms);
             }
         }
-        self.report.wanted(now_ms);
+        if let Some(definition) = definition {
+            self.book.note_users(&definition);
+        }
+        self.report.wanted();
         self.queue.push(Target::Machine(instance));
         self.queue.unblock();
     }
@@ -246,7 +250,7 @@ impl Agent {
         record.not_before_ms = record.not_before_ms.max(now_ms + pause);
     }
 
-    fn sight_volume(&mut self, volume: VolumeId, seen: Option<Volume>, now_ms: u64) {
+    fn sight_volume(&mut self, volume: VolumeId, seen: Option<Volume>) {
         self.looks.counter += 1;
         let Some(record) = self.book.volumes.get_mut(&volume) else { return };
         record.touched = self.looks.counter;
@@ -257,7 +261,7 @@ impl Agent {
             record.error = None;
         }
         record.seen = seen;
-        self.report.wanted(now_ms);
+        self.report.wanted();
         self.queue.push(Target::Volume(volume));
         self.queue.unblock();
     }
@@ -272,6 +276,7 @@ impl Agent {
     pub(super) fn forget_volume_if_empty(&mut self, volume: VolumeId) {
         if self.book.volumes.get(&volume).is_some_and(super::book::VolumeRecord::is_empty) {
             self.book.volumes.remove(&volume);
+            self.book.forget_users(volume);
         }
     }
 }

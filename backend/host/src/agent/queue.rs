@@ -72,6 +72,11 @@ impl Queue {
         }
     }
 
+    /// How much there is to look at now.
+    pub(super) fn len(&self) -> usize {
+        self.ready.len()
+    }
+
     /// When the next thing is due.
     pub(super) fn next_at_ms(&self) -> Option<u64> {
         self.later.peek().map(|Reverse((at, _))| *at)

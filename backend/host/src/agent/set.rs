@@ -47,6 +47,11 @@ impl Agent {
         }
         self.stream.accepts_from = set.generation;
         let state = self.take_over(set);
+        let newest = self.saving.waiting.is_none() && !self.saving.under_way;
+        if newest && self.is_applied(&state) {
+            // Every new stream brings the set again: that is no reason to write it again.
+            return;
+        }
         self.saving.waiting = Some(state);
     }
 
@@ -75,7 +80,7 @@ impl Agent {
                 self.saving.failures.succeeded();
                 if let Some(set) = set {
                     self.apply(set);
-                    self.report.wanted(self.clock.now_ms());
+                    self.report.wanted();
                 }
             }
             Err(error) => {
@@ -101,6 +106,7 @@ impl Agent {
     /// Makes the set what is desired.
     pub(super) fn apply(&mut self, set: SavedState) {
         self.book.generation = Some(set.generation);
+        set.machines.iter().for_each(|spec| self.book.note_users(spec));
         self.stream.accepts_from = self.stream.accepts_from.max(set.generation);
         let mut machines: FxHashMap<_, _> =
             set.machines.into_iter().map(|spec| (spec.instance, spec)).collect();
@@ -154,6 +160,22 @@ impl Agent {
             volumes: volumes.collect(),
             done: BTreeMap::new(),
         }
+    }
+
+    /// Whether the set is the one that is applied, whose parts [`Self::take_over`] has shared.
+    fn is_applied(&self, state: &SavedState) -> bool {
+        let (machines, volumes) = (&self.book.machines, &self.book.volumes);
+        self.book.generation == Some(state.generation)
+            && machines.values().filter(|r| r.desired.is_some()).count() == state.machines.len()
+            && volumes.values().filter(|r| r.desired.is_some()).count() == state.volumes.len()
+            && state.machines.iter().all(|spec| {
+                let had = machines.get(&spec.instance).and_then(|record| record.desired.as_ref());
+                had.is_some_and(|had| Arc::ptr_eq(had, spec))
+            })
+            && state.volumes.iter().all(|wish| {
+                let had = volumes.get(&wish.volume).and_then(|record| record.desired.as_ref());
+                had.is_some_and(|had| Arc::ptr_eq(had, wish))
+            })
     }
 
     /// The set that is applied now.

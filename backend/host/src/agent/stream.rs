@@ -16,6 +16,10 @@ use crate::{
 const WELCOME_WITHIN_MS: u64 = 10_000;
 /// Renewals that may go unanswered before the stream is given up.
 const SILENT_RENEWALS: u64 = 4;
+/// Things to look at for each step that may be under way, above which the agent is behind.
+const BACKLOG_PER_STEP: usize = 2;
+/// The time between reports while it is, in ms.
+const REPORT_WHEN_BUSY_MS: u64 = 1_000;
 /// How long to wait when the stream takes no more now, in ms.
 const CONGESTED_MS: u64 = 50;
 
@@ -95,18 +99,19 @@ impl Stream {
     }
 }
 
-/// When the next report is due, and what the last was numbered.
+/// Whether the broker is to be told, and what it was told last.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    pub(super) due_ms: Option<u64>,
+    wanted: bool,
     sequence: u64,
-    next_at_ms: u64,
+    last_at_ms: Option<u64>,
+    not_before_ms: u64,
 }
 
 impl Report {
     /// Something that the broker is told has changed.
-    pub(super) fn wanted(&mut self, now_ms: u64) {
-        self.due_ms = self.due_ms.or(Some(now_ms.max(self.next_at_ms)));
+    pub(super) fn wanted(&mut self) {
+        self.wanted = true;
     }
 }
 
@@ -122,7 +127,8 @@ impl Agent {
                         .push(Box::pin(async move { Done::Connected(transport.connect().await) }));
                 }
             }
-            State::Up(up) if up.given_up_at_ms() <= now_ms => {
+            // What has come and was not read yet is no silence.
+            State::Up(up) if up.given_up_at_ms() <= now_ms && up.link.receiver.is_empty() => {
                 let reason = "the broker has been silent".into();
                 self.stream_ended(Some(TransportError::Ended { reason }));
             }
@@ -195,7 +201,9 @@ impl Agent {
             up.renewals = Some(Renewals { every_ms: renew_every_ms.max(1), next_at_ms: now_ms });
         }
         self.stream.failures.succeeded();
-        self.report.due_ms = Some(now_ms);
+        self.report.wanted();
+        self.report.not_before_ms = 0;
+        self.report.last_at_ms = None;
     }
 
     fn stream_ended(&mut self, error: Option<TransportError>) {
@@ -217,19 +225,30 @@ impl Agent {
         }
     }
 
+    /// When the next report is due. While much is still to be done only now and then, as each
+    /// report is about everything; at once when that is through.
+    pub(super) fn report_at_ms(&self) -> Option<u64> {
+        if !self.report.wanted || !self.looks.complete || !self.stream.is_welcome() {
+            return None;
+        }
+        let busy = self.queue.len() > BACKLOG_PER_STEP * self.config.parallel_steps;
+        let pause = if busy { REPORT_WHEN_BUSY_MS } else { ms(self.config.report_every) };
+        let spaced = self.report.last_at_ms.map_or(0, |last| last + pause);
+        Some(spaced.max(self.report.not_before_ms))
+    }
+
     pub(super) fn tend_report(&mut self, now_ms: u64) {
-        let due = self.report.due_ms.is_some_and(|at| at <= now_ms);
-        if !due || !self.looks.complete || !self.stream.is_welcome() {
+        if self.report_at_ms().is_none_or(|at| at > now_ms) {
             return;
         }
         let set = self.book.observed(self.leased);
         self.report.sequence += 1;
         let sequence = self.report.sequence;
         if self.stream.send(FromHost::Observed { sequence, set }) {
-            self.report.due_ms = None;
-            self.report.next_at_ms = now_ms + ms(self.config.report_every);
+            self.report.wanted = false;
+            self.report.last_at_ms = Some(now_ms);
         } else {
-            self.report.due_ms = Some(now_ms + CONGESTED_MS);
+            self.report.not_before_ms = now_ms + CONGESTED_MS;
         }
     }
 
