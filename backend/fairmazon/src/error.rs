@@ -65,12 +65,13 @@ pub(crate) enum CommandError {
     #[error("the host agent can't run")]
     Agent(#[source] Box<dyn Error + Send + Sync>),
     /// The hypervisor can't be used.
-    #[error("the hypervisor {kind} can't be used: {reason}")]
+    #[error("the hypervisor {kind} can't be used here; `--hypervisor simulated` needs nothing")]
     Hypervisor {
         /// Which.
         kind: &'static str,
         /// Why not.
-        reason: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The hosts did not connect in time.
     #[error(

@@ -56,7 +56,7 @@ impl Dev {
         let begun = Instant::now();
         let mut signals = Signals::listen()?;
         let folder = Folder::open(&self.data_dir.clone().unwrap_or_else(Folder::usual))?;
-        let hypervisors = Hypervisors::choose(self.hypervisor)?;
+        let hypervisors = Hypervisors::choose(self.hypervisor).await?;
         let mut secrets = Secrets::of(&folder)?;
         let authority = Authority::in_folder(folder.tls());
         authority.ensure(&names(), now_ms()).map_err(CommandError::Tls)?;
@@ -120,7 +120,7 @@ impl Dev {
         let hosts = people::ensure_hosts(engine, &operator, &specs, secrets, folder).await?;
         let mut to_run = Vec::with_capacity(hosts.len());
         for (id, spec, token) in hosts {
-            let hypervisor = hypervisors.of(id, &spec.capacity, &folder.host(&spec.name))?;
+            let hypervisor = hypervisors.of(id, &spec.capacity).await?;
             to_run.push(HostToRun { id, name: spec.name, token, hypervisor });
         }
         let ca = Authority::in_folder(folder.tls()).certificate();

@@ -159,8 +159,8 @@ impl Run {
         .map_err(|error| agent(error.into()))?;
         let folder = given(self.state_dir, "--state-dir")?;
         let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
-        let hypervisors = Hypervisors::choose(self.hypervisor)?;
-        let hypervisor = hypervisors.of(host, &plenty(), &folder)?;
+        let hypervisors = Hypervisors::choose(self.hypervisor).await?;
+        let hypervisor = hypervisors.of(host, &plenty()).await?;
         let config = Config::new(host, seed()?, Arc::new(state));
         let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
         let stop = CancellationToken::new();
