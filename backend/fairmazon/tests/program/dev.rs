@@ -82,6 +82,20 @@ async fn a_machine_runs_and_is_there_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_runs_on_the_most_real_hypervisor() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start_on(folder.path(), "auto");
+    let machine = create_and_wait(&dev.client().await, "first").await;
+    assert_eq!(machine.state(), InstanceState::Running);
+    assert!(dev.end(Signal::INT).success());
+    // The test driver forgets its machines with the process: the agent makes them again.
+    let again = Dev::start_on(folder.path(), "auto");
+    let machine = create_and_wait(&again.client().await, "second").await;
+    assert_eq!(machine.state(), InstanceState::Running);
+    assert!(again.end(Signal::INT).success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = BTreeSet::new();

@@ -52,8 +52,13 @@ pub(crate) struct Dev {
 impl Dev {
     /// Starts it over the folder and waits until it has said what to export.
     pub(crate) fn start(data: &Path) -> Self {
+        Self::start_on(data, "simulated")
+    }
+
+    /// The same with another hypervisor.
+    pub(crate) fn start_on(data: &Path, hypervisor: &str) -> Self {
         let mut child = fairmazon()
-            .args(["dev", "--hypervisor", "simulated", "--hosts", "1", "--data-dir"])
+            .args(["dev", "--hypervisor", hypervisor, "--hosts", "1", "--data-dir"])
             .arg(data)
             .stdout(Stdio::piped())
             .spawn()
