@@ -48,26 +48,28 @@ impl Engine {
             created_at: self.now(),
             revision: Revision(0),
         };
-        self.once(
-            request,
-            |state, request| {
-                let there = state.world.groups.count_of(account)
-                    + state.holds.coming(account, Noun::PlacementGroup);
-                let limit = self.config().groups_per_account;
-                rules::check_count("placement groups", there, limit)?;
-                let mut draft = Draft::default();
-                let (at, id) = (self.now(), group.id);
-                draft.audit(audit::entry(caller, at, "group.create", &id, None, Some(&group)));
-                draft.answer(request.record(self, &id, None));
-                draft.insert(group.clone());
-                Ok(Planned { draft, answer: Arc::new(group.clone()) })
-            },
-            |_, _, row| {
-                let row = row.and_then(PlacementGroup::from_row).filter(|row| row.unconfirmed);
-                Ok(row.map_or(Again::Retired, |row| Again::Same(Arc::new(row))))
-            },
-        )
-        .await
+        let group = self
+            .once(
+                request,
+                |state, request| {
+                    let there = state.world.groups.count_of(account)
+                        + state.holds.coming(account, Noun::PlacementGroup);
+                    let limit = self.config().groups_per_account;
+                    rules::check_count("placement groups", there, limit)?;
+                    let mut draft = Draft::default();
+                    let (at, id) = (self.now(), group.id);
+                    draft.audit(audit::entry(caller, at, "group.create", &id, None, Some(&group)));
+                    draft.answer(request.record(self, &id, None));
+                    draft.insert(group.clone());
+                    Ok(Planned { draft, answer: Arc::new(group.clone()) })
+                },
+                |_, _, row| {
+                    let row = row.and_then(PlacementGroup::from_row).filter(|row| row.unconfirmed);
+                    Ok(row.map_or(Again::Retired, |row| Again::Same(Arc::new(row))))
+                },
+            )
+            .await?;
+        Ok(self.state().world.groups.get(group.id).cloned().unwrap_or(group))
     }
 
     /// Renames a group and replaces its labels.
@@ -86,25 +88,34 @@ impl Engine {
         limits::check_name(name)?;
         limits::check_labels(labels)?;
         let request = Request::new(account, "groups.update", key, &(id, name, labels))?;
-        self.once(
-            request,
-            |state, request| {
-                let old = group_of(state, account, id)?;
-                let new = PlacementGroup {
-                    name: name.to_owned(),
-                    labels: labels.clone(),
-                    ..PlacementGroup::clone(&old)
-                };
-                let mut draft = Draft::default();
-                let at = self.now();
-                draft.audit(audit::entry(caller, at, "group.update", &id, Some(&*old), Some(&new)));
-                draft.answer(request.record(self, &id, None));
-                draft.update(new.clone());
-                Ok(Planned { draft, answer: Arc::new(new) })
-            },
-            |_, _, _| Ok(Again::Same(group_of(&self.state(), account, id)?)),
-        )
-        .await
+        let group = self
+            .once(
+                request,
+                |state, request| {
+                    let old = group_of(state, account, id)?;
+                    let new = PlacementGroup {
+                        name: name.to_owned(),
+                        labels: labels.clone(),
+                        ..PlacementGroup::clone(&old)
+                    };
+                    let mut draft = Draft::default();
+                    let at = self.now();
+                    draft.audit(audit::entry(
+                        caller,
+                        at,
+                        "group.update",
+                        &id,
+                        Some(&*old),
+                        Some(&new),
+                    ));
+                    draft.answer(request.record(self, &id, None));
+                    draft.update(new.clone());
+                    Ok(Planned { draft, answer: Arc::new(new) })
+                },
+                |_, _, _| Ok(Again::Same(group_of(&self.state(), account, id)?)),
+            )
+            .await?;
+        Ok(self.state().world.groups.get(group.id).cloned().unwrap_or(group))
     }
 
     /// Deletes a group that nothing names.

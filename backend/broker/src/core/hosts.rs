@@ -66,8 +66,7 @@ impl Engine {
             |_, _, _| shown_once("the host"),
         )
         .await?;
-        let view = HostView::new(&self.state(), &Arc::new(host));
-        Ok((view, token))
+        Ok((self.host_as_it_is(Arc::new(host)), token))
     }
 
     /// Replaces the spec of a host.
@@ -102,7 +101,14 @@ impl Engine {
                 |_, _, _| Ok(Again::Same(host_of(&self.state(), account, id)?)),
             )
             .await?;
-        Ok(HostView::new(&self.state(), &row))
+        Ok(self.host_as_it_is(row))
+    }
+
+    /// The host with its row as it is now: the plan did not know its revision yet.
+    fn host_as_it_is(&self, row: Arc<Host>) -> HostView {
+        let state = self.state();
+        let row = state.world.hosts.get(row.id).cloned().unwrap_or(row);
+        HostView::new(&state, &row)
     }
 
     /// Removes a host that nothing is on; its tokens go with it.

@@ -68,20 +68,22 @@ impl Engine {
         rules::check_catalogue(self.catalogue(), &spec)?;
         let request = Request::new(account, "instances.create", key, &spec)?;
         let id = self.new_id(InstanceId::from_parts);
-        self.once(
-            request,
-            |state, request| self.plan_create(state, request, caller, id, &spec),
-            |answer, request, row| {
-                let row = row.and_then(Instance::from_row);
-                match row {
-                    Some(row) if row.unconfirmed && row.deleting.is_none() => {
-                        self.same(answer, request, OperationKind::Create, &Arc::new(row))
+        let made = self
+            .once(
+                request,
+                |state, request| self.plan_create(state, request, caller, id, &spec),
+                |answer, request, row| {
+                    let row = row.and_then(Instance::from_row);
+                    match row {
+                        Some(row) if row.unconfirmed && row.deleting.is_none() => {
+                            self.same(answer, request, OperationKind::Create, &Arc::new(row))
+                        }
+                        _ => Ok(Again::Retired),
                     }
-                    _ => Ok(Again::Retired),
-                }
-            },
-        )
-        .await
+                },
+            )
+            .await?;
+        Ok(self.as_it_is(made))
     }
 
     fn plan_create(
@@ -147,12 +149,14 @@ impl Engine {
         rules::check_catalogue(self.catalogue(), &update.spec)?;
         let content = (update.id, &update.spec, update.expected_revision, update.allow_rebuild);
         let request = Request::new(account, "instances.update", key, &content)?;
-        self.once(
-            request,
-            |state, request| self.plan_update(state, request, caller, &update),
-            |answer, request, _| self.same_change(answer, request, OperationKind::Update),
-        )
-        .await
+        let changed = self
+            .once(
+                request,
+                |state, request| self.plan_update(state, request, caller, &update),
+                |answer, request, _| self.same_change(answer, request, OperationKind::Update),
+            )
+            .await?;
+        Ok(self.as_it_is(changed))
     }
 
     fn plan_update(
@@ -381,6 +385,19 @@ impl Engine {
         let next = if more { rows.last().map(|row| row.id) } else { None };
         let view = |row: &Arc<Instance>| InstanceView::new(&state, self.catalogue(), row, now);
         Page { items: rows.iter().map(view).collect(), next, revision: state.world.revision }
+    }
+
+    /// The change with its rows as they are now: the plan did not know their revisions yet.
+    fn as_it_is(&self, change: InstanceChange) -> InstanceChange {
+        let now = self.now();
+        let state = self.state();
+        let row = state.world.instances.get(change.instance.row.id);
+        let view = row.map(|row| InstanceView::new(&state, self.catalogue(), row, now));
+        let operation = state.world.operations.get(change.operation.id).cloned();
+        InstanceChange {
+            instance: view.unwrap_or(change.instance),
+            operation: operation.unwrap_or(change.operation),
+        }
     }
 
     /// How many instances there are in each state: for metrics.

@@ -61,17 +61,19 @@ impl Engine {
         rules::check_class(self.catalogue(), &spec.class)?;
         let request = Request::new(account, "volumes.create", key, &spec)?;
         let id = self.new_id(VolumeId::from_parts);
-        self.once(
-            request,
-            |state, request| self.plan_create_volume(state, request, caller, id, &spec),
-            |answer, request, row| match row.and_then(Volume::from_row) {
-                Some(row) if row.unconfirmed && row.deleting.is_none() => {
-                    self.same_volume(answer, request, OperationKind::Create, &Arc::new(row))
-                }
-                _ => Ok(Again::Retired),
-            },
-        )
-        .await
+        let made = self
+            .once(
+                request,
+                |state, request| self.plan_create_volume(state, request, caller, id, &spec),
+                |answer, request, row| match row.and_then(Volume::from_row) {
+                    Some(row) if row.unconfirmed && row.deleting.is_none() => {
+                        self.same_volume(answer, request, OperationKind::Create, &Arc::new(row))
+                    }
+                    _ => Ok(Again::Retired),
+                },
+            )
+            .await?;
+        Ok(self.as_volume_is(made))
     }
 
     fn plan_create_volume(
@@ -126,17 +128,19 @@ impl Engine {
         update.spec.check()?;
         let content = (update.id, &update.spec, update.expected_revision);
         let request = Request::new(account, "volumes.update", key, &content)?;
-        self.once(
-            request,
-            |state, request| self.plan_update_volume(state, request, caller, &update),
-            |answer, request, _| {
-                let id = answer.target::<VolumeId>()?;
-                let row = self.state().world.volumes.get(id).cloned();
-                let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
-                self.same_volume(answer, request, OperationKind::Update, &row)
-            },
-        )
-        .await
+        let changed = self
+            .once(
+                request,
+                |state, request| self.plan_update_volume(state, request, caller, &update),
+                |answer, request, _| {
+                    let id = answer.target::<VolumeId>()?;
+                    let row = self.state().world.volumes.get(id).cloned();
+                    let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
+                    self.same_volume(answer, request, OperationKind::Update, &row)
+                },
+            )
+            .await?;
+        Ok(self.as_volume_is(changed))
     }
 
     fn plan_update_volume(
@@ -249,6 +253,18 @@ impl Engine {
         let next = if more { rows.last().map(|row| row.id) } else { None };
         let view = |row: &Arc<Volume>| VolumeView::new(&state, self.catalogue(), row);
         Page { items: rows.iter().map(view).collect(), next, revision: state.world.revision }
+    }
+
+    /// The change with its rows as they are now: the plan did not know their revisions yet.
+    fn as_volume_is(&self, change: VolumeChange) -> VolumeChange {
+        let state = self.state();
+        let row = state.world.volumes.get(change.volume.row.id);
+        let view = row.map(|row| VolumeView::new(&state, self.catalogue(), row));
+        let operation = state.world.operations.get(change.operation.id).cloned();
+        VolumeChange {
+            volume: view.unwrap_or(change.volume),
+            operation: operation.unwrap_or(change.operation),
+        }
     }
 
     fn owner_of_volume(&self, caller: &Caller, id: VolumeId) -> Result<AccountId, DomainError> {

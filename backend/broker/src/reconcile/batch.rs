@@ -207,10 +207,7 @@ impl<'a> Batch<'a> {
         } else {
             dirty.unplaced.remove(&id);
         }
-        let again = matches!(
-            step,
-            Step::Replace | Step::Wait(Waiting::Failure(_) | Waiting::Lease | Waiting::Price)
-        );
+        let again = matches!(step, Step::Replace | Step::Wait(Waiting::Failure(_)));
         if again {
             dirty.waiting.insert(id);
         } else {
