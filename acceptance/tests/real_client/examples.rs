@@ -10,8 +10,6 @@ use acceptance::{Backend, BackendOptions, Cli, Failure, Outcome, Workspace};
 
 use crate::with_each_client;
 
-const PROTECTED_OFF: &[&str] = &["-var=protect_database=false"];
-
 fn quickstart(cli: &Cli, backend: &Backend) -> Outcome {
     let workspace = Workspace::example("quickstart", cli, backend.environment())?;
 
@@ -33,21 +31,23 @@ fn quickstart(cli: &Cli, backend: &Backend) -> Outcome {
     assert_eq!(countries, BTreeSet::from(["DE", "NL"]));
     let id = state.resource("fairmazon_instance.database")?["id"].clone();
 
-    let grow = ["-var=data_gib=20", "-var=database_flavor=large"];
-    let plan = workspace.plan(&grow)?;
+    let grown = "data_gib = 20\ndatabase_flavor = \"large\"\n";
+    workspace.write("terraform.tfvars", grown)?;
+    let plan = workspace.plan(&[])?;
     assert!(plan.actions().values().all(|actions| actions == &["update"]), "{:?}", plan.actions());
     workspace.apply_saved()?;
     let state = workspace.state()?;
     let database = state.resource("fairmazon_instance.database")?;
     assert_eq!(database["id"], id, "a resize keeps the machine");
     assert_eq!(database["flavor"], "large");
-    assert!(workspace.plan(&grow)?.is_empty());
+    workspace.expect_no_changes()?;
 
     workspace
         .try_destroy()?
         .fails_saying(&["deletion_protection", "fairmazon_instance.database"])?;
     assert!(workspace.state()?.resource("fairmazon_instance.database").is_ok());
-    workspace.apply(PROTECTED_OFF)?;
+    workspace.write("terraform.tfvars", &format!("{grown}protect_database = false\n"))?;
+    workspace.apply(&[])?;
     workspace.destroy()?;
     assert_eq!(workspace.state()?.resources().count(), 0);
     Ok(())
