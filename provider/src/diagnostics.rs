@@ -77,6 +77,8 @@ impl<'a> Attempt<'a> {
             facts.push(format!("Request: {request_id}"));
         }
         let advice = match error.advice.as_str() {
+            // The broker can't know how its clients are told their credentials.
+            _ if error.kind == ErrorKind::Unauthenticated => advice(error.kind).to_owned(),
             "" => advice(error.kind).to_owned(),
             given => sentence(given),
         };
@@ -271,7 +273,8 @@ mod tests {
 
     #[test]
     fn a_wrong_token_names_both_ways_to_set_it() {
-        let error = Box::new(DomainError::new(ErrorKind::Unauthenticated, "the token is unknown"));
+        let error = DomainError::new(ErrorKind::Unauthenticated, "the token is unknown");
+        let error = Box::new(DomainError { advice: "use a valid token".to_owned(), ..error });
         let told = text(&ClientError::Refused { error, request_id: String::new() });
         assert!(told.contains("`token`") && told.contains("FAIRMAZON_TOKEN"), "{told}");
     }

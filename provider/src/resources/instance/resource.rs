@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use fairmazon_model::id::InstanceId;
 use fairmazon_proto::v1;
 use tfplugin::{
-    Change, ChangeKind, Context, Diagnostics, IdentitySchema, ImportTarget, Planned, Resource,
-    Schema, StateSink, View, async_trait,
+    Change, ChangeKind, Context, Diagnostic, Diagnostics, IdentitySchema, ImportTarget, Planned,
+    Resource, Schema, StateSink, View, async_trait,
 };
 
 use super::{InstanceModel, plan, row, schema};
@@ -23,6 +23,8 @@ use crate::{
 const NOUN: &str = "instance";
 /// Between two looks at a machine that has no address yet.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long the platform may take to say why something took too long.
+const REASON_WITHIN: Duration = Duration::from_secs(2);
 
 /// `fairmazon_instance`.
 pub struct InstanceResource;
@@ -99,7 +101,8 @@ impl Resource for InstanceResource {
         };
         let limit = timeouts::limit(&plan.model.timeouts, Limit::Create);
         let what = format!("the instance {} to be as asked for", row.id);
-        let done = cx.within(limit, &what, Box::pin(work)).await?;
+        let done =
+            or_reason(cx.within(limit, &what, Box::pin(work)).await, client, &row.id).await?;
         let row = done.map_err(|error| Attempt::on("create", NOUN, &row.id).failed(&error))?;
         state.save(&row::after_apply(&plan.model, &row))
     }
@@ -156,10 +159,8 @@ impl Resource for InstanceResource {
         };
         let limit = timeouts::limit(&plan.model.timeouts, Limit::Update);
         let what = format!("the instance {id} to change");
-        let row = cx
-            .within(limit, &what, Box::pin(work))
-            .await?
-            .map_err(|error| attempt.failed(&error))?;
+        let done = or_reason(cx.within(limit, &what, Box::pin(work)).await, client, &id).await?;
+        let row = done.map_err(|error| attempt.failed(&error))?;
         state.save(&row::after_apply(&plan.model, &row))
     }
 
@@ -206,6 +207,22 @@ impl Resource for InstanceResource {
 async fn follow(client: &Client, operation: &v1::Operation) -> Result<(), ClientError> {
     let id = &operation.id;
     client.wait(operation, |what| tracing::info!(operation = id, what, "waiting")).await
+}
+
+/// Where the time was up: adds what the platform says the instance waits for.
+async fn or_reason<T>(
+    done: Result<T, Diagnostics>,
+    client: &Client,
+    id: &str,
+) -> Result<T, Diagnostics> {
+    let Err(mut late) = done else { return done };
+    let asked = tokio::time::timeout(REASON_WITHIN, client.instance_now(id)).await;
+    if let Ok(Ok(row)) = asked
+        && !row.state_reason.is_empty()
+    {
+        late.push(Diagnostic::error(format!("The instance {id} waits")).detail(row.state_reason));
+    }
+    Err(late)
 }
 
 /// Waits until the machine has an address. The platform has no event for it.
