@@ -1,7 +1,7 @@
 //! Volumes: data and boot. A volume binds to a host when it is first attached and stays there,
 //! so a volume that nothing uses yet never stands in the way of placing its machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,10 @@ pub struct Volume {
     /// Decided: the host that holds the data, from the first attachment on.
     #[serde(default)]
     pub host: Option<HostId>,
+    /// Hosts that it was decided on in vain. Each may have made it all the same, so it is not
+    /// forgotten before they have shown that they do not have it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub may_be_on: BTreeSet<HostId>,
     /// Observed.
     #[serde(default)]
     pub observed: VolumeObserved,

@@ -244,7 +244,13 @@ impl From<&VolumeSeen> for v1::VolumeSeen {
             VolumeObserved::Present { size } => (true, size.0, ""),
             VolumeObserved::Failed { reason } => (false, 0, reason.as_str()),
         };
-        Self { volume_id: seen.volume.to_string(), present, size_gib, failure: failure.to_owned() }
+        Self {
+            volume_id: seen.volume.to_string(),
+            present,
+            size_gib,
+            failure: failure.to_owned(),
+            unsure: seen.state == VolumeObserved::Unknown,
+        }
     }
 }
 
@@ -254,6 +260,7 @@ impl TryFrom<v1::VolumeSeen> for VolumeSeen {
     fn try_from(message: v1::VolumeSeen) -> Result<Self, DomainError> {
         let state = match (message.present, message.failure.is_empty()) {
             (true, _) => VolumeObserved::Present { size: Gib(message.size_gib) },
+            (false, true) if message.unsure => VolumeObserved::Unknown,
             (false, true) => VolumeObserved::Absent,
             (false, false) => VolumeObserved::Failed { reason: message.failure },
         };

@@ -129,7 +129,8 @@ impl Engine {
             |state, request| {
                 let old = host_of(state, account, id)?;
                 let machines = state.world.instances_on(id).count();
-                let volumes = state.world.volumes_on(id).count();
+                let volumes =
+                    state.world.volumes_on(id).count() + state.world.volumes_maybe_on(id).count();
                 if machines + volumes > 0 {
                     return Err(rules::precondition(format!(
                         "{machines} machines and {volumes} volumes are on the host {id}"

@@ -158,6 +158,11 @@ impl HostsNow {
         is_current
     }
 
+    /// The number of the host's open stream.
+    pub(crate) fn stream(&self, host: HostId) -> Option<u64> {
+        self.hosts.get(&host)?.session.as_ref().map(|session| session.number)
+    }
+
     /// Whether this stream is the one that counts.
     pub(crate) fn is_current(&self, host: HostId, number: u64) -> bool {
         let session = self.hosts.get(&host).and_then(|host| host.session.as_ref());

@@ -545,6 +545,7 @@ fn boot_volume(instance: &Instance) -> Volume {
         boot_of: Some(instance.id),
         attached_to: Some(instance.id),
         host: None,
+        may_be_on: Default::default(),
         observed: VolumeObserved::Unknown,
         deleting: None,
         unconfirmed: false,

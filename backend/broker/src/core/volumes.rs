@@ -97,6 +97,7 @@ impl Engine {
             boot_of: None,
             attached_to: None,
             host: None,
+            may_be_on: Default::default(),
             observed: VolumeObserved::Unknown,
             deleting: None,
             unconfirmed: true,

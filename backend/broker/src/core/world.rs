@@ -36,6 +36,7 @@ pub(crate) struct World {
     credential_by_hash: HashMap<String, TokenId>,
     instances_on: HashMap<HostId, BTreeSet<InstanceId>>,
     volumes_on: HashMap<HostId, BTreeSet<VolumeId>>,
+    volumes_maybe_on: HashMap<HostId, BTreeSet<VolumeId>>,
     group_users: HashMap<PlacementGroupId, u64>,
     open_operations: HashMap<Key, BTreeSet<OperationId>>,
     finished: BTreeSet<(UnixMs, OperationId)>,
@@ -148,6 +149,11 @@ impl World {
         ids.filter_map(|id| self.volumes.get(*id))
     }
 
+    /// The volumes that were decided to be on the host in vain, and may be there.
+    pub(crate) fn volumes_maybe_on(&self, host: HostId) -> impl Iterator<Item = VolumeId> {
+        self.volumes_maybe_on.get(&host).into_iter().flatten().copied()
+    }
+
     /// How many instances and volumes name the group.
     pub(crate) fn users_of(&self, group: PlacementGroupId) -> u64 {
         self.group_users.get(&group).copied().unwrap_or(0)
@@ -211,6 +217,15 @@ impl World {
     fn index_volume(&mut self, before: Option<&Volume>, after: Option<&Volume>) {
         let host = |row: Option<&Volume>| row.and_then(|row| row.host.map(|host| (host, row.id)));
         move_between(&mut self.volumes_on, host(before), host(after));
+        let none = BTreeSet::new();
+        let id = before.or(after).map(|row| row.id);
+        let had = before.map_or(&none, |row| &row.may_be_on);
+        let has = after.map_or(&none, |row| &row.may_be_on);
+        for host in had.symmetric_difference(has) {
+            let entry = |is: bool| id.filter(|_| is).map(|id| (*host, id));
+            let was = had.contains(host);
+            move_between(&mut self.volumes_maybe_on, entry(was), entry(!was));
+        }
         self.count_groups(
             before.map(|row| &row.spec.placement),
             after.map(|row| &row.spec.placement),

@@ -11,6 +11,7 @@ use std::{
 use fairmazon_model::{
     id::{HostId, InstanceId, OperationId, VolumeId},
     instance::Instance,
+    machine::ObservedSet,
     operation::{Operation, OperationKind, OperationState},
     units::{Revision, UnixMs},
     volume::{Volume, VolumeObserved},
@@ -57,6 +58,9 @@ pub(super) struct Kept {
     pub(super) held_volumes: Vec<VolumeId>,
     /// Machines that are decided away from a host by this batch.
     pub(super) leaving: Vec<(HostId, InstanceId)>,
+    /// Reports that were taken whole, each with the stream that it came on: to be taken again
+    /// when the commit fails, as a host says nothing twice.
+    pub(super) reports: Vec<(HostId, Option<u64>, ObservedSet)>,
 }
 
 impl<'a> Batch<'a> {
@@ -299,8 +303,17 @@ impl<'a> Batch<'a> {
         }
         self.kept.volumes.push(id);
         let key = Key::Volume(id);
-        let now = volume.host.and_then(|host| self.state.hosts.get(host));
-        let gone = now.is_some_and(|now| now.is_gone(key));
+        let is_gone = |host| self.state.hosts.get(host).is_some_and(|now| now.is_gone(key));
+        let gone = volume.host.is_some_and(is_gone);
+        let may_be_on: BTreeSet<_> =
+            volume.may_be_on.iter().copied().filter(|host| !is_gone(*host)).collect();
+        let volume = if may_be_on == volume.may_be_on {
+            volume
+        } else {
+            let row = Volume { may_be_on, ..Volume::clone(&volume) };
+            self.change_volume(row.clone());
+            Arc::new(row)
+        };
         if next_volume_step(&volume, gone) == VolumeStep::Remove {
             let after = None::<&Volume>;
             self.log(audit::own_entry(

@@ -111,6 +111,12 @@ impl Engine {
         if failed {
             state.dirty.instances.extend(kept.instances);
             state.dirty.volumes.extend(kept.volumes);
+            for (host, stream, report) in kept.reports {
+                // A later report says all that this one does, and a later stream begins anew.
+                if state.hosts.stream(host) == stream {
+                    state.reports.entry(host).or_insert(report);
+                }
+            }
         }
     }
 
@@ -126,7 +132,10 @@ impl Engine {
             && let Some((host, report)) = batch.state.reports.pop_first()
         {
             looked = true;
-            if !batch.observe(host, &report) {
+            if batch.observe(host, &report) {
+                let stream = batch.state.hosts.stream(host);
+                batch.kept.reports.push((host, stream, report));
+            } else {
                 again.push((host, report));
             }
         }

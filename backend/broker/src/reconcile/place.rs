@@ -36,8 +36,11 @@ impl Batch<'_> {
             .iter()
             .map(|volume| {
                 let in_vain = away_from.is_some() && volume.host == away_from;
-                let host = if in_vain { None } else { volume.host };
-                Volume { host, ..Volume::clone(volume) }
+                let mut volume = Volume::clone(volume);
+                if in_vain {
+                    volume.may_be_on.extend(volume.host.take());
+                }
+                volume
             })
             .collect();
         let request = self.request(instance, &volumes, placement.clone(), away_from);
@@ -77,7 +80,12 @@ impl Batch<'_> {
             .into_iter()
             .map(|volume| match volume.host {
                 Some(_) => volume,
-                None => Volume { host: Some(host), observed: VolumeObserved::Unknown, ..volume },
+                None => {
+                    let mut may_be_on = volume.may_be_on;
+                    may_be_on.remove(&host);
+                    let observed = VolumeObserved::Unknown;
+                    Volume { host: Some(host), may_be_on, observed, ..volume }
+                }
             })
             .collect();
         let booking = machine_booking(self.engine.catalogue(), &new, placement);

@@ -54,6 +54,7 @@ pub(crate) fn desired_set(
         let wish = if goes { VolumeWish::Delete } else { VolumeWish::Keep };
         volumes.push(host_volume(row, image.map(|image| image.id.clone()), wish));
     }
+    gone.extend(state.world.volumes_maybe_on(host).map(Key::Volume));
     for stray in strays {
         if let Some(row) = state.world.volumes.get(stray)
             && row.host.is_some_and(|decided| decided != host)

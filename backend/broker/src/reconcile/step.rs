@@ -231,12 +231,9 @@ pub(crate) enum VolumeStep {
 
 /// The next step of a volume. `gone` is whether its host has shown that it is not there,
 /// under a set that says that it shall not be.
-pub(crate) const fn next_volume_step(volume: &Volume, gone: bool) -> VolumeStep {
-    if volume.deleting.is_some() && (volume.host.is_none() || gone) {
-        VolumeStep::Remove
-    } else {
-        VolumeStep::Settled
-    }
+pub(crate) fn next_volume_step(volume: &Volume, gone: bool) -> VolumeStep {
+    let is_nowhere = (volume.host.is_none() || gone) && volume.may_be_on.is_empty();
+    if volume.deleting.is_some() && is_nowhere { VolumeStep::Remove } else { VolumeStep::Settled }
 }
 
 /// The state that a running operation on a volume is in now.

@@ -49,6 +49,8 @@ pub(super) struct MachineRecord {
 pub(super) struct VolumeRecord {
     pub(super) desired: Option<Arc<HostVolume>>,
     pub(super) seen: Option<Volume>,
+    /// The look after its last step failed: what was seen is older than the step.
+    pub(super) unsure: bool,
     pub(super) busy: bool,
     pub(super) look: bool,
     pub(super) not_before_ms: u64,
@@ -165,6 +167,8 @@ impl Book {
                 let state = match (&record.seen, &record.error) {
                     (Some(seen), _) => VolumeObserved::Present { size: seen.size },
                     (None, Some(error)) => VolumeObserved::Failed { reason: error.to_string() },
+                    // Not there by now; only when nothing is under way is that its absence.
+                    (None, None) if record.busy || record.unsure => VolumeObserved::Unknown,
                     (None, None) => return None,
                 };
                 Some(VolumeSeen { volume, state })
@@ -291,7 +295,7 @@ impl MachineRecord {
 impl VolumeRecord {
     /// Whether there is nothing left to know of it.
     pub(super) fn is_empty(&self) -> bool {
-        self.desired.is_none() && self.seen.is_none() && !self.busy
+        self.desired.is_none() && self.seen.is_none() && !self.busy && !self.unsure
     }
 }
 

@@ -327,8 +327,20 @@ impl Agent {
             return;
         }
         let action = match step.action {
+            // Whatever the last step did: nothing is decided on an older sight.
+            _ if record.unsure && record.not_before_ms > now_ms => {
+                self.queue.push_at(record.not_before_ms, target);
+                return;
+            }
+            _ if record.unsure => None,
             VolumeAction::Settled | VolumeAction::Wait | VolumeAction::Lost if record.look => None,
-            VolumeAction::Settled => return,
+            VolumeAction::Settled => {
+                // What failed on the way here is over: a deleted volume is gone, not failed.
+                if record.error.take().is_some() {
+                    self.report.wanted();
+                }
+                return;
+            }
             VolumeAction::Wait => {
                 self.queue.block(target);
                 return;

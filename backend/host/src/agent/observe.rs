@@ -102,6 +102,11 @@ impl Agent {
                 );
             }
         }
+        record.unsure = seen.is_err();
+        if matches!(seen, Ok(None)) {
+            // It was reported as unknown meanwhile.
+            self.report.wanted();
+        }
         if let Ok(seen) = seen {
             self.sight_volume(volume, seen);
         }
@@ -254,6 +259,7 @@ impl Agent {
         self.looks.counter += 1;
         let Some(record) = self.book.volumes.get_mut(&volume) else { return };
         record.touched = self.looks.counter;
+        record.unsure = false;
         if record.seen == seen {
             return;
         }

@@ -163,6 +163,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
         },
         boot_of: Some(id),
         attached_to: Some(id),
+        may_be_on: Default::default(),
         host: None,
         observed: VolumeObserved::Unknown,
         deleting: None,
