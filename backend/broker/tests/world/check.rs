@@ -1,0 +1,274 @@
+//! What must be so in a healed world: nothing acknowledged is lost, nothing is orphaned, the
+//! books are right, every operation has ended; and, over the whole run, nothing ran twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairmazon_broker::core::{InstanceState, InstanceView, PageRequest};
+use fairmazon_hypervisor::Hypervisor;
+use fairmazon_model::{
+    ErrorKind,
+    id::{HostId, InstanceId, VolumeId},
+    instance::{InstanceSpec, Power},
+    operation::OperationState,
+    units::{Gib, Mib, Vcpus},
+    volume::Volume,
+};
+use fairmazon_store::Row;
+
+use super::{client::Acknowledged, run::Platform};
+
+/// Everything that is wrong, for people.
+pub async fn all(platform: &Platform, acknowledged: &Acknowledged, quiet: bool) -> Vec<String> {
+    let violations = platform.world.ledger().violations();
+    let mut wrong: Vec<_> = violations.iter().map(|violation| format!("{violation:?}")).collect();
+    if platform.ended() {
+        wrong.push("the reconciler or an agent has ended by itself".into());
+        return wrong;
+    }
+    let shown = Shown::of(platform).await;
+    acknowledged_changes(&shown, acknowledged, &mut wrong);
+    operations(platform, acknowledged, quiet, &mut wrong);
+    hosts(platform, &shown, &mut wrong).await;
+    books(platform, &shown, &mut wrong);
+    audit(platform, acknowledged, &mut wrong).await;
+    if !wrong.is_empty() {
+        wrong.extend(facts(platform, &shown).await);
+    }
+    wrong
+}
+
+/// All that there is, for whoever looks for the cause.
+async fn facts(platform: &Platform, shown: &Shown) -> Vec<String> {
+    let mut facts = vec!["There are:".to_owned()];
+    facts.extend(shown.instances.values().map(|view| format!("{:?}: {:?}", view.state, view.row)));
+    facts.extend(shown.volumes.values().map(|row| format!("{row:?}")));
+    for host in &platform.hosts {
+        facts.push(format!("{:?}", platform.engine().host(&platform.customer, host.id)));
+        facts.push(format!("{:?}", host.sim.inventory().await));
+    }
+    facts
+}
+
+/// What the broker shows.
+struct Shown {
+    instances: BTreeMap<InstanceId, InstanceView>,
+    volumes: BTreeMap<VolumeId, Volume>,
+}
+
+impl Shown {
+    /// Volumes come from the store: lists leave boot volumes out.
+    async fn of(platform: &Platform) -> Self {
+        let engine = platform.engine();
+        let page = PageRequest { after: None, limit: 0 };
+        let instances = engine.instances(&platform.customer, page, &BTreeMap::new()).items;
+        let mut volumes = BTreeMap::new();
+        let mut keep = |row: Row| {
+            if let Row::Volume(row) = row {
+                volumes.insert(row.id, row);
+            }
+        };
+        engine.store().load(&mut keep).await.unwrap();
+        Self { instances: instances.into_iter().map(|view| (view.row.id, view)).collect(), volumes }
+    }
+}
+
+fn acknowledged_changes(shown: &Shown, acknowledged: &Acknowledged, wrong: &mut Vec<String>) {
+    for (id, spec) in &acknowledged.instances {
+        match shown.instances.get(id) {
+            None => wrong.push(format!("{id} was acknowledged and is lost")),
+            Some(view) if view.row.spec != *spec => {
+                wrong.push(format!("{id} has {:?}, acknowledged was {spec:?}", view.row.spec));
+            }
+            Some(view) => state(view, spec, wrong),
+        }
+    }
+    for id in shown.instances.keys().filter(|id| !acknowledged.instances.contains_key(id)) {
+        wrong.push(format!("{id} was never acknowledged, or was deleted, and is there"));
+    }
+    for (id, spec) in &acknowledged.volumes {
+        match shown.volumes.get(id) {
+            None => wrong.push(format!("{id} was acknowledged and is lost")),
+            Some(row) if row.spec != *spec => {
+                wrong.push(format!("{id} has {:?}, acknowledged was {spec:?}", row.spec));
+            }
+            Some(_) => {}
+        }
+    }
+    let boots: BTreeSet<_> = shown.instances.values().map(|view| view.row.boot_volume_id).collect();
+    for id in shown.volumes.keys() {
+        if !boots.contains(id) && !acknowledged.volumes.contains_key(id) {
+            wrong.push(format!("{id} belongs to nothing"));
+        }
+    }
+}
+
+fn state(view: &InstanceView, spec: &InstanceSpec, wrong: &mut Vec<String>) {
+    let id = view.row.id;
+    let expected = match (&view.row.decision, spec.power) {
+        (None, _) => InstanceState::Pending,
+        (Some(_), Power::Running) => InstanceState::Running,
+        (Some(_), Power::Stopped) => InstanceState::Stopped,
+    };
+    if view.state != expected {
+        wrong.push(format!("{id} is {:?} ({}), not {expected:?}", view.state, view.reason));
+    }
+}
+
+fn operations(
+    platform: &Platform,
+    acknowledged: &Acknowledged,
+    quiet: bool,
+    wrong: &mut Vec<String>,
+) {
+    let engine = platform.engine();
+    for promise in &acknowledged.operations {
+        let operation = match engine.operation(&platform.customer, promise.id) {
+            Ok(operation) => operation,
+            Err(error) => {
+                wrong.push(format!("{} was acknowledged and is lost: {error}", promise.id));
+                continue;
+            }
+        };
+        match &operation.state {
+            OperationState::Done => {}
+            OperationState::Running { waiting_for } => {
+                wrong.push(format!("{operation:?} still waits for `{waiting_for}`"));
+            }
+            OperationState::Failed { error } => {
+                // Another change came between, or patience ended for a reason that was told.
+                let known = match error.kind {
+                    ErrorKind::Precondition | ErrorKind::NoCapacity => true,
+                    ErrorKind::Unavailable => !quiet,
+                    _ => false,
+                };
+                if promise.is_delete || !known {
+                    wrong.push(format!("{operation:?} has failed"));
+                }
+            }
+        }
+    }
+    let page = PageRequest { after: None, limit: 0 };
+    for operation in engine.operations(&platform.customer, page, None).items {
+        if !operation.state.is_final() {
+            wrong.push(format!("{operation:?} has not ended"));
+        }
+    }
+}
+
+/// What the hosts have is what the broker wants of them, no more and no less.
+async fn hosts(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
+    let catalogue = platform.engine().catalogue().clone();
+    let mut machines = BTreeSet::new();
+    let mut volumes = BTreeSet::new();
+    for host in &platform.hosts {
+        let inventory = host.sim.inventory().await.unwrap();
+        for machine in inventory.machines {
+            let id = machine.instance();
+            machines.insert((host.id, id));
+            let view = shown.instances.get(&id);
+            let Some((view, decision)) =
+                view.and_then(|view| view.row.decision.as_ref().map(|decision| (view, decision)))
+            else {
+                wrong.push(format!("{id} is an orphan on {}", host.id));
+                continue;
+            };
+            let spec = &view.row.spec;
+            let flavor = catalogue.flavor(&decision.flavor).unwrap();
+            let data: BTreeSet<_> = spec.volumes.values().map(|a| a.volume_id).collect();
+            let has: BTreeSet<_> = machine.definition.disks.iter().map(|d| d.volume).collect();
+            let fits = decision.host == host.id
+                && decision.epoch == machine.marks.epoch
+                && decision.flavor == spec.flavor
+                && machine.definition.vcpus == flavor.vcpus
+                && machine.definition.memory == flavor.memory
+                && machine.runs() == (spec.power == Power::Running)
+                && machine.definition.boot.volume == view.row.boot_volume_id
+                && data == has;
+            if !fits {
+                wrong.push(format!("on {}: {machine:?}, wanted: {:?}", host.id, view.row));
+            }
+        }
+        for volume in inventory.volumes {
+            volumes.insert((host.id, volume.volume));
+            match shown.volumes.get(&volume.volume) {
+                Some(row) if row.host == Some(host.id) && row.spec.size == volume.size => {}
+                Some(row) => wrong.push(format!("on {}: {volume:?}, wanted: {row:?}", host.id)),
+                None => wrong.push(format!("{volume:?} is an orphan on {}", host.id)),
+            }
+        }
+    }
+    let decided = |view: &InstanceView| view.row.decision.as_ref().map(|d| (d.host, view.row.id));
+    for (host, id) in shown.instances.values().filter_map(decided) {
+        if !machines.contains(&(host, id)) {
+            wrong.push(format!("{id} is missing on {host}"));
+        }
+    }
+    for (host, id) in shown.volumes.values().filter_map(|row| Some((row.host?, row.id))) {
+        if !volumes.contains(&(host, id)) {
+            wrong.push(format!("{id} is missing on {host}"));
+        }
+    }
+}
+
+/// The books are what the rows add up to, and no host is sold beyond what it has.
+fn books(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
+    let engine = platform.engine();
+    if let Err(error) = engine.audit_books() {
+        wrong.push(format!("the books don't add up: {error:?}"));
+    }
+    for host in &platform.hosts {
+        let view = engine.host(&platform.customer, host.id).unwrap();
+        let (machines, vcpus, memory) = machines_of(platform, shown, host.id);
+        let on_it = shown.volumes.values().filter(|row| row.host == Some(host.id));
+        let storage = Gib(on_it.map(|row| row.spec.size.0).sum());
+        let usage = &view.usage;
+        let booked = usage.storage.get("standard").copied().unwrap_or_default();
+        if (usage.machines, usage.vcpus, usage.memory, booked) != (machines, vcpus, memory, storage)
+        {
+            wrong.push(format!(
+                "{}: booked {usage:?}, the rows say {machines} machines, {vcpus:?}, {memory:?}, \
+                 {storage:?}",
+                host.id
+            ));
+        }
+        let capacity = &view.row.spec.capacity;
+        let sold_out = vcpus.0 > capacity.vcpus.0 * 2
+            || memory > capacity.memory
+            || storage > capacity.storage["standard"];
+        if sold_out {
+            wrong.push(format!("{} is sold beyond its capacity: {usage:?}", host.id));
+        }
+    }
+}
+
+fn machines_of(platform: &Platform, shown: &Shown, host: HostId) -> (u32, Vcpus, Mib) {
+    let catalogue = platform.engine().catalogue().clone();
+    let mut sum = (0, Vcpus(0), Mib(0));
+    for view in shown.instances.values() {
+        let Some(decision) = view.row.decision.as_ref().filter(|d| d.host == host) else {
+            continue;
+        };
+        let flavor = catalogue.flavor(&decision.flavor).unwrap();
+        sum.0 += 1;
+        sum.1.0 += flavor.vcpus.0;
+        sum.2.0 += flavor.memory.0;
+    }
+    sum
+}
+
+/// The chain is whole, and each creation stands in it once.
+async fn audit(platform: &Platform, acknowledged: &Acknowledged, wrong: &mut Vec<String>) {
+    let engine = platform.engine();
+    let verdict = engine.store().verify_audit().await.unwrap();
+    if let Some(broken) = verdict.broken {
+        wrong.push(format!("the audit chain is broken: {broken:?}"));
+    }
+    let records = engine.store().audit(0, 100_000).await.unwrap();
+    let created = records.iter().filter(|record| record.entry.verb == "instance.create").count();
+    if created != acknowledged.created {
+        wrong.push(format!(
+            "{created} instances were made, {} were acknowledged",
+            acknowledged.created
+        ));
+    }
+}

@@ -1,0 +1,341 @@
+//! Customers: each has one machine at a time and does one thing after another to it, repeats
+//! with the same key whatever was not answered, and remembers what was acknowledged.
+
+use std::{cell::RefCell, collections::BTreeMap, time::Duration};
+
+use fairmazon_broker::core::{Caller, Engine, InstanceUpdate, VolumeUpdate};
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    id::{InstanceId, OperationId, VolumeId},
+    instance::{Attachment, BootVolumeSpec, InstanceSpec, Power},
+    placement::Placement,
+    units::Gib,
+    volume::VolumeSpec,
+};
+use rand::{Rng, rngs::StdRng};
+use tokio::sync::watch;
+
+use super::{net::Up, run::Log};
+
+/// What was acknowledged.
+#[derive(Debug, Default)]
+pub struct Acknowledged {
+    pub instances: BTreeMap<InstanceId, InstanceSpec>,
+    pub volumes: BTreeMap<VolumeId, VolumeSpec>,
+    pub operations: Vec<Promise>,
+    /// Creations of instances, those deleted since included.
+    pub created: usize,
+    /// What can never be right, whatever comes later.
+    pub wrong: Vec<String>,
+}
+
+/// An operation that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promise {
+    pub id: OperationId,
+    pub is_delete: bool,
+}
+
+/// One customer.
+pub struct Client<'a> {
+    pub number: usize,
+    pub caller: Caller,
+    pub random: StdRng,
+    pub broker: watch::Receiver<Up>,
+    pub log: Log,
+    pub acknowledged: &'a RefCell<Acknowledged>,
+    keys: u64,
+}
+
+impl<'a> Client<'a> {
+    pub fn new(
+        number: usize,
+        caller: Caller,
+        random: StdRng,
+        broker: watch::Receiver<Up>,
+        log: Log,
+        acknowledged: &'a RefCell<Acknowledged>,
+    ) -> Self {
+        Self { number, caller, random, broker, log, acknowledged, keys: 0 }
+    }
+
+    /// Does that many things.
+    pub async fn work(mut self, commands: usize) {
+        let mut volume = None;
+        if self.chance(60) {
+            volume = self.create_volume().await;
+        }
+        let mut machine = None;
+        for _ in 0..commands {
+            match machine {
+                None => machine = self.create_instance(volume).await,
+                Some(id) => {
+                    if self.command(id, &mut volume).await {
+                        machine = None;
+                    }
+                }
+            }
+            self.pause().await;
+        }
+    }
+
+    /// One random command; whether the machine is to be gone.
+    async fn command(&mut self, id: InstanceId, volume: &mut Option<VolumeId>) -> bool {
+        let mut spec = self.acknowledged.borrow().instances[&id].clone();
+        match self.random.random_range(0..10) {
+            0 => return self.delete_instance(id).await,
+            1 | 2 => return self.reboot(id).await,
+            3 => {
+                spec.flavor =
+                    ["tiny", "small", "medium", "large"][self.random.random_range(0..4)].to_owned();
+            }
+            4 => {
+                spec.power = match spec.power {
+                    Power::Running => Power::Stopped,
+                    Power::Stopped => Power::Running,
+                };
+            }
+            5 | 6 => match *volume {
+                Some(data) if spec.volumes.is_empty() => {
+                    let attachment = Attachment { volume_id: data, read_only: false };
+                    spec.volumes.insert("data".into(), attachment);
+                }
+                Some(_) => spec.volumes.clear(),
+                None => {
+                    *volume = self.create_volume().await;
+                    return false;
+                }
+            },
+            7 => spec.boot_volume.size.0 += 1,
+            8 => match *volume {
+                Some(data) => {
+                    self.grow_volume(data).await;
+                    return false;
+                }
+                None => self.confirm(id).await,
+            },
+            _ => {
+                let value = self.random.random_range(0..1_000).to_string();
+                spec.labels.insert("note".into(), value);
+            }
+        }
+        self.update(id, spec).await;
+        false
+    }
+
+    async fn create_instance(&mut self, volume: Option<VolumeId>) -> Option<InstanceId> {
+        let mut spec = instance_spec(&format!("machine-{}", self.number));
+        if let Some(volume_id) = volume.filter(|_| self.chance(50)) {
+            let attachment = Attachment { volume_id, read_only: false };
+            spec.volumes.insert("data".into(), attachment);
+        }
+        let key = self.key();
+        let (caller, wanted) = (self.caller, spec.clone());
+        let create = async |engine: Engine| {
+            let made = engine.create_instance(&caller, wanted.clone(), &key).await?;
+            Ok((made.instance.row.id, made.operation.id))
+        };
+        let (id, operation) = self.ask("create instance", create).await?;
+        let mut acknowledged = self.acknowledged.borrow_mut();
+        acknowledged.created += 1;
+        acknowledged.instances.insert(id, spec);
+        acknowledged.operations.push(Promise { id: operation, is_delete: false });
+        drop(acknowledged);
+        Some(id)
+    }
+
+    async fn create_volume(&mut self) -> Option<VolumeId> {
+        let spec = volume_spec(&format!("volume-{}", self.number));
+        let key = self.key();
+        let (caller, wanted) = (self.caller, spec.clone());
+        let create = async |engine: Engine| {
+            let made = engine.create_volume(&caller, wanted.clone(), &key).await?;
+            Ok((made.volume.row.id, made.operation.id))
+        };
+        let (id, operation) = self.ask("create volume", create).await?;
+        let mut acknowledged = self.acknowledged.borrow_mut();
+        acknowledged.volumes.insert(id, spec);
+        acknowledged.operations.push(Promise { id: operation, is_delete: false });
+        drop(acknowledged);
+        Some(id)
+    }
+
+    async fn update(&mut self, id: InstanceId, spec: InstanceSpec) {
+        let key = self.key();
+        let update =
+            InstanceUpdate { id, spec: spec.clone(), expected_revision: 0, allow_rebuild: false };
+        let caller = self.caller;
+        let change = async |engine: Engine| {
+            Ok(engine.update_instance(&caller, update.clone(), &key).await?.operation.id)
+        };
+        if let Some(operation) = self.ask("update instance", change).await {
+            let mut acknowledged = self.acknowledged.borrow_mut();
+            acknowledged.instances.insert(id, spec);
+            acknowledged.operations.push(Promise { id: operation, is_delete: false });
+        }
+    }
+
+    async fn grow_volume(&mut self, id: VolumeId) {
+        let key = self.key();
+        let mut spec = self.acknowledged.borrow().volumes[&id].clone();
+        spec.size = Gib(spec.size.0 + 1);
+        let update = VolumeUpdate { id, spec: spec.clone(), expected_revision: 0 };
+        let caller = self.caller;
+        let change = async |engine: Engine| {
+            Ok(engine.update_volume(&caller, update.clone(), &key).await?.operation.id)
+        };
+        if let Some(operation) = self.ask("grow volume", change).await {
+            let mut acknowledged = self.acknowledged.borrow_mut();
+            acknowledged.volumes.insert(id, spec);
+            acknowledged.operations.push(Promise { id: operation, is_delete: false });
+        }
+    }
+
+    async fn reboot(&mut self, id: InstanceId) -> bool {
+        let (key, caller) = (self.key(), self.caller);
+        let reboot = async |engine: Engine| Ok(engine.reboot_instance(&caller, id, &key).await?.id);
+        if let Some(operation) = self.ask("reboot", reboot).await {
+            let promise = Promise { id: operation, is_delete: false };
+            self.acknowledged.borrow_mut().operations.push(promise);
+        }
+        false
+    }
+
+    async fn delete_instance(&mut self, id: InstanceId) -> bool {
+        let (key, caller) = (self.key(), self.caller);
+        let delete = async |engine: Engine| Ok(engine.delete_instance(&caller, id, &key).await?.id);
+        let Some(operation) = self.ask("delete instance", delete).await else { return false };
+        let mut acknowledged = self.acknowledged.borrow_mut();
+        acknowledged.instances.remove(&id);
+        acknowledged.operations.push(Promise { id: operation, is_delete: true });
+        true
+    }
+
+    async fn confirm(&mut self, id: InstanceId) {
+        let caller = self.caller;
+        let ids = [id.to_string()];
+        let confirm = async |engine: Engine| engine.confirm_created(&caller, &ids).await;
+        self.ask("confirm", confirm).await;
+    }
+
+    /// Asks until there is an answer, then sometimes once more: the answer must be the same.
+    /// None when it was refused.
+    async fn ask<T: PartialEq + std::fmt::Debug>(
+        &mut self,
+        what: &str,
+        call: impl AsyncFn(Engine) -> Result<T, DomainError>,
+    ) -> Option<T> {
+        let first = self.until_answered(what, &call).await;
+        let answer = match first {
+            Ok(answer) => answer,
+            Err(error) => {
+                let known = matches!(
+                    error.kind,
+                    ErrorKind::Precondition | ErrorKind::NoCapacity | ErrorKind::LimitExceeded
+                );
+                if !known {
+                    self.wrong(format!("{what} was answered with {error:?}"));
+                }
+                self.log.say(format!("client {}: {what} refused: {error}", self.number));
+                return None;
+            }
+        };
+        self.log.say(format!("client {}: {what} -> {answer:?}", self.number));
+        if self.chance(25) {
+            match self.until_answered(what, &call).await {
+                Ok(again) if again == answer => {}
+                other => self.wrong(format!("{what} repeated: first {answer:?}, then {other:?}")),
+            }
+        }
+        Some(answer)
+    }
+
+    async fn until_answered<T>(
+        &mut self,
+        what: &str,
+        call: &impl AsyncFn(Engine) -> Result<T, DomainError>,
+    ) -> Result<T, DomainError> {
+        loop {
+            let up = self.broker.wait_for(|up| up.engine.is_some()).await.unwrap().clone();
+            let engine = up.engine.unwrap();
+            // Sometimes the caller loses patience before the answer comes.
+            let impatient = self.chance(10);
+            let patience = Duration::from_millis(if impatient {
+                self.random.random_range(0..3)
+            } else {
+                20_000
+            });
+            let result = tokio::select! {
+                biased;
+                died = self.broker.changed() => {
+                    died.unwrap();
+                    continue;
+                }
+                result = tokio::time::timeout(patience, call(engine)) => result,
+            };
+            match result {
+                Ok(Err(error)) if error.kind == ErrorKind::Unavailable => {}
+                Ok(answer) => return answer,
+                Err(_) => {}
+            }
+            self.log.say(format!("client {}: {what} is repeated", self.number));
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    async fn pause(&mut self) {
+        let ms = if self.chance(30) { 0 } else { self.random.random_range(0..8_000) };
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.random.random_range(0..100) < percent
+    }
+
+    fn key(&mut self) -> String {
+        self.keys += 1;
+        format!("client-{}-{}", self.number, self.keys)
+    }
+
+    fn wrong(&self, text: String) {
+        self.log.say(format!("WRONG: {text}"));
+        self.acknowledged.borrow_mut().wrong.push(text);
+    }
+}
+
+fn instance_spec(name: &str) -> InstanceSpec {
+    InstanceSpec {
+        name: name.into(),
+        flavor: "small".into(),
+        flavor_fallback: Vec::new(),
+        image: "debian-13".into(),
+        placement: Placement::default(),
+        boot_volume: BootVolumeSpec {
+            size: Gib(10),
+            class: "standard".into(),
+            delete_with_instance: true,
+        },
+        volumes: BTreeMap::new(),
+        user_data: String::new(),
+        on_user_data_change: Default::default(),
+        ssh_keys: Default::default(),
+        power: Power::Running,
+        schedule: None,
+        spot: None,
+        restart_policy: Default::default(),
+        stop_timeout_ms: 10_000,
+        deletion_protection: false,
+        labels: BTreeMap::new(),
+    }
+}
+
+fn volume_spec(name: &str) -> VolumeSpec {
+    VolumeSpec {
+        name: name.into(),
+        size: Gib(10),
+        class: "standard".into(),
+        placement: Placement::default(),
+        deletion_protection: false,
+        labels: BTreeMap::new(),
+    }
+}

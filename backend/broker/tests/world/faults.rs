@@ -1,0 +1,94 @@
+//! The faults of a schedule: what befalls which part when, and when it is over.
+//!
+//! Bounds, on purpose: an agent that is dead or frozen can't stop its machines, and a call of
+//! the hypervisor that is under way can't be taken back. What keeps such a machine from running
+//! twice is the broker's margin, so a single outage of an agent whose machines go on, and a
+//! single slow call, are shorter than it; a host's clock is at most a tenth wrong. A host that
+//! loses its power, a network and a broker may be away for as long as they like.
+
+use rand::{Rng, rngs::StdRng};
+
+/// Something that is done to a part of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    BrokerDies,
+    BrokerStarts,
+    AgentDies(usize),
+    AgentStarts(usize),
+    AgentFreezes(usize),
+    AgentThaws(usize),
+    PowerFails(usize),
+    PowerIsBack(usize),
+    CutToBroker(usize, bool),
+    CutToHost(usize, bool),
+    Lossy(usize, u32),
+    /// That many percent of the calls fail or take up to a second.
+    HypervisorFails(usize, u32),
+    HostDiskSlow(usize, u64),
+    HostDiskRefuses(usize, u64),
+    StoreSlow(u64),
+    StoreRefuses(bool),
+    /// The next commit is durable and the broker dies before it knows.
+    AnswerLost,
+    WallClockJumps(i64),
+    GuestCrashes(usize),
+}
+
+/// Acts with their times in ms, in order.
+pub fn schedule(random: &mut StdRng, hosts: usize, length_ms: u64) -> Vec<(u64, Act)> {
+    let mut acts = Vec::new();
+    for _ in 0..random.random_range(5..=15) {
+        let at = random.random_range(0..length_ms);
+        let host = random.random_range(0..hosts);
+        add(random, &mut acts, at, host);
+    }
+    acts.sort_by_key(|(at, _)| *at);
+    acts
+}
+
+/// Adds one fault and its end.
+fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
+    let (begin, end, most_ms) = match random.random_range(0..16) {
+        0 | 1 => (Act::BrokerDies, Act::BrokerStarts, 30_000),
+        2 => (Act::AgentDies(host), Act::AgentStarts(host), 1_500),
+        3 => (Act::AgentFreezes(host), Act::AgentThaws(host), 1_500),
+        4 => (Act::PowerFails(host), Act::PowerIsBack(host), 60_000),
+        5 => (Act::CutToBroker(host, true), Act::CutToBroker(host, false), 60_000),
+        6 => (Act::CutToHost(host, true), Act::CutToHost(host, false), 60_000),
+        7 => {
+            let until = at + random.random_range(1..=60_000);
+            acts.push((at, Act::CutToBroker(host, true)));
+            acts.push((until, Act::CutToBroker(host, false)));
+            (Act::CutToHost(host, true), Act::CutToHost(host, false), 60_000)
+        }
+        8 | 9 => {
+            let percent = random.random_range(5..=60);
+            (Act::Lossy(host, percent), Act::Lossy(host, 0), 40_000)
+        }
+        10 => {
+            let percent = random.random_range(10..=60);
+            (Act::HypervisorFails(host, percent), Act::HypervisorFails(host, 0), 40_000)
+        }
+        11 => {
+            let ms = random.random_range(1..=30_000);
+            (Act::HostDiskSlow(host, ms), Act::HostDiskSlow(host, 0), 40_000)
+        }
+        12 => (Act::HostDiskRefuses(host, 20), Act::HostDiskRefuses(host, 0), 20_000),
+        13 => {
+            let ms = random.random_range(1..=5_000);
+            (Act::StoreSlow(ms), Act::StoreSlow(0), 20_000)
+        }
+        14 => (Act::StoreRefuses(true), Act::StoreRefuses(false), 20_000),
+        _ => {
+            let act = match random.random_range(0..3) {
+                0 => Act::AnswerLost,
+                1 => Act::WallClockJumps(random.random_range(-60_000..=60_000)),
+                _ => Act::GuestCrashes(host),
+            };
+            acts.push((at, act));
+            return;
+        }
+    };
+    acts.push((at, begin));
+    acts.push((at + random.random_range(1..=most_ms), end));
+}
