@@ -6,6 +6,7 @@ mod harness;
 
 mod credentials;
 mod errors;
+mod host_stream;
 mod limits;
 mod matrix;
 mod metrics;

@@ -73,10 +73,10 @@ impl Dev {
         };
         let told = tell(&folder, &platform, &secrets, &authority);
         if let Ok(exports) = &told {
-            let hosts = usize::from(self.hosts) * sites::count();
             let ready = format!(
-                "ready in {} ms: {hosts} hosts at {} sites ({})",
+                "ready in {} ms: {} hosts at {} sites ({})",
                 begun.elapsed().as_millis(),
+                agents.count(),
                 sites::count(),
                 hypervisors.name()
             );

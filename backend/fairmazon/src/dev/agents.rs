@@ -78,6 +78,11 @@ impl Agents {
         Ok(Self { tasks, stop, hosts: ids })
     }
 
+    /// How many there are.
+    pub(crate) const fn count(&self) -> usize {
+        self.hosts.len()
+    }
+
     /// Waits until all of them are connected.
     pub(crate) async fn connected(
         &self,

@@ -47,7 +47,7 @@ async fn account(engine: &Engine, name: &str) -> Result<AccountId, DomainError> 
     Ok(account.id)
 }
 
-/// Registers the hosts that are missing; answers them all with their tokens.
+/// Registers the hosts that are missing; answers all that there are with their tokens.
 pub(crate) async fn ensure_hosts(
     engine: &Engine,
     operator: &Caller,
@@ -62,11 +62,15 @@ pub(crate) async fn ensure_hosts(
         is_new |= fresh;
         hosts.push((id, spec.clone(), token));
     }
+    // Hosts of an earlier, larger start run on, with all that is on them.
     let present: HashSet<_> = hosts.iter().map(|(id, ..)| *id).collect();
-    let before = secrets.hosts.len();
-    // Hosts of an earlier, larger start keep what is on them and their tokens.
-    secrets.hosts.extend(hosts.iter().map(|(id, _, token)| (*id, token.clone())));
-    if is_new || secrets.hosts.len() != before || present.len() != hosts.len() {
+    for (id, token) in secrets.hosts.iter().filter(|(id, _)| !present.contains(id)) {
+        if let Ok(view) = engine.host(&Caller::platform(), *id) {
+            hosts.push((*id, view.row.spec.clone(), token.clone()));
+        }
+    }
+    if is_new {
+        secrets.hosts = hosts.iter().map(|(id, _, token)| (*id, token.clone())).collect();
         secrets.keep(folder)?;
     }
     Ok(hosts)

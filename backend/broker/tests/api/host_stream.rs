@@ -1,0 +1,124 @@
+//! A host's stream through the gate: who may open it, and what ends it.
+
+use fairmazon_model::access::Role;
+use fairmazon_proto::{
+    host::v1::{
+        FromHost, Hello, Renew, from_host, host_stream_service_client::HostStreamServiceClient,
+        to_host,
+    },
+    v1::{
+        ListHostsRequest, ListTokensRequest, RemoveHostRequest, RevokeTokenRequest,
+        hosts_service_client::HostsServiceClient, tokens_service_client::TokensServiceClient,
+    },
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::harness::{Broker, detail};
+
+struct Stream {
+    sender: mpsc::Sender<FromHost>,
+    answers: Streaming<fairmazon_proto::host::v1::ToHost>,
+}
+
+fn says(message: from_host::Message) -> FromHost {
+    FromHost { message: Some(message) }
+}
+
+fn hello(host_id: String) -> FromHost {
+    says(from_host::Message::Hello(Hello {
+        host_id,
+        agent_version: "1".into(),
+        hypervisor: "simulated".into(),
+        session: "one".into(),
+        generation: 0,
+    }))
+}
+
+async fn open(broker: &Broker, first: FromHost) -> Stream {
+    let (sender, receiver) = mpsc::channel(4);
+    sender.send(first).await.unwrap();
+    let mut client = HostStreamServiceClient::new(broker.as_role(Role::Host).await);
+    let answers = client.open_stream(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    Stream { sender, answers }
+}
+
+impl Stream {
+    async fn next(&mut self) -> to_host::Message {
+        self.answers.message().await.unwrap().unwrap().message.unwrap()
+    }
+
+    /// Why it ended; what came before is skipped.
+    async fn end(mut self) -> Status {
+        loop {
+            match self.answers.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the end has a reason"),
+                Err(status) => return status,
+            }
+        }
+    }
+}
+
+async fn connected(broker: &Broker) -> bool {
+    let mut hosts = HostsServiceClient::new(broker.as_role(Role::HostOperator).await);
+    let listed = hosts.list_hosts(ListHostsRequest::default()).await.unwrap().into_inner();
+    listed.hosts.iter().any(|host| host.connected)
+}
+
+#[tokio::test]
+async fn a_host_is_welcomed_and_granted_a_lease() {
+    let broker = Broker::start().await;
+    assert!(!connected(&broker).await);
+    let mut stream = open(&broker, hello(broker.host.to_string())).await;
+    assert!(matches!(stream.next().await, to_host::Message::Welcome(_)));
+    assert!(matches!(stream.next().await, to_host::Message::Desired(_)));
+    stream.sender.send(says(from_host::Message::Renew(Renew { sequence: 7 }))).await.unwrap();
+    let to_host::Message::Renewed(renewed) = stream.next().await else { panic!("no lease") };
+    assert_eq!(renewed.sequence, 7);
+    assert!(connected(&broker).await);
+    broker.stop().await;
+    assert_eq!(stream.end().await.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_host_speaks_for_itself_alone() {
+    let broker = Broker::start().await;
+    let stream = open(&broker, hello("hst-01jd0000000000000000000000".into())).await;
+    assert_eq!(stream.end().await.code(), Code::PermissionDenied);
+    let stream = open(&broker, says(from_host::Message::Renew(Renew { sequence: 1 }))).await;
+    assert_eq!(stream.end().await.code(), Code::InvalidArgument);
+    let stream = open(&broker, FromHost { message: None }).await;
+    let status = stream.end().await;
+    assert_eq!((status.code(), detail(&status).field.as_str()), (Code::InvalidArgument, "message"));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_hosts_token() {
+    let broker = Broker::start().await;
+    let mut stream = open(&broker, hello(broker.host.to_string())).await;
+    stream.next().await;
+    let mut tokens = TokensServiceClient::new(broker.as_role(Role::PlatformOperator).await);
+    let listed = tokens.list_tokens(ListTokensRequest::default()).await.unwrap().into_inner();
+    let own = listed.tokens.iter().find(|token| token.name.starts_with("host ")).unwrap();
+    let request = RevokeTokenRequest { id: own.id.clone(), idempotency_key: "revoke".into() };
+    tokens.revoke_token(request).await.unwrap();
+    assert_eq!(stream.end().await.code(), Code::Unauthenticated);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_host() {
+    let broker = Broker::start().await;
+    let mut stream = open(&broker, hello(broker.host.to_string())).await;
+    stream.next().await;
+    let mut hosts = HostsServiceClient::new(broker.as_role(Role::HostOperator).await);
+    let id = broker.host.to_string();
+    let request = RemoveHostRequest { id, idempotency_key: "remove".into() };
+    hosts.remove_host(request).await.unwrap();
+    let code = stream.end().await.code();
+    assert!(matches!(code, Code::NotFound | Code::Unauthenticated), "{code:?}");
+    broker.stop().await;
+}
