@@ -17,8 +17,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 # Where cargo puts what it builds, whatever the configuration says.
 target_dir() {
-  (cd "$REPO" && cargo metadata --format-version 1 --no-deps --offline 2>/dev/null ||
-    cd "$REPO" && cargo metadata --format-version 1 --no-deps) |
+  cargo metadata --manifest-path "$REPO/Cargo.toml" --format-version 1 --no-deps |
     sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
 }
 
