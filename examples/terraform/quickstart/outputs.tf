@@ -19,6 +19,6 @@ output "where" {
   description = "Where each machine runs, and why there."
   value = {
     for machine in concat(values(fairmazon_instance.web), [fairmazon_instance.database]) :
-    machine.name => "${machine.site} (${machine.country}): ${machine.placement_reason}"
+    machine.name => "${machine.country}, ${machine.placement_reason}"
   }
 }
