@@ -171,7 +171,8 @@ def machine():
         return found[1].strip() if found else "unknown"
 
     def said(*command):
-        return subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.split("\n")[0]
+        quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        return subprocess.run(command, **quiet).stdout.split("\n")[0]
 
     memory = int(first("/proc/meminfo", r"^MemTotal:\s+(\d+)")) / 1024 / 1024
     return (f"{os.cpu_count()} cores of {first('/proc/cpuinfo', r'^model name.*: (.*)')}, "
