@@ -99,6 +99,12 @@ impl ClientError {
         self.kind() == Some(ErrorKind::NotFound)
     }
 
+    /// Whether what the idempotency key made is kept already, so that the next key has to be used.
+    pub fn is_key_taken(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if error.kind == ErrorKind::AlreadyExists
+            && error.field.as_deref() == Some("idempotency_key"))
+    }
+
     /// Whether the same call may succeed in a moment.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -31,12 +31,20 @@ impl Client {
     ) -> Result<v1::PlacementGroup, ClientError> {
         let mut request =
             v1::CreatePlacementGroupRequest { name, labels, idempotency_key: String::new() };
-        request.idempotency_key = self.keys.for_create("placement group", &request.encode_to_vec());
-        self.call(request, |request| {
-            let mut service = self.placement_groups_service();
-            async move { service.create_placement_group(request).await }
-        })
-        .await
+        let bytes = request.encode_to_vec();
+        loop {
+            request.idempotency_key = self.keys.for_create("placement group", &bytes);
+            let answer = self
+                .call(request.clone(), |request| {
+                    let mut service = self.placement_groups_service();
+                    async move { service.create_placement_group(request).await }
+                })
+                .await;
+            match answer {
+                Err(error) if error.is_key_taken() => {}
+                answer => return answer,
+            }
+        }
     }
 
     /// One as it was when all were first listed, or as it is when it is newer than that.

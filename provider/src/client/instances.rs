@@ -37,15 +37,21 @@ impl Client {
         &self,
         spec: v1::InstanceSpec,
     ) -> Result<(v1::Instance, v1::Operation), ClientError> {
-        let idempotency_key = self.keys.for_create("instance", &spec.encode_to_vec());
-        let request = v1::CreateInstanceRequest { spec: Some(spec), idempotency_key };
-        let answer = self
-            .call(request, |request| {
-                let mut service = self.instances_service();
-                async move { service.create_instance(request).await }
-            })
-            .await?;
-        both(answer)
+        let bytes = spec.encode_to_vec();
+        loop {
+            let idempotency_key = self.keys.for_create("instance", &bytes);
+            let request = v1::CreateInstanceRequest { spec: Some(spec.clone()), idempotency_key };
+            let answer = self
+                .call(request, |request| {
+                    let mut service = self.instances_service();
+                    async move { service.create_instance(request).await }
+                })
+                .await;
+            match answer {
+                Err(error) if error.is_key_taken() => {}
+                answer => return both(answer?),
+            }
+        }
     }
 
     /// One as it was when all were first listed, or as it is when it is newer than that.

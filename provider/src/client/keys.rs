@@ -1,9 +1,10 @@
 //! Idempotency keys: a create repeated after a crash finds what the first one made.
 //!
 //! The key of a create is a hash of where the state is kept, the noun, the wished-for spec and
-//! how many equal creates this process has made before. So `count = 3` of equal specs makes
-//! three, and an apply that was killed finds the ones it made. The broker retires a key when the
-//! id is confirmed, deleted, or after 24 hours.
+//! a number: equal things are numbered in the order this process makes them. So `count = 3` of
+//! equal specs makes three. The broker refuses a number whose thing is confirmed, which is to
+//! say in a state; then the next one is taken. So an apply that was killed finds all that it
+//! made, whichever of them it could still write down, and makes the rest.
 
 use std::{
     collections::HashMap,
@@ -72,14 +73,14 @@ impl Keys {
         Self { scope, process, made: Mutex::default(), changes: AtomicU64::new(0) }
     }
 
-    /// The key for making a `noun` of this spec.
+    /// The next key for making a `noun` of this spec.
     pub fn for_create(&self, noun: &str, spec: &[u8]) -> String {
         let hash = digest(&[self.scope.0.as_bytes(), noun.as_bytes(), spec]);
         let mut made = self.made.lock();
         let occurrence = made.entry(hash).or_default();
         let key = digest(&[&hash, &occurrence.to_be_bytes()]);
         *occurrence += 1;
-        hex::encode(key)
+        format!("once/{}", hex::encode(key))
     }
 
     /// The key for any other change: the same in all attempts of one call, and never again.

@@ -226,6 +226,28 @@ async fn a_killed_apply_finds_its_machines_and_equal_ones_are_many() {
 }
 
 #[tokio::test]
+async fn a_killed_apply_that_wrote_down_half_of_equal_machines_finds_the_other_half() {
+    let broker = Broker::start().await;
+    let mut killed = broker.harness().await;
+    for name in ["a", "b", "c", "d"] {
+        killed.apply(&format!("fairmazon_instance.{name}"), machine()).await.unwrap();
+    }
+    // The state has b and d; a and c were made, and nothing tells of them.
+    let mut again = broker.harness().await;
+    for name in ["b", "d"] {
+        let address = format!("fairmazon_instance.{name}");
+        let id = killed.state(&address).unwrap()["id"].as_str().unwrap().to_owned();
+        again.import(&address, &id).await.unwrap();
+    }
+    for name in ["a", "c"] {
+        again.apply(&format!("fairmazon_instance.{name}"), machine()).await.unwrap();
+    }
+    assert_eq!(broker.state.lock().instances.len(), 4);
+    again.apply("fairmazon_instance.e", machine()).await.unwrap();
+    assert_eq!(broker.state.lock().instances.len(), 5);
+}
+
+#[tokio::test]
 async fn many_reads_are_one_list() {
     let broker = Broker::start().await;
     let mut client = broker.harness().await;

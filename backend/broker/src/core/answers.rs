@@ -3,6 +3,8 @@
 //! A key of a creation is retired once its resource was confirmed or is gone: the same
 //! request then makes a new resource, under a key that follows from the retired one. So a
 //! client may derive its keys from its configuration and never makes a thing twice by accident.
+//! A client that wants many equal things numbers its keys, and has to learn which numbers are
+//! taken: a key that begins with [`SINGLE`] is refused instead while what it made is there.
 
 use fairmazon_model::{
     DomainError, ErrorKind,
@@ -21,11 +23,16 @@ use super::{
     world::target_key,
 };
 
+/// Begins the keys that never stand for a second thing while the first is there.
+const SINGLE: &str = "once/";
+
 /// A change that is asked for, with the caller's key.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) account: AccountId,
     key: String,
+    /// Its key began with [`SINGLE`].
+    single: bool,
     fingerprint: String,
 }
 
@@ -80,9 +87,10 @@ impl Request {
         hasher.update(method.as_bytes());
         hasher.update([0]);
         hasher.update(content);
+        let single = key.starts_with(SINGLE);
         // One account may use the same key for different methods.
         let key = format!("{method}:{}", key_hash(key.as_bytes()));
-        Ok(Self { account, key, fingerprint: hex::encode(hasher.finalize()) })
+        Ok(Self { account, key, single, fingerprint: hex::encode(hasher.finalize()) })
     }
 
     /// The record that goes into the draft of the change.
@@ -166,6 +174,18 @@ impl Answer {
     }
 }
 
+fn taken(answer: &Answer) -> DomainError {
+    let made = &answer.kept.target;
+    DomainError {
+        field: Some("idempotency_key".into()),
+        ..DomainError::new(
+            ErrorKind::AlreadyExists,
+            format!("this idempotency key made {made}, which its client keeps already"),
+        )
+    }
+    .advise("use the next key for another one")
+}
+
 impl Engine {
     /// Does a change once: plans and commits it, or answers as before when its key was used.
     ///
@@ -173,7 +193,8 @@ impl Engine {
     /// or changed then, where the store still has it.
     ///
     /// # Errors
-    /// What the plan refuses; `Conflict` when the key was used for another request.
+    /// What the plan refuses; `Conflict` when the key was used for another request;
+    /// `AlreadyExists` for a [`SINGLE`] key whose thing is there and confirmed.
     pub(crate) async fn once<T: Send>(
         &self,
         mut request: Request,
@@ -206,8 +227,10 @@ impl Engine {
                 Some(key) => self.inner.store.get(key).await?,
                 None => None,
             };
+            let there = row.is_some();
             match again(&answer, &request, row)? {
                 Again::Same(answer) => return Ok(answer),
+                Again::Retired if request.single && there => return Err(taken(&answer)),
                 Again::Retired => request = request.after(&answer),
             }
         }

@@ -44,6 +44,26 @@ async fn a_repeated_creation_finds_the_first_machine_until_it_is_confirmed() {
 }
 
 #[tokio::test]
+async fn a_single_key_is_refused_while_what_it_made_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let create = || kit.engine.create_instance(&kit.customer, spec("web"), "once/key");
+    let first = create().await.unwrap().instance.row.id;
+    assert_eq!(create().await.unwrap().instance.row.id, first, "nobody has confirmed it");
+    kit.engine.confirm_created(&kit.customer, &[first.to_string()]).await.unwrap();
+    let taken = create().await.unwrap_err();
+    assert_eq!(
+        (taken.kind, taken.field.as_deref()),
+        (ErrorKind::AlreadyExists, Some("idempotency_key"))
+    );
+    let deleted = kit.engine.delete_instance(&kit.customer, first, "gone").await.unwrap();
+    kit.done(deleted.id).await;
+    assert_ne!(create().await.unwrap().instance.row.id, first, "it is gone, so the key is free");
+    kit.stop().await;
+}
+
+#[tokio::test]
 async fn the_first_answer_outlives_the_broker() {
     let folder = tempfile::tempdir().unwrap();
     let kit = Kit::open(folder.path(), quick()).await;

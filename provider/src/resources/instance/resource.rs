@@ -16,6 +16,7 @@ use crate::{
     platform::Platform,
     resources::shared::{
         confirm, identity,
+        stop::graceful,
         timeouts::{self, Limit},
     },
 };
@@ -86,7 +87,7 @@ impl Resource for InstanceResource {
         let client = cx.data()?.client()?;
         let attempt = Attempt::new("create", NOUN);
         let spec = plan.model.read(None).map_err(|error| attempt.refused(&error))?;
-        let created = client.create_instance((&spec).into()).await;
+        let created = graceful(cx, client.create_instance((&spec).into())).await?;
         let (row, operation) = created.map_err(|error| attempt.failed(&error))?;
         // From here on there is something real: its id is kept before anything slow.
         state.save(&row::after_apply(&plan.model, &row))?;

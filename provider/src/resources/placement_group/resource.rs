@@ -16,6 +16,7 @@ use crate::{
         computed, confirm, identity,
         labels::{self, KnownLabels, Labels},
         rfc3339,
+        stop::graceful,
     },
 };
 
@@ -142,7 +143,7 @@ impl Resource for PlacementGroupResource {
         let client = cx.data()?.client()?;
         let attempt = Attempt::new("create", NOUN);
         let (name, labels) = plan.model.read().map_err(|error| attempt.refused(&error))?;
-        let created = cx.unless_cancelled(client.create_placement_group(name, labels)).await?;
+        let created = graceful(cx, client.create_placement_group(name, labels)).await?;
         let row = created.map_err(|error| attempt.failed(&error))?;
         state.save(&after_apply(&plan.model, &row))
     }

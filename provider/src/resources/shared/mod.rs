@@ -6,6 +6,7 @@ pub mod labels;
 pub mod placement;
 pub mod protection;
 pub mod reader;
+pub mod stop;
 pub mod timeouts;
 
 use tfplugin::{Attr, Attribute, IdentitySchema, Type};

@@ -14,6 +14,7 @@ use crate::{
     resources::shared::{
         confirm, identity, labels,
         protection::protected,
+        stop::graceful,
         timeouts::{self, Limit},
     },
 };
@@ -79,7 +80,7 @@ impl Resource for VolumeResource {
         let client = cx.data()?.client()?;
         let attempt = Attempt::new("create", NOUN);
         let spec = plan.model.read(None).map_err(|error| attempt.refused(&error))?;
-        let created = client.create_volume((&spec).into()).await;
+        let created = graceful(cx, client.create_volume((&spec).into())).await?;
         let (row, operation) = created.map_err(|error| attempt.failed(&error))?;
         // From here on there is something real: its id is kept before anything slow.
         state.save(&model::after_apply(&plan.model, &row))?;

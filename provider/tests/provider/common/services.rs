@@ -42,6 +42,7 @@ struct Fake(Shared);
 fn status(error: &DomainError) -> Status {
     let code = match error.kind {
         ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::AlreadyExists => Code::AlreadyExists,
         ErrorKind::Invalid => Code::InvalidArgument,
         ErrorKind::Precondition => Code::FailedPrecondition,
         ErrorKind::Unauthenticated => Code::Unauthenticated,
@@ -143,6 +144,11 @@ impl instances_service_server::InstancesService for Fake {
         let (mut state, request) = self.open("create_instance", request)?;
         let known = state.keys.get(&request.idempotency_key).cloned();
         let known = known.and_then(|id| state.instances.get(&id).cloned());
+        if known.as_ref().is_some_and(|row| !row.unconfirmed) {
+            let error = DomainError::new(ErrorKind::AlreadyExists, "this key is taken");
+            let field = Some("idempotency_key".to_owned());
+            return Err(status(&DomainError { field, ..error }));
+        }
         let row = match known.filter(|row| row.unconfirmed) {
             Some(row) => row,
             None => {
