@@ -41,6 +41,8 @@ const GRACE: Duration = Duration::from_millis(1500);
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// How often a plugin without a connection looks whether its client is still there.
 const ORPHAN_CHECK: Duration = Duration::from_secs(1);
+/// How long to wait after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What may be under way on a stream before the other side has to wait: schemas fit.
 const WINDOW: u32 = 1 << 20;
 
@@ -186,7 +188,11 @@ fn accept(
                     });
                     tokio::spawn(secure(stream, tls.clone(), sender.clone()));
                 }
-                Err(error) => tracing::warn!(%error, "could not accept a connection"),
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    // What is short, such as open files, is not there again at once.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     });

@@ -134,5 +134,11 @@ async fn started_by_hand_it_says_how_to_reach_it() -> Outcome {
     assert_eq!(entry["Pid"].as_u64(), child.id().map(u64::from));
     let address = entry["Addr"]["String"].as_str().ok_or("no address")?;
     assert_eq!(resource_types(connect_plain(address).await?).await?, ["pantry_jar"]);
+    // Whoever started it by hand ends it by hand.
+    let id = i32::try_from(child.id().ok_or("it has ended already")?)?;
+    let process = rustix::process::Pid::from_raw(id).ok_or("no process")?;
+    rustix::process::kill_process(process, rustix::process::Signal::INT)?;
+    assert_eq!(child.wait().await?.code(), Some(0));
+    assert!(!std::path::Path::new(address).exists(), "it left its socket behind");
     Ok(())
 }
