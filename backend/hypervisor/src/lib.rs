@@ -1,7 +1,7 @@
 //! The hypervisor behind one trait, and the in-process simulator of it.
 //!
 //! Knows machines and volumes; knows neither broker nor leases. The libvirt driver is a crate
-//! of its own. With the feature `contract`, [`contract`] holds the suite that every driver
+//! of its own. With the feature `contract`, `contract` holds the suite that every driver
 //! passes, each skipping by name only what its [`Features`] say it can't do.
 
 #[cfg(feature = "contract")]
