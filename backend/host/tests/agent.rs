@@ -7,6 +7,7 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use common::{Network, Subject, TERM_MS, boot_of, has_volume, host_id, machine, of, runs, set};
+use fairmazon_host::clock::Clock;
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError, Marks,
     contract::{instance, volume},
@@ -360,6 +361,63 @@ async fn a_new_epoch_ends_the_old_run_first() {
     assert_eq!(runs.iter().map(|run| run.epoch).collect::<Vec<_>>(), [Epoch(1), Epoch(2)]);
     assert!(runs[0].until_ms.is_some_and(|end| end <= runs[1].from_ms));
     assert_eq!(subject.world.ledger().violations(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_may_run_is_never_told_to_be_off_or_gone() {
+    // The start takes long, and the looks after it fail for a while.
+    let subject = Subject::start();
+    let begun = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let after = Arc::clone(&begun);
+    let until = subject.clock.now_ms() + 60_000;
+    let clock = subject.clock.clone();
+    subject.host.set_faults(move |call: &Call| {
+        use std::sync::atomic::Ordering::Relaxed;
+        match call.verb {
+            Verb::Start => {
+                after.store(true, Relaxed);
+                Fault::Delay(Duration::from_secs(10))
+            }
+            Verb::Look if after.load(Relaxed) && clock.now_ms() < until => {
+                Fault::Fail(HypervisorError::busy("x", "y"))
+            }
+            _ => Fault::None,
+        }
+    });
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(is(&ObservedState::Starting)).await;
+    while !begun.load(std::sync::atomic::Ordering::Relaxed) {
+        sleep_ms(10).await;
+    }
+    subject.broker.desire(set(2, Vec::new()));
+    let mut ran = false;
+    while subject.clock.now_ms() + 200 < until {
+        sleep_ms(100).await;
+        ran |= subject.world.ledger().running() == 1;
+        let seen = subject.broker.last_seen().unwrap();
+        let state = of(&seen, instance(1)).map(|seen| seen.state.clone());
+        assert_eq!(state, Some(ObservedState::Starting));
+    }
+    assert!(ran, "the start was to be done in the meantime");
+    subject.broker.sees(|seen| of(seen, instance(1)).is_none()).await;
+    assert_eq!(subject.world.ledger().running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_may_run_is_stopped_when_the_lease_ends() {
+    let subject = Subject::start();
+    subject.host.set_faults(|call: &Call| match call.verb {
+        Verb::Start => Fault::FailAfter(HypervisorError::busy("x", "y")),
+        Verb::Look if call.number > 20 => Fault::Fail(HypervisorError::busy("x", "y")),
+        _ => Fault::None,
+    });
+    subject.broker.desire(set(1, vec![machine(1)]));
+    while subject.world.ledger().running() == 0 {
+        sleep_ms(10).await;
+    }
+    subject.broker.network(Network::Cut);
+    sleep_ms(TERM_MS).await;
+    assert_eq!(subject.world.ledger().running(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,8 @@ pub(super) struct MachineRecord {
     pub(super) busy: bool,
     /// A stop for want of a lease is under way.
     pub(super) fencing: bool,
+    /// A start was begun, and the machine has not been seen since: it may run.
+    pub(super) may_run: bool,
     /// A hint came since it was last looked at.
     pub(super) look: bool,
     /// It was settled when last decided on.
@@ -203,8 +205,8 @@ impl Book {
         }
     }
 
-    /// A machine that runs is never called failed, whatever else does not work: the broker may
-    /// only take for ended what has ended.
+    /// A machine that runs, or may run, is never called failed or stopped, whatever else does not
+    /// work: the broker may only take for ended what has ended.
     fn state(&self, record: &MachineRecord, leased: bool) -> ObservedState {
         let Some(seen) = &record.seen else {
             return self.failure(record).unwrap_or(ObservedState::Starting);
@@ -212,6 +214,9 @@ impl Book {
         if seen.runs() {
             let stopping = record.asked_at_ms.is_some() || seen.marks.halt == Halt::Stopping;
             return if stopping { ObservedState::Stopping } else { ObservedState::Running };
+        }
+        if record.may_run {
+            return ObservedState::Starting;
         }
         let shall_run = record.desired.as_ref().is_some_and(|spec| spec.power == Power::Running);
         if !shall_run || record.settled || !leased {

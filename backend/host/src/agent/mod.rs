@@ -265,7 +265,8 @@ impl Agent {
     fn fence(&mut self, target: Target) -> bool {
         let Target::Machine(instance) = target else { return false };
         let Some(record) = self.book.machines.get_mut(&instance) else { return true };
-        if self.leased || !record.runs() {
+        let may_run = record.runs() || record.may_run && !record.busy;
+        if self.leased || !may_run {
             return false;
         }
         if !record.fencing {
@@ -290,14 +291,23 @@ impl Agent {
             self.report.wanted();
         }
         let work = match step.action {
-            MachineAction::Settled | MachineAction::Wait if record.look => {
+            MachineAction::Settled | MachineAction::Wait
+                if record.look && record.not_before_ms <= now_ms =>
+            {
                 record.look = false;
                 self.hands.look_machine(instance)
+            }
+            MachineAction::Settled if record.look => {
+                self.queue.push_at(record.not_before_ms, target);
+                return;
             }
             MachineAction::Settled => return,
             MachineAction::Wait => {
                 if let (Some(asked), Some(seen)) = (record.asked_at_ms, &record.seen) {
                     self.queue.push_at(asked + seen.definition.stop_timeout_ms, target);
+                }
+                if record.look {
+                    self.queue.push_at(record.not_before_ms, target);
                 }
                 self.queue.block(target);
                 return;
@@ -311,6 +321,7 @@ impl Agent {
                     host = %self.config.host, %instance, ?action, reason = step.reason, "step"
                 );
                 record.look = false;
+                record.may_run |= action == MachineAction::Start;
                 self.hands.machine(instance, record.desired.clone(), action)
             }
         };

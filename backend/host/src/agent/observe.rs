@@ -27,6 +27,8 @@ impl Agent {
         let target = Target::Machine(instance);
         if let Some(record) = self.book.machines.get_mut(&instance) {
             record.busy = false;
+            // What could not be seen is looked at again, whatever there is to do.
+            record.look |= seen.is_err();
         }
         let failure = step.result.as_ref().err().or(seen.as_ref().err());
         match failure {
@@ -216,6 +218,9 @@ impl Agent {
         self.looks.counter += 1;
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
         record.touched = self.looks.counter;
+        if std::mem::take(&mut record.may_run) {
+            self.report.wanted();
+        }
         if record.seen == seen {
             return;
         }
