@@ -15,6 +15,10 @@ use std::{
 };
 
 use common::{Network, Subject, TERM_MS, boot_of, host_id, machine, of, runs, set};
+use fairmazon_host::{
+    lease::LeaseRecord,
+    state::{Loaded, MemoryState, SavedState, StateError, StateStore},
+};
 use fairmazon_hypervisor::{
     contract::{instance, volume},
     sim::{Call, Fault, SeededFaults},
@@ -209,6 +213,53 @@ async fn random_world(seed: u64) {
     assert!(!ledger.deleted_volumes().contains(&volume(9)), "seed {seed}: data was deleted");
     let running = wanted.machines.iter().filter(|machine| machine.power == Power::Running);
     assert_eq!(ledger.running(), running.count(), "seed {seed}");
+    subject.stop_agent().await;
+}
+
+/// Keeps the state in memory; a save takes as long as it is told.
+#[derive(Default)]
+struct SlowState {
+    memory: MemoryState,
+    save_ms: AtomicU64,
+}
+
+#[async_trait::async_trait]
+impl StateStore for SlowState {
+    async fn load(&self) -> Result<Loaded, StateError> {
+        self.memory.load().await
+    }
+
+    async fn save(&self, state: SavedState) -> Result<(), StateError> {
+        tokio::time::sleep(Duration::from_millis(self.save_ms.load(Ordering::SeqCst))).await;
+        self.memory.save(state).await
+    }
+
+    async fn save_lease(&self, record: LeaseRecord) -> Result<(), StateError> {
+        self.memory.save_lease(record).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_lease_is_asked_for_before_the_set_of_the_stream_is_applied() {
+    let state = Arc::new(SlowState::default());
+    let mut subject = Subject::idle(state.clone());
+    subject.start_agent();
+    let (stays, goes) = (machine(1), machine(2));
+    let both = set(1, vec![stays.clone(), goes.clone()]);
+    subject.broker.desire(both.clone());
+    is_brought_about(&subject, &both).await;
+    subject.broker.network(Network::Cut);
+    tokio::time::sleep(Duration::from_millis(2 * TERM_MS)).await;
+    assert_eq!(subject.world.ledger().running(), 0);
+
+    // Decided elsewhere meanwhile; the host's disk takes its time to note that.
+    let starts = subject.world.ledger().starts(goes.instance);
+    state.save_ms.store(TERM_MS / 2, Ordering::SeqCst);
+    let one = set(2, vec![stays]);
+    subject.broker.desire(one.clone());
+    subject.broker.network(Network::Whole);
+    is_brought_about(&subject, &one).await;
+    assert_eq!(subject.world.ledger().starts(goes.instance), starts, "it runs elsewhere");
     subject.stop_agent().await;
 }
 

@@ -48,7 +48,9 @@ impl Agent {
         self.stream.accepts_from = set.generation;
         let state = self.take_over(set);
         let newest = self.saving.waiting.is_none() && !self.saving.under_way;
-        if newest && self.is_applied(&state) {
+        let is_applied = newest && self.is_applied(&state);
+        self.stream.took(state.generation, is_applied);
+        if is_applied && self.generation() == state.generation {
             // Every new stream brings the set again: that is no reason to write it again.
             return;
         }
@@ -79,6 +81,7 @@ impl Agent {
             Ok(()) => {
                 self.saving.failures.succeeded();
                 if let Some(set) = set {
+                    self.stream.applied(set.generation);
                     self.apply(set);
                     self.report.wanted();
                 }
@@ -162,10 +165,11 @@ impl Agent {
         }
     }
 
-    /// Whether the set is the one that is applied, whose parts [`Self::take_over`] has shared.
+    /// Whether the set names just what is applied, under whatever generation;
+    /// [`Self::take_over`] has shared its parts.
     fn is_applied(&self, state: &SavedState) -> bool {
         let (machines, volumes) = (&self.book.machines, &self.book.volumes);
-        self.book.generation == Some(state.generation)
+        self.book.generation.is_some()
             && machines.values().filter(|r| r.desired.is_some()).count() == state.machines.len()
             && volumes.values().filter(|r| r.desired.is_some()).count() == state.volumes.len()
             && state.machines.iter().all(|spec| {

@@ -50,7 +50,17 @@ struct Up {
     link: Link,
     /// None before the broker's Welcome.
     renewals: Option<Renewals>,
+    set: FirstSet,
     silent_from_ms: u64,
+}
+
+/// How far the set is that a stream begins with. No lease is asked for before it is applied:
+/// under a lease the host would run what the set before it names, which may run elsewhere now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstSet {
+    Awaited,
+    Taken(Generation),
+    Applied,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,9 +95,32 @@ impl Stream {
             State::Down { retry_at_ms } => Some(*retry_at_ms),
             State::Connecting => None,
             State::Up(up) => {
-                let renew = up.renewals.map(|renewals| renewals.next_at_ms);
+                let renewals = up.renewals.filter(|_| up.set == FirstSet::Applied);
+                let renew = renewals.map(|renewals| renewals.next_at_ms);
                 Some(renew.map_or(up.given_up_at_ms(), |at| at.min(up.given_up_at_ms())))
             }
+        }
+    }
+
+    /// Notes that a set was taken from the stream, and whether it is what is applied already.
+    pub(super) fn took(&mut self, generation: Generation, is_applied: bool) {
+        let State::Up(up) = &mut self.state else { return };
+        match up.set {
+            FirstSet::Applied => {}
+            _ if is_applied => up.set = FirstSet::Applied,
+            FirstSet::Awaited => up.set = FirstSet::Taken(generation),
+            FirstSet::Taken(_) => {}
+        }
+    }
+
+    /// Notes that a set was applied; one of an earlier stream is none of this one's.
+    pub(super) fn applied(&mut self, generation: Generation) {
+        let last = self.accepts_from;
+        if let State::Up(up) = &mut self.state
+            && let FirstSet::Taken(first) = up.set
+            && (first..=last).contains(&generation)
+        {
+            up.set = FirstSet::Applied;
         }
     }
 
@@ -134,6 +167,9 @@ impl Agent {
             }
             State::Up(up) => {
                 let Some(renewals) = &mut up.renewals else { return };
+                if up.set != FirstSet::Applied {
+                    return;
+                }
                 if renewals.next_at_ms <= now_ms {
                     renewals.next_at_ms = now_ms + renewals.every_ms;
                     // Noted before it is sent: the lease may only be shorter than it could be.
@@ -153,7 +189,8 @@ impl Agent {
         };
         self.lease.new_stream();
         let now_ms = self.clock.now_ms();
-        self.stream.state = State::Up(Up { link, renewals: None, silent_from_ms: now_ms });
+        self.stream.state =
+            State::Up(Up { link, renewals: None, set: FirstSet::Awaited, silent_from_ms: now_ms });
         let hello = Hello {
             host: self.config.host,
             agent_version: env!("CARGO_PKG_VERSION").into(),
