@@ -6,7 +6,7 @@ use fairmazon_model::limits::PAGE_MAX;
 use fairmazon_proto::v1;
 use prost::Message as _;
 
-use super::{ANSWER_MAX, Channel, Client, ClientError, Row, table::Page};
+use super::{ANSWER_MAX, Channel, Client, ClientError, Page, Row};
 
 impl Row for v1::Instance {
     fn id(&self) -> &str {

@@ -11,6 +11,7 @@ mod groups;
 mod instances;
 mod keys;
 mod operations;
+mod pages;
 mod table;
 mod tls;
 mod tokens;
@@ -32,7 +33,8 @@ use tonic::{
 
 pub use error::{ClientError, Unreachable, Untrusted};
 pub use keys::{Keys, Scope};
-pub use table::{Page, Row};
+pub use pages::{Page, Pages};
+pub use table::Row;
 pub use tls::TlsSettings;
 
 use catalogue::CatalogueCache;

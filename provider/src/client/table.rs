@@ -7,7 +7,7 @@ use std::{collections::HashMap, future::Future, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::ClientError;
+use super::{ClientError, Page, Pages};
 
 /// What the broker keeps of one thing.
 pub trait Row: Clone + Send + Sync + 'static {
@@ -15,14 +15,6 @@ pub trait Row: Clone + Send + Sync + 'static {
     fn id(&self) -> &str;
     /// Whether the broker waits to hear that its id is kept.
     fn is_unconfirmed(&self) -> bool;
-}
-
-/// One page of a list.
-pub struct Page<R> {
-    /// The rows.
-    pub rows: Vec<R>,
-    /// The token of the next page; empty at the end.
-    pub next: String,
 }
 
 /// All rows of a noun as they were when first asked for, with own changes since.
@@ -73,15 +65,11 @@ where
     F: Future<Output = Result<Page<R>, ClientError>> + Send,
 {
     let mut rows = HashMap::new();
-    let mut token = String::new();
-    loop {
-        let Page { rows: some, next } = page(token).await?;
-        rows.extend(some.into_iter().map(|row| (row.id().to_owned(), Arc::new(row))));
-        if next.is_empty() {
-            return Ok(Mutex::new(rows));
-        }
-        token = next;
+    let mut pages = Pages::new(page);
+    while let Some(some) = pages.next().await? {
+        rows.extend(some.into_iter().map(|row: R| (row.id().to_owned(), Arc::new(row))));
     }
+    Ok(Mutex::new(rows))
 }
 
 #[cfg(test)]

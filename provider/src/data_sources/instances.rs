@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Context, DataSource, Diagnostics, Schema, Type, async_trait};
 
 use crate::{
+    client::Pages,
     diagnostics::Attempt,
     platform::Platform,
     resources::{instance::state, shared::rfc3339},
@@ -93,15 +94,12 @@ impl DataSource for Instances {
         let client = cx.data()?.client()?;
         let labels = config.labels.get().cloned().unwrap_or_default();
         let mut found = Vec::new();
-        let mut token = String::new();
-        loop {
-            let page = cx.unless_cancelled(client.instances_page(token, labels.clone())).await?;
-            let page = page.map_err(|error| Attempt::new("list", "instances").failed(&error))?;
-            found.extend(page.rows.into_iter().map(instance));
-            token = page.next;
-            if token.is_empty() {
-                break;
-            }
+        let mut pages = Pages::new(|token| client.instances_page(token, labels.clone()));
+        let attempt = Attempt::new("list", "instances");
+        while let Some(rows) =
+            cx.unless_cancelled(pages.next()).await?.map_err(|error| attempt.failed(&error))?
+        {
+            found.extend(rows.into_iter().map(instance));
         }
         found.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(InstancesModel { labels: config.labels, instances: Attr::Value(found) })

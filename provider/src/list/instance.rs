@@ -4,6 +4,7 @@ use tfplugin::{Context, Diagnostics, ListResource, ListSink, Schema, async_trait
 
 use super::{ListConfig, schema};
 use crate::{
+    client::Pages,
     diagnostics::Attempt,
     platform::Platform,
     resources::instance::{InstanceModel, of_row},
@@ -35,11 +36,12 @@ impl ListResource for InstanceList {
         let platform = cx.data()?;
         let labels = config.labels.unwrap_or_default();
         let client = platform.client()?;
-        let mut token = String::new();
-        loop {
-            let page = cx.unless_cancelled(client.instances_page(token, labels.clone())).await?;
-            let page = page.map_err(|error| Attempt::new("list", "instances").failed(&error))?;
-            for row in page.rows {
+        let mut pages = Pages::new(|token| client.instances_page(token, labels.clone()));
+        let attempt = Attempt::new("list", "instances");
+        while let Some(rows) =
+            cx.unless_cancelled(pages.next()).await?.map_err(|error| attempt.failed(&error))?
+        {
+            for row in rows {
                 let model = of_row(&InstanceModel::default(), &row, platform.default_labels())
                     .map_err(|error| Attempt::on("read", "instance", &row.id).refused(&error))?;
                 let name = row.spec.as_ref().map_or_else(String::new, |spec| spec.name.clone());
@@ -47,10 +49,7 @@ impl ListResource for InstanceList {
                     return Ok(());
                 }
             }
-            token = page.next;
-            if token.is_empty() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 }

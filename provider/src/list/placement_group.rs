@@ -4,6 +4,7 @@ use tfplugin::{Context, Diagnostics, ListResource, ListSink, Schema, async_trait
 
 use super::{ListConfig, schema};
 use crate::{
+    client::Pages,
     diagnostics::Attempt,
     platform::Platform,
     resources::placement_group::{PlacementGroupModel, of_row},
@@ -35,23 +36,19 @@ impl ListResource for PlacementGroupList {
         let platform = cx.data()?;
         let labels = config.labels.unwrap_or_default();
         let client = platform.client()?;
-        let mut token = String::new();
-        loop {
-            let page =
-                cx.unless_cancelled(client.placement_groups_page(token, labels.clone())).await?;
-            let page =
-                page.map_err(|error| Attempt::new("list", "placement groups").failed(&error))?;
-            for row in page.rows {
+        let mut pages = Pages::new(|token| client.placement_groups_page(token, labels.clone()));
+        let attempt = Attempt::new("list", "placement groups");
+        while let Some(rows) =
+            cx.unless_cancelled(pages.next()).await?.map_err(|error| attempt.failed(&error))?
+        {
+            for row in rows {
                 let model =
                     of_row(&PlacementGroupModel::default(), &row, platform.default_labels());
                 if !found.put(row.name, &model).await? {
                     return Ok(());
                 }
             }
-            token = page.next;
-            if token.is_empty() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 }

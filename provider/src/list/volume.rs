@@ -4,6 +4,7 @@ use tfplugin::{Context, Diagnostics, ListResource, ListSink, Schema, async_trait
 
 use super::{ListConfig, schema};
 use crate::{
+    client::Pages,
     diagnostics::Attempt,
     platform::Platform,
     resources::volume::{VolumeModel, of_row},
@@ -35,11 +36,12 @@ impl ListResource for VolumeList {
         let platform = cx.data()?;
         let labels = config.labels.unwrap_or_default();
         let client = platform.client()?;
-        let mut token = String::new();
-        loop {
-            let page = cx.unless_cancelled(client.volumes_page(token, labels.clone())).await?;
-            let page = page.map_err(|error| Attempt::new("list", "volumes").failed(&error))?;
-            for row in page.rows {
+        let mut pages = Pages::new(|token| client.volumes_page(token, labels.clone()));
+        let attempt = Attempt::new("list", "volumes");
+        while let Some(rows) =
+            cx.unless_cancelled(pages.next()).await?.map_err(|error| attempt.failed(&error))?
+        {
+            for row in rows {
                 let model = of_row(&VolumeModel::default(), &row, platform.default_labels())
                     .map_err(|error| Attempt::on("read", "volume", &row.id).refused(&error))?;
                 let name = row.spec.as_ref().map_or_else(String::new, |spec| spec.name.clone());
@@ -47,10 +49,7 @@ impl ListResource for VolumeList {
                     return Ok(());
                 }
             }
-            token = page.next;
-            if token.is_empty() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 }
