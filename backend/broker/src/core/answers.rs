@@ -221,10 +221,13 @@ impl Engine {
                 }
                 .advise("use a new key for each different request"));
             }
-            // The store's row and not the memory's: the first commit may be durable and not
-            // yet taken over.
             let row = match target_key(&answer.kept.target) {
-                Some(key) => self.inner.store.get(key).await?,
+                Some(key) => {
+                    // The first commit may be durable and not yet taken over; an answer from it
+                    // would name what the caller's next request does not find.
+                    self.taken_over(key).await;
+                    self.inner.store.get(key).await?
+                }
                 None => None,
             };
             let there = row.is_some();

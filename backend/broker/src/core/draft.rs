@@ -104,6 +104,11 @@ impl Holds {
         !self.changing.contains(&key) && !self.relied_on.contains_key(&key)
     }
 
+    /// Whether a draft under way changes the row.
+    pub(crate) fn changes(&self, key: Key) -> bool {
+        self.changing.contains(&key)
+    }
+
     /// [`Holds::may_change`] for a plan.
     pub(crate) fn free(&self, key: impl Into<Key>) -> Result<(), PlanError> {
         if self.may_change(key) { Ok(()) } else { Err(PlanError::Held) }

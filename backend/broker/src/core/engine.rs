@@ -197,6 +197,18 @@ impl Engine {
         task.await.unwrap_or(Err(StoreError::Closed))
     }
 
+    /// Waits until no draft under way changes the row: what the store has of it is then in the
+    /// memory too.
+    pub(crate) async fn taken_over(&self, key: Key) {
+        loop {
+            let settled = self.inner.settled.notified();
+            if !self.state().holds.changes(key) {
+                return;
+            }
+            settled.await;
+        }
+    }
+
     /// Takes over a row that the store has in another version than the memory: somebody else
     /// wrote into the store.
     pub(crate) async fn refresh(&self, key: Key) -> Result<(), StoreError> {
