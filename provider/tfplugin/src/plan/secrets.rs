@@ -1,7 +1,7 @@
 //! Write-only attributes: known to the configuration alone.
 
-use crate::path::{AttributePath, Step};
-use crate::schema::{Attribute, Body, Nesting, Schema};
+use crate::path::AttributePath;
+use crate::schema::{Attribute, Body, Schema, can_hold, each_marked};
 use crate::value::Value;
 
 /// The object with every write-only attribute null, as each state must be.
@@ -16,17 +16,10 @@ pub fn null_write_only(schema: &Schema, value: &Value) -> Value {
 #[must_use]
 pub fn write_only_paths(schema: &Schema, value: &Value) -> Vec<AttributePath> {
     let mut found = Vec::new();
-    collect(schema.body(), value, &mut AttributePath::root(), &mut found);
+    each_marked(schema.body(), value, Attribute::is_write_only, &mut |path, _| {
+        found.push(path.clone());
+    });
     found
-}
-
-/// Whether there is anything write-only in objects of this body.
-fn concerned(body: &Body) -> bool {
-    let attribute = |attribute: &Attribute| {
-        attribute.is_write_only() || attribute.body().is_some_and(concerned)
-    };
-    body.attributes().iter().any(attribute)
-        || body.blocks().iter().any(|block| concerned(block.body()))
 }
 
 fn clear(body: &Body, value: &mut Value) {
@@ -47,7 +40,7 @@ fn clear(body: &Body, value: &mut Value) {
 }
 
 fn clear_nested(body: &Body, value: &mut Value) {
-    if !concerned(body) {
+    if !can_hold(body, Attribute::is_write_only) {
         return;
     }
     match value {
@@ -59,54 +52,5 @@ fn clear_nested(body: &Body, value: &mut Value) {
             *elements = changed.into();
         }
         _ => clear(body, value),
-    }
-}
-
-fn collect(body: &Body, value: &Value, at: &mut AttributePath, found: &mut Vec<AttributePath>) {
-    if !concerned(body) {
-        return;
-    }
-    for attribute in body.attributes() {
-        let value = value.member(attribute.name());
-        at.push(Step::Attribute(attribute.name_arc().clone()));
-        if attribute.is_write_only() {
-            if !value.is_null() {
-                found.push(at.clone());
-            }
-        } else if let Some((nesting, body)) = attribute.nested_objects() {
-            collect_nested(nesting, body, value, at, found);
-        }
-        at.pop();
-    }
-    for block in body.blocks() {
-        at.push(Step::Attribute(block.name_arc().clone()));
-        collect_nested(block.nesting(), block.body(), value.member(block.name()), at, found);
-        at.pop();
-    }
-}
-
-fn collect_nested(
-    nesting: Nesting,
-    body: &Body,
-    value: &Value,
-    at: &mut AttributePath,
-    found: &mut Vec<AttributePath>,
-) {
-    if value.is_null() || value.is_unknown() {
-        return;
-    }
-    if matches!(nesting, Nesting::Single | Nesting::Group) {
-        return collect(body, value, at, found);
-    }
-    let is_set = matches!(value, Value::Set(_));
-    for (index, element) in value.as_elements().unwrap_or_default().iter().enumerate() {
-        at.push(if is_set { Step::Element } else { Step::Index(index) });
-        collect(body, element, at, found);
-        at.pop();
-    }
-    for (key, element) in value.as_members().into_iter().flatten() {
-        at.push(Step::Key(key.clone()));
-        collect(body, element, at, found);
-        at.pop();
     }
 }

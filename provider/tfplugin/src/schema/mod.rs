@@ -34,6 +34,7 @@ mod across;
 mod attribute;
 mod block;
 mod check;
+mod marked;
 mod modifier;
 mod sensitive;
 pub mod validators;
@@ -44,6 +45,7 @@ pub use across::{Across, AcrossFn};
 pub use attribute::{Attribute, Kind};
 pub use block::Block;
 pub use check::SchemaError;
+pub(crate) use marked::{can_hold, each_marked};
 pub use modifier::{OnUpdate, Replace, ReplaceContext};
 pub use validators::{Invalid, Validator};
 

@@ -1,7 +1,7 @@
 //! Which values of an object are secret, and the object without them.
 
-use super::{Attribute, Body, Nesting, Schema};
-use crate::path::{AttributePath, Step};
+use super::{Attribute, Body, Schema, each_marked};
+use crate::path::AttributePath;
 use crate::value::Value;
 
 /// What stands where a secret was.
@@ -23,8 +23,7 @@ impl Schema {
     #[must_use]
     pub fn sensitive_paths(&self, value: &Value) -> Vec<AttributePath> {
         let mut paths = Vec::new();
-        let mut at = AttributePath::root();
-        collect(self.body(), value, &mut at, &mut |path, _| paths.push(path.clone()));
+        each_secret(self, value, |path, _| paths.push(path.clone()));
         paths
     }
 
@@ -32,8 +31,7 @@ impl Schema {
     #[must_use]
     pub fn sensitive_strings(&self, value: &Value) -> Vec<String> {
         let mut strings = Vec::new();
-        let mut at = AttributePath::root();
-        collect(self.body(), value, &mut at, &mut |_, secret| gather(secret, &mut strings));
+        each_secret(self, value, |_, secret| gather(secret, &mut strings));
         strings
     }
 
@@ -48,54 +46,13 @@ const fn is_secret(attribute: &Attribute) -> bool {
     attribute.is_sensitive() || attribute.is_write_only()
 }
 
-/// Calls `found` with each secret and its path.
-fn collect(
-    body: &Body,
-    value: &Value,
-    at: &mut AttributePath,
-    found: &mut dyn FnMut(&AttributePath, &Value),
-) {
-    for attribute in body.attributes() {
-        let Some(value) = value.get(attribute.name()) else { continue };
-        at.push(Step::Attribute(attribute.name_arc().clone()));
-        if is_secret(attribute) {
-            if !value.is_null() && !value.is_unknown() {
-                found(at, value);
-            }
-        } else if let Some((nesting, body)) = attribute.nested_objects() {
-            collect_nested(nesting, body, value, at, found);
+/// Calls `found` with each known secret and its path.
+fn each_secret(schema: &Schema, value: &Value, mut found: impl FnMut(&AttributePath, &Value)) {
+    each_marked(schema.body(), value, is_secret, &mut |path, secret| {
+        if !secret.is_unknown() {
+            found(path, secret);
         }
-        at.pop();
-    }
-    for block in body.blocks() {
-        let Some(value) = value.get(block.name()) else { continue };
-        at.push(Step::Attribute(block.name_arc().clone()));
-        collect_nested(block.nesting(), block.body(), value, at, found);
-        at.pop();
-    }
-}
-
-fn collect_nested(
-    nesting: Nesting,
-    body: &Body,
-    value: &Value,
-    at: &mut AttributePath,
-    found: &mut dyn FnMut(&AttributePath, &Value),
-) {
-    if matches!(nesting, Nesting::Single | Nesting::Group) {
-        return collect(body, value, at, found);
-    }
-    let is_set = matches!(value, Value::Set(_));
-    for (index, element) in value.as_elements().unwrap_or_default().iter().enumerate() {
-        at.push(if is_set { Step::Element } else { Step::Index(index) });
-        collect(body, element, at, found);
-        at.pop();
-    }
-    for (key, element) in value.as_members().into_iter().flatten() {
-        at.push(Step::Key(key.clone()));
-        collect(body, element, at, found);
-        at.pop();
-    }
+    });
 }
 
 fn gather(value: &Value, strings: &mut Vec<String>) {
