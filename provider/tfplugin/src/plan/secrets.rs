@@ -1,14 +1,13 @@
 //! Write-only attributes: known to the configuration alone.
 
 use crate::path::AttributePath;
-use crate::schema::{Attribute, Body, Schema, can_hold, each_marked};
+use crate::schema::{Body, Mark, Schema, each_marked};
 use crate::value::Value;
 
 /// The object with every write-only attribute null, as each state must be.
 #[must_use]
-pub fn null_write_only(schema: &Schema, value: &Value) -> Value {
-    let mut value = value.clone();
-    clear(schema.body(), &mut value);
+pub fn null_write_only(schema: &Schema, mut value: Value) -> Value {
+    clear_nested(schema.body(), &mut value);
     value
 }
 
@@ -16,7 +15,7 @@ pub fn null_write_only(schema: &Schema, value: &Value) -> Value {
 #[must_use]
 pub fn write_only_paths(schema: &Schema, value: &Value) -> Vec<AttributePath> {
     let mut found = Vec::new();
-    each_marked(schema.body(), value, Attribute::is_write_only, &mut |path, _| {
+    each_marked(schema.body(), value, Mark::WriteOnly, &mut |path, _| {
         found.push(path.clone());
     });
     found
@@ -40,7 +39,7 @@ fn clear(body: &Body, value: &mut Value) {
 }
 
 fn clear_nested(body: &Body, value: &mut Value) {
-    if !can_hold(body, Attribute::is_write_only) {
+    if !body.can_hold(Mark::WriteOnly) {
         return;
     }
     match value {

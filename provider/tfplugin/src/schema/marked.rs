@@ -1,16 +1,53 @@
 //! The walk over an object to the attributes that are marked: secret ones, write-only ones.
 
-use super::{Attribute, Body, Nesting};
+use super::{Attribute, Block, Body, Nesting};
 use crate::path::{AttributePath, Step};
 use crate::value::Value;
 
-/// Whether objects of this body can hold anything marked.
-pub(crate) fn can_hold(body: &Body, is_marked: fn(&Attribute) -> bool) -> bool {
-    let holds = |attribute: &Attribute| {
-        is_marked(attribute) || attribute.body().is_some_and(|body| can_hold(body, is_marked))
-    };
-    body.attributes().iter().any(holds)
-        || body.blocks().iter().any(|block| can_hold(block.body(), is_marked))
+/// What an attribute can be marked as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mark {
+    /// Not to be shown: sensitive or write-only.
+    Secret,
+    /// Never in a state.
+    WriteOnly,
+}
+
+impl Mark {
+    pub(crate) const fn is_on(self, attribute: &Attribute) -> bool {
+        match self {
+            Self::Secret => attribute.is_sensitive() || attribute.is_write_only(),
+            Self::WriteOnly => attribute.is_write_only(),
+        }
+    }
+}
+
+/// Whether objects of a body can hold anything marked, found once: every call asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks {
+    secret: bool,
+    write_only: bool,
+}
+
+impl Marks {
+    pub(super) fn of(attributes: &[Attribute], blocks: &[Block]) -> Self {
+        let any = |mark: Mark| {
+            attributes.iter().any(|attribute| {
+                mark.is_on(attribute) || attribute.body().is_some_and(|body| body.can_hold(mark))
+            }) || blocks.iter().any(|block| block.body().can_hold(mark))
+        };
+        Self { secret: any(Mark::Secret), write_only: any(Mark::WriteOnly) }
+    }
+}
+
+impl Body {
+    /// Whether objects of this body can hold anything marked.
+    pub(crate) const fn can_hold(&self, mark: Mark) -> bool {
+        match mark {
+            Mark::Secret => self.marks.secret,
+            Mark::WriteOnly => self.marks.write_only,
+        }
+    }
 }
 
 /// Calls `found` with the path and value of each marked attribute of `value` that is not null,
@@ -18,27 +55,27 @@ pub(crate) fn can_hold(body: &Body, is_marked: fn(&Attribute) -> bool) -> bool {
 pub(crate) fn each_marked(
     body: &Body,
     value: &Value,
-    is_marked: fn(&Attribute) -> bool,
+    mark: Mark,
     found: &mut dyn FnMut(&AttributePath, &Value),
 ) {
-    Walk { is_marked, at: AttributePath::root(), found }.object(body, value);
+    Walk { mark, at: AttributePath::root(), found }.object(body, value);
 }
 
 struct Walk<'a> {
-    is_marked: fn(&Attribute) -> bool,
+    mark: Mark,
     at: AttributePath,
     found: &'a mut dyn FnMut(&AttributePath, &Value),
 }
 
 impl Walk<'_> {
     fn object(&mut self, body: &Body, value: &Value) {
-        if !can_hold(body, self.is_marked) {
+        if !body.can_hold(self.mark) {
             return;
         }
         for attribute in body.attributes() {
             let value = value.member(attribute.name());
             self.at.push(Step::Attribute(attribute.name_arc().clone()));
-            if (self.is_marked)(attribute) {
+            if self.mark.is_on(attribute) {
                 if !value.is_null() {
                     (self.found)(&self.at, value);
                 }

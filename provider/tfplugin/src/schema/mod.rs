@@ -45,7 +45,7 @@ pub use across::{Across, AcrossFn};
 pub use attribute::{Attribute, Kind};
 pub use block::Block;
 pub use check::SchemaError;
-pub(crate) use marked::{can_hold, each_marked};
+pub(crate) use marked::{Mark, each_marked};
 pub use modifier::{OnUpdate, Replace, ReplaceContext};
 pub use validators::{Invalid, Validator};
 
@@ -87,6 +87,7 @@ pub struct Body {
     blocks: Vec<Block>,
     across: Vec<Across>,
     ty: Type,
+    marks: marked::Marks,
 }
 
 impl Body {
@@ -97,7 +98,8 @@ impl Body {
         let nested = blocks.iter().map(|block| (block.name_arc(), block.ty()));
         let members = members.chain(nested).map(|(name, ty)| (name.clone(), ty.clone()));
         let ty = Type::Object(Arc::new(ObjectType::new(members)));
-        Self { attributes, blocks, across: Vec::new(), ty }
+        let marks = marked::Marks::of(&attributes, &blocks);
+        Self { attributes, blocks, across: Vec::new(), ty, marks }
     }
 
     /// All attributes, as declared.

@@ -1,6 +1,6 @@
 //! Which values of an object are secret, and the object without them.
 
-use super::{Attribute, Body, Schema, each_marked};
+use super::{Body, Mark, Schema, each_marked};
 use crate::path::AttributePath;
 use crate::value::Value;
 
@@ -14,7 +14,8 @@ impl Schema {
     pub fn is_sensitive_at(&self, path: &AttributePath) -> bool {
         let steps = path.steps();
         (1..=steps.len()).any(|end| {
-            self.attribute_at(&AttributePath::from(steps[..end].to_vec())).is_some_and(is_secret)
+            self.attribute_at(&AttributePath::from(steps[..end].to_vec()))
+                .is_some_and(|it| Mark::Secret.is_on(it))
         })
     }
 
@@ -42,13 +43,9 @@ impl Schema {
     }
 }
 
-const fn is_secret(attribute: &Attribute) -> bool {
-    attribute.is_sensitive() || attribute.is_write_only()
-}
-
 /// Calls `found` with each known secret and its path.
 fn each_secret(schema: &Schema, value: &Value, mut found: impl FnMut(&AttributePath, &Value)) {
-    each_marked(schema.body(), value, is_secret, &mut |path, secret| {
+    each_marked(schema.body(), value, Mark::Secret, &mut |path, secret| {
         if !secret.is_unknown() {
             found(path, secret);
         }
@@ -74,7 +71,7 @@ fn redact(body: &Body, value: &Value) -> Value {
     let members = members.iter().map(|(name, value)| {
         let value = if let Some(attribute) = body.attribute(name) {
             match attribute.body() {
-                _ if is_secret(attribute) && !value.is_null() => REDACTED.into(),
+                _ if Mark::Secret.is_on(attribute) && !value.is_null() => REDACTED.into(),
                 Some(body) => redact_nested(body, value),
                 None => value.clone(),
             }
@@ -102,6 +99,7 @@ fn redact_nested(body: &Body, value: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::Attribute;
     use crate::schema::Block;
 
     fn schema() -> Schema {

@@ -27,7 +27,7 @@ impl<P: Provider> Server<P> {
         let done = async {
             let entry = find(&self.inner.catalogue.resources, &request.type_name, KIND)?;
             let state = call.guard(async { upgraded(entry, &request) }).await?;
-            let state = plan::null_write_only(&entry.schema, &state);
+            let state = plan::null_write_only(&entry.schema, state);
             call.hide(entry.schema.sensitive_strings(&state));
             settle::refuse_unknown("UpgradeResourceState", &request.type_name, &state)
                 .into_result()?;
@@ -108,7 +108,7 @@ impl<P: Provider> Server<P> {
             ));
         }
         let identity = slot.identity();
-        let state = plan::null_write_only(&entry.schema, &slot.value);
+        let state = plan::null_write_only(&entry.schema, std::mem::take(&mut slot.value));
         call.hide(entry.schema.sensitive_strings(&state));
         settle::refuse_unknown("ImportResourceState", &request.type_name, &state).into_result()?;
         Ok(pb::import_resource_state::ImportedResource {
@@ -148,7 +148,7 @@ impl<P: Provider> Server<P> {
         let mut slot = entry.slot(Value::Null, Private::default());
         call.guard(entry.handler.move_state(&call.cx, source, &mut slot)).await?;
         let identity = slot.identity();
-        let state = plan::null_write_only(&entry.schema, &slot.value);
+        let state = plan::null_write_only(&entry.schema, std::mem::take(&mut slot.value));
         call.hide(entry.schema.sensitive_strings(&state));
         settle::refuse_unknown("MoveResourceState", &request.target_type_name, &state)
             .into_result()?;
