@@ -112,19 +112,26 @@ impl Decoder<'_> {
 
     fn object(&mut self, marker: Marker, object: &ObjectType) -> Result<Value, DecodeError> {
         let length = self.reader.map_len(marker)?;
-        let mut members = Members::new();
+        let mut members = Vec::with_capacity(object.len().min(length));
+        // Clients send attributes in the order of their names: as long as one does, nothing has
+        // to be looked up.
+        let (mut declared, mut in_order) = (object.iter(), true);
         for _ in 0..length {
             let key = self.key()?;
-            let Some((name, ty)) = object.get_entry(key) else {
+            let next = declared.next().filter(|(name, _)| in_order && ***name == *key);
+            in_order = next.is_some();
+            let Some((name, ty)) = next.or_else(|| object.get_entry(key)) else {
                 let step = Step::Attribute(key.into());
                 return Err(DecodeError::from(DecodeFault::NoSuchAttribute).inside(step));
             };
             let inside = |error: DecodeError| error.inside(Step::Attribute(Arc::clone(name)));
             let value = self.value(ty).map_err(inside)?;
-            if members.insert(Arc::clone(name), value).is_some() {
+            if !in_order && members.iter().any(|(known, _)| known == name) {
                 return Err(inside(DecodeFault::Duplicate.into()));
             }
+            members.push((Arc::clone(name), value));
         }
+        let members: Members = members.into_iter().collect();
         if members.len() == object.len() {
             return Ok(Value::Object(members));
         }
