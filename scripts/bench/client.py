@@ -7,6 +7,7 @@ take turns, so that a busy moment of the machine hits both.
 import os
 import platform
 import re
+import resource
 import shlex
 import shutil
 import subprocess
@@ -43,6 +44,11 @@ resource "null_resource" "it" {
   triggers = { name = "bench-%s-${count.index}", flavor = "tiny", image = "alpine-3.22" }
 }
 """
+# As many values as an instance has, of about the same length: what Terraform itself then takes.
+WIDE = NULL.replace(
+    'image = "alpine-3.22" }',
+    'image = "alpine-3.22",\n    %s }' % ", ".join(f'value{n:02} = "{"x" * 12}"' for n in range(33)),
+)
 
 
 class Process:
@@ -192,14 +198,23 @@ class Work:
         (self.folder / "main.tf").write_text(self.main % (count, mark))
 
     def plan_cpu(self):
-        """CPU seconds of all plugin processes of one plan (user and system)."""
+        """CPU seconds (user and system) of one plan: of all plugin processes, of Terraform."""
         self.install(measured=True)
         self.times.unlink(missing_ok=True)
+        before = children_cpu()
         self.plan()
+        both = children_cpu() - before
         # Each process wrote two lines: the shell's own times and its children's.
         children = self.times.read_text().splitlines()[1::2]
         self.install(measured=False)
-        return sum(seconds(word) for line in children for word in line.split())
+        of_plugin = sum(seconds(word) for line in children for word in line.split())
+        return of_plugin, both - of_plugin
+
+
+def children_cpu():
+    """CPU seconds of all processes that were started from here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def seconds(word):

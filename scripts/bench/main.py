@@ -52,27 +52,40 @@ def terraform(rounds):
         folder = Path(folder)
         with client.Backend(BIN / "fairmazon", folder / "data", *many_hosts()) as backend:
             version = re.search(r'^version = "(.*)"', (REPOSITORY / "Cargo.toml").read_text(), re.M)[1]
-            ours = client.Work(TERRAFORM, folder, "ours", client.OURS, PROVIDER,
-                               "fairmazon/fairmazon", version, backend.environment)
-            null = client.Work(TERRAFORM, folder, "null", client.NULL, NULL,
-                               "hashicorp/null", "2.1.2", {})
-            applies = []
+            null = (NULL, "hashicorp/null", "2.1.2", {})
+            works = [
+                client.Work(TERRAFORM, folder, "ours", client.OURS, PROVIDER,
+                            "fairmazon/fairmazon", version, backend.environment),
+                client.Work(TERRAFORM, folder, "null", client.NULL, *null),
+                client.Work(TERRAFORM, folder, "wide", client.WIDE, *null),
+            ]
+            applies, plans, cpu = [], [], []
             for round_ in range(rounds):
-                ours.begin(MACHINES, round_)
-                null.begin(MACHINES, round_)
-                applies.append((ours.apply(), null.apply()))
-            plans = [(ours.plan(), null.plan()) for _ in range(rounds)]
-            cpu = median([ours.plan_cpu() for _ in range(rounds)])
-            null_cpu = median([null.plan_cpu() for _ in range(rounds)])
-    our_plan, null_plan = (median(times) for times in zip(*plans))
-    our_apply, null_apply = (median(times) for times in zip(*applies))
+                for work in works:
+                    work.begin(MACHINES, round_)
+                applies.append([work.apply() for work in works])
+            for _ in range(rounds):
+                plans.append([work.plan() for work in works])
+                cpu.append([work.plan_cpu() for work in works])
+    plan, beside, wide = (median(times) for times in zip(*plans))
+    plugins, terraforms = (
+        [median([each[part] for each in column]) for column in zip(*cpu)] for part in (0, 1)
+    )
     yield Row(f"plan over {MACHINES} instances, all up to date",
-              f"{our_plan:.2f} s = {our_plan / null_plan:.2f} x null's {null_plan:.2f} s",
-              "1.0 x", our_plan <= null_plan)
-    yield Row("plugin CPU in that plan", f"{cpu:.2f} s (null {null_cpu:.2f} s)", "0.25 s", cpu <= 0.25)
+              f"{plan:.2f} s = {plan / beside:.2f} x null's {beside:.2f} s", "1.0 x", plan <= beside)
+    yield Row("the same, beside null_resources with as many values",
+              f"{plan / wide:.2f} x {wide:.2f} s", "", True)
+    yield Row("plugin CPU in that plan", f"{plugins[0]:.2f} s (null {plugins[1]:.2f} s)", "0.25 s",
+              plugins[0] <= 0.25)
+    yield Row("CPU of Terraform itself in that plan",
+              f"{terraforms[0]:.2f} s (null {terraforms[1]:.2f} s, as many values "
+              f"{terraforms[2]:.2f} s)", "", True)
+    apply, beside, wide = (median(times) for times in zip(*applies))
     yield Row(f"apply of {MACHINES} instances, simulator",
-              f"{our_apply:.2f} s = {our_apply / null_apply:.2f} x null's {null_apply:.2f} s",
-              "1.3 x", our_apply <= 1.3 * null_apply)
+              f"{apply:.2f} s = {apply / beside:.2f} x null's {beside:.2f} s", "1.3 x",
+              apply <= 1.3 * beside)
+    yield Row("the same, beside null_resources with as many values",
+              f"{apply / wide:.2f} x {wide:.2f} s", "", True)
 
 
 def placement(rounds):
@@ -207,7 +220,8 @@ def main():
     print("| what | measured | limit | met |\n|---|---|---|---|")
     for row in rows:
         failed |= not row.met
-        print(f"| {row.what} | {row.measured} | {row.limit} | {'yes' if row.met else '**no**'} |")
+        said = ("yes" if row.met else "**no**") if row.limit else ""
+        print(f"| {row.what} | {row.measured} | {row.limit} | {said} |")
     return 1 if failed else 0
 
 
