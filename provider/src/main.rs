@@ -2,7 +2,11 @@
 
 use std::{process::ExitCode, time::SystemTime};
 
+use mimalloc::MiMalloc;
 use terraform_provider_fairmazon::{ADDRESS, Fairmazon, Process};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

@@ -15,8 +15,12 @@ mod signals;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 
 use crate::{commands::Command, logging::LogOptions};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Fairmazon: computing capacity from many providers as one platform.
 #[derive(Debug, Parser)]
