@@ -192,9 +192,12 @@ impl Platform {
 
     fn hook_store(&self) {
         let (faults, lost) = (self.store_faults.clone(), self.answer_lost.clone());
+        let up = self.up.clone();
         self.disk.on_commit(move |_| {
             let mut faults = faults.lock();
             if std::mem::take(&mut faults.lose_answer) {
+                // Nobody hears of it any more: it is dead from here on.
+                up.send_modify(|up| up.engine = None);
                 lost.notify_one();
                 return Fault::AnswerLost;
             }
