@@ -1,8 +1,9 @@
 //! Checks a configuration against the rules its schema declares.
 //!
-//! Runs validators and the rules between attributes. Unknown values are never wrong; secret
-//! ones are never shown. What the client checks by itself (types, required attributes) is not
-//! repeated here.
+//! Refuses what is required and null, and what only the provider sets, at every depth: clients
+//! look for arguments that are missing, not for null ones, and let anything be written to a
+//! computed attribute. Then runs validators and the rules between attributes. Unknown values are
+//! never wrong where a value may be; secret ones are never shown. Types are the client's part.
 
 use std::sync::Arc;
 
@@ -51,6 +52,17 @@ fn check_body(
         path.push(Step::Attribute(attribute.name_arc().clone()));
         let value = value.member(attribute.name());
         let secret = secret || attribute.is_sensitive() || attribute.is_write_only();
+        let settable = attribute.is_required() || attribute.is_optional();
+        if attribute.is_computed() && !settable {
+            if !value.is_null() {
+                problems.push(read_only(path));
+            }
+            path.pop();
+            continue;
+        }
+        if attribute.is_required() && value.is_null() {
+            problems.push(required(path));
+        }
         check_attribute(attribute, value, path, secret, problems);
         if let Some((nesting, body)) = attribute.nested_objects() {
             check_nested(nesting, body, value, path, secret, problems);
@@ -72,6 +84,16 @@ fn check_body(
     problems.extend(body.across().iter().flat_map(|rule| check_across(rule, value, path)));
 }
 
+fn required(path: &AttributePath) -> Problem {
+    let detail = "It is required and null. Give it a value.";
+    Problem::new(path.clone(), format!("Missing value for {path}"), detail)
+}
+
+fn read_only(path: &AttributePath) -> Problem {
+    let detail = "Only the provider sets it. Remove it from the configuration.";
+    Problem::new(path.clone(), format!("Value for {path}, which can't be set"), detail)
+}
+
 fn check_nested(
     nesting: Nesting,
     body: &Body,
@@ -86,14 +108,28 @@ fn check_nested(
     let is_set = matches!(value, Value::Set(_));
     for (index, element) in value.as_elements().unwrap_or_default().iter().enumerate() {
         path.push(if is_set { Step::Element } else { Step::Index(index) });
-        check_body(body, element, path, secret, problems);
+        check_element(body, element, path, secret, problems);
         path.pop();
     }
     for (key, element) in value.as_members().into_iter().flatten() {
         path.push(Step::Key(key.clone()));
-        check_body(body, element, path, secret, problems);
+        check_element(body, element, path, secret, problems);
         path.pop();
     }
+}
+
+fn check_element(
+    body: &Body,
+    element: &Value,
+    path: &mut AttributePath,
+    secret: bool,
+    problems: &mut Vec<Problem>,
+) {
+    if element.is_null() {
+        let detail = "It is null. Leave it out, or write the object.";
+        problems.push(Problem::new(path.clone(), format!("Missing object for {path}"), detail));
+    }
+    check_body(body, element, path, secret, problems);
 }
 
 fn check_attribute(
@@ -262,6 +298,57 @@ mod tests {
         let attribute = Attribute::string("a").validate(refuse().also_on_null());
         let asking = Schema::builder().attribute(attribute).build();
         assert_eq!(config(&asking, &null).len(), 1);
+    }
+
+    #[test]
+    fn what_is_required_or_read_only_is_found_at_every_depth() {
+        let members = || [Attribute::string("id").required(), Attribute::string("made").computed()];
+        let schema = Schema::builder()
+            .attribute(Attribute::string("id").computed())
+            .attribute(Attribute::string("name").required())
+            .attribute(Attribute::nested("one", members()).optional())
+            .attribute(Attribute::nested_list("list", members()).optional())
+            .attribute(Attribute::nested_map("map", members()).optional())
+            .attribute(Attribute::nested_set("set", members()).optional())
+            .attribute(Attribute::nested("seen", [Attribute::string("at").computed()]).computed())
+            .build();
+        let object = |id: Value, made: Value| Value::object([("id", id), ("made", made)]);
+        let good = || object("x".into(), Value::Null);
+        let bad = || object(Value::Null, "x".into());
+        let value =
+            |name: Value, id: Value, inner: &dyn Fn() -> Value, other: &dyn Fn() -> Value| {
+                Value::object([
+                    ("id", id.clone()),
+                    ("name", name),
+                    ("one", inner()),
+                    ("list", Value::list([inner(), other()])),
+                    ("map", Value::map([("a", inner()), ("b", other())])),
+                    ("set", Value::set([inner()])),
+                    ("seen", if id.is_null() { Value::Null } else { Value::object([("at", id)]) }),
+                ])
+            };
+        let good = value("n".into(), Value::Null, &good, &good);
+        assert_eq!(paths(&schema, &good), Vec::<String>::new());
+        let unknown = || Value::UNKNOWN;
+        let unknown = value(Value::UNKNOWN, Value::Null, &unknown, &unknown);
+        assert_eq!(paths(&schema, &unknown), Vec::<String>::new());
+        let bad = value(Value::Null, "x".into(), &bad, &|| Value::Null);
+        let expected = [
+            "id",
+            "name",
+            "one.id",
+            "one.made",
+            "list[0].id",
+            "list[0].made",
+            "list[1]",
+            r#"map["a"].id"#,
+            r#"map["a"].made"#,
+            r#"map["b"]"#,
+            "set[*].id",
+            "set[*].made",
+            "seen",
+        ];
+        assert_eq!(paths(&schema, &bad), expected);
     }
 
     #[test]

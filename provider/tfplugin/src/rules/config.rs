@@ -5,8 +5,9 @@ use crate::path::Step;
 use crate::schema::{Body, Nesting, Schema};
 use crate::value::Value;
 
-/// Checks the type, that what is required is set, that what nobody can set is not, and how
-/// often blocks are there.
+/// Checks the type and how often blocks are there. A client also looks for arguments that are
+/// missing; null ones, and values of what only the provider sets, it hands on: refusing those is
+/// for the provider ([`crate::validate::config`]).
 #[must_use]
 pub fn config(schema: &Schema, config: &Value) -> Vec<Violation> {
     let mut found = Found::new(schema);
@@ -21,12 +22,6 @@ fn check_object(body: &Body, config: &Value, found: &mut Found<'_>) {
     for attribute in body.attributes() {
         let value = config.member(attribute.name());
         found.within(Step::Attribute(attribute.name_arc().clone()), |found| {
-            if attribute.is_required() && value.is_null() {
-                found.add(Rule::Required, "the attribute is required");
-            }
-            if !attribute.is_required() && !attribute.is_optional() && !value.is_null() {
-                found.add(Rule::ReadOnly, "the attribute cannot be set");
-            }
             if let Some((nesting, body)) = attribute.nested_objects() {
                 check_nested(nesting, body, value, found);
             }
@@ -42,10 +37,10 @@ fn check_object(body: &Body, config: &Value, found: &mut Found<'_>) {
                 _ => Some(value.as_elements().map_or(1, <[Value]>::len)),
             };
             if count.is_some_and(|count| count < min as usize) {
-                found.add(Rule::Required, format!("at least {min} of this block are needed"));
+                found.add(Rule::BlockCount, format!("at least {min} of this block are needed"));
             }
             if count.is_some_and(|count| max > 0 && count > max as usize) {
-                found.add(Rule::Required, format!("at most {max} of this block are allowed"));
+                found.add(Rule::BlockCount, format!("at most {max} of this block are allowed"));
             }
             check_nested(block.nesting(), block.body(), value, found);
         });

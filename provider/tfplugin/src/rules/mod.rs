@@ -39,10 +39,8 @@ pub enum Rule {
     WriteOnly,
     /// A path that requires replacement names an attribute.
     ReplacePath,
-    /// What is required is set.
-    Required,
-    /// What nobody can set is not set.
-    ReadOnly,
+    /// A block is there as often as it must and may be.
+    BlockCount,
 }
 
 impl fmt::Display for Rule {
@@ -59,8 +57,7 @@ impl fmt::Display for Rule {
             Self::Known => "a state has no unknown values",
             Self::WriteOnly => "a write-only attribute is null outside the configuration",
             Self::ReplacePath => "a path that requires replacement names an attribute",
-            Self::Required => "a required attribute is set",
-            Self::ReadOnly => "only the provider sets a computed attribute",
+            Self::BlockCount => "a block is there as often as it must and may be",
         })
     }
 }
