@@ -171,14 +171,15 @@ impl Engine {
         rules::check_not_deleting("instance", &id, old.deleting.is_some())?;
         rules::check_revision(update.expected_revision, old.revision.0)?;
         impact::check_instance_change(&old.spec, spec)?;
-        rules::check_rebuild(&old.spec, spec, update.allow_rebuild)?;
+        let renamed = rules::with_image_named_alike(&old.spec, spec, self.catalogue());
+        rules::check_rebuild(&renamed, spec, update.allow_rebuild)?;
         state.holds.free(id)?;
         let mut draft = Draft::default();
         rely_on_groups(state, &mut draft, old.account, &spec.placement)?;
         let volumes =
             attachable(state, old.account, id, spec.volumes.values().map(|a| a.volume_id))?;
         let placement = rules::join_placements(&spec.placement, volumes.iter().map(AsRef::as_ref))?;
-        let effect = rules::effect(&old.spec, spec);
+        let effect = rules::effect(&renamed, spec);
         let mut new = Instance { spec: spec.clone(), ..Instance::clone(&old) };
         new.spec_version += u64::from(effect.on_host);
         new.rebuilds += u64::from(effect.rebuild);

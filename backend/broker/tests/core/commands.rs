@@ -121,6 +121,12 @@ async fn another_image_needs_leave_to_rebuild() {
     assert_eq!(field(&refused.unwrap_err()), "image");
     let changed = kit.engine.update_instance(&kit.customer, update(true), &kit.key()).await;
     assert_eq!(changed.unwrap().instance.row.rebuilds, 1);
+    // The id of the image means the image of that name.
+    let spec = InstanceSpec { image: "img-debian-12".into(), ..spec("web") };
+    let by_id = InstanceUpdate { spec, ..update(false) };
+    let changed = kit.engine.update_instance(&kit.customer, by_id, &kit.key()).await.unwrap();
+    let row = &changed.instance.row;
+    assert_eq!((row.rebuilds, row.spec.image.as_str()), (1, "img-debian-12"));
 }
 
 #[tokio::test]
