@@ -159,14 +159,17 @@ impl<P: Provider> Harness<P> {
         config: &Value,
     ) -> Result<Plan, Diagnostics> {
         let stored = self.stored.get(address);
-        let plan = self.plan_once(address, schema, config, stored).await?;
+        let null = (&Value::Null, bytes::Bytes::new());
+        let prior = stored.map_or(null, |stored| (&stored.state, stored.private.clone()));
+        let plan = self.plan_once(address, schema, config, prior).await?;
         let tainted = stored.is_some_and(|stored| stored.tainted);
         let replaces = tainted || !plan.requires_replace.is_empty();
         if stored.is_none() || !replaces {
             return Ok(plan);
         }
-        // A replacement is planned anew, as if there were nothing.
-        let anew = self.plan_once(address, schema, config, None).await?;
+        // A replacement is planned anew, as if there were nothing but the first plan's private data.
+        let anew = (&Value::Null, plan.private.clone());
+        let anew = self.plan_once(address, schema, config, anew).await?;
         let mut warnings = plan.warnings;
         warnings.extend(anew.warnings);
         let requires_replace = plan.requires_replace;
@@ -178,9 +181,8 @@ impl<P: Provider> Harness<P> {
         address: &str,
         schema: &Schema,
         config: &Value,
-        stored: Option<&Stored>,
+        (prior, private): (&Value, bytes::Bytes),
     ) -> Result<Plan, Diagnostics> {
-        let prior = stored.map_or(&Value::Null, |stored| &stored.state);
         let new = proposed::state(schema, prior, config);
         let ty = schema.object_type();
         let request = Request::new(pb::plan_resource_change::Request {
@@ -188,10 +190,14 @@ impl<P: Provider> Harness<P> {
             prior_state: Some(wire::encode(prior, ty)?),
             proposed_new_state: Some(wire::encode(&new, ty)?),
             config: Some(wire::encode(config, ty)?),
-            prior_private: stored.map(|stored| stored.private.clone()).unwrap_or_default(),
+            prior_private: private,
             provider_meta: None,
             client_capabilities: Some(wire::capabilities()),
-            prior_identity: stored.and_then(|stored| stored.identity.clone()),
+            prior_identity: self
+                .stored
+                .get(address)
+                .filter(|_| !prior.is_null())
+                .and_then(|stored| stored.identity.clone()),
         });
         let answer = wire::answer(Wire::plan_resource_change(&self.server, request).await)?;
         let warnings = wire::warnings(answer.diagnostics)?;
@@ -264,10 +270,9 @@ impl<P: Provider> Harness<P> {
     }
 
     async fn remove(&mut self, address: &str, schema: &Schema) -> Result<Diagnostics, Diagnostics> {
-        if !self.stored.contains_key(address) {
-            return Ok(Diagnostics::new());
-        }
-        let plan = self.plan_once(address, schema, &Value::Null, self.stored.get(address)).await?;
+        let Some(stored) = self.stored.get(address) else { return Ok(Diagnostics::new()) };
+        let prior = (&stored.state, stored.private.clone());
+        let plan = self.plan_once(address, schema, &Value::Null, prior).await?;
         let mut warnings = plan.warnings.clone();
         warnings.extend(self.apply_plan(address, schema, &Value::Null, plan).await?);
         Ok(warnings)

@@ -111,6 +111,13 @@ impl Change<'_> {
         }
     }
 
+    /// Takes back that this attribute asks for a replacement: what is written differently may be
+    /// the same thing.
+    pub fn keep_in_place(&mut self, path: impl Into<AttributePath>) {
+        let path = path.into();
+        self.requires_replace.retain(|other| *other != path);
+    }
+
     /// What the resource keeps for itself; handed on to apply.
     pub const fn private(&mut self) -> &mut Private {
         &mut self.private
