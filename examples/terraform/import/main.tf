@@ -1,7 +1,7 @@
 # Takes a machine that exists already under Terraform's care. Nothing about it changes.
 
 variable "instance_id" {
-  description = "The id of the machine, as `fairmazon instance list` or the other configuration shows it."
+  description = "The id of the machine, as `terraform query` or the other configuration shows it."
   type        = string
 }
 
