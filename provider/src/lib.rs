@@ -16,9 +16,11 @@ pub mod path;
 pub mod platform;
 pub mod provider;
 pub mod resources;
+pub mod session;
 pub mod settings;
 
 pub use provider::{Fairmazon, Process};
+pub use session::Session;
 
 /// Where registries keep it.
 pub const ADDRESS: &str = "registry.terraform.io/fairmazon/fairmazon";

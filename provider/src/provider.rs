@@ -7,10 +7,11 @@ use tfplugin::{Context, Diagnostic, Diagnostics, Offers, Provider, Schema, View,
 use crate::{
     actions,
     budget::Budget,
-    client::{Client, Connection, Keys, Scope},
+    client::{Claims, Client, Connection, Credential, Keys, Scope, data_folder},
     data_sources, ephemeral, functions, list,
     platform::Platform,
     resources,
+    session::Session,
     settings::{self, Access, SettingsModel, Surroundings},
 };
 
@@ -20,8 +21,10 @@ pub struct Process {
     pub env: fn(&str) -> Option<String>,
     /// Where it was started.
     pub working_directory: std::path::PathBuf,
-    /// Tells this process from all others, in requests and keys.
+    /// Tells this process from all others, in keys.
     pub name: String,
+    /// The run that it belongs to, where that can be told.
+    pub session: Option<Session>,
 }
 
 /// The provider of Fairmazon.
@@ -37,13 +40,21 @@ impl Fairmazon {
 
     fn client(&self, access: Access) -> Result<Client, Diagnostics> {
         let read = |path: &Path| std::fs::read_to_string(path).ok();
-        let scope = Scope::find(&self.process.working_directory, &self.process.env, &read);
+        let Process { working_directory, env, name, session } = &self.process;
+        let scope = Scope::find(working_directory, env, &read);
+        let data = data_folder(working_directory, env);
+        let claims = session.as_ref().map(|session| Claims::of(session, &data));
+        let shown = match &access.credential {
+            Credential::Token(token) => token,
+            Credential::Certificate { certificate_pem, .. } => certificate_pem,
+        };
+        let party = [access.endpoint.as_bytes(), shown.as_bytes()];
+        let keys = Keys::new(scope, name.clone()).claimed(claims, &party);
         let connection = Connection {
             endpoint: access.endpoint,
             credential: access.credential,
             ca_pem: access.ca_pem,
-            request_prefix: self.process.name.clone(),
-            keys: Keys::new(scope, self.process.name.clone()),
+            keys,
         };
         Client::new(connection).map_err(|error| {
             let reason = std::error::Error::source(&error)

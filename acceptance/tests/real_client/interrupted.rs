@@ -77,7 +77,13 @@ fn an_interrupt_ends_the_apply_in_order() -> Outcome {
         assert!(status.code().is_some(), "it ended by itself: {status}");
         let said = running.said();
         assert!(!said.contains("panic") && !said.contains("crash"), "{said}");
-        settle(&workspace, cli, backend, "interrupt")
+        drop(running);
+        let before = ids_in_state(&workspace)?;
+        settle(&workspace, cli, backend, "interrupt")?;
+        // What was under way is well: none of it is made anew.
+        let after = ids_in_state(&workspace)?;
+        assert!(before.iter().all(|id| after.contains(id)), "{before:?} became {after:?}");
+        Ok(())
     })
 }
 
@@ -122,5 +128,51 @@ fn equal_machines_of_one_count_are_that_many() -> Outcome {
         let main = machines(label, MACHINES).replace("-${count.index}", "");
         let workspace = Workspace::inline(&main, cli, backend.environment())?;
         settle(&workspace, cli, backend, label)
+    })
+}
+
+/// Two aliases of one account are two processes of the plugin.
+fn aliases(label: &str) -> String {
+    let alias = |alias: &str, provider: &str| {
+        format!(
+            r#"
+resource "fairmazon_instance" "{alias}" {{
+  count    = {}
+  provider = {provider}
+  name     = "{label}"
+  flavor   = "tiny"
+  image    = "debian-13"
+  labels   = {{ test = "{label}" }}
+}}
+"#,
+            MACHINES / 2
+        )
+    };
+    let other = "provider \"fairmazon\" {\n  alias = \"other\"\n}\n";
+    [other, &alias("one", "fairmazon"), &alias("two", "fairmazon.other")].concat()
+}
+
+#[test]
+fn equal_machines_of_two_aliases_are_two() -> Outcome {
+    with_each_client(|cli, backend| {
+        let workspace = Workspace::inline(&aliases("aliases"), cli, backend.environment())?;
+        settle(&workspace, cli, backend, "aliases")
+    })
+}
+
+#[test]
+fn equal_machines_of_two_aliases_are_found_after_a_kill() -> Outcome {
+    with_each_client(|cli, backend| {
+        for nth in [1, 4] {
+            let label = format!("killed-{nth}");
+            let workspace = Workspace::inline(&aliases(&label), cli, backend.environment())?;
+            let mut running = workspace.start(APPLY)?;
+            reach(&mut running, "apply_complete", nth)?;
+            running.signal(Signal::KILL);
+            running.end(LIMIT)?;
+            drop(running);
+            settle(&workspace, cli, backend, &label)?;
+        }
+        Ok(())
     })
 }

@@ -5,6 +5,7 @@
 //! for longer once it was, so that an apply outlives a restart of the broker.
 
 mod catalogue;
+mod claims;
 mod confirm;
 mod error;
 mod groups;
@@ -17,22 +18,19 @@ mod tls;
 mod tokens;
 mod volumes;
 
-use std::{
-    future::Future,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::{
     Request, Response, Status,
-    metadata::{Ascii, MetadataValue},
+    metadata::{Ascii, MetadataMap, MetadataValue},
     transport::{Channel, Endpoint},
 };
 
+pub use claims::Claims;
 pub use error::{ClientError, Unreachable, Untrusted};
-pub use keys::{Keys, Scope};
+pub use keys::{Keys, Scope, data_folder};
 pub use pages::{Page, Pages};
 pub use table::Row;
 pub use tls::TlsSettings;
@@ -77,8 +75,6 @@ pub struct Connection {
     pub credential: Credential,
     /// PEM certificates to trust instead of the system's.
     pub ca_pem: Option<String>,
-    /// Sent with each call and found again in the platform's log: a start and a counter.
-    pub request_prefix: String,
     /// Makes idempotency keys.
     pub keys: Keys,
 }
@@ -88,8 +84,6 @@ pub struct Client {
     endpoint: String,
     channel: Channel,
     bearer: Option<MetadataValue<Ascii>>,
-    request_prefix: String,
-    requests: AtomicU64,
     health: Mutex<Health>,
     keys: Keys,
     catalogue: CatalogueCache,
@@ -135,8 +129,6 @@ impl Client {
             endpoint: connection.endpoint,
             channel: endpoint.connect_lazy(),
             bearer,
-            request_prefix: connection.request_prefix,
-            requests: AtomicU64::new(0),
             health: Mutex::default(),
             keys: connection.keys,
             catalogue: CatalogueCache::default(),
@@ -162,17 +154,23 @@ impl Client {
         Q: Clone + Send,
         F: Future<Output = Result<Response<A>, Status>> + Send,
     {
-        let request_id = self.request_id();
+        let what = type_name::<Q>();
         let started = Instant::now();
         let mut pause = PAUSE_MIN;
         loop {
-            let request = self.request(message.clone(), &request_id, Some(CALL_LIMIT));
+            let request = self.request(message.clone(), Some(CALL_LIMIT));
             let error = match tokio::time::timeout(CALL_LIMIT, send(request)).await {
                 Ok(Ok(answer)) => {
+                    let request_id = request_id(answer.metadata());
+                    tracing::debug!(call = what, request_id, "the broker answered");
                     self.seen();
                     return Ok(answer.into_inner());
                 }
-                Ok(Err(status)) => ClientError::of_status(&status, &self.endpoint, CALL_LIMIT),
+                Ok(Err(status)) => {
+                    let request_id = request_id(status.metadata());
+                    tracing::debug!(call = what, request_id, code = ?status.code(), "no success");
+                    ClientError::of_status(&status, &self.endpoint, CALL_LIMIT)
+                }
                 Err(_) => ClientError::Late { limit: CALL_LIMIT },
             };
             if !error.is_transient() {
@@ -182,24 +180,16 @@ impl Client {
                 self.health.lock().gave_up = Some(Instant::now());
                 return Err(error);
             }
-            tracing::debug!(request_id, ?pause, error = ?error, "the broker is away");
+            tracing::debug!(call = what, ?pause, error = ?error, "the broker is away");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
-    fn request_id(&self) -> String {
-        let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        format!("{}-{number}", self.request_prefix)
-    }
-
-    fn request<Q>(&self, message: Q, request_id: &str, limit: Option<Duration>) -> Request<Q> {
+    fn request<Q>(&self, message: Q, limit: Option<Duration>) -> Request<Q> {
         let mut request = Request::new(message);
         if let Some(bearer) = &self.bearer {
             request.metadata_mut().insert("authorization", bearer.clone());
-        }
-        if let Ok(id) = MetadataValue::try_from(request_id) {
-            request.metadata_mut().insert("request-id", id);
         }
         if let Some(limit) = limit {
             request.set_timeout(limit);
@@ -222,6 +212,17 @@ impl Client {
             _ => PATIENCE_BEFORE,
         }
     }
+}
+
+/// The broker's id of a request, found again in its log.
+fn request_id(metadata: &MetadataMap) -> &str {
+    metadata.get("request-id").and_then(|id| id.to_str().ok()).unwrap_or_default()
+}
+
+/// The last part of a message's type: `CreateInstanceRequest`.
+fn type_name<Q>() -> &'static str {
+    let name = std::any::type_name::<Q>();
+    name.rsplit("::").next().unwrap_or(name)
 }
 
 fn bearer(token: &str) -> Result<MetadataValue<Ascii>, tls::SettingError> {

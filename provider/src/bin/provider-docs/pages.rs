@@ -36,6 +36,7 @@ pub(crate) fn all(examples: &Path) -> Vec<Page> {
         env: |_| None,
         working_directory: std::path::PathBuf::new(),
         name: "docs".to_owned(),
+        session: None,
     });
     let offers = provider.offers();
     let read = |path: String| fs::read_to_string(examples.join(path)).ok();

@@ -39,6 +39,10 @@ pub(crate) struct State {
     pub(crate) hold: bool,
     /// The next operation ends in this failure.
     pub(crate) fail: Option<v1::ErrorDetail>,
+    /// No machine runs now.
+    pub(crate) off_hours: bool,
+    /// No host takes a machine.
+    pub(crate) no_place: bool,
     made: u64,
 }
 
@@ -54,6 +58,8 @@ impl State {
             calls: BTreeMap::new(),
             hold: false,
             fail: None,
+            off_hours: false,
+            no_place: false,
             made: 0,
         }
     }
@@ -134,6 +140,7 @@ pub(crate) fn provider() -> Fairmazon {
         env: |_| None,
         working_directory: PathBuf::from("/project"),
         name: "test".to_owned(),
+        session: None,
     };
     Fairmazon::new(process)
 }

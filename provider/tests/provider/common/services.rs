@@ -118,15 +118,22 @@ fn bring_about(state: &State, row: &mut Instance) -> Result<(), Status> {
     let spec: InstanceSpec =
         row.spec.clone().unwrap_or_default().try_into().map_err(|error| status(&error))?;
     spec.check().map_err(|error| status(&error))?;
-    let price =
-        price::instance(&state.catalogue, &spec, &spec.flavor).map_err(|error| status(&error))?;
-    row.actual_flavor = spec.flavor;
+    if row.actual_flavor.is_empty() {
+        row.actual_flavor.clone_from(&spec.flavor);
+    }
+    let price = price::instance(&state.catalogue, &spec, &row.actual_flavor);
+    let price = price.map_err(|error| status(&error))?;
     row.price_per_hour_nano_eur = price.hourly.0;
     row.price_per_month_nano_eur = price.monthly.0;
     row.monthly_saving_nano_eur = price.monthly_saving.0;
-    let running = matches!(spec.power, fairmazon_model::instance::Power::Running);
+    let on = matches!(spec.power, fairmazon_model::instance::Power::Running);
+    let running = on && !state.off_hours;
     let now = if running { InstanceState::Running } else { InstanceState::Stopped };
     row.state = now.into();
+    if state.no_place {
+        row.state = InstanceState::Pending.into();
+        row.state_reason = "no host fits".to_owned();
+    }
     row.addresses = if running { vec!["10.0.0.1".to_owned()] } else { Vec::new() };
     row.site = "fra1".to_owned();
     row.country = "DE".to_owned();
@@ -198,6 +205,11 @@ impl instances_service_server::InstancesService for Fake {
         let (mut state, request) = self.open("update_instance", request)?;
         let row = state.instances.get(&request.id).cloned();
         let mut row = row.ok_or_else(|| missing("instance", &request.id))?;
+        let flavor =
+            |spec: &Option<v1::InstanceSpec>| spec.as_ref().map(|spec| spec.flavor.clone());
+        if flavor(&row.spec) != flavor(&request.spec) {
+            row.actual_flavor.clear();
+        }
         row.spec = request.spec;
         bring_about(&state, &mut row)?;
         state.instances.insert(row.id.clone(), row.clone());
