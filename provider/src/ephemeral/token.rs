@@ -67,7 +67,8 @@ impl EphemeralResource for EphemeralToken {
                     .optional()
                     .validate(validators::one_of(ROLES.map(|(word, _)| word)))
                     .describe(
-                        "What it may do, no more than your own credential. Default `customer`.",
+                        "What it may do: the role of your own credential, or any role where yours \
+                         is `platform_operator`. Default `customer`.",
                     ),
             )
             .attribute(

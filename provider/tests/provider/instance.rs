@@ -43,10 +43,10 @@ async fn a_small_change_leaves_everything_else_known() {
 async fn what_hurts_is_said_before() {
     let broker = Broker::start().await;
     let mut client = broker.harness().await;
-    client.apply(ADDRESS, machine()).await.unwrap();
+    client.apply(ADDRESS, machine_with(json!({ "reboot_trigger": "1" }))).await.unwrap();
     for (change, word) in [
         (json!({ "flavor": "medium" }), "restarts"),
-        (json!({ "reboot_trigger": "1" }), "restarts"),
+        (json!({ "reboot_trigger": "2" }), "restarts"),
         (json!({ "power_state": "stopped" }), "stops"),
         (json!({ "image": "debian-12", "on_image_change": "rebuild" }), "rebuilds"),
     ] {
@@ -56,8 +56,8 @@ async fn what_hurts_is_said_before() {
     }
     let plan = client.plan(ADDRESS, machine_with(json!({ "image": "debian-12" }))).await.unwrap();
     assert_eq!(plan.action, ChangeAction::Replace);
-    let state = client.apply(ADDRESS, machine_with(json!({ "reboot_trigger": "1" }))).await;
-    assert_eq!(state.unwrap().state["reboot_trigger"], "1");
+    let state = client.apply(ADDRESS, machine_with(json!({ "reboot_trigger": "2" }))).await;
+    assert_eq!(state.unwrap().state["reboot_trigger"], "2");
     assert_eq!((broker.calls("reboot_instance"), broker.calls("update_instance")), (1, 0));
 }
 
@@ -196,10 +196,222 @@ async fn a_create_that_takes_too_long_keeps_the_id() {
     let mut client = broker.harness().await;
     broker.state.lock().hold = true;
     let config = machine_with(json!({ "timeouts": { "create": "1s" } }));
-    let told = client.apply(ADDRESS, config).await.unwrap_err().to_string();
-    assert!(told.contains("Timed out") && told.contains("ins-"), "{told}");
-    assert!(client.state(ADDRESS).unwrap()["id"].is_string());
+    let applied = client.apply(ADDRESS, config.clone()).await.unwrap();
+    let told = applied.warnings.to_string();
+    assert!(told.contains("is not ready yet") && told.contains("ins-"), "{told}");
+    assert!(told.contains("Waited 1s"), "{told}");
+    assert!(applied.state["id"].is_string());
+    // It is well, so it is not made anew.
+    assert!(!client.is_tainted(ADDRESS));
+    assert_eq!(client.plan(ADDRESS, config).await.unwrap().action, ChangeAction::None);
     assert_eq!(broker.calls("create_instance"), 1);
+    let config = json!({ "name": "d", "size_gib": 5, "timeouts": { "create": "1s" } });
+    let applied = client.apply("fairmazon_volume.d", config).await.unwrap();
+    assert!(applied.warnings.to_string().contains("is not ready yet"));
+    assert!(!client.is_tainted("fairmazon_volume.d"));
+}
+
+#[tokio::test]
+async fn a_create_that_found_no_place_in_time_is_an_error() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let mut state = broker.state.lock();
+    (state.hold, state.no_place) = (true, true);
+    drop(state);
+    let config = machine_with(json!({ "timeouts": { "create": "1s" } }));
+    let told = client.apply(ADDRESS, config).await.unwrap_err().to_string();
+    assert!(told.contains("no place") && told.contains("no host fits"), "{told}");
+    assert!(client.is_tainted(ADDRESS));
+}
+
+#[tokio::test]
+async fn an_interrupted_create_keeps_a_healthy_machine() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    broker.state.lock().hold = true;
+    let stopper = client.stopper();
+    let stopping = async {
+        while broker.calls("wait_operation") == 0 {
+            tokio::task::yield_now().await;
+        }
+        stopper.stop().await
+    };
+    let (applied, stopped) = tokio::join!(client.apply(ADDRESS, machine()), stopping);
+    stopped.unwrap();
+    let told = applied.unwrap().warnings.to_string();
+    assert!(told.contains("is not ready yet") && told.contains("stopped"), "{told}");
+    assert!(!client.is_tainted(ADDRESS));
+    assert_eq!(client.plan(ADDRESS, machine()).await.unwrap().action, ChangeAction::None);
+}
+
+#[tokio::test]
+async fn a_machine_that_is_off_loses_its_boot_volume_with_a_warning_too() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let off = json!({ "power_state": "stopped", "on_image_change": "rebuild" });
+    client.apply(ADDRESS, machine_with(off.clone())).await.unwrap();
+    let mut change = off;
+    change["image"] = json!("debian-12");
+    change["flavor"] = json!("medium");
+    let told = client.plan(ADDRESS, machine_with(change)).await.unwrap().warnings.to_string();
+    assert!(told.contains("rebuilds the boot volume of the machine"), "{told}");
+    assert!(!told.contains("flavor"), "nothing restarts: {told}");
+}
+
+#[tokio::test]
+async fn working_hours_that_stop_it_now_are_said_before() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    client.apply(ADDRESS, machine()).await.unwrap();
+    // Neither of the two windows of one minute is long, so it is outside one of them.
+    let told = |start: &'static str, stop: &'static str| {
+        let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+        let window = json!({ "timezone": "UTC", "start": start, "stop": stop, "days": days });
+        machine_with(json!({ "schedule": [window] }))
+    };
+    let one = client.plan(ADDRESS, told("03:00", "03:01")).await.unwrap().warnings.to_string();
+    let other = client.plan(ADDRESS, told("15:00", "15:01")).await.unwrap().warnings.to_string();
+    assert!(one.contains("stops the running") || other.contains("stops the running"), "{one}");
+    let always = client.plan(ADDRESS, told("00:00", "00:00")).await.unwrap();
+    assert!(always.warnings.is_empty(), "{}", always.warnings);
+}
+
+#[tokio::test]
+async fn the_size_it_got_stays_until_the_flavor_changes() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let with = |more: serde_json::Value| {
+        let mut config = machine_with(json!({ "flavor_fallback": ["medium"] }));
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    };
+    let id = client.apply(ADDRESS, with(json!({}))).await.unwrap().state["id"].clone();
+    {
+        // It got the fallback.
+        let mut state = broker.state.lock();
+        let row = state.instances.get_mut(id.as_str().unwrap()).unwrap();
+        row.actual_flavor = "medium".to_owned();
+        row.price_per_hour_nano_eur = 10_550_000;
+    }
+    client.configure(broker.block()).await.unwrap();
+    for change in [json!({ "flavor_fallback": null }), json!({ "boot_volume": { "size_gib": 20 } })]
+    {
+        let plan = client.plan(ADDRESS, with(change)).await.unwrap();
+        assert_eq!(plan.planned.member("actual_flavor").as_str(), Some("medium"));
+    }
+    let bigger = with(json!({ "boot_volume": { "size_gib": 20 } }));
+    let plan = client.plan(ADDRESS, bigger.clone()).await.unwrap();
+    assert_eq!(plan.planned.member("price_per_hour").as_str(), Some("0.0111"));
+    client.apply(ADDRESS, bigger.clone()).await.unwrap();
+    client.configure(broker.block()).await.unwrap();
+    assert_eq!(client.plan(ADDRESS, bigger).await.unwrap().action, ChangeAction::None);
+}
+
+#[tokio::test]
+async fn default_labels_may_change_and_go() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let config = machine_with(json!({ "labels": { "role": "web" } }));
+    for (defaults, all) in [
+        (json!({ "team": "a", "env": "x" }), json!({ "role": "web", "team": "a", "env": "x" })),
+        (json!({ "team": "b", "env": "x" }), json!({ "role": "web", "team": "b", "env": "x" })),
+        (json!({ "team": "b" }), json!({ "role": "web", "team": "b" })),
+        (json!({}), json!({ "role": "web" })),
+    ] {
+        let mut block = broker.block();
+        block["default_labels"] = defaults;
+        client.configure(block.clone()).await.unwrap();
+        client.refresh(ADDRESS).await.unwrap();
+        let state = client.state(ADDRESS).unwrap();
+        if state.is_object() {
+            assert_eq!(state["labels"], json!({ "role": "web" }), "no default became its own");
+        }
+        let state = client.apply(ADDRESS, config.clone()).await.unwrap().state;
+        assert_eq!(state["labels"], json!({ "role": "web" }));
+        assert_eq!(state["effective_labels"], all);
+        client.configure(block).await.unwrap();
+        let plan = client.plan(ADDRESS, config.clone()).await.unwrap();
+        assert_eq!(plan.action, ChangeAction::None, "{:?}", plan.planned);
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_replaced_counts_once_and_is_confirmed_anew() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    broker.state.lock().fail = Some(fairmazon_proto::v1::ErrorDetail {
+        kind: "no_capacity".to_owned(),
+        message: "no host has room".to_owned(),
+        ..Default::default()
+    });
+    client.apply(ADDRESS, machine()).await.unwrap_err();
+    assert!(client.is_tainted(ADDRESS));
+    let mut block = broker.block();
+    // One machine costs 0.00555 EUR. The client plans a change first, and then a creation.
+    block["max_price_per_hour"] = json!("0.006");
+    client.configure(block).await.unwrap();
+    let plan = client.plan(ADDRESS, machine()).await.unwrap();
+    assert_eq!(plan.action, ChangeAction::Replace);
+    let id = client.apply(ADDRESS, machine()).await.unwrap().state["id"].clone();
+    client.refresh(ADDRESS).await.unwrap();
+    assert!(!broker.instance(id.as_str().unwrap()).unconfirmed);
+}
+
+#[tokio::test]
+async fn an_address_is_waited_for_only_where_one_comes() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let off = json!({ "wait_for": ["address"], "power_state": "stopped" });
+    let told = client.plan(ADDRESS, machine_with(off.clone())).await.unwrap_err().to_string();
+    assert!(told.contains("(at wait_for)"), "{told}");
+    client.apply(ADDRESS, machine_with(json!({ "wait_for": ["address"] }))).await.unwrap();
+    // Switched off later it is nothing to wait for.
+    client.apply(ADDRESS, machine_with(off)).await.unwrap();
+    // Outside its working hours it is as asked for.
+    broker.state.lock().off_hours = true;
+    let address = "fairmazon_instance.night";
+    let state = client.apply(address, machine_with(json!({ "wait_for": ["address"] }))).await;
+    assert_eq!(state.unwrap().state["state"], "stopped");
+}
+
+#[tokio::test]
+async fn a_reboot_trigger_restarts_what_runs_when_its_text_changes() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let with = |trigger: &str| machine_with(json!({ "reboot_trigger": trigger }));
+    let id = client.apply(ADDRESS, machine()).await.unwrap().state["id"].clone();
+    let imported = "fairmazon_instance.imported";
+    client.import(imported, id.as_str().unwrap()).await.unwrap();
+    let plan = client.plan(imported, with("1")).await.unwrap();
+    assert!(plan.warnings.is_empty(), "the first text is only noted: {}", plan.warnings);
+    client.apply(imported, with("1")).await.unwrap();
+    assert_eq!(broker.calls("reboot_instance"), 0);
+    let mut off = with("2");
+    off["power_state"] = json!("stopped");
+    let plan = client.plan(imported, off.clone()).await.unwrap();
+    assert!(!plan.warnings.to_string().contains("reboot_trigger"), "{}", plan.warnings);
+    client.apply(imported, off.clone()).await.unwrap();
+    off["reboot_trigger"] = json!("3");
+    client.apply(imported, off).await.unwrap();
+    assert_eq!(broker.calls("reboot_instance"), 0);
+    client.apply(imported, with("3")).await.unwrap();
+    client.apply(imported, with("4")).await.unwrap();
+    assert_eq!(broker.calls("reboot_instance"), 1);
+}
+
+#[tokio::test]
+async fn an_image_is_the_same_by_name_and_by_id() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let id = client.apply(ADDRESS, machine()).await.unwrap().state["id"].clone();
+    for image in ["img-debian-13", "debian-13"] {
+        let config = machine_with(json!({ "image": image }));
+        let plan = client.plan(ADDRESS, config.clone()).await.unwrap();
+        assert_eq!(plan.action, ChangeAction::Update);
+        assert!(plan.warnings.is_empty(), "{}", plan.warnings);
+        let state = client.apply(ADDRESS, config).await.unwrap().state;
+        assert_eq!((&state["id"], &state["image"]), (&id, &json!(image)));
+    }
 }
 
 #[tokio::test]
@@ -290,6 +502,11 @@ async fn what_the_catalogue_lacks_is_said_at_plan() {
         (json!({ "boot_volume": { "class": "tape" } }), "(at boot_volume.class)", "standard"),
         (json!({ "boot_volume": { "size_gib": 2 } }), "(at boot_volume.size_gib)", "5 GiB"),
         (json!({ "flavor": "tiny", "image": "ubuntu-24.04" }), "(at flavor)", "1024 MiB"),
+        (
+            json!({ "flavor_fallback": ["medium", "tiny"], "image": "ubuntu-24.04" }),
+            "(at flavor_fallback[1])",
+            "1024 MiB",
+        ),
     ] {
         let told = client.plan(ADDRESS, machine_with(change)).await.unwrap_err().to_string();
         assert!(told.contains(field) && told.contains(part), "{told}");

@@ -56,6 +56,9 @@ pub(crate) fn all(examples: &Path) -> Vec<Page> {
             "Or with an `import` block, by `id` or by `identity = { id = \"…\" }`. A plan after \
              that is empty when the configuration says what is there.",
         );
+        if let Some(unseen) = unseen_by_import(&schema) {
+            page.part(&unseen);
+        }
         pages.push(page.finish());
     }
     for (name, schema) in offers.data_sources() {
@@ -92,6 +95,26 @@ pub(crate) fn all(examples: &Path) -> Vec<Page> {
         pages.push(function(name, &signature, example.as_deref()));
     }
     pages
+}
+
+/// What an import can't find out, so that a plan after it may not be empty.
+fn unseen_by_import(schema: &Schema) -> Option<String> {
+    const NAMES: [&str; 4] = ["on_image_change", "wait_for", "reboot_trigger", "timeouts"];
+    let there = |name: &&str| schema.attributes().iter().any(|it| it.name() == *name);
+    let mut names: Vec<_> =
+        NAMES.iter().filter(|name| there(name)).map(|name| format!("`{name}`")).collect();
+    if there(&"on_user_data_change") {
+        names.push("`on_user_data_change = \"replace\"`".to_owned());
+    }
+    if names.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "The platform does not keep what only Terraform needs: {}. After an import they stand at \
+         their defaults. Where the configuration says otherwise, the first plan shows an update; \
+         applying it writes the state and leaves what exists as it is.",
+        names.join(", ")
+    ))
 }
 
 fn begin(folder: &str, name: &str, kind: &str, description: &str) -> Writer {

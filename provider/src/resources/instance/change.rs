@@ -1,34 +1,73 @@
-//! What a change does to a running machine, told in the plan.
+//! What a change does to a machine, told in the plan.
 
-use fairmazon_model::impact::{self, Impact};
+use std::time::SystemTime;
+
+use fairmazon_model::{
+    catalogue::Catalogue,
+    impact::{self, Impact},
+    instance::{InstanceSpec, Power},
+    units::UnixMs,
+};
 use tfplugin::Diagnostic;
 
 use super::model::InstanceModel;
 
-/// A warning of what hurts; nothing where nothing does.
+/// A warning of what hurts; nothing where nothing does. A machine that is off loses its boot
+/// volume like any other, and is spared the rest.
 pub(super) fn warning(
     id: &str,
     prior: &InstanceModel,
     planned: &InstanceModel,
+    catalogue: Option<&Catalogue>,
 ) -> Option<Diagnostic> {
     let old = prior.read(None).ok()?;
-    let new = planned.read(Some(&old)).ok()?;
+    let mut new = planned.read(Some(&old)).ok()?;
+    if same_image(&old.image, &new.image, catalogue) {
+        new.image.clone_from(&old.image);
+    }
+    let runs = prior.state.get().map(String::as_str) == Some("running");
     let mut changes: Vec<_> = impact::of_instance_change(&old, &new)
         .into_iter()
         .map(|change| (change.field, change.impact))
         .collect();
-    let trigger = (prior.reboot_trigger.as_ref(), planned.reboot_trigger.as_ref());
-    if trigger.0 != trigger.1 {
+    if reboots(prior, planned) {
         changes.push(("reboot_trigger", Impact::Reboot));
     }
-    changes.retain(|(_, impact)| *impact >= Impact::Reboot);
+    if old.schedule != new.schedule && new.power == Power::Running && is_off_hours(&new) {
+        changes.push(("schedule", Impact::Stop));
+    }
+    let least = if runs { Impact::Reboot } else { Impact::Rebuild };
+    changes.retain(|(_, impact)| *impact >= least);
     let worst = changes.iter().map(|(_, impact)| *impact).max()?;
     let causes: Vec<_> =
         changes.iter().map(|(field, impact)| format!("- `{field}`: {impact}")).collect();
+    let machine = if runs { "running machine" } else { "machine" };
     Some(
-        Diagnostic::warning(format!("This change {} the running machine", verb(worst)))
+        Diagnostic::warning(format!("This change {} the {machine}", verb(worst)))
             .detail(format!("Machine {id}, impact: {worst}. Because of\n{}", causes.join("\n"))),
     )
+}
+
+/// Whether the change asks for a restart: one text in place of another, and a machine that shall
+/// run. The first text is only noted, so that a machine that is imported is left alone.
+pub(super) fn reboots(prior: &InstanceModel, planned: &InstanceModel) -> bool {
+    let off = planned.power_state.get().map(String::as_str) == Some("stopped");
+    !off && !prior.reboot_trigger.is_null()
+        && !planned.reboot_trigger.is_null()
+        && prior.reboot_trigger != planned.reboot_trigger
+}
+
+/// Whether two texts, names or ids, are the same image of the catalogue.
+pub(super) fn same_image(one: &str, other: &str, catalogue: Option<&Catalogue>) -> bool {
+    let id = |text: &str| catalogue.and_then(|it| it.image(text)).map(|image| image.id.as_str());
+    one == other || id(one).is_some_and(|one| id(other) == Some(one))
+}
+
+/// Whether it is outside the machine's working hours now.
+fn is_off_hours(spec: &InstanceSpec) -> bool {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    spec.schedule.as_ref().is_some_and(|schedule| schedule.runs_at(now) == Ok(false))
 }
 
 const fn verb(impact: Impact) -> &'static str {

@@ -11,14 +11,14 @@ use fairmazon_model::{
 use tfplugin::{Attr, Change, ChangeKind, Diagnostics};
 
 use super::{
-    change,
+    change::{self, same_image},
     model::{BOOT_GIB, BootVolumeModel, InstanceModel},
     row,
 };
 use crate::{
     diagnostics::{self, Attempt},
     platform::Platform,
-    resources::shared::{labels, protection::protected},
+    resources::shared::{labels, planned_before::planned_before, protection::protected},
 };
 
 const INVALID: &str = "Invalid instance";
@@ -31,6 +31,11 @@ pub(super) async fn plan(platform: &Platform, change: &mut Change<'_>) -> Result
         _ => Some(change.prior().model()?),
     };
     let catalogue = platform.catalogue().await?;
+    if let (Some(prior), Some(image)) = (&prior, change.planned().at("image").as_str())
+        && prior.image.get().is_some_and(|old| same_image(old, image, catalogue.as_deref()))
+    {
+        change.keep_in_place("image");
+    }
     let mut planned: InstanceModel = change.planned().model()?;
     boot_volume(&config, prior.as_ref(), catalogue.as_deref(), &mut planned);
     if planned.boot_volume_differs(prior.as_ref()) {
@@ -44,6 +49,9 @@ pub(super) async fn plan(platform: &Platform, change: &mut Change<'_>) -> Result
     let old = prior.as_ref().and_then(|prior| prior.read(None).ok());
     let spec = planned.read(old.as_ref()).map_err(|error| diagnostics::invalid(INVALID, &error))?;
     check(&spec, old.as_ref(), change.replaces())?;
+    if prior.is_none() {
+        address_comes(&planned)?;
+    }
     if let Some(catalogue) = &catalogue {
         fits_catalogue(&planned, &spec, catalogue)
             .map_err(|error| diagnostics::invalid(INVALID, &error))?;
@@ -110,6 +118,20 @@ fn check(
     }
 }
 
+/// Refuses to wait for the address of a machine that shall not run.
+fn address_comes(planned: &InstanceModel) -> Result<(), Diagnostics> {
+    let off = planned.power_state.get().map(String::as_str) == Some("stopped");
+    if !off || !planned.waits_for("address") {
+        return Ok(());
+    }
+    let error = DomainError::invalid(
+        "wait_for",
+        "a machine that is made with `power_state = \"stopped\"` gets no address to wait for",
+    );
+    let advice = "leave `address` out of `wait_for`, or make the machine running";
+    Err(diagnostics::invalid(INVALID, &error.advise(advice)))
+}
+
 /// Checks the known parts against the catalogue.
 fn fits_catalogue(
     planned: &InstanceModel,
@@ -144,16 +166,21 @@ fn fits_catalogue(
             format!("the image `{}` needs a boot volume of {least} GiB at least", image.name),
         ));
     }
-    match flavor {
-        Some(flavor) if flavor.memory < image.min_memory => Err(DomainError::invalid(
-            "flavor",
-            format!(
-                "the image `{}` needs {} of memory, and `{}` has {}",
-                image.name, image.min_memory, flavor.name, flavor.memory
-            ),
-        )),
-        _ => Ok(()),
+    let fallback = spec.flavor_fallback.iter().enumerate();
+    let fallback = fallback.map(|(index, name)| (format!("flavor_fallback[{index}]"), name));
+    for (field, name) in std::iter::once(("flavor".to_owned(), &spec.flavor)).chain(fallback) {
+        match catalogue.flavor(name) {
+            Some(flavor) if flavor.memory < image.min_memory => {
+                let text = format!(
+                    "the image `{}` needs {} of memory, and `{}` has {}",
+                    image.name, image.min_memory, flavor.name, flavor.memory
+                );
+                return Err(DomainError::invalid(field, text));
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 fn flavors(catalogue: &Catalogue) -> impl Iterator<Item = &str> {
@@ -173,9 +200,9 @@ fn computed(
     planned: &mut InstanceModel,
     prior: Option<&InstanceModel>,
 ) -> Result<(), Diagnostics> {
-    let flavors_differ =
-        prior.is_none() || change.differs("flavor") || change.differs("flavor_fallback");
-    if flavors_differ {
+    // A machine that has its size keeps it until `flavor` says otherwise.
+    let undecided = prior.is_none_or(|prior| prior.actual_flavor.get().is_none());
+    if (undecided && change.is_effective()) || change.differs("flavor") {
         let none = match &planned.flavor_fallback {
             Attr::Null => true,
             Attr::Value(list) => list.is_empty(),
@@ -266,7 +293,7 @@ fn price_is_known(planned: &InstanceModel) -> bool {
 /// Adds the price to the provider's guard. Where a fallback may be taken, the dearest counts.
 fn guard(
     platform: &Platform,
-    change: &Change<'_>,
+    change: &mut Change<'_>,
     prior: Option<&InstanceModel>,
     price: Option<&InstancePrice>,
     spec: &InstanceSpec,
@@ -285,12 +312,14 @@ fn guard(
             .max()
     };
     let hourly = price.map(|price| price.hourly).or_else(dearest);
-    let id = prior.and_then(|prior| prior.id.get()).map(String::as_str);
-    hourly.map_or(Ok(()), |hourly| platform.budget().add(id, hourly))
+    let id = prior.and_then(|prior| prior.id.get()).cloned();
+    let id = planned_before(change, id)?;
+    hourly.map_or(Ok(()), |hourly| platform.budget().add(id.as_deref(), hourly))
 }
 
 /// Refuses to destroy or replace a machine that is protected, and warns of what hurts.
-pub(super) fn consequences(
+pub(super) async fn consequences(
+    platform: &Platform,
     change: &Change<'_>,
 ) -> Result<Option<tfplugin::Diagnostic>, Diagnostics> {
     if change.kind() == ChangeKind::Create {
@@ -303,9 +332,10 @@ pub(super) fn consequences(
         let verb = if change.replaces() { "replace" } else { "destroy" };
         return Err(Attempt::on(verb, "instance", id).refused(&protected()));
     }
-    if destroys || prior.state.get().map(String::as_str) != Some("running") {
+    if destroys {
         return Ok(None);
     }
     let planned: InstanceModel = change.planned().model()?;
-    Ok(change::warning(id, &prior, &planned))
+    let catalogue = platform.catalogue().await?;
+    Ok(change::warning(id, &prior, &planned, catalogue.as_deref()))
 }

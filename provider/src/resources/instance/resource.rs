@@ -9,7 +9,7 @@ use tfplugin::{
     Resource, Schema, StateSink, View, async_trait,
 };
 
-use super::{InstanceModel, plan, row, schema};
+use super::{InstanceModel, change, plan, row, schema};
 use crate::{
     client::{Client, ClientError},
     diagnostics::{self, Attempt},
@@ -18,6 +18,7 @@ use crate::{
         confirm, identity,
         stop::graceful,
         timeouts::{self, Limit},
+        unfinished::{self, Waited},
     },
 };
 
@@ -68,7 +69,7 @@ impl Resource for InstanceResource {
         if change.kind() != ChangeKind::Delete {
             plan::plan(platform, change).await?;
         }
-        if let Some(warning) = plan::consequences(change)? {
+        if let Some(warning) = plan::consequences(platform, change).await? {
             cx.warn(warning);
         }
         let id = change.prior().at("id").as_str().map(str::to_owned);
@@ -102,10 +103,29 @@ impl Resource for InstanceResource {
         };
         let limit = timeouts::limit(&plan.model.timeouts, Limit::Create);
         let what = format!("the instance {} to be as asked for", row.id);
-        let done =
-            or_reason(cx.within(limit, &what, Box::pin(work)).await, client, &row.id).await?;
-        let row = done.map_err(|error| Attempt::on("create", NOUN, &row.id).failed(&error))?;
-        state.save(&row::after_apply(&plan.model, &row))
+        let done = cx.within(limit, &what, Box::pin(work)).await;
+        match unfinished::told(done, NOUN, &row.id)? {
+            Waited::Done(row) => state.save(&row::after_apply(&plan.model, &row)),
+            Waited::Unfinished(mut why) => {
+                // It exists and is well: an error would have it destroyed and made anew.
+                let now = tokio::time::timeout(REASON_WITHIN, client.instance_now(&row.id)).await;
+                let Ok(Ok(now)) = now else {
+                    cx.warn(why.warning());
+                    return Ok(());
+                };
+                why.because(&now.state_reason);
+                let stopped = cx.cancellation().is_cancelled();
+                match now.state() {
+                    v1::InstanceState::Failed => return Err(why.error("failed")),
+                    // It never was on a host, so nothing is lost by making it anew.
+                    v1::InstanceState::Pending if !stopped => {
+                        return Err(why.error("has found no place"));
+                    }
+                    _ => cx.warn(why.warning()),
+                }
+                state.save(&row::after_apply(&plan.model, &now))
+            }
+        }
     }
 
     async fn read(
@@ -153,9 +173,11 @@ impl Resource for InstanceResource {
                     client.update_instance(&id, (&new).into(), allow_rebuild).await?;
                 follow(client, &operation).await?;
             }
-            if prior.reboot_trigger != plan.model.reboot_trigger {
-                follow(client, &client.reboot_instance(&id).await?).await?;
+            let now = client.instance_now(&id).await?;
+            if !change::reboots(&prior, &plan.model) || is_off(now.state()) {
+                return Ok(now);
             }
+            follow(client, &client.reboot_instance(&id).await?).await?;
             client.instance_now(&id).await
         };
         let limit = timeouts::limit(&plan.model.timeouts, Limit::Update);
@@ -226,11 +248,20 @@ async fn or_reason<T>(
     Err(late)
 }
 
+/// Whether there is nothing to restart and nothing that gets an address.
+const fn is_off(state: v1::InstanceState) -> bool {
+    matches!(
+        state,
+        v1::InstanceState::Pending | v1::InstanceState::Stopped | v1::InstanceState::Failed
+    )
+}
+
 /// Waits until the machine has an address. The platform has no event for it.
 async fn with_address(client: &Arc<Client>, id: &str) -> Result<v1::Instance, ClientError> {
     loop {
         let row = client.instance_now(id).await?;
-        if !row.addresses.is_empty() {
+        // Outside its working hours it is as asked for, and has no address.
+        if !row.addresses.is_empty() || is_off(row.state()) {
             return Ok(row);
         }
         tokio::time::sleep(LOOK_EVERY).await;

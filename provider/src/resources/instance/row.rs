@@ -90,7 +90,7 @@ pub(crate) fn of_row(
             Attr::Value(words) => Attr::Value(words.clone()),
             _ => Attr::Value(vec![Attr::Value(WAIT_FOR[0].0.to_owned())]),
         },
-        labels: labels::own(&before.labels, &spec.labels, defaults),
+        labels: labels::own(&before.labels, &before.effective_labels, &spec.labels, defaults),
         effective_labels: labels::attr(&spec.labels),
         timeouts: before.timeouts.clone(),
         name: Attr::Value(spec.name),

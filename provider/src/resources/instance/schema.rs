@@ -62,7 +62,10 @@ fn size() -> [Attribute; 6] {
             .requires_replace_if("`on_image_change` is `replace`", |change| {
                 chosen(change, "on_image_change") == "replace"
             })
-            .describe("Operating system, a name or id of the catalogue (`fairmazon_images`)."),
+            .describe(
+                "Operating system, a name or id of the catalogue (`fairmazon_images`). Writing the \
+                 id in place of the name changes nothing about the machine.",
+            ),
         Attribute::string("on_image_change")
             .default(ON_IMAGE_CHANGE[0].0)
             .validate(words(&ON_IMAGE_CHANGE))
@@ -182,15 +185,17 @@ fn running() -> [Attribute; 8] {
              its own.",
         ),
         Attribute::string("reboot_trigger").optional().describe(
-            "Any text; a change of it restarts the machine in place. The declarative twin of the \
-             action `fairmazon_reboot`.",
+            "Any text; another text in its place restarts the machine. The first one is only \
+             noted, and a machine that is off has nothing to restart: then the change is done at \
+             once. The declarative twin of the action `fairmazon_reboot`.",
         ),
         Attribute::set("wait_for", Type::String)
             .default(Value::set([WAIT_FOR[0].0.into()]))
             .validate(validators::each(validators::one_of(WAIT_FOR.map(|(word, ())| word))))
             .describe(
                 "What to wait for after creation: `running` (the machine is as asked for) and \
-                 `address` (it has an address). An empty set waits for nothing.",
+                 `address` (it has an address; outside its working hours there is none to wait \
+                 for). An empty set waits for nothing.",
             ),
     ]
 }

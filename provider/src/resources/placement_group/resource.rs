@@ -47,7 +47,7 @@ pub(crate) fn of_row(
     PlacementGroupModel {
         id: Attr::Value(row.id.clone()),
         name: Attr::Value(row.name.clone()),
-        labels: labels::own(&before.labels, &row.labels, defaults),
+        labels: labels::own(&before.labels, &before.effective_labels, &row.labels, defaults),
         effective_labels: labels::attr(&row.labels),
         created_at: Attr::Value(rfc3339(row.created_at_ms)),
     }

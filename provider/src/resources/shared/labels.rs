@@ -72,13 +72,22 @@ pub fn attr(labels: &KnownLabels) -> Labels {
 }
 
 /// A resource's own labels, found in all that it has: those it had of its own before, and those
-/// that differ from the provider's.
-pub fn own(before: &Labels, all: &KnownLabels, defaults: Option<&KnownLabels>) -> Labels {
+/// that are not the provider's. `all_before` are all that it had: a label in it that was not its
+/// own is a default of then, which may have changed since.
+pub fn own(
+    before: &Labels,
+    all_before: &Labels,
+    all: &KnownLabels,
+    defaults: Option<&KnownLabels>,
+) -> Labels {
     let had = |key: &String| matches!(before, Attr::Value(before) if before.contains_key(key));
-    let default = |key: &String| defaults.and_then(|defaults| defaults.get(key));
+    let default = |key: &String, value: &String| {
+        let was = all_before.get().and_then(|all| all.get(key)).and_then(Attr::get);
+        defaults.and_then(|defaults| defaults.get(key)) == Some(value) || was == Some(value)
+    };
     let own: BTreeMap<_, _> = all
         .iter()
-        .filter(|(key, value)| had(key) || default(key) != Some(value))
+        .filter(|(key, value)| had(key) || !default(key, value))
         .map(|(key, value)| (key.clone(), Attr::Value(value.clone())))
         .collect();
     if own.is_empty() && !matches!(before, Attr::Value(before) if before.is_empty()) {
@@ -107,17 +116,34 @@ mod tests {
         let all = effective(&own_labels, Some(&defaults));
         let all = plain(&all).unwrap();
         assert_eq!(all, map(&[("team", "a"), ("env", "test"), ("role", "web")]));
-        let back = own(&own_labels, &all, Some(&defaults));
+        let back = own(&own_labels, &attr(&all), &all, Some(&defaults));
         assert_eq!(plain(&back), plain(&own_labels));
-        assert_eq!(plain(&own(&Attr::Null, &all, Some(&defaults))), plain(&own_labels));
+        assert_eq!(
+            plain(&own(&Attr::Null, &Attr::Null, &all, Some(&defaults))),
+            plain(&own_labels)
+        );
+    }
+
+    #[test]
+    fn a_default_of_before_is_no_label_of_its_own() {
+        let all = map(&[("team", "a"), ("role", "web"), ("by", "hand")]);
+        let before = map(&[("team", "a"), ("role", "web")]);
+        let own_before = attr(&map(&[("role", "web")]));
+        for defaults in [map(&[("team", "b")]), map(&[])] {
+            let now = own(&own_before, &attr(&before), &all, Some(&defaults));
+            assert_eq!(plain(&now), Some(map(&[("role", "web"), ("by", "hand")])));
+        }
+        let drifted = map(&[("team", "c")]);
+        let now = own(&Attr::Null, &attr(&before), &drifted, Some(&map(&[("team", "a")])));
+        assert_eq!(plain(&now), Some(drifted), "another value is drift");
     }
 
     #[test]
     fn null_and_empty_keep_their_spelling() {
         let defaults = map(&[("team", "a")]);
-        assert_eq!(plain(&own(&Attr::Null, &defaults, Some(&defaults))), None);
+        assert_eq!(plain(&own(&Attr::Null, &Attr::Null, &defaults, Some(&defaults))), None);
         let empty = attr(&map(&[]));
-        assert_eq!(plain(&own(&empty, &defaults, Some(&defaults))), Some(map(&[])));
+        assert_eq!(plain(&own(&empty, &Attr::Null, &defaults, Some(&defaults))), Some(map(&[])));
     }
 
     #[test]

@@ -4,10 +4,12 @@
 pub mod confirm;
 pub mod labels;
 pub mod placement;
+pub mod planned_before;
 pub mod protection;
 pub mod reader;
 pub mod stop;
 pub mod timeouts;
+pub mod unfinished;
 
 use tfplugin::{Attr, Attribute, IdentitySchema, Type};
 

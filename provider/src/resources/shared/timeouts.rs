@@ -38,7 +38,11 @@ pub fn attribute() -> Attribute {
         ],
     )
     .optional()
-    .describe("How long the provider waits. The platform goes on with what it began.")
+    .describe(
+        "How long the provider waits. The platform goes on with what it began: what takes longer \
+         to create is in the state, with a warning. A machine that found no place by then is an \
+         error.",
+    )
 }
 
 /// Which of the limits.

@@ -77,7 +77,7 @@ pub(crate) fn of_row(
         class: Attr::Value(spec.class),
         placement: placement::attr(&before.placement, &spec.placement),
         deletion_protection: Attr::Value(spec.deletion_protection),
-        labels: labels::own(&before.labels, &spec.labels, defaults),
+        labels: labels::own(&before.labels, &before.effective_labels, &spec.labels, defaults),
         effective_labels: labels::attr(&spec.labels),
         timeouts: before.timeouts.clone(),
         ..observed(row)

@@ -13,9 +13,11 @@ use crate::{
     platform::Platform,
     resources::shared::{
         confirm, identity, labels,
+        planned_before::planned_before,
         protection::protected,
         stop::graceful,
         timeouts::{self, Limit},
+        unfinished::{self, Waited},
     },
 };
 
@@ -89,8 +91,15 @@ impl Resource for VolumeResource {
             client.volume_now(&row.id).await
         };
         let limit = timeouts::limit(&plan.model.timeouts, Limit::Create);
-        let done = cx.within(limit, &format!("the volume {} to be there", row.id), work).await?;
-        let row = done.map_err(|error| Attempt::on("create", NOUN, &row.id).failed(&error))?;
+        let done = cx.within(limit, &format!("the volume {} to be there", row.id), work).await;
+        let row = match unfinished::told(done, NOUN, &row.id)? {
+            Waited::Done(row) => row,
+            Waited::Unfinished(why) => {
+                // It exists and is well: an error would have it destroyed and made anew.
+                cx.warn(why.warning());
+                row
+            }
+        };
         state.save(&model::after_apply(&plan.model, &row))
     }
 
@@ -236,8 +245,9 @@ async fn plan(
         change.set("price_per_hour", &text(hourly))?;
         change.set("price_per_month", &text(hourly.map(price::NanoEur::per_month)))?;
     }
+    let id = planned_before(change, id.map(str::to_owned))?;
     match hourly {
-        Some(hourly) if !change.replaces() => platform.budget().add(id, hourly),
+        Some(hourly) if !change.replaces() => platform.budget().add(id.as_deref(), hourly),
         _ => Ok(()),
     }
 }

@@ -1,0 +1,78 @@
+//! A create that the platform took and nobody waited for to its end: by an interrupt, a limit, or
+//! a broker that went away. The thing exists, so it is no failure: Terraform would destroy it and
+//! make it anew.
+
+use tfplugin::{Diagnostic, Diagnostics};
+
+use crate::{client::ClientError, diagnostics::Attempt};
+
+/// How waiting for a create ended.
+#[derive(Debug)]
+pub enum Waited<T> {
+    /// It is as asked for.
+    Done(T),
+    /// It exists, and is on its way.
+    Unfinished(Unfinished),
+}
+
+/// Why it was not waited for to the end.
+#[derive(Debug)]
+pub struct Unfinished {
+    noun: &'static str,
+    id: String,
+    why: String,
+}
+
+/// Reads the outcome of a wait for a create that the platform had answered with an id.
+///
+/// # Errors
+/// When the platform says that it failed.
+pub fn told<T>(
+    done: Result<Result<T, ClientError>, Diagnostics>,
+    noun: &'static str,
+    id: &str,
+) -> Result<Waited<T>, Diagnostics> {
+    let attempt = Attempt::on("wait for", noun, id);
+    let told = match done {
+        Ok(Ok(done)) => return Ok(Waited::Done(done)),
+        // The platform has said no.
+        Ok(Err(error)) if error.kind().is_some() => {
+            return Err(Attempt::on("create", noun, id).failed(&error));
+        }
+        Ok(Err(error)) => attempt.failed(&error),
+        Err(told) => told,
+    };
+    let why: Vec<_> = told.iter().map(Diagnostic::detail_text).collect();
+    let why = why.join("\n\n");
+    Ok(Waited::Unfinished(Unfinished { noun, id: id.to_owned(), why }))
+}
+
+impl Unfinished {
+    /// Adds what the platform says about it.
+    pub fn because(&mut self, reason: &str) {
+        if !reason.is_empty() {
+            self.why = format!("The platform says: {reason}\n\n{}", self.why);
+        }
+    }
+
+    /// What the user reads.
+    pub fn warning(self) -> Diagnostic {
+        let Self { noun, id, why } = self;
+        Diagnostic::warning(format!("The {noun} {id} is not ready yet")).detail(format!(
+            "{why}\n\nIt was made and is in the state; the platform goes on with it. What was \
+             made to follow it may need another apply: look at its `state` in the next plan."
+        ))
+    }
+
+    /// What the user reads where it can't be taken for made.
+    pub fn error(self, what: &str) -> Diagnostics {
+        let Self { noun, id, why } = self;
+        Diagnostics::error(
+            format!("The {noun} {id} {what}"),
+            format!(
+                "{why}\n\nThe next apply removes it and makes it anew; after `terraform untaint` \
+                 it is left as it is."
+            ),
+        )
+    }
+}
