@@ -195,7 +195,13 @@ impl SettingsModel {
             block_has(&self.client_certificate) || block_has(&self.client_key);
         let token_in_block = block_has(&self.token);
         if certificate_in_block && token_in_block {
-            return Err(both("in the provider block"));
+            let all = [&self.token, &self.client_certificate, &self.client_key];
+            // What is not known yet may turn out to be nothing.
+            return if all.iter().any(|attr| attr.is_unknown()) {
+                Ok(None)
+            } else {
+                Err(both("in the provider block"))
+            };
         }
         // What stands in the block silences the environment's other way.
         let token =

@@ -1,12 +1,15 @@
-//! Every attribute of every resource with null, unknown, wrong type, empty, huge and non-ASCII:
-//! an unknown is never a mistake, nothing panics, and what is refused is refused at its place.
+//! Every attribute of every schema, at every depth, with null, unknown, wrong type, empty, huge
+//! and non-ASCII: an unknown is never a mistake, nothing panics, what must be refused is, and
+//! what is refused is refused at its place. What a plan accepts is applied.
 
 use serde_json::{Value as Json, json};
 use tfplugin::{
     Diagnostics, Provider as _, Schema, Type,
-    harness::{Harness, unknown},
-    schema::Attribute,
+    harness::{Harness, Objects, unknown},
+    schema::{Attribute, Body, Nesting},
 };
+
+use terraform_provider_fairmazon::Fairmazon;
 
 use crate::common::{Broker, provider};
 
@@ -22,7 +25,9 @@ fn full(resource: &str) -> Json {
             "name": "web", "flavor": "small", "image": "debian-13", "on_image_change": "rebuild",
             "flavor_fallback": ["medium"], "placement": placement,
             "boot_volume": { "size_gib": 10, "class": "fast", "delete_with_instance": true },
-            "volumes": {}, "user_data": "#!/bin/sh", "on_user_data_change": "ignore",
+            "volumes": {
+                "d": { "volume_id": "vol-01jd0000000000000000000000", "read_only": false },
+            }, "user_data": "#!/bin/sh", "on_user_data_change": "ignore",
             "ssh_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJzr5"],
             "power_state": "running", "stop_timeout": "30s",
             "schedule": [{
@@ -40,30 +45,101 @@ fn full(resource: &str) -> Json {
     }
 }
 
-/// All attributes that can be written, with the objects that they stand in.
-fn writable(schema: &Schema) -> Vec<(Vec<String>, Attribute)> {
-    let mut found = Vec::new();
-    collect(schema.attributes(), &[], &mut found);
-    found
+/// What a schema belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Provider,
+    Resource,
+    DataSource,
+    List,
+    Ephemeral,
+    Action,
 }
 
-fn collect(attributes: &[Attribute], above: &[String], found: &mut Vec<(Vec<String>, Attribute)>) {
-    for attribute in attributes {
-        if !attribute.is_optional() && !attribute.is_required() {
-            continue;
+/// The client under test, and how much it made.
+struct Subject {
+    client: Harness<Fairmazon>,
+    made: usize,
+}
+
+impl Subject {
+    async fn ask(&mut self, kind: Kind, name: &str, config: Json) -> Result<(), Diagnostics> {
+        match kind {
+            Kind::Provider => Harness::new(provider()).configure(config).await.map(drop),
+            Kind::Resource => self.client.plan(&format!("{name}.x"), config).await.map(drop),
+            Kind::DataSource => self.client.data(name, config).await.map(drop),
+            Kind::List => self.client.list(name, config, Objects::Whole, 10).await.map(drop),
+            Kind::Ephemeral => {
+                let opened = self.client.open(name, config).await?;
+                self.client.close_ephemeral(opened).await.map(drop)
+            }
+            Kind::Action => self.client.invoke(name, config).await.map(drop),
         }
-        let path: Vec<_> = above.iter().cloned().chain([attribute.name().to_owned()]).collect();
-        if let Some((tfplugin::schema::Nesting::Single, body)) = attribute.nested_objects() {
-            collect(body.attributes(), &path, found);
+    }
+
+    /// Makes what a plan accepted; everything else was done already.
+    async fn apply(&mut self, kind: Kind, name: &str, config: Json) -> Result<(), Diagnostics> {
+        if kind != Kind::Resource {
+            return Ok(());
         }
-        found.push((path, attribute.clone()));
+        self.made += 1;
+        let address = format!("{name}.n{}", self.made);
+        self.client.apply(&address, config).await.map(drop)
     }
 }
 
-fn put(config: &mut Json, path: &[String], value: Json) {
+/// An attribute and where it stands in a full configuration.
+struct Place {
+    /// As JSON finds it: names, keys and indices.
+    steps: Vec<Json>,
+    /// As a diagnostic names it.
+    path: String,
+    attribute: Attribute,
+    /// Whether it is below one that only the provider sets.
+    hidden: bool,
+}
+
+fn places(schema: &Schema) -> Vec<Place> {
+    let mut found = Vec::new();
+    collect(schema.body(), (&[], "", false), &mut found);
+    found
+}
+
+fn collect(body: &Body, (steps, path, hidden): (&[Json], &str, bool), found: &mut Vec<Place>) {
+    for attribute in body.attributes() {
+        let mut steps = steps.to_vec();
+        steps.push(json!(attribute.name()));
+        let dot = if path.is_empty() { "" } else { "." };
+        let path = format!("{path}{dot}{}", attribute.name());
+        let place = || (steps.clone(), path.clone());
+        if let Some((nesting, body)) = attribute.nested_objects() {
+            let (mut steps, path) = place();
+            let inside = match nesting {
+                Nesting::List => (json!(0), "[0]"),
+                Nesting::Set => (json!(0), "[*]"),
+                Nesting::Map => (json!("d"), r#"["d"]"#),
+                _ => (Json::Null, ""),
+            };
+            steps.extend(Some(inside.0).filter(|step| !step.is_null()));
+            let hidden = hidden || is_read_only(attribute);
+            collect(body, (&steps, &format!("{path}{}", inside.1), hidden), found);
+        }
+        let (steps, path) = place();
+        found.push(Place { steps, path, attribute: attribute.clone(), hidden });
+    }
+}
+
+fn is_read_only(attribute: &Attribute) -> bool {
+    !attribute.is_optional() && !attribute.is_required()
+}
+
+fn put(config: &mut Json, steps: &[Json], value: Json) {
     let mut place = config;
-    for step in path {
-        place = &mut place[step.as_str()];
+    for step in steps {
+        place = match step {
+            Json::String(name) => &mut place[name.as_str()],
+            step => &mut place[usize::try_from(step.as_u64().unwrap()).unwrap()],
+        };
     }
     *place = value;
 }
@@ -72,13 +148,18 @@ fn put(config: &mut Json, path: &[String], value: Json) {
 fn strange(ty: &Type) -> Vec<Json> {
     let huge = "x".repeat(200_000);
     match ty {
+        Type::Bool => vec![json!(true), json!(false)],
         Type::String => vec![json!(""), json!(huge), json!("日本\u{202e}ü\n\u{0}")],
-        Type::Number => vec![json!(-1), json!(1.5), json!(1e30), json!(u64::MAX)],
-        Type::List(element) | Type::Set(element) if **element != Type::String => vec![json!([])],
+        Type::Number => vec![json!(-1), json!(0), json!(1.5), json!(1e30), json!(u64::MAX)],
+        Type::List(element) | Type::Set(element) if **element != Type::String => {
+            vec![json!([]), json!([null])]
+        }
         Type::List(_) | Type::Set(_) => {
             vec![json!([]), json!([null]), json!(vec![huge; 20]), json!(["日本", ""])]
         }
-        Type::Map(element) if **element != Type::String => vec![json!({})],
+        Type::Map(element) if **element != Type::String => {
+            vec![json!({}), json!({ "x": null }), json!({ "": null, "日本": null })]
+        }
         Type::Map(_) => {
             vec![json!({}), json!({ "": "" }), json!({ "日本": huge }), json!({ "a": null })]
         }
@@ -87,63 +168,175 @@ fn strange(ty: &Type) -> Vec<Json> {
     }
 }
 
-fn refused_properly(told: &Diagnostics, path: &[String], what: &str) {
-    let text = told.to_string();
-    assert!(!text.contains("panic") && !text.contains("report"), "{path:?} {what}: {text}");
-    let at = told.iter().filter_map(|one| one.path()).map(ToString::to_string);
-    let names: Vec<_> = at.collect();
-    assert!(
-        names.iter().any(|name| name.starts_with(path[0].as_str())),
-        "{path:?} {what} is refused elsewhere, at {names:?}: {text}"
-    );
+/// A value that fits the type well enough to get to the provider.
+fn some(ty: &Type) -> Json {
+    match ty {
+        Type::Bool => json!(true),
+        Type::String => json!("x"),
+        Type::Number => json!(1),
+        Type::List(_) | Type::Set(_) => json!([]),
+        _ => json!({}),
+    }
 }
 
-async fn each(resource: &str) {
-    let broker = Broker::start().await;
-    let mut client: Harness<_> = broker.harness().await;
-    let offers = provider().offers();
-    let (_, schema, _) = offers.resources().find(|(name, ..)| *name == resource).unwrap();
-    let address = format!("{resource}.x");
-    for (path, attribute) in writable(&schema) {
+fn wrong(ty: &Type) -> Json {
+    if matches!(ty, Type::List(_) | Type::Set(_)) { json!(7) } else { json!([[1]]) }
+}
+
+fn told_well(told: &Diagnostics, what: &str) -> String {
+    let text = told.to_string();
+    for internal in ["panic", "report", "mistake in the provider"] {
+        assert!(!text.contains(internal), "{what}: {text}");
+    }
+    text
+}
+
+/// Refused at the attribute itself, or inside it.
+fn refused_at(told: &Diagnostics, path: &str, what: &str) {
+    let text = told_well(told, what);
+    let at: Vec<_> = told.iter().filter_map(|one| one.path()).map(ToString::to_string).collect();
+    assert!(at.iter().any(|at| at.starts_with(path)), "{what} is refused at {at:?}: {text}");
+}
+
+/// Refused somewhere in the attribute at the top.
+fn refused_near(told: &Diagnostics, path: &str, what: &str) {
+    refused_at(told, path.split(['.', '[']).next().unwrap_or(path), what);
+}
+
+async fn each(kind: Kind, name: &str, schema: &Schema, full: Json, subject: &mut Subject) {
+    subject.ask(kind, name, full.clone()).await.unwrap_or_else(|told| panic!("{name}: {told}"));
+    for Place { steps, path, attribute, hidden } in places(schema) {
+        let what = |what: &str| format!("{name}: {path} {what}");
         let with = |value: Json| {
-            let mut config = full(resource);
-            put(&mut config, &path, value);
+            let mut config = full.clone();
+            put(&mut config, &steps, value);
             config
         };
-        let configs = [("unknown", with(unknown())), ("null", with(Json::Null))];
-        for (what, config) in configs {
-            let planned = client.plan(&address, config).await;
-            match planned {
-                Ok(_) => {}
-                Err(told) if what == "null" && attribute.is_required() => {
-                    assert!(!told.to_string().contains("panic"), "{told}");
-                }
-                Err(told) => panic!("{path:?} {what}: {told}"),
+        if hidden {
+            continue;
+        }
+        if is_read_only(&attribute) {
+            let mut values = vec![some(attribute.ty())];
+            // Only resources are asked while values are unknown.
+            values.extend((kind == Kind::Resource).then(unknown));
+            for value in values {
+                let told = subject.ask(kind, name, with(value)).await;
+                refused_at(&told.unwrap_err(), &path, &what("set by the user"));
             }
+            continue;
+        }
+        // Everything else is asked only when all is known.
+        if matches!(kind, Kind::Resource | Kind::Provider) {
+            let told = subject.ask(kind, name, with(unknown())).await.err();
+            assert!(told.is_none(), "{}: {told:?}", what("unknown"));
+        }
+        match subject.ask(kind, name, with(Json::Null)).await {
+            Ok(()) => {
+                assert!(!attribute.is_required(), "{}", what("null"));
+                let applied = subject.apply(kind, name, with(Json::Null)).await;
+                assert!(applied.is_ok(), "{}: {applied:?}", what("null"));
+            }
+            Err(told) if attribute.is_required() => refused_at(&told, &path, &what("null")),
+            // The provider needs some of its settings from somewhere.
+            Err(told) if kind == Kind::Provider => drop(told_well(&told, &what("null"))),
+            Err(told) => panic!("{}: {told}", what("null")),
         }
         for value in strange(attribute.ty()) {
-            let what: String = value.to_string().chars().take(40).collect();
-            if let Err(told) = client.plan(&address, with(value)).await {
-                refused_properly(&told, &path, &what);
+            let shown: String = value.to_string().chars().take(40).collect();
+            let what = what(&shown);
+            let asked = subject.ask(kind, name, with(value.clone())).await;
+            let done = match asked {
+                Ok(()) => subject.apply(kind, name, with(value.clone())).await,
+                refused => refused,
+            };
+            let nulls = attribute.nested_objects().is_some() && shown.contains("null");
+            match done {
+                Ok(()) => assert!(!nulls, "{what} is accepted"),
+                Err(told) if nulls => refused_at(&told, &path, &what),
+                // Two settings that exclude each other are both named in the text.
+                Err(told) if kind == Kind::Provider => {
+                    assert!(told_well(&told, &what).contains(&path), "{what}: {told}");
+                }
+                Err(told) => refused_near(&told, &path, &what),
             }
         }
-        let wrong = if matches!(attribute.ty(), Type::String) { json!([1]) } else { json!("x") };
-        let told = client.plan(&address, with(wrong)).await.unwrap_err();
-        assert!(!told.to_string().contains("panic"), "{path:?}: {told}");
+        let told = subject.ask(kind, name, with(wrong(attribute.ty()))).await;
+        let text = told_well(&told.unwrap_err(), &what("of the wrong type"));
+        assert!(text.contains(steps[0].as_str().unwrap()), "{}: {text}", what("of wrong type"));
+    }
+}
+
+async fn subject(broker: &Broker) -> Subject {
+    Subject { client: broker.harness().await, made: 0 }
+}
+
+#[tokio::test]
+async fn of_the_resources() {
+    let broker = Broker::start().await;
+    let mut subject = subject(&broker).await;
+    let offers = provider().offers();
+    for (name, schema, _) in offers.resources() {
+        each(Kind::Resource, name, &schema, full(name), &mut subject).await;
     }
 }
 
 #[tokio::test]
-async fn of_the_instance() {
-    each("fairmazon_instance").await;
+async fn of_the_provider_block() {
+    let broker = Broker::start().await;
+    let mut subject = subject(&broker).await;
+    let mut block = broker.block();
+    block["default_labels"] = json!({ "a": "b" });
+    block["max_price_per_hour"] = json!("1.0");
+    each(Kind::Provider, "provider", &provider().schema(), block, &mut subject).await;
 }
 
 #[tokio::test]
-async fn of_the_volume() {
-    each("fairmazon_volume").await;
+async fn of_data_sources_lists_the_token_and_the_action() {
+    let broker = Broker::start().await;
+    let mut subject = subject(&broker).await;
+    let made = subject.client.apply("fairmazon_instance.a", crate::common::machine()).await;
+    let id = made.unwrap().state["id"].clone();
+    let offers = provider().offers();
+    let labels = |schema: &Schema| match schema.attributes().iter().any(|it| it.name() == "labels")
+    {
+        true => json!({ "labels": { "a": "b" } }),
+        false => json!({}),
+    };
+    for (name, schema) in offers.data_sources() {
+        each(Kind::DataSource, name, &schema, labels(&schema), &mut subject).await;
+    }
+    for (name, schema) in offers.lists() {
+        each(Kind::List, name, &schema, labels(&schema), &mut subject).await;
+    }
+    for (name, schema) in offers.ephemerals() {
+        let full = json!({ "name": "t", "role": "customer", "lifetime_seconds": 60 });
+        each(Kind::Ephemeral, name, &schema, full, &mut subject).await;
+    }
+    for (name, schema) in offers.actions() {
+        each(Kind::Action, name, &schema, json!({ "instance_id": id }), &mut subject).await;
+    }
 }
 
 #[tokio::test]
-async fn of_the_placement_group() {
-    each("fairmazon_placement_group").await;
+async fn of_the_functions() {
+    let broker = Broker::start().await;
+    let client = broker.harness().await;
+    let offers = provider().offers();
+    for (name, signature) in offers.functions() {
+        let types: Vec<_> = signature.parameters().map(|(_, ty, _)| ty.clone()).collect();
+        let good: Vec<_> = types.iter().map(some).collect();
+        for (index, ty) in types.iter().enumerate() {
+            let with = |value: Json| {
+                let mut arguments = good.clone();
+                arguments[index] = value;
+                arguments
+            };
+            for value in strange(ty).into_iter().chain([Json::Null]) {
+                if let Err(told) = client.call(name, with(value)).await {
+                    told_well(&told, name);
+                }
+            }
+            assert!(client.call(name, with(wrong(ty))).await.is_err(), "{name}: {index}");
+        }
+    }
 }
