@@ -55,6 +55,34 @@ resource "fairmazon_instance" "it" {
 }
 
 #[test]
+fn null_where_a_value_is_needed_and_values_of_the_platform_are_refused() -> Outcome {
+    with_each_client(|cli, backend| {
+        let wrong = [
+            ("id = \"ins-1\"", "id, which can't be set"),
+            ("site = \"muc1\"", "site, which can't be set"),
+            ("volumes = { d = { volume_id = null } }", "volumes[\"d\"].volume_id"),
+            ("volumes = { d = null }", "volumes[\"d\"]"),
+            ("spot = { max_price_per_hour = null }", "spot.max_price_per_hour"),
+            (
+                "schedule = [{ timezone = \"UTC\", start = null, stop = \"18:00\", days = [\"mon\"] }]",
+                "schedule[0].start",
+            ),
+            ("flavor = null", "flavor"),
+        ];
+        for (line, part) in wrong {
+            let flavor = if line.starts_with("flavor") { "" } else { "flavor = \"small\"" };
+            let main = format!(
+                "resource \"fairmazon_instance\" \"it\" {{\n  name = \"one\"\n  image = \"debian-13\"\n  \
+                 {flavor}\n  {line}\n}}\n"
+            );
+            let workspace = Workspace::inline(&main, cli, backend.environment())?;
+            workspace.run(&["validate", "-no-color"])?.fails_saying(&[part])?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn an_endpoint_that_is_known_later_still_gives_a_plan() -> Outcome {
     with_each_client(|cli, backend| {
         let endpoint = &backend.environment()["FAIRMAZON_ENDPOINT"];
