@@ -119,6 +119,33 @@ fn a_reboot_is_declared_by_its_trigger() -> Outcome {
 }
 
 #[test]
+fn outside_its_working_hours_no_address_is_waited_for() -> Outcome {
+    with_each_client(|cli, backend| {
+        // At any time one of the two is off.
+        let main = r#"
+resource "fairmazon_instance" "it" {
+  for_each = toset(["03", "15"])
+  name     = "one"
+  flavor   = "small"
+  image    = "debian-13"
+  wait_for = ["address"]
+  timeouts = { create = "60s" }
+  schedule = [{
+    timezone = "UTC"
+    start    = "${each.key}:00"
+    stop     = "${each.key}:01"
+    days     = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+  }]
+}
+"#;
+        let workspace = Workspace::inline(main, cli, backend.environment())?;
+        let ended = workspace.apply(&[])?;
+        assert!(!ended.text().contains("not ready yet"), "{}", ended.text());
+        workspace.expect_no_changes()
+    })
+}
+
+#[test]
 fn what_cannot_be_is_refused_at_plan_with_the_attribute() -> Outcome {
     with_each_client(|cli, backend| {
         let workspace = Workspace::inline(&instance(PLAIN), cli, backend.environment())?;

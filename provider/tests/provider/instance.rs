@@ -215,9 +215,10 @@ async fn a_create_that_takes_too_long_keeps_the_id() {
 async fn a_create_that_found_no_place_in_time_is_an_error() {
     let broker = Broker::start().await;
     let mut client = broker.harness().await;
-    let mut state = broker.state.lock();
-    (state.hold, state.no_place) = (true, true);
-    drop(state);
+    {
+        let mut state = broker.state.lock();
+        (state.hold, state.no_place) = (true, true);
+    }
     let config = machine_with(json!({ "timeouts": { "create": "1s" } }));
     let told = client.apply(ADDRESS, config).await.unwrap_err().to_string();
     assert!(told.contains("no place") && told.contains("no host fits"), "{told}");
