@@ -71,6 +71,18 @@ fn no_secret_in_the_logs_at_any_level() -> Outcome {
 }
 
 #[test]
+fn the_log_of_a_run_names_each_call_by_the_platforms_id() -> Outcome {
+    with_each_client(|cli, backend| {
+        let mut workspace = Workspace::inline(MACHINE, cli, backend.environment())?;
+        workspace.set("TF_LOG_PROVIDER", "DEBUG");
+        let ended = workspace.apply(&[])?;
+        let mut lines = ended.stderr.lines().filter(|line| line.contains("CreateInstanceRequest"));
+        assert!(lines.any(|line| line.contains("req-")), "{}", ended.stderr);
+        Ok(())
+    })
+}
+
+#[test]
 fn the_price_guard_refuses_a_plan_above_it() -> Outcome {
     with_each_client(|cli, backend| {
         let guarded = |limit: &str| {
