@@ -90,9 +90,11 @@ fn the_price_guard_refuses_a_plan_above_it() -> Outcome {
         };
         let workspace = Workspace::inline(&guarded("0.001"), cli, backend.environment())?;
         workspace.try_plan(&[])?.fails_saying(&["max_price_per_hour", "0.001"])?;
-        workspace.write("main.tf", &guarded("1"))?;
+        // Enough for one: what is replaced does not count beside what replaces it.
+        workspace.write("main.tf", &guarded("0.006"))?;
         workspace.apply(&[])?;
-        Ok(())
+        workspace.try_apply(&["-replace=fairmazon_instance.it"])?.ok()?;
+        workspace.expect_no_changes()
     })
 }
 
