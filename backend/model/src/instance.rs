@@ -181,6 +181,17 @@ impl InstanceSpec {
             return Err(too_many("ssh_keys", limits::SSH_KEYS_MAX));
         }
         self.ssh_keys.iter().try_for_each(|key| check_ssh_key(key))?;
+        let bytes: usize = self.ssh_keys.iter().map(String::len).sum();
+        if bytes > limits::SSH_KEYS_TOTAL_MAX {
+            return Err(DomainError::invalid(
+                "ssh_keys",
+                format!(
+                    "at most {} bytes in all keys together, these have {bytes}",
+                    limits::SSH_KEYS_TOTAL_MAX
+                ),
+            )
+            .advise("let a few keys in here and manage the others in the guest"));
+        }
         if let Some(schedule) = &self.schedule {
             schedule.check().map_err(|error| {
                 let field = error.field.clone().unwrap_or_default();
@@ -202,6 +213,16 @@ impl InstanceSpec {
             return Err(DomainError::invalid("stop_timeout", "1 second to 1 hour"));
         }
         Ok(())
+    }
+
+    /// The most bytes that its host's desired set grows by with this machine, without volumes.
+    pub fn specification_bytes(&self) -> u64 {
+        // Ids, counters, sizes and what stands around each text.
+        const REST: usize = 512;
+        const REST_OF_DISK: usize = 64;
+        let keys: usize = self.ssh_keys.iter().map(|key| key.len() + 8).sum();
+        let disks: usize = self.volumes.keys().map(|name| name.len() + REST_OF_DISK).sum();
+        (REST + self.name.len() + self.image.len() + self.user_data.len() + keys + disks) as u64
     }
 
     fn check_attachments(&self) -> Result<(), DomainError> {
@@ -354,5 +375,46 @@ impl Instance {
     /// The flavor it runs with: the decided one, or the one asked for.
     pub fn actual_flavor(&self) -> &str {
         self.decision.as_ref().map_or(&self.spec.flavor, |decision| &decision.flavor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_bounded_one_by_one_and_together() {
+        let mut spec = InstanceSpec {
+            name: "web".into(),
+            flavor: "small".into(),
+            flavor_fallback: Vec::new(),
+            image: "debian-13".into(),
+            placement: Placement::default(),
+            boot_volume: BootVolumeSpec {
+                size: Gib(10),
+                class: "standard".into(),
+                delete_with_instance: true,
+            },
+            volumes: BTreeMap::new(),
+            user_data: String::new(),
+            on_user_data_change: OnUserDataChange::default(),
+            ssh_keys: BTreeSet::new(),
+            power: Power::Running,
+            schedule: None,
+            spot: None,
+            restart_policy: RestartPolicy::default(),
+            stop_timeout_ms: 60_000,
+            deletion_protection: false,
+            labels: BTreeMap::new(),
+        };
+        let key = |number: u8| {
+            let start = format!("ssh-rsa {number}");
+            format!("{start:A<width$}", width = limits::SSH_KEY_MAX)
+        };
+        spec.ssh_keys = (0..4).map(key).collect();
+        spec.check().unwrap();
+        assert!(spec.specification_bytes() > limits::SSH_KEYS_TOTAL_MAX as u64);
+        spec.ssh_keys = (0..5).map(key).collect();
+        assert_eq!(spec.check().unwrap_err().field.as_deref(), Some("ssh_keys"));
     }
 }

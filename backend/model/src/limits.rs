@@ -20,6 +20,8 @@ pub const USER_DATA_MAX: usize = 32 * 1024;
 pub const SSH_KEYS_MAX: usize = 64;
 /// Longest SSH public key, in bytes.
 pub const SSH_KEY_MAX: usize = 16 * 1024;
+/// Longest SSH public keys of one instance together, in bytes.
+pub const SSH_KEYS_TOTAL_MAX: usize = 64 * 1024;
 /// Most data volumes attached to one instance.
 pub const ATTACHMENTS_MAX: usize = 16;
 /// Smallest volume in GiB.
@@ -50,6 +52,13 @@ pub const PAGE_MAX: u32 = 1_000;
 pub const API_MESSAGE_MAX: usize = 4 * 1024 * 1024;
 /// Largest message on a host's stream, in bytes.
 pub const HOST_MESSAGE_MAX: usize = 64 * 1024 * 1024;
+/// Most bytes of the specifications of what is on one host: its whole desired set is one
+/// message, and half of that is left for growth of the format.
+pub const HOST_SPECIFICATIONS_MAX: u64 = HOST_MESSAGE_MAX as u64 / 2;
+/// What the specification of a volume takes of [`HOST_SPECIFICATIONS_MAX`] at most.
+pub const VOLUME_SPECIFICATION_BYTES: u64 = 256;
+/// How many bytes of rows a page of a list call has before it is cut off.
+pub const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most operation streams that one credential may hold open.
 pub const STREAMS_PER_TOKEN: usize = 2_048;
 /// Sustained requests per second of one credential.

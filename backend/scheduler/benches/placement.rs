@@ -29,6 +29,7 @@ fn booking(request: &Request, host: fairmazon_model::id::HostId) -> MachineBooki
         host,
         vcpus: request.sizes[0].vcpus,
         memory: request.sizes[0].memory,
+        specification: request.specification,
         placement: request.placement.clone(),
     }
 }

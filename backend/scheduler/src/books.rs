@@ -5,6 +5,7 @@
 
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
+    limits,
     placement::Placement,
     units::{Gib, Mib, Vcpus},
 };
@@ -23,6 +24,8 @@ pub struct MachineBooking {
     pub vcpus: Vcpus,
     /// Memory.
     pub memory: Mib,
+    /// Bytes of its specification in the host's desired set.
+    pub specification: u64,
     /// Its constraints, for the groups that it belongs to.
     pub placement: Placement,
 }
@@ -183,6 +186,7 @@ impl Fleet {
             let slot = &mut self.slots[*index as usize];
             slot.vcpus.give_back(booking.vcpus.0.into());
             slot.memory.give_back(booking.memory.0);
+            slot.specifications.give_back(booking.specification);
             slot.machines -= 1;
             self.groups.leave(*index, &booking.placement);
         }
@@ -200,7 +204,9 @@ impl Fleet {
         if let Some(index) = self.by_id.get(&booking.host) {
             let index = *index;
             self.stock_mut(index, class).give_back(booking.size.0);
-            self.slots[index as usize].volumes -= 1;
+            let slot = &mut self.slots[index as usize];
+            slot.specifications.give_back(limits::VOLUME_SPECIFICATION_BYTES);
+            slot.volumes -= 1;
         }
         Ok(booking)
     }
@@ -209,18 +215,14 @@ impl Fleet {
     ///
     /// # Errors
     /// `NotBooked`, or `NoRoom` when it does not fit beside the others.
-    pub fn rebook_machine(
-        &mut self,
-        id: InstanceId,
-        vcpus: Vcpus,
-        memory: Mib,
-        placement: Placement,
-    ) -> Result<(), BookError> {
+    pub fn rebook_machine(&mut self, id: InstanceId, to: MachineBooking) -> Result<(), BookError> {
         let before = self.release_machine(id)?;
         // What does not grow needs no room, even on a host that is too full.
-        let grows = vcpus > before.vcpus || memory > before.memory;
+        let grows = to.vcpus > before.vcpus
+            || to.memory > before.memory
+            || to.specification > before.specification;
         let room = if grows { Room::Needed } else { Room::Whatever };
-        let booking = MachineBooking { host: before.host, vcpus, memory, placement };
+        let booking = MachineBooking { host: before.host, ..to };
         self.book_machine(id, booking, room).inspect_err(|_| {
             // It was there a moment ago: putting it back needs no room and can't fail.
             let _ = self.restore_machine(id, before);
@@ -253,8 +255,12 @@ impl Fleet {
         let (index, slot) = slot_mut(&self.by_id, &mut self.slots, booking.host)?;
         let vcpus = slot.vcpus.take(booking.vcpus.0.into(), room, booking.host, "vCPU")?;
         let memory = slot.memory.take(booking.memory.0, room, booking.host, "MiB of memory")?;
+        let bytes = "bytes for specifications";
+        let specifications =
+            slot.specifications.take(booking.specification, room, booking.host, bytes)?;
         slot.vcpus = vcpus;
         slot.memory = memory;
+        slot.specifications = specifications;
         slot.machines += 1;
         self.groups.join(index, &booking.placement);
         self.machines.insert(id, booking);
@@ -271,10 +277,15 @@ impl Fleet {
             return Err(BookError::AlreadyBooked { what: id.to_string(), host: booked.host });
         }
         let class = self.class(&booking.class);
-        let (index, _) = slot_mut(&self.by_id, &mut self.slots, booking.host)?;
+        let (index, slot) = slot_mut(&self.by_id, &mut self.slots, booking.host)?;
+        let bytes = "bytes for specifications";
+        let wanted = limits::VOLUME_SPECIFICATION_BYTES;
+        let specifications = slot.specifications.take(wanted, room, booking.host, bytes)?;
         let stock = self.stock_mut(index, class);
         *stock = stock.take(booking.size.0, room, booking.host, "GiB of disk")?;
-        self.slots[index as usize].volumes += 1;
+        let slot = &mut self.slots[index as usize];
+        slot.specifications = specifications;
+        slot.volumes += 1;
         self.volumes.insert(id, booking);
         Ok(())
     }
@@ -291,6 +302,7 @@ impl Fleet {
             let sum = &mut sums[index as usize];
             sum.vcpus += u64::from(booking.vcpus.0);
             sum.memory += booking.memory.0;
+            sum.specifications += booking.specification;
             sum.machines += 1;
             groups.join(index, &booking.placement);
         }
@@ -299,6 +311,7 @@ impl Fleet {
             let class = self.classes.known(&booking.class).unwrap_or(u32::MAX);
             *sum.storage.entry(class).or_default() += booking.size.0;
             sum.volumes += 1;
+            sum.specifications += limits::VOLUME_SPECIFICATION_BYTES;
         }
         for (index, sum) in (0..).zip(&sums) {
             sum.compare(self, index)?;
@@ -347,6 +360,7 @@ impl Stock {
 struct Sums {
     vcpus: u64,
     memory: u64,
+    specifications: u64,
     storage: rustc_hash::FxHashMap<u32, u64>,
     machines: u64,
     volumes: u64,
@@ -365,6 +379,8 @@ impl Sums {
         };
         equal("vCPU", slot.vcpus.taken, self.vcpus)?;
         equal("MiB of memory", slot.memory.taken, self.memory)?;
+        let specifications = "bytes for specifications";
+        equal(specifications, slot.specifications.taken, self.specifications)?;
         equal("machines", slot.machines.into(), self.machines)?;
         equal("volumes", slot.volumes.into(), self.volumes)?;
         let bookings = self.storage.values().sum();

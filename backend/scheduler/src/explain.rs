@@ -234,6 +234,7 @@ fn broken_words(rule: Rule, request: &Request, size: &Size) -> String {
                 request.storage.iter().map(|(class, gib)| format!("{gib} of {class}")).collect();
             format!("less than {} free", list(&needs, "and"))
         }
+        Rule::Specifications => "too much user data and keys of its machines".into(),
     }
 }
 

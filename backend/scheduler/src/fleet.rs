@@ -10,6 +10,7 @@ use std::{
 use fairmazon_model::{
     geo::Coordinates,
     id::{HostId, InstanceId, VolumeId},
+    limits,
     units::{Gib, Mib, Vcpus},
 };
 use rustc_hash::FxHashMap;
@@ -62,6 +63,8 @@ pub(crate) struct Slot {
     pub(crate) threads: u32,
     pub(crate) vcpus: Stock,
     pub(crate) memory: Stock,
+    /// Bytes of the host's desired set.
+    pub(crate) specifications: Stock,
     pub(crate) vcpus_scale: Scale,
     pub(crate) memory_scale: Scale,
     /// By the number of the storage class; see [`Fleet::stock`].
@@ -241,6 +244,7 @@ impl Fleet {
         place.vcpus.capacity =
             u64::from(spec.capacity.vcpus.0) * u64::from(spec.cpu_overcommit_percent) / 100;
         place.memory.capacity = spec.capacity.memory.0;
+        place.specifications.capacity = limits::HOST_SPECIFICATIONS_MAX;
         place.vcpus_scale = Scale::of(place.vcpus.capacity);
         place.memory_scale = Scale::of(place.memory.capacity);
         place.tie = tie(self.seed, host.id);

@@ -21,6 +21,8 @@ pub struct Request {
     pub sizes: Vec<Size>,
     /// Disk by storage class that it needs in addition to what is booked for its volumes.
     pub storage: BTreeMap<String, Gib>,
+    /// Bytes that the host's desired set grows by, with its volumes that are not booked yet.
+    pub specification: u64,
     /// Name or id of its image, as hosts list it.
     pub image: String,
     /// The customer's constraints.

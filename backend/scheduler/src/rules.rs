@@ -46,11 +46,13 @@ pub enum Rule {
     Memory,
     /// Enough disk of each class is left.
     Storage,
+    /// What the host is told of all its machines stays within one message.
+    Specifications,
 }
 
 impl Rule {
     /// All, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Volumes,
         Self::Excluded,
         Self::Country,
@@ -66,6 +68,7 @@ impl Rule {
         Self::Vcpus,
         Self::Memory,
         Self::Storage,
+        Self::Specifications,
     ];
 
     /// Its place in [`Self::ALL`].
@@ -141,6 +144,7 @@ struct Own {
     slot: u32,
     vcpus: u64,
     memory: u64,
+    specification: u64,
 }
 
 impl<'a> Query<'a> {
@@ -148,7 +152,12 @@ impl<'a> Query<'a> {
         let booked = fleet.machine(request.machine);
         let own = booked.and_then(|booking| {
             let slot = *fleet.by_id.get(&booking.host)?;
-            Some(Own { slot, vcpus: booking.vcpus.0.into(), memory: booking.memory.0 })
+            Some(Own {
+                slot,
+                vcpus: booking.vcpus.0.into(),
+                memory: booking.memory.0,
+                specification: booking.specification,
+            })
         });
         let own_groups = own.zip(booked).map(|(own, booking)| (own.slot, &booking.placement));
         // A name that no host has ever had stands for a number that none has.
@@ -192,6 +201,7 @@ impl<'a> Query<'a> {
             || self.breaks(Rule::Alive, index, slot)
             || self.breaks(Rule::Schedulable, index, slot)
             || self.breaks(Rule::Storage, index, slot)
+            || self.breaks(Rule::Specifications, index, slot)
             || self.breaks(Rule::Conformity, index, slot)
             || self.breaks(Rule::Confidential, index, slot)
             || self.breaks(Rule::With, index, slot)
@@ -228,7 +238,8 @@ impl<'a> Query<'a> {
             Schedulable,
             Vcpus,
             Memory,
-            Storage
+            Storage,
+            Specifications
         );
         Rules(bits)
     }
@@ -279,6 +290,13 @@ impl<'a> Query<'a> {
                 .storage
                 .iter()
                 .any(|(class, wanted)| self.fleet.stock(index, slot, *class).free() < *wanted),
+            Rule::Specifications => {
+                let own = self.own.filter(|own| own.slot == index);
+                let own = own.map_or(0, |own| own.specification);
+                // What does not grow is no reason to go, even from a host that is too full.
+                request.specification > own
+                    && request.specification - own > slot.specifications.free()
+            }
         }
     }
 
@@ -306,6 +324,7 @@ impl fmt::Display for Rule {
             Self::Vcpus => "vCPU",
             Self::Memory => "memory",
             Self::Storage => "disk",
+            Self::Specifications => "room for user data and keys",
         })
     }
 }

@@ -2,16 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fairmazon_model::{
     geo::Coordinates,
     id::HostId,
+    limits,
     placement::Placement,
     units::{Gib, Mib, Vcpus},
 };
 use fairmazon_scheduler::{
-    Arrangement, BookError, Fleet, FleetHost, Images, MachineBooking, Request, Rule, VolumeBooking,
+    Arrangement, BookError, Fleet, FleetHost, Images, MachineBooking, Request, Rule, Size,
+    VolumeBooking,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -25,6 +27,7 @@ fn book(request: &Request, host: HostId) -> MachineBooking {
         host,
         vcpus: request.sizes[0].vcpus,
         memory: request.sizes[0].memory,
+        specification: request.specification,
         placement: request.placement.clone(),
     }
 }
@@ -378,6 +381,7 @@ fn the_books_refuse_what_they_cannot_hold() {
         host: host_id(0),
         vcpus: Vcpus(1),
         memory: Mib(memory),
+        specification: 1_000,
         placement: Placement::default(),
     };
     fleet.reserve_machine(machine_id(0), booking(65_000)).unwrap();
@@ -385,12 +389,12 @@ fn the_books_refuse_what_they_cannot_hold() {
     assert!(matches!(error, BookError::AlreadyBooked { .. }), "{error}");
     let error = fleet.reserve_machine(machine_id(1), booking(1_000)).unwrap_err();
     assert!(matches!(error, BookError::NoRoom { free: 536, wanted: 1_000, .. }), "{error}");
-    let error = fleet.rebook_machine(machine_id(0), Vcpus(1), Mib(70_000), Placement::default());
+    let error = fleet.rebook_machine(machine_id(0), booking(70_000));
     assert!(matches!(error, Err(BookError::NoRoom { .. })), "{error:?}");
     assert_eq!(fleet.machine(machine_id(0)), Some(&booking(65_000)));
     // What is known to be there is booked even beyond the host's size, and can shrink there.
     fleet.restore_machine(machine_id(1), booking(1_000)).unwrap();
-    fleet.rebook_machine(machine_id(1), Vcpus(1), Mib(900), Placement::default()).unwrap();
+    fleet.rebook_machine(machine_id(1), booking(900)).unwrap();
     let error = fleet.restore_machine(machine_id(2), booking(u64::MAX)).unwrap_err();
     assert!(matches!(error, BookError::TooLarge { .. }), "{error}");
     fleet.audit().unwrap();
@@ -420,5 +424,32 @@ fn volumes_grow_where_there_is_room() {
         .reserve_volume(volume_id(2), VolumeBooking { class: "fast".into(), ..booking })
         .unwrap_err();
     assert!(matches!(error, BookError::NoRoom { free: 0, .. }), "{error}");
+    fleet.audit().unwrap();
+}
+
+#[test]
+fn what_a_host_is_told_of_all_its_machines_is_bounded() {
+    let mut fleet = fleet_of([plain_host(0)]);
+    let large = |machine| Request {
+        specification: limits::HOST_SPECIFICATIONS_MAX / 3,
+        sizes: vec![Size { flavor: "tiny".into(), vcpus: Vcpus(1), memory: Mib(1) }],
+        storage: BTreeMap::new(),
+        ..plain_request(machine)
+    };
+    for machine in 0..3 {
+        let placed = fleet.place(&large(machine)).unwrap();
+        fleet.reserve_machine(machine_id(machine), book(&large(machine), placed.host)).unwrap();
+    }
+    let why = fleet.place(&large(3)).unwrap_err();
+    assert_eq!(
+        why.rules.iter().map(|count| count.rule).collect::<Vec<_>>(),
+        [Rule::Specifications]
+    );
+    let refused = fleet.reserve_machine(machine_id(3), book(&large(3), host_id(0)));
+    assert!(matches!(refused, Err(BookError::NoRoom { .. })), "{refused:?}");
+    fleet.place(&large(0)).expect("what is booked already does not stand in its own way");
+    fleet.audit().unwrap();
+    fleet.release_machine(machine_id(0)).unwrap();
+    fleet.place(&large(3)).unwrap();
     fleet.audit().unwrap();
 }

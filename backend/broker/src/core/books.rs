@@ -75,6 +75,7 @@ impl Books {
                 memory: Mib(0),
             }],
             storage: BTreeMap::new(),
+            specification: 0,
             image: String::new(),
             placement: placement.clone(),
             features: Default::default(),
@@ -125,9 +126,7 @@ impl Books {
     fn claim_machine(&mut self, id: InstanceId, to: MachineBooking) -> Result<(), BookError> {
         match self.fleet.machine(id) {
             Some(booked) if *booked == to => Ok(()),
-            Some(booked) if booked.host == to.host => {
-                self.fleet.rebook_machine(id, to.vcpus, to.memory, to.placement)
-            }
+            Some(booked) if booked.host == to.host => self.fleet.rebook_machine(id, to),
             Some(_) => {
                 let before = self.fleet.release_machine(id)?;
                 self.fleet.reserve_machine(id, to).inspect_err(|_| {
@@ -228,7 +227,8 @@ pub(crate) fn machine_booking(
     let (vcpus, memory) = catalogue
         .flavor(&decision.flavor)
         .map_or((Vcpus(0), Mib(0)), |flavor| (flavor.vcpus, flavor.memory));
-    Some(MachineBooking { host: decision.host, vcpus, memory, placement })
+    let specification = instance.spec.specification_bytes();
+    Some(MachineBooking { host: decision.host, vcpus, memory, specification, placement })
 }
 
 /// What a bound volume has of its host.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use fairmazon_model::{
     id::HostId,
     instance::{Decision, Instance, InstanceObserved},
+    limits,
     placement::Placement,
     units::Gib,
     volume::{Volume, VolumeObserved},
@@ -129,14 +130,17 @@ impl Batch<'_> {
         let spec = &instance.spec;
         let names = std::iter::once(&spec.flavor).chain(&spec.flavor_fallback);
         let mut storage: BTreeMap<String, Gib> = BTreeMap::new();
+        let mut specification = spec.specification_bytes();
         for volume in volumes.iter().filter(|volume| volume.host.is_none()) {
             let sum = storage.entry(volume.spec.class.clone()).or_default();
             *sum = sum.saturating_add(volume.spec.size);
+            specification += limits::VOLUME_SPECIFICATION_BYTES;
         }
         Request {
             machine: instance.id,
             sizes: names.filter_map(|name| catalogue.flavor(name)).map(Size::from).collect(),
             storage,
+            specification,
             image: spec.image.clone(),
             placement,
             features: Default::default(),

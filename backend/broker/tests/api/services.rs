@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fairmazon_model::access::Role;
+use fairmazon_model::{access::Role, limits};
 use fairmazon_proto::v1::{
     self, ConfirmCreatedRequest, CreateAccountRequest, CreateInstanceRequest,
     CreatePlacementGroupRequest, CreateVolumeRequest, DeletePlacementGroupRequest,
@@ -18,6 +18,7 @@ use fairmazon_proto::v1::{
     placement_groups_service_client::PlacementGroupsServiceClient,
     sites_service_client::SitesServiceClient, volumes_service_client::VolumesServiceClient,
 };
+use prost::Message as _;
 use tonic::Code;
 
 use crate::harness::{Broker, host_spec, instance_spec};
@@ -87,6 +88,41 @@ async fn instances_are_made_listed_changed_and_confirmed() {
     assert!(found.iter().any(|operation| operation.kind() == v1::OperationKind::Create));
     let request = GetOperationRequest { id: found[0].id.clone() };
     assert_eq!(operations.get_operation(request).await.unwrap().into_inner().id, found[0].id);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_of_large_instances_is_cut_off_where_it_has_enough_bytes() {
+    let broker = Broker::start().await;
+    let client = broker.as_role(Role::Customer).await;
+    let mut instances = InstancesServiceClient::new(client);
+    let mut ids = Vec::new();
+    for number in 0..50 {
+        let mut spec = instance_spec(&format!("large-{number}"));
+        spec.user_data = "x".repeat(limits::USER_DATA_MAX);
+        let long = "A".repeat(limits::SSH_KEY_MAX - 20);
+        spec.ssh_keys = (0..4).map(|key| format!("ssh-rsa {key}{long}")).collect();
+        let request =
+            CreateInstanceRequest { spec: Some(spec), idempotency_key: format!("{number}") };
+        let made = instances.create_instance(request).await.unwrap().into_inner();
+        ids.push(made.instance.unwrap().id);
+    }
+    ids.sort();
+    let (mut listed, mut pages, mut token) = (Vec::new(), 0, String::new());
+    loop {
+        let page = Some(Page { size: 0, token });
+        let request = ListInstancesRequest { page, filter: None };
+        let page = instances.list_instances(request).await.unwrap().into_inner();
+        assert!(page.encoded_len() < limits::PAGE_BYTES_MAX + 1_000);
+        listed.extend(page.instances.into_iter().map(|instance| instance.id));
+        pages += 1;
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        token = page.next_page_token;
+    }
+    assert_eq!(listed, ids, "none is lost between the pages");
+    assert!(pages > 2, "{pages}");
     broker.stop().await;
 }
 

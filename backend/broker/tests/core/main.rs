@@ -6,4 +6,5 @@
 mod commands;
 mod idempotency;
 mod kit;
+mod sets;
 mod stories;

@@ -115,6 +115,7 @@ pub(crate) fn plain_request(machine: u64) -> Request {
         machine: machine_id(machine),
         sizes: vec![Size { flavor: "medium".into(), vcpus: Vcpus(2), memory: Mib(4_096) }],
         storage: BTreeMap::from([("standard".into(), Gib(10))]),
+        specification: 1_000,
         image: "debian-13".into(),
         placement: Placement::default(),
         features: BTreeSet::new(),

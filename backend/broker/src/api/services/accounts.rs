@@ -7,7 +7,7 @@ use fairmazon_proto::v1::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, page, page_token};
+use super::{Api, cut, page};
 use crate::api::context::Context;
 
 #[async_trait]
@@ -61,11 +61,8 @@ impl AccountsService for Api {
         let (context, message) = Context::of(request)?;
         let work = async {
             let found = self.engine.accounts(&context.caller, page(message.page)?);
-            Ok(ListAccountsResponse {
-                accounts: found.items.iter().map(|row| row.as_ref().into()).collect(),
-                next_page_token: page_token(found.next),
-                revision: found.revision.0,
-            })
+            let (accounts, next_page_token) = cut(&found, |row| row.id, |row| row.as_ref().into());
+            Ok(ListAccountsResponse { accounts, next_page_token, revision: found.revision.0 })
         };
         context.answer(work).await
     }

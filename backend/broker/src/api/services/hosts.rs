@@ -7,7 +7,7 @@ use fairmazon_proto::v1::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, id, page, page_token, required};
+use super::{Api, cut, id, page, required};
 use crate::{
     api::context::Context,
     core::{HostView, Standing},
@@ -45,11 +45,8 @@ impl HostsService for Api {
         let (context, message) = Context::of(request)?;
         let work = async {
             let found = self.engine.hosts(&context.caller, page(message.page)?);
-            Ok(ListHostsResponse {
-                hosts: found.items.iter().map(host).collect(),
-                next_page_token: page_token(found.next),
-                revision: found.revision.0,
-            })
+            let (hosts, next_page_token) = cut(&found, |view| view.row.id, host);
+            Ok(ListHostsResponse { hosts, next_page_token, revision: found.revision.0 })
         };
         context.answer(work).await
     }

@@ -7,7 +7,7 @@ use fairmazon_proto::v1::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, id, page, page_token, place, required};
+use super::{Api, cut, id, page, place, required};
 use crate::{
     api::context::Context,
     core::{InstanceChange, InstanceState, InstanceUpdate, InstanceView},
@@ -48,11 +48,8 @@ impl InstancesService for Api {
         let work = async {
             let labels = message.filter.unwrap_or_default().labels;
             let found = self.engine.instances(&context.caller, page(message.page)?, &labels);
-            Ok(ListInstancesResponse {
-                instances: found.items.iter().map(instance).collect(),
-                next_page_token: page_token(found.next),
-                revision: found.revision.0,
-            })
+            let (instances, next_page_token) = cut(&found, |view| view.row.id, instance);
+            Ok(ListInstancesResponse { instances, next_page_token, revision: found.revision.0 })
         };
         context.answer(work).await
     }

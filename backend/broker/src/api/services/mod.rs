@@ -31,7 +31,7 @@ use fairmazon_proto::{
 };
 use tonic::service::Routes;
 
-use crate::core::{Engine, PageRequest};
+use crate::core::{Engine, Page, PageRequest};
 
 /// Implements the services of the core.
 #[derive(Clone)]
@@ -108,6 +108,29 @@ where
 /// The token of the next page; empty when there is none.
 fn page_token<Id: Display>(next: Option<Id>) -> String {
     next.map(|id| id.to_string()).unwrap_or_default()
+}
+
+/// The rows of a page as messages, cut off where they have enough bytes for one answer, and the
+/// token of the next page.
+fn cut<T, M, Id>(
+    found: &Page<T, Id>,
+    id: impl Fn(&T) -> Id,
+    message: impl Fn(&T) -> M,
+) -> (Vec<M>, String)
+where
+    M: prost::Message,
+    Id: Display + Copy,
+{
+    let (mut messages, mut bytes) = (Vec::with_capacity(found.items.len()), 0);
+    for (index, item) in found.items.iter().enumerate() {
+        let message = message(item);
+        bytes += message.encoded_len();
+        if bytes > limits::PAGE_BYTES_MAX && index > 0 {
+            return (messages, page_token(Some(id(&found.items[index - 1]))));
+        }
+        messages.push(message);
+    }
+    (messages, page_token(found.next))
 }
 
 /// Name and country of where something is; empty when it is nowhere yet.

@@ -9,7 +9,7 @@ use fairmazon_proto::v1::{
 use futures::stream;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, id, page, page_token};
+use super::{Api, cut, id, page};
 use crate::api::context::{Answers, Context};
 
 #[async_trait]
@@ -36,11 +36,9 @@ impl OperationsService for Api {
         let work = async {
             let target = Some(message.target_id.as_str()).filter(|target| !target.is_empty());
             let found = self.engine.operations(&context.caller, page(message.page)?, target);
-            Ok(ListOperationsResponse {
-                operations: found.items.iter().map(|row| row.as_ref().into()).collect(),
-                next_page_token: page_token(found.next),
-                revision: found.revision.0,
-            })
+            let (operations, next_page_token) =
+                cut(&found, |row| row.id, |row| row.as_ref().into());
+            Ok(ListOperationsResponse { operations, next_page_token, revision: found.revision.0 })
         };
         context.answer(work).await
     }

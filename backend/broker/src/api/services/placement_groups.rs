@@ -8,7 +8,7 @@ use fairmazon_proto::v1::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, id, page, page_token};
+use super::{Api, cut, id, page};
 use crate::api::context::Context;
 
 #[async_trait]
@@ -49,9 +49,11 @@ impl PlacementGroupsService for Api {
         let work = async {
             let labels = message.filter.unwrap_or_default().labels;
             let found = self.engine.groups(&context.caller, page(message.page)?, &labels);
+            let (placement_groups, next_page_token) =
+                cut(&found, |row| row.id, |row| row.as_ref().into());
             Ok(ListPlacementGroupsResponse {
-                placement_groups: found.items.iter().map(|group| group.as_ref().into()).collect(),
-                next_page_token: page_token(found.next),
+                placement_groups,
+                next_page_token,
                 revision: found.revision.0,
             })
         };

@@ -8,7 +8,7 @@ use fairmazon_proto::v1::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, id, page, page_token};
+use super::{Api, cut, id, page};
 use crate::{
     api::{context::Context, tls::validity_of},
     core::{TokenRequest, hash_secret},
@@ -73,11 +73,8 @@ impl TokensService for Api {
         let (context, message) = Context::of(request)?;
         let work = async {
             let found = self.engine.tokens(&context.caller, page(message.page)?);
-            Ok(ListTokensResponse {
-                tokens: found.items.iter().map(|row| row.as_ref().into()).collect(),
-                next_page_token: page_token(found.next),
-                revision: found.revision.0,
-            })
+            let (tokens, next_page_token) = cut(&found, |row| row.id, |row| row.as_ref().into());
+            Ok(ListTokensResponse { tokens, next_page_token, revision: found.revision.0 })
         };
         context.answer(work).await
     }

@@ -7,7 +7,7 @@ use fairmazon_proto::v1::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, id, page, page_token, place, required};
+use super::{Api, cut, id, page, place, required};
 use crate::{
     api::context::Context,
     core::{VolumeChange, VolumeState, VolumeUpdate, VolumeView},
@@ -48,11 +48,8 @@ impl VolumesService for Api {
         let work = async {
             let labels = message.filter.unwrap_or_default().labels;
             let found = self.engine.volumes(&context.caller, page(message.page)?, &labels);
-            Ok(ListVolumesResponse {
-                volumes: found.items.iter().map(volume).collect(),
-                next_page_token: page_token(found.next),
-                revision: found.revision.0,
-            })
+            let (volumes, next_page_token) = cut(&found, |view| view.row.id, volume);
+            Ok(ListVolumesResponse { volumes, next_page_token, revision: found.revision.0 })
         };
         context.answer(work).await
     }
