@@ -51,6 +51,7 @@ fn creation(number: u64) -> Commit {
             })
             .collect(),
         idempotency: Some(idempotency),
+        replaces: None,
     }
 }
 

@@ -24,6 +24,9 @@ pub struct Commit {
     pub audit: Vec<AuditEntry>,
     /// The answer to keep for a repetition of the request.
     pub idempotency: Option<IdempotencyRecord>,
+    /// The answer whose record that one takes the place of, although it still counts: what was
+    /// made then has been confirmed or is gone. Any other answer is in the way.
+    pub replaces: Option<serde_json::Value>,
 }
 
 /// One change of one row.

@@ -1,8 +1,8 @@
 //! Idempotency: a repeated request gets the first answer, and what the key means is settled.
 //!
-//! A key of a creation is retired once its resource was confirmed or is gone: the same
-//! request then makes a new resource, under a key that follows from the retired one. So a
-//! client may derive its keys from its configuration and never makes a thing twice by accident.
+//! The answer to a creation is retired once its resource was confirmed or is gone: the same
+//! request then makes a new resource, whose answer takes the place of the retired one and counts
+//! for a time of its own. So a client may derive its keys from its configuration and never makes a thing twice by accident.
 //! A client that wants many equal things numbers its keys, and has to learn which numbers are
 //! taken: a key that begins with [`SINGLE`] is refused instead while what it made is there.
 
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
+    draft::NewAnswer,
     engine::{CommandError, Engine, PlanError, Planned},
     state::State,
     world::target_key,
@@ -34,6 +35,8 @@ pub(crate) struct Request {
     /// Its key began with [`SINGLE`].
     single: bool,
     fingerprint: String,
+    /// The answer that was found to be retired.
+    replaces: Option<Kept>,
 }
 
 /// What a request with this key was answered before.
@@ -44,7 +47,7 @@ pub(crate) struct Answer {
 }
 
 /// The part of an answer that is kept.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     target: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,7 +93,8 @@ impl Request {
         let single = key.starts_with(SINGLE);
         // One account may use the same key for different methods.
         let key = format!("{method}:{}", key_hash(key.as_bytes()));
-        Ok(Self { account, key, single, fingerprint: hex::encode(hasher.finalize()) })
+        let fingerprint = hex::encode(hasher.finalize());
+        Ok(Self { account, key, single, fingerprint, replaces: None })
     }
 
     /// The record that goes into the draft of the change.
@@ -99,9 +103,9 @@ impl Request {
         engine: &Engine,
         target: &impl ToString,
         operation: Option<OperationId>,
-    ) -> Option<IdempotencyRecord> {
+    ) -> Option<NewAnswer> {
         let (now, kept) = (engine.now(), Kept { target: target.to_string(), operation });
-        Some(IdempotencyRecord {
+        let record = IdempotencyRecord {
             account: self.account,
             key: self.key.clone(),
             fingerprint: self.fingerprint.clone(),
@@ -109,18 +113,13 @@ impl Request {
             created_at: now,
             expires_at: UnixMs(now.0.saturating_add(engine.config().idempotency_keep_ms)),
             confirmed: false,
-        })
-    }
-
-    /// The same request under the key that follows a retired one.
-    fn after(&self, retired: &Answer) -> Self {
-        let (method, _) = self.key.split_once(':').unwrap_or_default();
-        let chained = format!("{} {}", self.key, retired.kept.target);
-        Self { key: format!("{method}:{}", key_hash(chained.as_bytes())), ..self.clone() }
+        };
+        let replaces = self.replaces.as_ref().map(serde_json::to_value);
+        Some(NewAnswer { record, replaces: replaces.and_then(Result::ok) })
     }
 }
 
-/// Long keys and chained ones all get the same length.
+/// All keys get the same length, which leaves room for the method.
 fn key_hash(key: &[u8]) -> String {
     hex::encode(&Sha256::digest(key)[..24])
 }
@@ -207,8 +206,8 @@ impl Engine {
                 Err(CommandError::Answered(answer)) => answer,
                 // A repetition may be refused just because the first one was done.
                 Err(CommandError::Refused(error)) => match self.kept(&request).await? {
-                    Some(answer) => answer,
-                    None => return Err(error),
+                    Some(answer) if request.replaces.as_ref() != Some(&answer.kept) => answer,
+                    _ => return Err(error),
                 },
             };
             if answer.fingerprint != request.fingerprint {
@@ -234,7 +233,7 @@ impl Engine {
             match again(&answer, &request, row)? {
                 Again::Same(answer) => return Ok(answer),
                 Again::Retired if request.single && there => return Err(taken(&answer)),
-                Again::Retired => request = request.after(&answer),
+                Again::Retired => request.replaces = Some(answer.kept),
             }
         }
     }

@@ -8,10 +8,13 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
+    sync::Arc,
 };
 
 use fairmazon_model::{id::AccountId, units::Revision};
 use fairmazon_store::{AuditEntry, Commit, Expect, IdempotencyRecord, Key, Noun, Row, Write};
+
+use tokio::sync::Notify;
 
 use super::engine::PlanError;
 
@@ -21,7 +24,15 @@ pub(crate) struct Draft {
     writes: Vec<Write>,
     relies_on: Vec<Key>,
     audit: Vec<AuditEntry>,
-    idempotency: Option<IdempotencyRecord>,
+    answer: Option<NewAnswer>,
+}
+
+/// The answer to keep for a repetition of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct NewAnswer {
+    pub(crate) record: IdempotencyRecord,
+    /// The retired answer that it takes the place of.
+    pub(crate) replaces: Option<serde_json::Value>,
 }
 
 impl Draft {
@@ -53,13 +64,13 @@ impl Draft {
     }
 
     /// Keeps the answer for a repetition of the request.
-    pub(crate) fn answer(&mut self, record: Option<IdempotencyRecord>) {
-        self.idempotency = record;
+    pub(crate) fn answer(&mut self, answer: Option<NewAnswer>) {
+        self.answer = answer;
     }
 
     /// Whether there is nothing to make durable.
     pub(crate) fn is_empty(&self) -> bool {
-        self.writes.is_empty() && self.audit.is_empty() && self.idempotency.is_none()
+        self.writes.is_empty() && self.audit.is_empty() && self.answer.is_none()
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
@@ -71,7 +82,8 @@ impl Draft {
         Commit {
             writes: self.writes.clone(),
             audit: self.audit.clone(),
-            idempotency: self.idempotency.clone(),
+            idempotency: self.answer.as_ref().map(|answer| answer.record.clone()),
+            replaces: self.answer.as_ref().and_then(|answer| answer.replaces.clone()),
         }
     }
 
@@ -94,6 +106,8 @@ pub(crate) struct Holds {
     changing: HashSet<Key>,
     relied_on: HashMap<Key, u64>,
     coming: HashMap<(AccountId, Noun), u64>,
+    /// Rung when the row is given back, by those who wait for it.
+    waiting: HashMap<Key, Arc<Notify>>,
 }
 
 impl Holds {
@@ -111,7 +125,8 @@ impl Holds {
 
     /// [`Holds::may_change`] for a plan.
     pub(crate) fn free(&self, key: impl Into<Key>) -> Result<(), PlanError> {
-        if self.may_change(key) { Ok(()) } else { Err(PlanError::Held) }
+        let key = key.into();
+        if self.may_change(key) { Ok(()) } else { Err(PlanError::Held(key)) }
     }
 
     /// Rows of the noun that drafts under way add to the account.
@@ -119,12 +134,22 @@ impl Holds {
         self.coming.get(&(account, noun)).copied().unwrap_or(0)
     }
 
-    /// Holds all that the draft needs; false, and nothing held, when another draft is in the way.
-    pub(crate) fn acquire(&mut self, draft: &Draft) -> bool {
-        if !draft.keys().all(|key| self.may_change(key))
-            || draft.relies_on.iter().any(|key| self.changing.contains(key))
-        {
-            return false;
+    /// Rung when the row is given back by a draft that holds it now.
+    pub(crate) fn given_back(&mut self, key: Key) -> Arc<Notify> {
+        self.waiting.entry(key).or_default().clone()
+    }
+
+    /// Holds all that the draft needs.
+    ///
+    /// # Errors
+    /// A row that another draft holds; nothing is held then.
+    pub(crate) fn acquire(&mut self, draft: &Draft) -> Result<(), Key> {
+        let mut relied_on = draft.relies_on.iter().copied();
+        if let Some(held) = draft.keys().find(|key| !self.may_change(*key)) {
+            return Err(held);
+        }
+        if let Some(held) = relied_on.find(|key| self.changing.contains(key)) {
+            return Err(held);
         }
         self.changing.extend(draft.keys());
         for key in &draft.relies_on {
@@ -133,7 +158,7 @@ impl Holds {
         for newcomer in draft.newcomers() {
             *self.coming.entry(newcomer).or_default() += 1;
         }
-        true
+        Ok(())
     }
 
     /// Gives back what was acquired for the draft.
@@ -146,6 +171,11 @@ impl Holds {
         }
         for newcomer in draft.newcomers() {
             decrement(&mut self.coming, &newcomer);
+        }
+        for key in draft.keys().chain(draft.relies_on.iter().copied()) {
+            if let Some(waiting) = self.waiting.remove(&key) {
+                waiting.notify_waiters();
+            }
         }
     }
 }
@@ -183,15 +213,33 @@ mod tests {
         let (mut change, mut rely) = (Draft::default(), Draft::default());
         change.update(group(1));
         rely.rely_on(group(1).id);
-        assert!(holds.acquire(&rely) && holds.acquire(&rely));
-        assert!(!holds.acquire(&change));
+        let key = Key::from(group(1).id);
+        assert!(holds.acquire(&rely).is_ok() && holds.acquire(&rely).is_ok());
+        assert_eq!(holds.acquire(&change), Err(key));
         holds.release(&rely);
-        assert!(!holds.acquire(&change));
+        assert_eq!(holds.acquire(&change), Err(key));
         holds.release(&rely);
-        assert!(holds.acquire(&change));
-        assert!(!holds.acquire(&change) && !holds.acquire(&rely));
+        assert_eq!(holds.acquire(&change), Ok(()));
+        assert!(holds.acquire(&change).is_err() && holds.acquire(&rely).is_err());
         holds.release(&change);
-        assert!(holds.acquire(&rely));
+        assert_eq!(holds.acquire(&rely), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_row_is_woken_by_that_row_alone() {
+        let mut holds = Holds::default();
+        let (mut one, mut other) = (Draft::default(), Draft::default());
+        one.update(group(1));
+        other.update(group(2));
+        holds.acquire(&one).unwrap();
+        holds.acquire(&other).unwrap();
+        let bell = holds.given_back(group(1).id.into());
+        let mut rung = Box::pin(bell.notified());
+        holds.release(&other);
+        assert!(futures::poll!(&mut rung).is_pending());
+        holds.release(&one);
+        assert!(futures::poll!(&mut rung).is_ready());
+        assert!(holds.waiting.is_empty());
     }
 
     #[test]
@@ -199,7 +247,7 @@ mod tests {
         let mut holds = Holds::default();
         let mut draft = Draft::default();
         draft.insert(group(1));
-        assert!(holds.acquire(&draft));
+        holds.acquire(&draft).unwrap();
         assert_eq!(holds.coming(AccountId::from_parts(1, 1), Noun::PlacementGroup), 1);
         holds.release(&draft);
         assert_eq!(holds.coming(AccountId::from_parts(1, 1), Noun::PlacementGroup), 0);

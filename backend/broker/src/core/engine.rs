@@ -4,12 +4,15 @@
 //! over. The part behind the plan runs in a task of its own, so that a caller who goes away
 //! can't part the memory from the store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fairmazon_model::{DomainError, ErrorKind, catalogue::Catalogue, units::UnixMs};
 use fairmazon_store::{Key, Store, StoreError};
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
+use tokio::{
+    sync::futures::OwnedNotified,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     answers::Answer,
@@ -19,8 +22,12 @@ use super::{
     state::State,
 };
 
-/// How often a plan is made anew because a row changed under it, before the caller is told.
+/// How often a plan is made anew because somebody else wrote into the store, before the caller
+/// is told.
 const ATTEMPTS: usize = 64;
+/// How long a plan waits for rows that other drafts hold, before the caller is told. A draft
+/// holds its rows for the time of one commit.
+const HELD_MOST: Duration = Duration::from_secs(10);
 
 /// The broker's core. Clones share everything.
 #[derive(Clone)]
@@ -35,8 +42,6 @@ pub(crate) struct Inner {
     pub(crate) config: CoreConfig,
     pub(crate) catalogue: Arc<Catalogue>,
     state: Mutex<State>,
-    /// Rung when a draft has ended and its rows are free again.
-    settled: Notify,
 }
 
 /// What the engine is made of.
@@ -61,10 +66,16 @@ pub(crate) struct Planned<T> {
 
 /// Why there is no plan.
 pub(crate) enum PlanError {
-    /// Rows are held by another draft: the plan is made anew when one has ended.
-    Held,
+    /// The row is held by another draft: the plan is made anew when that has ended.
+    Held(Key),
     /// It must not be.
     Refused(DomainError),
+}
+
+/// What a plan that was not made waits for.
+enum Waits {
+    For(OwnedNotified),
+    Not(DomainError),
 }
 
 impl From<DomainError> for PlanError {
@@ -84,15 +95,7 @@ impl Engine {
         let mut state = State::new(&config, catalogue.clone());
         let revision = store.load(&mut |row| state.put(row)).await?;
         state.world.revision = revision;
-        let inner = Inner {
-            store,
-            clock,
-            random,
-            catalogue,
-            config,
-            state: Mutex::new(state),
-            settled: Notify::new(),
-        };
+        let inner = Inner { store, clock, random, catalogue, config, state: Mutex::new(state) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -138,17 +141,26 @@ impl Engine {
         &self,
         mut plan: impl FnMut(&mut State) -> Result<Planned<T>, PlanError> + Send,
     ) -> Result<T, CommandError> {
-        for _ in 0..ATTEMPTS {
-            let settled = self.inner.settled.notified();
+        let give_up = Instant::now() + HELD_MOST;
+        let mut conflicts = 0;
+        while conflicts < ATTEMPTS {
             let planned = {
                 let mut state = self.state();
-                plan(&mut state).and_then(|planned| state.begin(planned))
+                let planned = plan(&mut state).and_then(|planned| state.begin(planned));
+                planned.map_err(|error| match error {
+                    PlanError::Held(key) => {
+                        Waits::For(state.holds.given_back(key).notified_owned())
+                    }
+                    PlanError::Refused(error) => Waits::Not(error),
+                })
             };
             let Planned { draft, answer } = match planned {
                 Ok(planned) => planned,
-                Err(PlanError::Refused(error)) => return Err(CommandError::Refused(error)),
-                Err(PlanError::Held) => {
-                    settled.await;
+                Err(Waits::Not(error)) => return Err(CommandError::Refused(error)),
+                Err(Waits::For(given_back)) => {
+                    if timeout_at(give_up, given_back).await.is_err() {
+                        break;
+                    }
                     continue;
                 }
             };
@@ -158,7 +170,10 @@ impl Engine {
             }
             match self.finish(draft).await {
                 Ok(()) => return Ok(answer),
-                Err(StoreError::Conflict { key, .. }) => self.refresh(key).await?,
+                Err(StoreError::Conflict { key, .. }) => {
+                    conflicts += 1;
+                    self.refresh(key).await?;
+                }
                 Err(StoreError::AlreadyAnswered { existing }) => {
                     return Err(CommandError::Answered(Answer::read(&existing)?));
                 }
@@ -189,8 +204,6 @@ impl Engine {
                 }
             };
             state.dirty.wake.notify_one();
-            drop(state);
-            engine.inner.settled.notify_waiters();
             result
         });
         // The task is never aborted; it can only be cut off by the end of the runtime.
@@ -201,11 +214,14 @@ impl Engine {
     /// memory too.
     pub(crate) async fn taken_over(&self, key: Key) {
         loop {
-            let settled = self.inner.settled.notified();
-            if !self.state().holds.changes(key) {
-                return;
-            }
-            settled.await;
+            let given_back = {
+                let mut state = self.state();
+                if !state.holds.changes(key) {
+                    return;
+                }
+                state.holds.given_back(key).notified_owned()
+            };
+            given_back.await;
         }
     }
 

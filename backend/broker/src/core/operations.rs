@@ -2,17 +2,15 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use fairmazon_model::{
-    DomainError, id::OperationId, instance::Instance, operation::Operation,
-    placement::PlacementGroup, volume::Volume,
-};
+use fairmazon_model::{DomainError, id::OperationId, operation::Operation, units::UnixMs};
 use fairmazon_store::Key;
 use tokio::sync::watch;
 
 use super::{
+    audit,
     caller::Caller,
     draft::Draft,
-    engine::{Engine, Planned},
+    engine::{Engine, PlanError, Planned},
     instances::scope,
     state::State,
     table::{Page, PageRequest},
@@ -21,6 +19,8 @@ use super::{
 
 /// Most ids that one confirmation names.
 pub const CONFIRM_MAX: usize = 1_000;
+/// Most of them that are confirmed by one commit.
+const CONFIRM_AT_ONCE: usize = 100;
 
 /// Follows one operation until it has ended.
 #[derive(Debug)]
@@ -116,41 +116,57 @@ impl Engine {
                 format!("at most {CONFIRM_MAX} ids at a time, these are {}", ids.len()),
             ));
         }
-        let plan = |state: &mut State| {
-            let mut draft = Draft::default();
-            let keys: BTreeSet<_> = ids.iter().filter_map(|id| target_key(id)).collect();
-            for key in keys {
-                match key {
-                    Key::Instance(id) => {
-                        if let Some(row) = state.world.instances.get(id)
-                            && row.unconfirmed
-                            && caller.may_change(row.account)
-                        {
-                            draft.update(Instance { unconfirmed: false, ..Instance::clone(row) });
-                        }
-                    }
-                    Key::Volume(id) => {
-                        if let Some(row) = state.world.volumes.get(id)
-                            && row.unconfirmed
-                            && caller.may_change(row.account)
-                        {
-                            draft.update(Volume { unconfirmed: false, ..Volume::clone(row) });
-                        }
-                    }
-                    Key::PlacementGroup(id) => {
-                        if let Some(row) = state.world.groups.get(id)
-                            && row.unconfirmed
-                            && caller.may_change(row.account)
-                        {
-                            let row = PlacementGroup::clone(row);
-                            draft.update(PlacementGroup { unconfirmed: false, ..row });
-                        }
-                    }
-                    _ => {}
+        let mut left: BTreeSet<_> = ids.iter().filter_map(|id| target_key(id)).collect();
+        while !left.is_empty() {
+            // What is held by others now is left for a later round: no row waits for another.
+            let done =
+                self.run(|state| plan_confirmation(state, caller, &left, self.now())).await?;
+            done.iter().for_each(|key| _ = left.remove(key));
+        }
+        Ok(())
+    }
+}
+
+/// Confirms as many of these as are free now; answers which, with those that need nothing.
+fn plan_confirmation(
+    state: &mut State,
+    caller: &Caller,
+    left: &BTreeSet<Key>,
+    at: UnixMs,
+) -> Result<Planned<Vec<Key>>, PlanError> {
+    let (mut draft, mut done, mut held) = (Draft::default(), Vec::new(), None);
+    for key in left {
+        if done.len() == CONFIRM_AT_ONCE {
+            break;
+        }
+        if state.holds.free(*key).is_err() {
+            held = Some(*key);
+            continue;
+        }
+        done.push(*key);
+        macro_rules! confirm {
+            ($table:ident, $id:expr, $verb:expr) => {
+                if let Some(row) = state.world.$table.get($id)
+                    && row.unconfirmed
+                    && caller.may_change(row.account)
+                {
+                    let mut new = row.as_ref().clone();
+                    new.unconfirmed = false;
+                    let (before, after) = (Some(row.as_ref()), Some(&new));
+                    draft.audit(audit::entry(caller, at, $verb, &$id, before, after));
+                    draft.update(new);
                 }
-            }
-            Ok(Planned { draft, answer: () })
-        };
-        Ok(self.run(plan).await?)
+            };
+        }
+        match *key {
+            Key::Instance(id) => confirm!(instances, id, "instance.confirm"),
+            Key::Volume(id) => confirm!(volumes, id, "volume.confirm"),
+            Key::PlacementGroup(id) => confirm!(groups, id, "group.confirm"),
+            _ => {}
+        }
+    }
+    match held {
+        Some(held) if done.is_empty() => Err(PlanError::Held(held)),
+        _ => Ok(Planned { draft, answer: done }),
     }
 }

@@ -99,14 +99,12 @@ impl State {
 
     /// Holds what the plan's draft needs; gives its claims back when another draft is in the way.
     pub(crate) fn begin<T>(&mut self, planned: Planned<T>) -> Result<Planned<T>, PlanError> {
-        if self.holds.acquire(&planned.draft) {
-            return Ok(planned);
-        }
+        let Err(held) = self.holds.acquire(&planned.draft) else { return Ok(planned) };
         // What another draft changes has claims of that draft, and none of this one.
         let keys: Vec<Key> =
             planned.draft.keys().filter(|key| self.holds.may_change(*key)).collect();
         self.settle(keys.into_iter());
-        Err(PlanError::Held)
+        Err(PlanError::Held(held))
     }
 
     /// Brings the books back to what the rows say, after claims of a draft that failed.

@@ -162,7 +162,7 @@ impl Engine {
             return None;
         }
         // Every row was asked for before it was changed, under the same lock.
-        let held = state.holds.acquire(&draft);
+        let held = state.holds.acquire(&draft).is_ok();
         debug_assert!(held, "a batch changes only rows that nobody holds");
         held.then_some((draft, kept))
     }

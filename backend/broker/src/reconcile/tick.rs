@@ -121,7 +121,7 @@ impl Ticker {
                     draft.delete(id, row.revision);
                 }
             }
-            if draft.is_empty() || !state.holds.acquire(&draft) {
+            if draft.is_empty() || state.holds.acquire(&draft).is_err() {
                 return;
             }
             draft

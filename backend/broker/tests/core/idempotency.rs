@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
+use fairmazon_broker::core::{Clock as _, CoreConfig};
 use fairmazon_model::{
     ErrorKind,
     access::Credential,
@@ -16,6 +17,7 @@ use fairmazon_store::{
     sqlite::{SqliteOptions, SqliteStore},
 };
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::kit::{Kit, quick, spec};
 
@@ -118,6 +120,33 @@ async fn a_key_is_forgotten_after_its_time() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_used_anew_counts_from_then_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    let create = || kit.engine.create_instance(&kit.customer, spec("web"), "key");
+    let first = create().await.unwrap().instance.row.id;
+    kit.engine.confirm_created(&kit.customer, &[first.to_string()]).await.unwrap();
+    kit.clock.forward(quick().idempotency_keep_ms - 60_000);
+    // The client that asks for this one is killed before it keeps the id.
+    let second = create().await.unwrap().instance.row.id;
+    assert_ne!(second, first);
+    kit.clock.forward(120_000);
+    kit.store.expire_idempotency(kit.clock.now(), 100).await.unwrap();
+    assert_eq!(create().await.unwrap().instance.row.id, second, "it is found, not made again");
+}
+
+#[tokio::test]
+async fn a_refused_repetition_of_a_retired_key_is_refused_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = CoreConfig { instances_per_account: 1, ..quick() };
+    let kit = Kit::open(folder.path(), config).await;
+    let create = || kit.engine.create_instance(&kit.customer, spec("web"), "key");
+    let first = create().await.unwrap().instance.row.id;
+    kit.engine.confirm_created(&kit.customer, &[first.to_string()]).await.unwrap();
+    assert_eq!(create().await.unwrap_err().kind, ErrorKind::LimitExceeded);
+}
+
+#[tokio::test]
 async fn a_change_without_a_key_or_with_a_huge_one_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let kit = Kit::open(folder.path(), quick()).await;
@@ -131,18 +160,26 @@ async fn a_change_without_a_key_or_with_a_huge_one_is_refused() {
 struct Faulty {
     store: SqliteStore,
     next: Mutex<Option<StoreError>>,
+    /// Commits that write this row wait for the permit.
+    held: Mutex<Option<(Key, Arc<Semaphore>)>>,
 }
 
 impl Faulty {
     fn open(folder: &Path) -> Arc<Self> {
         let store = SqliteStore::open(&SqliteOptions::new(folder.join("store.db"))).unwrap();
-        Arc::new(Self { store, next: Mutex::new(None) })
+        Arc::new(Self { store, next: Mutex::new(None), held: Mutex::new(None) })
     }
 }
 
 #[async_trait]
 impl Store for Faulty {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        let held = self.held.lock().clone();
+        if let Some((key, permit)) = held
+            && commit.writes.iter().any(|write| write.key() == key)
+        {
+            let _permit = permit.acquire().await;
+        }
         let fault = self.next.lock().take();
         match fault {
             Some(error) => Err(error),
@@ -238,4 +275,44 @@ async fn a_row_that_changed_in_the_store_is_read_again_and_the_change_repeated()
     let shown = kit.engine.instance(&kit.customer, id).unwrap();
     assert!(!shown.row.unconfirmed);
     assert_eq!(shown.row.spec.labels["by"], "somebody else");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_row_is_not_refused_for_what_others_do_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(folder.path());
+    let kit = Kit::on(store.clone(), quick(), 1).await;
+    let labels = Default::default();
+    let create = |key: String| {
+        let (engine, customer, labels) = (kit.engine.clone(), kit.customer, &labels);
+        async move { engine.create_group(&customer, "group", labels, &key).await.unwrap().id }
+    };
+    let (slow, other) = (create(kit.key()).await, create(kit.key()).await);
+    let permit = Arc::new(Semaphore::new(0));
+    *store.held.lock() = Some((slow.into(), permit.clone()));
+    let rename = |name: &'static str| {
+        let (engine, customer) = (kit.engine.clone(), kit.customer);
+        let labels = Default::default();
+        tokio::spawn(async move { engine.update_group(&customer, slow, name, &labels, name).await })
+    };
+    let (first, second) = (rename("first"), rename("second"));
+    let confirmed = {
+        let (engine, customer) = (kit.engine.clone(), kit.customer);
+        let ids = [slow.to_string(), other.to_string()];
+        tokio::spawn(async move { engine.confirm_created(&customer, &ids).await })
+    };
+    for _ in 0..200 {
+        create(kit.key()).await;
+    }
+    kit.until("what nobody holds is confirmed without waiting", || {
+        !kit.engine.group(&kit.customer, other).unwrap().unconfirmed
+    })
+    .await;
+    assert!(kit.engine.group(&kit.customer, slow).unwrap().unconfirmed);
+    permit.close();
+    for renamed in [first, second] {
+        renamed.await.unwrap().unwrap();
+    }
+    confirmed.await.unwrap().unwrap();
+    assert!(!kit.engine.group(&kit.customer, slow).unwrap().unconfirmed);
 }

@@ -39,6 +39,7 @@ impl Tables {
         if let Some(record) = &commit.idempotency
             && let Some(existing) = self.idempotency.get(&(record.account, record.key.clone()))
             && existing.expires_at > record.created_at
+            && commit.replaces.as_ref() != Some(&existing.answer)
         {
             return Err(StoreError::AlreadyAnswered { existing: Box::new(existing.clone()) });
         }

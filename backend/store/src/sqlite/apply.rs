@@ -24,6 +24,7 @@ pub(super) struct Prepared {
     writes: Vec<PreparedWrite>,
     audit: Vec<String>,
     idempotency: Option<(IdempotencyRecord, String)>,
+    replaces: Option<serde_json::Value>,
 }
 
 #[derive(Debug)]
@@ -69,7 +70,7 @@ impl Prepared {
                     .map(|body| (record, body))
             })
             .transpose()?;
-        Ok(Self { writes, audit, idempotency })
+        Ok(Self { writes, audit, idempotency, replaces: commit.replaces })
     }
 }
 
@@ -216,6 +217,9 @@ impl Prepared {
         counters: &mut Counters,
     ) -> Result<Committed, StoreError> {
         if let Some((record, body)) = &self.idempotency {
+            if let Some(replaced) = &self.replaces {
+                remove_answer(connection, faults, record, replaced)?;
+            }
             put_idempotency(connection, faults, record, body)?;
         }
         if !self.writes.is_empty() {
@@ -238,6 +242,25 @@ impl Prepared {
         let audit = first..counters.audit.sequence + 1;
         Ok(Committed { revision: counters.revision, audit })
     }
+}
+
+/// Removes the record of the same key if it has just this answer.
+fn remove_answer(
+    connection: &Connection,
+    faults: &Faults,
+    record: &IdempotencyRecord,
+    replaced: &serde_json::Value,
+) -> Result<(), StoreError> {
+    let account = record.account.to_string();
+    let existing = super::read::idempotency(connection, faults, &account, &record.key)?;
+    if existing.is_none_or(|existing| existing.answer != *replaced) {
+        return Ok(());
+    }
+    connection
+        .prepare_cached("DELETE FROM idempotency WHERE account = ?1 AND key = ?2")
+        .and_then(|mut statement| statement.execute((account, &record.key)))
+        .map_err(|error| faults.of("replace an idempotency key", error))?;
+    Ok(())
 }
 
 fn put_idempotency(

@@ -164,6 +164,32 @@ pub(crate) async fn an_idempotency_key_counts_once(opener: &dyn Opener) {
     assert_eq!(kept.answer, "third");
 }
 
+pub(crate) async fn an_idempotency_key_takes_the_place_of_the_answer_that_it_names(
+    opener: &dyn Opener,
+) {
+    let (store, account) = with_account(opener).await;
+    let commit = async |answer: &str, replaces: Option<&str>| {
+        let mut record = rows::idempotency(account, "again");
+        record.answer = answer.into();
+        record.expires_at = UnixMs(record.expires_at.0 + answer.len() as i64);
+        let replaces = replaces.map(Into::into);
+        let commit = Commit { idempotency: Some(record), replaces, ..Commit::default() };
+        store.commit(commit).await
+    };
+    commit("first", None).await.unwrap();
+    match commit("third", Some("second")).await.unwrap_err() {
+        StoreError::AlreadyAnswered { existing } => assert_eq!(existing.answer, "first"),
+        other => panic!("{other}"),
+    }
+    commit("a later one", Some("first")).await.unwrap();
+    assert!(commit("third", Some("first")).await.is_err(), "somebody else was first");
+    let kept = store.idempotency(account, "again").await.unwrap().unwrap();
+    assert_eq!(kept.answer, "a later one");
+    let first = rows::idempotency(account, "again").expires_at.0 + "first".len() as i64;
+    assert!(kept.expires_at.0 > first, "it counts for its own time");
+    commit("nothing there", Some("first")).await.unwrap_err();
+}
+
 pub(crate) async fn idempotency_keys_confirm_and_expire(opener: &dyn Opener) {
     let (store, account) = with_account(opener).await;
     for key in ["a", "b", "c"] {

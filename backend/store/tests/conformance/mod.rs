@@ -49,6 +49,7 @@ macro_rules! all_cases {
                 contradictions_are_refused,
                 references_and_duplicates_are_refused,
                 an_idempotency_key_counts_once,
+                an_idempotency_key_takes_the_place_of_the_answer_that_it_names,
                 idempotency_keys_confirm_and_expire,
                 concurrent_writers_lose_nothing,
                 one_of_many_wins_a_row,
