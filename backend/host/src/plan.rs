@@ -55,6 +55,8 @@ pub struct MachineCase<'a> {
     pub done_before: Option<Counters>,
     /// Whether the disk's volume is there and free for this machine.
     pub disk_ready: &'a dyn Fn(&Disk) -> DiskReady,
+    /// Whether its boot volume is there and smaller than desired.
+    pub boot_is_small: bool,
     /// Whether the volume is there.
     pub volume_there: &'a dyn Fn(VolumeId) -> bool,
 }
@@ -177,12 +179,16 @@ fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> S
             DiskReady::Taken => step(Do::Wait, "another machine still has a volume"),
         };
     }
-    let brought_about = Marks { spec_version: spec.spec_version, whole: true, ..marks };
+    let spec_version = if case.boot_is_small { marks.spec_version } else { spec.spec_version };
+    let brought_about = Marks { spec_version, whole: true, ..marks };
     if !same_definition(had, spec) {
         return step(Do::Define(brought_about), "its definition changes");
     }
     if marks != brought_about {
         return step(Do::Mark(brought_about), "its spec is brought about");
+    }
+    if case.boot_is_small {
+        return step(Do::Wait, "its boot volume grows first");
     }
     step(Do::Settled, "it runs as desired")
 }
@@ -244,6 +250,9 @@ fn stays_off(case: &MachineCase<'_>, seen: &Machine, spec: &MachineSpec) -> Step
     let mut disks = std::iter::once(&spec.boot).chain(&spec.disks);
     if !disks.all(|disk| (case.volume_there)(disk.volume)) {
         return step(Do::Wait, "a volume is not there yet");
+    }
+    if case.boot_is_small {
+        return step(Do::Wait, "its boot volume grows first");
     }
     let brought_about = Marks { spec_version: spec.spec_version, whole: true, ..seen.marks };
     if seen.marks == brought_about {

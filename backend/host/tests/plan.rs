@@ -170,6 +170,7 @@ async fn converge(
             disk_ready: &|disk| {
                 if there.contains(&disk.volume) { DiskReady::Ready } else { DiskReady::Missing }
             },
+            boot_is_small: false,
             volume_there: &|volume| there.contains(&volume),
         };
         let action = next_machine_step(&case).action;
@@ -348,6 +349,7 @@ fn every_restart_policy_in_every_case() {
             features: Features { hotplug: true, grow: true, durable: true },
             done_before: None,
             disk_ready: &|_| DiskReady::Ready,
+            boot_is_small: false,
             volume_there: &|_| true,
         };
         next_machine_step(&case).action == MachineAction::Start

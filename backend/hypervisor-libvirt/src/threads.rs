@@ -51,7 +51,12 @@ impl Threads {
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
         let job = Box::new(move || {
-            // Whoever asked may have given up; that is theirs to decide.
+            // Whoever asked has given up and may have asked for something else since: a late
+            // start must not come after a stop.
+            if answer.is_closed() {
+                return;
+            }
+            // Who gives up from here on is told what became of it by the next look.
             let _ = answer.send(call());
         });
         let gone = || HypervisorError::Driver {
@@ -86,6 +91,26 @@ mod tests {
         assert!(matches!(hung, Err(HypervisorError::Timeout { .. })), "{hung:?}");
         assert_eq!(quick.unwrap(), 2);
         drop(release);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_nobody_waits_for_any_more_is_not_done() {
+        let threads = Threads::start(1, Duration::from_millis(50)).unwrap();
+        let (release, hang) = mpsc::channel::<()>();
+        let (late, was_late) = mpsc::channel();
+        let hung = threads.call("hang", move || {
+            let _ = hang.recv();
+            Ok(())
+        });
+        let queued = threads.call("start", move || {
+            let _ = late.send(());
+            Ok(())
+        });
+        let (hung, queued) = tokio::join!(hung, queued);
+        assert!(hung.is_err() && queued.is_err());
+        drop(release);
+        threads.call("look", || Ok(())).await.unwrap();
+        assert!(was_late.recv().is_err(), "it was dropped and not called");
     }
 
     #[tokio::test]

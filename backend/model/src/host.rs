@@ -56,6 +56,31 @@ impl HostSpec {
         if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) {
             return Err(DomainError::invalid("site.country", "two capital letters as in `DE`"));
         }
+        if !limits::is_word(&self.site.region) {
+            return Err(DomainError::invalid(
+                "site.region",
+                "a region has small letters, digits and `-`, as `eu-central` has, or nobody could \
+                 ask for it",
+            ));
+        }
+        let town = &self.site.town;
+        if town.chars().count() > limits::NAME_MAX || town.chars().any(char::is_control) {
+            return Err(DomainError::invalid(
+                "site.town",
+                format!("at most {} characters on one line", limits::NAME_MAX),
+            ));
+        }
+        if self.features.len() > limits::FEATURES_MAX
+            || !self.features.iter().all(|feature| limits::is_word(feature))
+        {
+            return Err(DomainError::invalid(
+                "features",
+                format!(
+                    "at most {}, each of small letters, digits and `-`, as `confidential` is",
+                    limits::FEATURES_MAX
+                ),
+            ));
+        }
         if !(100..=1_600).contains(&self.cpu_overcommit_percent) {
             return Err(DomainError::invalid("cpu_overcommit_percent", "100 to 1600"));
         }
@@ -92,4 +117,43 @@ pub struct Host {
     /// Set by the store at each change.
     #[serde(default)]
     pub revision: Revision,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geo::Coordinates;
+
+    #[test]
+    fn what_nobody_could_ask_for_and_what_is_too_long_is_refused() {
+        let good = HostSpec {
+            name: "host".into(),
+            site: Site {
+                name: "fra1".into(),
+                town: "Frankfurt am Main".into(),
+                country: "DE".into(),
+                region: "eu-central".into(),
+                coordinates: Coordinates { latitude: 50.1, longitude: 8.7 },
+            },
+            capacity: Capacity { vcpus: Vcpus(1), memory: Mib(1), storage: BTreeMap::new() },
+            cpu_overcommit_percent: 100,
+            conformity: 0,
+            features: ["confidential".to_owned()].into(),
+            price_percent: 100,
+            schedulable: true,
+        };
+        good.check().unwrap();
+        let changed = |change: &dyn Fn(&mut HostSpec)| {
+            let mut spec = good.clone();
+            change(&mut spec);
+            spec.check().unwrap_err().field.unwrap()
+        };
+        assert_eq!(changed(&|spec| spec.site.region = "EU Central".into()), "site.region");
+        assert_eq!(changed(&|spec| spec.site.region = String::new()), "site.region");
+        assert_eq!(changed(&|spec| spec.site.town = "x".repeat(64)), "site.town");
+        assert_eq!(changed(&|spec| spec.site.town = "a\u{1b}b".into()), "site.town");
+        assert_eq!(changed(&|spec| spec.features = ["A b".to_owned()].into()), "features");
+        let many = |spec: &mut HostSpec| spec.features = (0..33).map(|n| n.to_string()).collect();
+        assert_eq!(changed(&many), "features");
+    }
 }

@@ -284,6 +284,9 @@ pub struct InstanceObserved {
     pub epoch: Epoch,
     /// The version of the spec that the host has brought about ([`Instance::spec_version`]).
     pub spec_version: u64,
+    /// What the host can't bring about of it while it is in this state, for the customer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// The addresses that the machine has.
     pub addresses: Vec<String>,
     /// When it was seen.
@@ -320,8 +323,19 @@ impl Default for InstanceObserved {
             state: ObservedState::Unknown,
             epoch: Epoch(0),
             spec_version: 0,
+            failure: None,
             addresses: Vec::new(),
             at: UnixMs(0),
+        }
+    }
+}
+
+impl InstanceObserved {
+    /// What its host can't bring about, whatever state it is in; none when nothing failed.
+    pub fn failure(&self) -> Option<&str> {
+        match &self.state {
+            ObservedState::Failed { reason } => Some(reason),
+            _ => self.failure.as_deref(),
         }
     }
 }

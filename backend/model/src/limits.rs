@@ -40,6 +40,12 @@ pub const INSTANCES_PER_ACCOUNT: u64 = 200_000;
 pub const VOLUMES_PER_ACCOUNT: u64 = 400_000;
 /// Most placement groups of one account.
 pub const PLACEMENT_GROUPS_PER_ACCOUNT: u64 = 10_000;
+/// Most hosts of one account.
+pub const HOSTS_PER_ACCOUNT: u64 = 20_000;
+/// Most features of one host.
+pub const FEATURES_MAX: usize = 32;
+/// Longest name of a region or a feature, in bytes.
+pub const WORD_MAX: usize = 32;
 /// Most valid tokens of one account.
 pub const TOKENS_PER_ACCOUNT: u64 = 1_000;
 /// Longest idempotency key, in bytes.
@@ -52,6 +58,10 @@ pub const PAGE_MAX: u32 = 1_000;
 pub const API_MESSAGE_MAX: usize = 4 * 1024 * 1024;
 /// Largest message on a host's stream, in bytes.
 pub const HOST_MESSAGE_MAX: usize = 64 * 1024 * 1024;
+/// Longest text of a host that is kept, in bytes; the rest is cut off.
+pub const HOST_TEXT_MAX: usize = 1024;
+/// Most addresses of one machine; further ones are not kept.
+pub const ADDRESSES_MAX: usize = 16;
 /// Most bytes of the specifications of what is on one host: its whole desired set is one
 /// message, and half of that is left for growth of the format.
 pub const HOST_SPECIFICATIONS_MAX: u64 = HOST_MESSAGE_MAX as u64 / 2;
@@ -125,6 +135,13 @@ pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), DomainError
         }
     }
     Ok(())
+}
+
+/// Checks a word of the platform, as a region or a feature is: 1 to [`WORD_MAX`] small ASCII
+/// letters, digits and `-`.
+pub fn is_word(text: &str) -> bool {
+    (1..=WORD_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Checks the size of a volume in GiB.

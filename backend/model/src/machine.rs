@@ -110,6 +110,8 @@ pub struct MachineSeen {
     pub spec_version: u64,
     /// Its state.
     pub state: ObservedState,
+    /// What its host can't bring about of it while it is in this state, for the customer.
+    pub failure: Option<String>,
     /// Its addresses.
     pub addresses: Vec<String>,
 }

@@ -42,11 +42,7 @@ impl Placement {
             }
         }
         for region in &self.regions {
-            let fits = (1..=32).contains(&region.len())
-                && region
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-            if !fits {
+            if !limits::is_word(region) {
                 return Err(DomainError::invalid(
                     "regions",
                     format!(

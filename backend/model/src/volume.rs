@@ -59,12 +59,26 @@ pub enum VolumeObserved {
     Present {
         /// The size that the host has brought about.
         size: Gib,
+        /// Why the host could not bring about what else is desired of it, for the customer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<String>,
     },
     /// The host could not bring it about.
     Failed {
         /// Why, for the customer.
         reason: String,
     },
+}
+
+impl VolumeObserved {
+    /// What its host could not bring about; none when nothing failed.
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Unknown | Self::Absent => None,
+            Self::Present { failure, .. } => failure.as_deref(),
+            Self::Failed { reason } => Some(reason),
+        }
+    }
 }
 
 /// A volume as the broker keeps it.

@@ -3,6 +3,7 @@
 use fairmazon_model::{
     DomainError,
     instance::{ObservedState, Power, RestartPolicy},
+    limits,
     machine::{
         DesiredSet, Disk, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeSeen, VolumeWish,
     },
@@ -203,6 +204,7 @@ impl From<&MachineSeen> for v1::MachineSeen {
             ObservedState::Stopped => (v1::SeenState::Stopped, ""),
             ObservedState::Failed { reason } => (v1::SeenState::Failed, reason.as_str()),
         };
+        let reason = seen.failure.as_deref().unwrap_or(reason);
         Self {
             instance_id: seen.instance.to_string(),
             epoch: seen.epoch.0,
@@ -218,6 +220,8 @@ impl TryFrom<v1::MachineSeen> for MachineSeen {
     type Error = DomainError;
 
     fn try_from(message: v1::MachineSeen) -> Result<Self, DomainError> {
+        let reason = text_of_host(&message.reason);
+        let mut failure = (!reason.is_empty()).then(|| reason.clone());
         let state = match known("state", v1::SeenState::try_from(message.state))? {
             v1::SeenState::Unspecified => ObservedState::Unknown,
             v1::SeenState::Absent => ObservedState::Absent,
@@ -225,14 +229,18 @@ impl TryFrom<v1::MachineSeen> for MachineSeen {
             v1::SeenState::Running => ObservedState::Running,
             v1::SeenState::Stopping => ObservedState::Stopping,
             v1::SeenState::Stopped => ObservedState::Stopped,
-            v1::SeenState::Failed => ObservedState::Failed { reason: message.reason },
+            v1::SeenState::Failed => {
+                failure = None;
+                ObservedState::Failed { reason }
+            }
         };
         Ok(Self {
             instance: id("instance_id", &message.instance_id)?,
             epoch: Epoch(message.epoch),
             spec_version: message.spec_version,
             state,
-            addresses: message.addresses,
+            failure,
+            addresses: addresses(message.addresses),
         })
     }
 }
@@ -241,7 +249,9 @@ impl From<&VolumeSeen> for v1::VolumeSeen {
     fn from(seen: &VolumeSeen) -> Self {
         let (present, size_gib, failure) = match &seen.state {
             VolumeObserved::Unknown | VolumeObserved::Absent => (false, 0, ""),
-            VolumeObserved::Present { size } => (true, size.0, ""),
+            VolumeObserved::Present { size, failure } => {
+                (true, size.0, failure.as_deref().unwrap_or_default())
+            }
             VolumeObserved::Failed { reason } => (false, 0, reason.as_str()),
         };
         Self {
@@ -258,12 +268,89 @@ impl TryFrom<v1::VolumeSeen> for VolumeSeen {
     type Error = DomainError;
 
     fn try_from(message: v1::VolumeSeen) -> Result<Self, DomainError> {
-        let state = match (message.present, message.failure.is_empty()) {
-            (true, _) => VolumeObserved::Present { size: Gib(message.size_gib) },
+        let reason = text_of_host(&message.failure);
+        let state = match (message.present, reason.is_empty()) {
+            (true, is_well) => VolumeObserved::Present {
+                size: Gib(message.size_gib),
+                failure: (!is_well).then_some(reason),
+            },
             (false, true) if message.unsure => VolumeObserved::Unknown,
             (false, true) => VolumeObserved::Absent,
-            (false, false) => VolumeObserved::Failed { reason: message.failure },
+            (false, false) => VolumeObserved::Failed { reason },
         };
         Ok(Self { volume: id("volume_id", &message.volume_id)?, state })
+    }
+}
+
+/// A text of a host as rows may keep it: bounded, on one line, nothing that moves a cursor.
+fn text_of_host(text: &str) -> String {
+    let mut kept: String = text
+        .chars()
+        .take(limits::HOST_TEXT_MAX)
+        .map(|c| if c.is_control() || is_format(c) { ' ' } else { c })
+        .collect();
+    if kept.len() > limits::HOST_TEXT_MAX {
+        let end = (0..=limits::HOST_TEXT_MAX).rev().find(|end| kept.is_char_boundary(*end));
+        kept.truncate(end.unwrap_or(0));
+    }
+    kept.trim().to_owned()
+}
+
+/// Marks that turn the direction of a text around, or separate its lines.
+const fn is_format(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The addresses among what a host calls so, as many as a machine may have.
+fn addresses(said: Vec<String>) -> Vec<String> {
+    let is_address = |text: &String| text.parse::<std::net::IpAddr>().is_ok();
+    said.into_iter().filter(is_address).take(limits::ADDRESSES_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fairmazon_model::id::{InstanceId, VolumeId};
+
+    use super::*;
+
+    #[test]
+    fn what_hosts_say_is_bounded_and_clean() {
+        let mut message = v1::MachineSeen {
+            instance_id: InstanceId::from_parts(1, 1).to_string(),
+            state: v1::SeenState::Failed.into(),
+            reason: format!("\u{1b}[31mno\nroom\u{202e} {}", "ü".repeat(1_000_000)),
+            addresses: (0..100).map(|n| format!("10.0.0.{n}")).collect(),
+            ..Default::default()
+        };
+        message.addresses[0] = "not an address".into();
+        message.addresses[1] = "fd00::1".into();
+        let seen = MachineSeen::try_from(message).unwrap();
+        let ObservedState::Failed { reason } = &seen.state else { panic!("{seen:?}") };
+        assert!(reason.len() <= limits::HOST_TEXT_MAX && reason.starts_with("[31mno room"));
+        assert!(!reason.chars().any(|c| c.is_control() || is_format(c)));
+        assert_eq!((seen.addresses.len(), seen.addresses[0].as_str()), (16, "fd00::1"));
+        let message = v1::VolumeSeen {
+            volume_id: VolumeId::from_parts(1, 1).to_string(),
+            failure: "x".repeat(1_000_000),
+            ..Default::default()
+        };
+        let seen = VolumeSeen::try_from(message).unwrap();
+        assert_eq!(seen.state.failure().unwrap().len(), limits::HOST_TEXT_MAX);
+    }
+
+    #[test]
+    fn a_failure_beside_a_state_arrives() {
+        let seen = MachineSeen {
+            instance: InstanceId::from_parts(1, 1),
+            epoch: Epoch(3),
+            spec_version: 2,
+            state: ObservedState::Running,
+            failure: Some("no room".into()),
+            addresses: Vec::new(),
+        };
+        assert_eq!(MachineSeen::try_from(v1::MachineSeen::from(&seen)).unwrap(), seen);
+        let state = VolumeObserved::Present { size: Gib(3), failure: Some("no room".into()) };
+        let seen = VolumeSeen { volume: VolumeId::from_parts(1, 1), state };
+        assert_eq!(VolumeSeen::try_from(v1::VolumeSeen::from(&seen)).unwrap(), seen);
     }
 }

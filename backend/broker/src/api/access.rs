@@ -86,6 +86,7 @@ const RULES: &[Rule] = &[
     rule("/fairmazon.v1.HostsService/GetHost", HOST_OPERATOR_AND_READERS),
     rule("/fairmazon.v1.HostsService/ListHosts", HOST_OPERATOR_AND_READERS),
     rule("/fairmazon.v1.HostsService/UpdateHost", HOST_OPERATOR),
+    rule("/fairmazon.v1.HostsService/RotateHostToken", HOST_OPERATOR),
     rule("/fairmazon.v1.HostsService/RemoveHost", HOST_OPERATOR),
     rule("/fairmazon.v1.InstancesService/CreateInstance", CUSTOMER),
     rule("/fairmazon.v1.InstancesService/GetInstance", CUSTOMER_AND_READERS),

@@ -79,13 +79,19 @@ impl Gate {
             .and_then(TlsConnectInfo::peer_certs)
             .and_then(|chain| chain.first().cloned());
         let shown = auth::shown(request.headers(), certificate.as_deref());
-        let known = shown.and_then(|shown| auth::check(&self.engine, &shown));
-        let known = known.or_else(|error| {
+        let known = shown.and_then(|shown| Ok((auth::check(&self.engine, &shown)?, shown)));
+        let (known, shown) = known.or_else(|error| {
             // Guessing is as expensive as what needs no credential.
             self.of_address(request)?;
             Err(error)
         })?;
         let used = self.uses.request(known.credential, Instant::now())?;
+        // A revocation since the check has ended what the credential had in use then, and not
+        // what was just made.
+        if let Err(error) = auth::check(&self.engine, &shown) {
+            self.uses.end(known.credential);
+            return Err(error);
+        }
         Ok(Context {
             caller: known.caller,
             request_id,

@@ -14,6 +14,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// How long a client may take to send its request.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 
+/// How long to wait after a connection could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Writes the page.
 pub(crate) type Page = Arc<dyn Fn() -> String + Send + Sync>;
 
@@ -27,7 +30,7 @@ pub(crate) async fn serve(listener: TcpListener, page: Page, stop: CancellationT
         };
         let Ok((stream, _)) = accepted else {
             // Out of files: another connection must end first.
-            tokio::task::yield_now().await;
+            tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let (page, stop) = (page.clone(), stop.clone());

@@ -12,6 +12,7 @@ use fairmazon_model::{
     units::{Revision, UnixMs},
 };
 use fairmazon_store::Noun;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
 
@@ -105,6 +106,8 @@ impl Engine {
                 Some(&account),
             ));
             draft.answer(request.and_then(|request| request.record(self, &account.id, None)));
+            let (made, row) = (token.credential.id, Some(token.credential.as_ref()));
+            draft.audit(audit::entry(caller, at, "token.create", &made, None, row));
             draft.insert(account.clone());
             draft.insert(Credential::clone(&token.credential));
             Planned { draft, answer: () }
@@ -137,8 +140,10 @@ impl Engine {
         let account = self.check_token_request(caller, wanted)?;
         let expires_at =
             wanted.lifetime_ms.map(|lifetime| UnixMs(self.now().0.saturating_add(lifetime)));
+        let expires_at = self.within_lifetime(caller, wanted.role, expires_at);
         let token = self.token(account, wanted.role, &wanted.name, expires_at, None);
-        self.add_credential(caller, &token.credential, "tokens.create", key).await?;
+        let content = (account, wanted.role, &wanted.name, wanted.lifetime_ms);
+        self.add_credential(caller, &token.credential, "tokens.create", &content, key).await?;
         Ok(token)
     }
 
@@ -155,13 +160,16 @@ impl Engine {
         key: &str,
     ) -> Result<Arc<Credential>, DomainError> {
         let account = self.check_token_request(caller, wanted)?;
-        let made = self.token(account, wanted.role, &wanted.name, Some(expires_at), None);
+        let content = (account, wanted.role, &wanted.name, sha256, expires_at);
+        let expires_at = self.within_lifetime(caller, wanted.role, Some(expires_at));
+        let made = self.token(account, wanted.role, &wanted.name, expires_at, None);
         let credential = Arc::new(Credential {
             kind: CredentialKind::Certificate,
             sha256: sha256.to_owned(),
             ..Credential::clone(&made.credential)
         });
-        self.add_credential(caller, &credential, "certificates.register", key).await?;
+        let method = "certificates.register";
+        self.add_credential(caller, &credential, method, &content, key).await?;
         Ok(credential)
     }
 
@@ -196,7 +204,8 @@ impl Engine {
         Ok(Arc::new(credential))
     }
 
-    /// Revokes a credential at once; repeating it changes nothing.
+    /// Revokes a credential at once; repeating it changes nothing. Those of one's own role and
+    /// account; operators of hosts those of their hosts, the platform's operators any.
     ///
     /// # Errors
     /// `NotFound` when the caller has no such credential.
@@ -209,7 +218,9 @@ impl Engine {
         // The key is asked for as with every change, but revoking is idempotent by itself.
         Request::new(AccountId::from_parts(0, 0), "tokens.revoke", key, &id)?;
         let may = |row: &Credential| {
-            caller.may_change(row.account) || caller.role == Role::PlatformOperator
+            let of_own_role = row.role == caller.role
+                || (caller.role == Role::HostOperator && row.role == Role::Host);
+            caller.role == Role::PlatformOperator || (of_own_role && caller.may_change(row.account))
         };
         let plan = |state: &mut State| {
             let row = state.world.credentials.get(id).filter(|row| may(row));
@@ -350,16 +361,34 @@ impl Engine {
         Ok(account)
     }
 
+    /// When a credential ends that is asked for with an end, or none: not after the one that
+    /// it is made with, or a short-lived one could make itself eternal. A platform operator's
+    /// work is to make those of customers and operators of hosts, which are no more than theirs.
+    fn within_lifetime(
+        &self,
+        caller: &Caller,
+        role: Role,
+        wanted: Option<UnixMs>,
+    ) -> Option<UnixMs> {
+        let is_for_others = caller.role == Role::PlatformOperator
+            && matches!(role, Role::Customer | Role::HostOperator);
+        let own = caller.credential.and_then(|id| self.credential(id));
+        match own.and_then(|row| row.expires_at) {
+            Some(own) if !is_for_others => Some(wanted.map_or(own, |wanted| wanted.min(own))),
+            _ => wanted,
+        }
+    }
+
     async fn add_credential(
         &self,
         caller: &Caller,
         credential: &Arc<Credential>,
         method: &str,
+        content: &(impl Serialize + Sync),
         key: &str,
     ) -> Result<(), DomainError> {
-        let content = (credential.account, credential.role, &credential.name);
         let owner = caller.account.unwrap_or(credential.account);
-        let request = Request::new(owner, method, key, &content)?;
+        let request = Request::new(owner, method, key, content)?;
         self.once(
             request,
             |state, request| self.plan_credential(state, request, caller, credential),

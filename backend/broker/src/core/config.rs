@@ -35,6 +35,8 @@ pub struct CoreConfig {
     pub volumes_per_account: u64,
     /// Most placement groups of one account.
     pub groups_per_account: u64,
+    /// Most hosts of one account.
+    pub hosts_per_account: u64,
     /// Most valid credentials of one account.
     pub tokens_per_account: u64,
     /// Breaks ties of placement, the same way for the same seed.
@@ -57,6 +59,7 @@ impl Default for CoreConfig {
             instances_per_account: limits::INSTANCES_PER_ACCOUNT,
             volumes_per_account: limits::VOLUMES_PER_ACCOUNT,
             groups_per_account: limits::PLACEMENT_GROUPS_PER_ACCOUNT,
+            hosts_per_account: limits::HOSTS_PER_ACCOUNT,
             tokens_per_account: limits::TOKENS_PER_ACCOUNT,
             placement_seed: 0,
         }

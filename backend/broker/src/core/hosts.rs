@@ -7,8 +7,11 @@ use fairmazon_model::{
     access::{Credential, Role},
     host::{Host, HostSpec},
     id::{AccountId, HostId},
+    limits,
     units::{Generation, Revision},
 };
+
+use fairmazon_store::Noun;
 
 use super::{
     accounts::{NewToken, shown_once},
@@ -48,16 +51,20 @@ impl Engine {
             created_at: self.now(),
             revision: Revision(0),
         };
-        let name = format!("host {}", host.spec.name);
-        let name: String = name.chars().take(fairmazon_model::limits::NAME_MAX).collect();
+        let name = token_name(&host.spec);
         let token = self.token(account, Role::Host, &name, None, Some(host.id));
         self.once(
             request,
             |state, request| {
                 check_site(state, &host)?;
+                let there =
+                    state.world.hosts.count_of(account) + state.holds.coming(account, Noun::Host);
+                rules::check_count("hosts", there, self.config().hosts_per_account)?;
                 let mut draft = Draft::default();
                 let (at, id) = (self.now(), host.id);
                 draft.audit(audit::entry(caller, at, "host.register", &id, None, Some(&host)));
+                let (made, row) = (token.credential.id, Some(token.credential.as_ref()));
+                draft.audit(audit::entry(caller, at, "token.create", &made, None, row));
                 draft.answer(request.record(self, &id, None));
                 draft.insert(host.clone());
                 draft.insert(Credential::clone(&token.credential));
@@ -72,7 +79,8 @@ impl Engine {
     /// Replaces the spec of a host.
     ///
     /// # Errors
-    /// `NotFound`, `Invalid`, `AlreadyExists` for a name that is taken.
+    /// `NotFound`, `Invalid`, `AlreadyExists` for a name that is taken, `Precondition` when it
+    /// would break what machines or volumes on it were promised.
     pub async fn update_host(
         &self,
         caller: &Caller,
@@ -90,6 +98,7 @@ impl Engine {
                     let old = host_of(state, account, id)?;
                     let new = Host { spec: spec.clone(), ..Host::clone(&old) };
                     check_site(state, &new)?;
+                    check_keeps_promises(state, &old, &new.spec)?;
                     let mut draft = Draft::default();
                     let at = self.now();
                     let verb = "host.update";
@@ -109,6 +118,51 @@ impl Engine {
         let state = self.state();
         let row = state.world.hosts.get(row.id).cloned().unwrap_or(row);
         HostView::new(&state, &row)
+    }
+
+    /// Gives a host another token for its stream; those that it had are revoked in the same
+    /// commit, and its stream ends.
+    ///
+    /// # Errors
+    /// `NotFound`; `AlreadyExists` for a repetition, as the secret can't be shown again.
+    pub async fn rotate_host_token(
+        &self,
+        caller: &Caller,
+        id: HostId,
+        key: &str,
+    ) -> Result<(HostView, NewToken), DomainError> {
+        let account = self.owner_of_host(caller, id)?;
+        let request = Request::new(account, "hosts.rotate_token", key, &id)?;
+        let host = host_of(&self.state(), account, id)?;
+        let token = self.token(account, Role::Host, &token_name(&host.spec), None, Some(id));
+        self.once(
+            request,
+            |state, request| {
+                host_of(state, account, id)?;
+                let mut draft = Draft::default();
+                let at = self.now();
+                for row in state.world.credentials.of_account(account) {
+                    if row.host == Some(id) && row.revoked_at.is_none() {
+                        let old = row.as_ref();
+                        let new = Credential { revoked_at: Some(at), ..old.clone() };
+                        let (before, after) = (Some(old), Some(&new));
+                        let entry =
+                            audit::entry(caller, at, "token.revoke", &old.id, before, after);
+                        draft.audit(entry);
+                        draft.update(new);
+                    }
+                }
+                let (made, row) = (token.credential.id, Some(token.credential.as_ref()));
+                draft.audit(audit::entry(caller, at, "token.create", &made, None, row));
+                draft.answer(request.record(self, &id, None));
+                draft.rely_on(id);
+                draft.insert(Credential::clone(&token.credential));
+                Ok(Planned { draft, answer: () })
+            },
+            |_, _, _| shown_once("the token"),
+        )
+        .await?;
+        Ok((self.host_as_it_is(host), token))
     }
 
     /// Removes a host that nothing is on; its tokens go with it.
@@ -145,6 +199,10 @@ impl Engine {
                 draft.answer(request.record(self, &id, None));
                 for row in state.world.credentials.of_account(account) {
                     if row.host == Some(id) {
+                        let (before, after) = (Some(row.as_ref()), None::<&Credential>);
+                        let entry =
+                            audit::entry(caller, at, "token.remove", &row.id, before, after);
+                        draft.audit(entry);
                         draft.delete(row.id, row.revision);
                     }
                 }
@@ -212,6 +270,11 @@ impl Engine {
     }
 }
 
+/// What the token of a host is called, within the length of a name.
+fn token_name(spec: &HostSpec) -> String {
+    format!("host {}", spec.name).chars().take(limits::NAME_MAX).collect()
+}
+
 fn check_spec(engine: &Engine, spec: &HostSpec) -> Result<(), DomainError> {
     spec.check()?;
     let classes = spec.capacity.storage.keys();
@@ -220,6 +283,37 @@ fn check_spec(engine: &Engine, spec: &HostSpec) -> Result<(), DomainError> {
             .map_err(|error| DomainError { field: Some("capacity.storage".into()), ..error })?;
     }
     Ok(())
+}
+
+/// Where a host stands and what it can do does not change for the worse under what is bound to
+/// it: customers asked for it.
+fn check_keeps_promises(state: &State, old: &Host, new: &HostSpec) -> Result<(), DomainError> {
+    let machines = state.world.instances_on(old.id).count();
+    let volumes =
+        state.world.volumes_on(old.id).count() + state.world.volumes_maybe_on(old.id).count();
+    let broken = if old.spec.site.country != new.site.country {
+        "site.country"
+    } else if old.spec.site.region != new.site.region {
+        "site.region"
+    } else if new.conformity < old.spec.conformity {
+        "conformity"
+    } else if !old.spec.features.is_subset(&new.features) {
+        "features"
+    } else {
+        return Ok(());
+    };
+    if machines + volumes == 0 {
+        return Ok(());
+    }
+    Err(DomainError {
+        field: Some(broken.into()),
+        ..rules::precondition(format!(
+            "{machines} machines and {volumes} volumes are on the host {}, placed there for what \
+             it is",
+            old.id
+        ))
+    }
+    .advise("set schedulable to false, and change this when nothing is on it any more"))
 }
 
 /// Hosts of one site say the same of it.

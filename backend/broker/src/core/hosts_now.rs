@@ -191,6 +191,17 @@ impl HostsNow {
             .collect()
     }
 
+    /// Ends all streams, and forgets what was about to be decided: hosts begin anew.
+    pub(crate) fn begin_anew(&mut self) {
+        for host in self.hosts.values_mut() {
+            host.leaving.clear();
+            host.wake.notify_one();
+            if let Some(session) = &host.session {
+                session.end.cancel();
+            }
+        }
+    }
+
     pub(crate) fn connected(&self) -> usize {
         self.hosts.values().filter(|host| host.session.is_some()).count()
     }

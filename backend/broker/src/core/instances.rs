@@ -289,9 +289,9 @@ impl Engine {
             |state, request| {
                 let old = instance_of(state, request.account, id)?;
                 rules::check_deletable(&old)?;
-                if let Some(operation) =
-                    old.deleting.and_then(|id| state.world.operations.get(id)).cloned()
-                {
+                // One that has failed is over; its host goes on trying, and this one follows it.
+                let under_way = old.deleting.and_then(|id| state.world.operations.get(id));
+                if let Some(operation) = under_way.filter(|row| !row.state.is_final()).cloned() {
                     return Ok(Planned { draft: Draft::default(), answer: operation });
                 }
                 let operation = operation(self, old.account, OperationKind::Delete, &id, 0);

@@ -63,6 +63,8 @@ pub(crate) struct Dirty {
     pub(crate) room: bool,
     /// Instances that wait for a point in time and are looked at again at each tick.
     pub(crate) waiting: HashSet<InstanceId>,
+    /// Volumes that wait for a point in time, as well.
+    pub(crate) waiting_volumes: HashSet<VolumeId>,
 }
 
 impl State {
@@ -219,6 +221,8 @@ impl State {
         }
         if after.is_some() {
             self.dirty.volumes.insert(id);
+        } else {
+            self.dirty.waiting_volumes.remove(&id);
         }
     }
 

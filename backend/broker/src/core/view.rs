@@ -186,7 +186,7 @@ pub(crate) fn instance_state(
     wants_to_run: bool,
 ) -> (InstanceState, &str) {
     if row.deleting.is_some() {
-        return (InstanceState::Deleting, "");
+        return (InstanceState::Deleting, row.observed.failure().unwrap_or_default());
     }
     let Some(decision) = &row.decision else {
         return (InstanceState::Pending, &row.waiting_for);
@@ -197,29 +197,31 @@ pub(crate) fn instance_state(
     if row.observed.epoch != decision.epoch {
         return (InstanceState::Starting, &row.waiting_for);
     }
-    match (&row.observed.state, wants_to_run) {
-        (ObservedState::Failed { reason }, _) => (InstanceState::Failed, reason),
-        (ObservedState::Running, true) => (InstanceState::Running, ""),
-        (ObservedState::Running | ObservedState::Stopping, false) => (InstanceState::Stopping, ""),
-        (ObservedState::Stopped, _) => (InstanceState::Stopped, ""),
-        (ObservedState::Stopping, true) => (InstanceState::Stopping, ""),
+    let shown = match (&row.observed.state, wants_to_run) {
+        (ObservedState::Failed { .. }, _) => InstanceState::Failed,
+        (ObservedState::Running, true) => InstanceState::Running,
+        (ObservedState::Running, false) | (ObservedState::Stopping, _) => InstanceState::Stopping,
+        (ObservedState::Stopped, _) => InstanceState::Stopped,
         (ObservedState::Unknown | ObservedState::Absent | ObservedState::Starting, _) => {
-            (InstanceState::Starting, "")
+            InstanceState::Starting
         }
-    }
+    };
+    (shown, row.observed.failure().unwrap_or_default())
 }
 
 /// The state that is shown for a volume, with its reason.
 pub(crate) fn volume_state(row: &Volume, standing: Option<Standing>) -> (VolumeState, &str) {
     if row.deleting.is_some() {
-        return (VolumeState::Deleting, "");
+        return (VolumeState::Deleting, row.observed.failure().unwrap_or_default());
     }
     match standing {
         None => (VolumeState::Available, ""),
         Some(Standing::Lapsed) => (VolumeState::Unknown, "its host is silent"),
         Some(_) => match &row.observed {
             VolumeObserved::Unknown | VolumeObserved::Absent => (VolumeState::Creating, ""),
-            VolumeObserved::Present { .. } => (VolumeState::Ready, ""),
+            VolumeObserved::Present { failure, .. } => {
+                (VolumeState::Ready, failure.as_deref().unwrap_or_default())
+            }
             VolumeObserved::Failed { reason } => (VolumeState::Failed, reason),
         },
     }

@@ -328,9 +328,17 @@ impl<'a> Batch<'a> {
             return;
         }
         let open: Vec<_> = self.state.world.open_operations(key).cloned().collect();
+        // Patience with a failure ends by itself.
+        let mut waits = false;
         for operation in open {
             let to = volume_operation_state(&operation, &volume, self.now, self.patience());
+            waits |= !to.is_final() && volume.observed.failure().is_some();
             self.tell(&operation, to);
+        }
+        if waits {
+            self.state.dirty.waiting_volumes.insert(id);
+        } else {
+            self.state.dirty.waiting_volumes.remove(&id);
         }
     }
 }

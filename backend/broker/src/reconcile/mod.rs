@@ -13,10 +13,14 @@ mod step;
 mod step_tests;
 mod tick;
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
-use fairmazon_store::StoreError;
-use tokio::{task::JoinHandle, time::MissedTickBehavior};
+use fairmazon_store::{Key, StoreError};
+use futures::FutureExt;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{batch::Batch, tick::Ticker};
@@ -24,6 +28,10 @@ use crate::core::Engine;
 
 /// How long the reconciler waits after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
+/// Half of how long the reconciler waits after a first panic.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How long it waits at most after one of many, and works to be taken for sound again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What one pass came to.
 enum Pass {
@@ -35,15 +43,39 @@ enum Pass {
 
 impl Engine {
     /// Starts the reconciler; it ends soon after `shutdown`. Run one for each engine.
+    ///
+    /// After a panic it is logged and starts anew, so that what it tripped over holds up nothing
+    /// else for long.
     pub fn start(&self, shutdown: CancellationToken) -> JoinHandle<()> {
         let engine = self.clone();
         tokio::spawn(async move {
-            let work = engine.reconcile();
+            let work = supervise("the reconciler", |starts| {
+                let engine = engine.clone();
+                async move {
+                    if starts > 0 {
+                        engine.clear_up();
+                    }
+                    engine.reconcile().await;
+                }
+            });
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = work => {}
             }
         })
+    }
+
+    /// Puts right what a panic may have left half done: claims without a draft, and reports
+    /// that were taken and not committed, which hosts make again on a new stream.
+    fn clear_up(&self) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let instances = state.world.instances.iter().map(|row| Key::Instance(row.id));
+        let volumes = state.world.volumes.iter().map(|row| Key::Volume(row.id));
+        let free = |key: &Key| state.holds.may_change(*key);
+        let keys: Vec<_> = instances.chain(volumes).filter(free).collect();
+        state.settle(keys.into_iter());
+        state.hosts.begin_anew();
     }
 
     async fn reconcile(&self) {
@@ -168,7 +200,53 @@ impl Engine {
     }
 }
 
+/// Does the work, which does not end by itself, and again after each panic. The work is told how
+/// often it was started before.
+async fn supervise<F: Future<Output = ()>>(what: &str, mut work: impl FnMut(u64) -> F) {
+    let mut pause = FIRST_PAUSE;
+    for starts in 0.. {
+        let begun = Instant::now();
+        let Err(panic) = AssertUnwindSafe(work(starts)).catch_unwind().await else { return };
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        pause = if begun.elapsed() > LONGEST_PAUSE {
+            FIRST_PAUSE
+        } else {
+            (pause * 2).min(LONGEST_PAUSE)
+        };
+        tracing::error!(
+            panic = text.unwrap_or("without a text"),
+            pause_ms = pause.as_millis(),
+            "{what} has panicked, which is a fault of the platform; it starts anew"
+        );
+        tokio::time::sleep(pause).await;
+    }
+}
+
 fn log_failure(error: &StoreError) {
     let error = error as &dyn std::error::Error;
     tracing::error!(error, "unable to commit the steps of a pass");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_panics_begins_again_after_growing_pauses() {
+        let panics = AtomicU64::new(0);
+        let begun = Instant::now();
+        supervise("the work", |starts| {
+            let panics = &panics;
+            async move {
+                assert_eq!(panics.fetch_add(1, Ordering::Relaxed), starts);
+                assert!(starts == 12, "on purpose");
+            }
+        })
+        .await;
+        assert_eq!(panics.load(Ordering::Relaxed), 13);
+        assert!(begun.elapsed() > 4 * LONGEST_PAUSE && begun.elapsed() < 8 * LONGEST_PAUSE);
+    }
 }

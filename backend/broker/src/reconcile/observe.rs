@@ -116,6 +116,7 @@ fn observed_instance(
         return was_there.then(|| InstanceObserved {
             state: ObservedState::Absent,
             spec_version: 0,
+            failure: None,
             addresses: Vec::new(),
             ..old.clone()
         });
@@ -123,18 +124,20 @@ fn observed_instance(
     let is_lasting = matches!(
         seen.state,
         ObservedState::Running | ObservedState::Stopped | ObservedState::Failed { .. }
-    );
+    ) || (seen.state == ObservedState::Stopping && seen.failure.is_some());
     if seen.epoch != decision.epoch || !is_lasting {
         return None;
     }
     let same = is_this_run
         && old.state == seen.state
         && old.spec_version == seen.spec_version
+        && old.failure == seen.failure
         && old.addresses == seen.addresses;
     (!same).then(|| InstanceObserved {
         state: seen.state.clone(),
         epoch: seen.epoch,
         spec_version: seen.spec_version,
+        failure: seen.failure.clone(),
         addresses: seen.addresses.clone(),
         at: old.at,
     })

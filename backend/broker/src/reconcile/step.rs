@@ -81,42 +81,47 @@ impl Waiting {
 /// The next step of an instance.
 pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
     let instance = facts.instance;
-    let Some(decision) = &instance.decision else {
+    if instance.decision.is_none() {
         return match (instance.deleting, facts.spot_allows) {
             (Some(_), _) => Step::Remove,
             (None, true) => Step::Place,
             (None, false) => Step::Wait(Waiting::Price),
         };
-    };
+    }
     if instance.deleting.is_some() {
         // A host whose lease has ended runs nothing, and drops the machine when it is back.
         let nowhere = facts.gone || facts.standing == Standing::Lapsed;
-        return if nowhere { Step::Remove } else { Step::Wait(waiting_to_stop(facts.standing)) };
+        return if nowhere { Step::Remove } else { Step::Wait(waiting_to_stop(facts)) };
     }
     match facts.standing {
         Standing::Lapsed if facts.has_data || was_seen(instance) => Step::Wait(Waiting::Data),
         Standing::Lapsed => Step::Replace,
         Standing::Silent => Step::Wait(Waiting::Lease),
         Standing::Connected => {
-            if let ObservedState::Failed { reason } = &instance.observed.state
-                && instance.observed.epoch == decision.epoch
-            {
-                return Step::Wait(Waiting::Failure(reason.clone()));
-            }
             if is_brought_about(instance, facts.wants_to_run, instance.spec_version) {
                 Step::Settled
             } else {
-                Step::Wait(Waiting::Host)
+                Step::Wait(waiting_for_host(instance))
             }
         }
     }
 }
 
-const fn waiting_to_stop(standing: Standing) -> Waiting {
-    match standing {
-        Standing::Connected => Waiting::Host,
+fn waiting_to_stop(facts: &InstanceFacts<'_>) -> Waiting {
+    match facts.standing {
+        Standing::Connected => waiting_for_host(facts.instance),
         Standing::Silent | Standing::Lapsed => Waiting::Lease,
     }
+}
+
+/// What is waited for at a host that is connected: its part, or that it no longer fails.
+fn waiting_for_host(instance: &Instance) -> Waiting {
+    let this_run = instance
+        .decision
+        .as_ref()
+        .is_some_and(|decision| decision.epoch == instance.observed.epoch);
+    let failure = instance.observed.failure().filter(|_| this_run);
+    failure.map_or(Waiting::Host, |reason| Waiting::Failure(reason.to_owned()))
 }
 
 /// Whether a machine of it was ever seen, so that there may be data of it. A failure to make
@@ -166,6 +171,9 @@ pub(crate) fn operation_state(
     let running = |waiting_for: String| OperationState::Running { waiting_for };
     if operation.kind == OperationKind::Delete {
         return match step {
+            Step::Wait(Waiting::Failure(reason)) => {
+                failing(operation.created_at.max(instance.observed.at), reason, now, patience)
+            }
             Step::Wait(waiting) => running(waiting.text()),
             _ => running(String::new()),
         };
@@ -185,12 +193,7 @@ pub(crate) fn operation_state(
     let for_too_long = |since: UnixMs, most: i64| now.0.saturating_sub(since.0) >= most;
     match step {
         Step::Wait(Waiting::Failure(reason)) => {
-            let since = operation.created_at.max(instance.observed.at);
-            if for_too_long(since, patience.failure_ms) {
-                let text = format!("the host can't bring it about: {reason}");
-                return failed(ErrorKind::Unavailable, &text);
-            }
-            running(Waiting::Failure(reason.clone()).text())
+            failing(operation.created_at.max(instance.observed.at), reason, now, patience)
         }
         // The host's own part needs no words: it is what every operation waits for.
         Step::Wait(Waiting::Host) => running(String::new()),
@@ -207,6 +210,15 @@ pub(crate) fn operation_state(
         }
         _ => running(instance.waiting_for.clone()),
     }
+}
+
+/// What an operation is while its host fails, since when: running, until patience ends.
+fn failing(since: UnixMs, reason: &str, now: UnixMs, patience: Patience) -> OperationState {
+    if now.0.saturating_sub(since.0) >= patience.failure_ms {
+        let text = format!("the host can't bring it about: {reason}");
+        return failed(ErrorKind::Unavailable, &text);
+    }
+    OperationState::Running { waiting_for: Waiting::Failure(reason.to_owned()).text() }
 }
 
 fn failed(kind: ErrorKind, message: &str) -> OperationState {
@@ -243,23 +255,19 @@ pub(crate) fn volume_operation_state(
     now: UnixMs,
     patience: Patience,
 ) -> OperationState {
-    let running = |waiting_for: String| OperationState::Running { waiting_for };
+    let running = || match volume.observed.failure() {
+        Some(reason) => failing(operation.created_at, reason, now, patience),
+        None => OperationState::Running { waiting_for: String::new() },
+    };
     if operation.kind == OperationKind::Delete {
-        return running(String::new());
+        return running();
     }
     if volume.deleting.is_some() {
         return failed(ErrorKind::Precondition, "the volume is being deleted");
     }
     match &volume.observed {
         _ if volume.host.is_none() => OperationState::Done,
-        VolumeObserved::Present { size } if *size >= volume.spec.size => OperationState::Done,
-        VolumeObserved::Failed { reason } => {
-            if now.0.saturating_sub(operation.created_at.0) >= patience.failure_ms {
-                let text = format!("the host can't bring it about: {reason}");
-                return failed(ErrorKind::Unavailable, &text);
-            }
-            running(Waiting::Failure(reason.clone()).text())
-        }
-        _ => running(String::new()),
+        VolumeObserved::Present { size, .. } if *size >= volume.spec.size => OperationState::Done,
+        _ => running(),
     }
 }

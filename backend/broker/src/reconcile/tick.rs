@@ -99,6 +99,7 @@ impl Ticker {
         let mut guard = engine.state();
         let dirty = &mut guard.dirty;
         dirty.instances.extend(dirty.waiting.iter().copied());
+        dirty.volumes.extend(dirty.waiting_volumes.iter().copied());
         let most = if dirty.room { engine.config().batch } else { UNPLACED_TRIED };
         let after =
             self.last_unplaced.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);

@@ -32,6 +32,7 @@ HostsService/RegisterHost h
 HostsService/GetHost hpa
 HostsService/ListHosts hpa
 HostsService/UpdateHost h
+HostsService/RotateHostToken h
 HostsService/RemoveHost h
 InstancesService/CreateInstance c
 InstancesService/GetInstance cpa

@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -51,20 +51,30 @@ use tokio_util::sync::CancellationToken;
 const GIVE_UP: Duration = Duration::from_secs(120);
 
 /// A wall clock that a test moves.
-pub struct TestClock(AtomicI64);
+pub struct TestClock(AtomicI64, AtomicBool);
 
 impl TestClock {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicI64::new(1_790_000_000_000)))
+        Arc::new(Self(AtomicI64::new(1_790_000_000_000), AtomicBool::new(false)))
     }
 
     pub fn forward(&self, ms: i64) {
         self.0.fetch_add(ms, Ordering::SeqCst);
     }
+
+    /// Whoever reads it next panics.
+    pub fn break_once(&self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.1.load(Ordering::SeqCst)
+    }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> UnixMs {
+        assert!(!self.1.swap(false, Ordering::SeqCst), "a fault was asked for");
         UnixMs(self.0.fetch_add(1, Ordering::SeqCst))
     }
 }

@@ -9,6 +9,7 @@ use fairmazon_hypervisor::{
 };
 use fairmazon_model::{
     ErrorKind,
+    host::HostSpec,
     instance::{Attachment, InstanceSpec, Power},
     operation::OperationState,
     placement::Placement,
@@ -215,5 +216,147 @@ async fn without_room_it_waits_and_says_why_and_is_placed_later() {
         .await;
     hosts.kill_agent(0).await;
     hosts.kill_agent(1).await;
+    kit.stop().await;
+}
+
+/// The calls of this kind fail from now on.
+fn break_down(hosts: &Hosts, broken: Verb) {
+    hosts.hosts[0].sim.set_faults(move |call: &Call| {
+        if call.verb == broken {
+            let source = "a fault was asked for".into();
+            return Fault::Fail(HypervisorError::Driver {
+                attempted: format!("{broken:?}"),
+                source,
+            });
+        }
+        Fault::None
+    });
+}
+
+#[tokio::test]
+async fn what_a_host_fails_to_bring_about_is_told_and_patience_with_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let mut hosts = Hosts::start(&kit, 1).await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let data = engine.create_volume(customer, volume_spec("data"), &kit.key()).await.unwrap();
+    let data = data.volume.row.id;
+    let attachment = Attachment { volume_id: data, read_only: false };
+    let wanted =
+        InstanceSpec { volumes: BTreeMap::from([("data".into(), attachment)]), ..spec("web") };
+    let made = engine.create_instance(customer, wanted.clone(), &kit.key()).await.unwrap();
+    let id = made.instance.row.id;
+    kit.done(made.operation.id).await;
+
+    let fails = async |operation: fairmazon_model::id::OperationId| {
+        kit.until("it says what it waits for", || {
+            let row = engine.operation(customer, operation).unwrap();
+            matches!(&row.state, OperationState::Running { waiting_for } if waiting_for.contains("failed"))
+        })
+        .await;
+        kit.clock.forward(quick().failure_patience_ms);
+        let ended = kit.ended(operation).await;
+        assert!(
+            matches!(&ended.state, OperationState::Failed { error } if error.kind == ErrorKind::Unavailable),
+            "{ended:?}"
+        );
+    };
+
+    break_down(&hosts, Verb::GrowVolume);
+    let mut larger = wanted.clone();
+    larger.boot_volume.size = Gib(20);
+    let grown = engine.update_instance(customer, update(id, larger), &kit.key()).await.unwrap();
+    fails(grown.operation.id).await;
+    let shown = engine.instance(customer, id).unwrap();
+    assert!(shown.state == InstanceState::Running && shown.reason.contains("failed"), "{shown:?}");
+    hosts.hosts[0].sim.set_faults(|_: &Call| Fault::None);
+    kit.until("it has grown", || {
+        let row = engine.instance(customer, id).unwrap().row;
+        row.observed.spec_version == row.spec_version && row.observed.failure().is_none()
+    })
+    .await;
+
+    break_down(&hosts, Verb::GrowVolume);
+    let spec = VolumeSpec { size: Gib(20), ..volume_spec("data") };
+    let grown = VolumeUpdate { id: data, spec, expected_revision: 0 };
+    let grown = engine.update_volume(customer, grown, &kit.key()).await.unwrap();
+    fails(grown.operation.id).await;
+    assert!(engine.volume(customer, data).unwrap().reason.contains("failed"));
+
+    break_down(&hosts, Verb::Undefine);
+    let deleted = engine.delete_instance(customer, id, &kit.key()).await.unwrap();
+    fails(deleted.id).await;
+    let again = engine.delete_instance(customer, id, &kit.key()).await.unwrap();
+    assert_ne!(again.id, deleted.id, "one that has failed is over");
+    hosts.hosts[0].sim.set_faults(|_: &Call| Fault::None);
+    kit.done(again.id).await;
+
+    break_down(&hosts, Verb::DeleteVolume);
+    let deleted = engine.delete_volume(customer, data, &kit.key()).await.unwrap();
+    fails(deleted.id).await;
+    hosts.hosts[0].sim.set_faults(|_: &Call| Fault::None);
+    kit.until("it is gone", || engine.volume(customer, data).is_err()).await;
+    hosts.check();
+    hosts.kill_agent(0).await;
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn a_reconciler_that_panics_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    kit.clock.break_once();
+    kit.until("it has panicked", || !kit.clock.is_broken()).await;
+    let mut hosts = Hosts::start(&kit, 1).await;
+    let made = kit.engine.create_instance(&kit.customer, spec("web"), &kit.key()).await.unwrap();
+    kit.done(made.operation.id).await;
+    kit.engine.audit_books().unwrap();
+    hosts.kill_agent(0).await;
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_keeps_what_its_machines_were_promised() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let mut hosts = Hosts::none();
+    let able = HostSpec { features: ["confidential".to_owned()].into(), ..host_spec(0, "DE") };
+    let id = hosts.add(&kit, able.clone()).await;
+    hosts.connect(0, &kit.engine);
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let made = engine.create_instance(customer, spec("web"), &kit.key()).await.unwrap();
+    kit.done(made.operation.id).await;
+    let mut moved = able.clone();
+    moved.site.country = "PL".into();
+    let mut elsewhere = able.clone();
+    elsewhere.site.region = "eu-east".into();
+    let lower = HostSpec { conformity: 0, ..able.clone() };
+    let plain = HostSpec { features: Default::default(), ..able.clone() };
+    let worse = [
+        (moved, "site.country"),
+        (elsewhere, "site.region"),
+        (lower, "conformity"),
+        (plain, "features"),
+    ];
+    for (spec, blamed) in &worse {
+        let error = engine.update_host(customer, id, spec.clone(), &kit.key()).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Precondition, "{error}");
+        assert_eq!(error.field.as_deref(), Some(*blamed));
+    }
+    let better = HostSpec { conformity: 2, schedulable: false, ..able };
+    engine.update_host(customer, id, better, &kit.key()).await.unwrap();
+    let gone = engine.delete_instance(customer, made.instance.row.id, &kit.key()).await.unwrap();
+    kit.done(gone.id).await;
+    kit.until("nothing is on it", || {
+        engine.host(customer, id).unwrap().usage.storage["standard"] == Gib(0)
+    })
+    .await;
+    for (spec, _) in worse {
+        engine.update_host(customer, id, spec, &kit.key()).await.unwrap();
+    }
+    hosts.kill_agent(0).await;
     kit.stop().await;
 }

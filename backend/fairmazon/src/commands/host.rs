@@ -16,7 +16,7 @@ use fairmazon_model::{
 };
 use fairmazon_proto::v1::{
     HostSpec, ListHostsRequest, Page, RegisterHostRequest, RemoveHostRequest,
-    hosts_service_client::HostsServiceClient,
+    RotateHostTokenRequest, hosts_service_client::HostsServiceClient,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +53,13 @@ enum Action {
     List {
         #[command(flatten)]
         client: ClientOptions,
+    },
+    /// Give a host another token, shown once; the one that it had is revoked at once.
+    RotateToken {
+        #[command(flatten)]
+        client: ClientOptions,
+        /// Its id.
+        id: String,
     },
     /// Remove a host that nothing is on.
     Remove {
@@ -139,6 +146,7 @@ impl Host {
         match self.action {
             Some(Action::Register { client, offer }) => register(&client, *offer).await,
             Some(Action::List { client }) => list(&client).await,
+            Some(Action::RotateToken { client, id }) => rotate_token(&client, id).await,
             Some(Action::Remove { client, id }) => remove(&client, id).await,
             None => self.run.run().await,
         }
@@ -255,6 +263,15 @@ async fn list(client: &ClientOptions) -> Result<(), CommandError> {
         }
         token = page.next_page_token;
     }
+}
+
+async fn rotate_token(client: &ClientOptions, id: String) -> Result<(), CommandError> {
+    let mut hosts = HostsServiceClient::new(client.connect().await?);
+    let what = format!("unable to replace the token of the host {id}");
+    let request = RotateHostTokenRequest { id, idempotency_key: keys::idempotency()? };
+    let made = hosts.rotate_host_token(request).await.map_err(refused(what))?.into_inner();
+    output::line(&format!("token: {}", made.token));
+    Ok(())
 }
 
 async fn remove(client: &ClientOptions, id: String) -> Result<(), CommandError> {

@@ -130,6 +130,7 @@ impl Book {
             features: self.features,
             done_before: self.done_before.get(&instance).copied(),
             disk_ready: &|disk| self.disk_ready(instance, disk),
+            boot_is_small: record.desired.as_ref().is_some_and(|spec| self.is_small(&spec.boot)),
             volume_there: &|volume| {
                 self.volumes.get(&volume).is_some_and(|record| record.seen.is_some())
             },
@@ -167,7 +168,10 @@ impl Book {
             .iter()
             .filter_map(|(&volume, record)| {
                 let state = match (&record.seen, &record.error) {
-                    (Some(seen), _) => VolumeObserved::Present { size: seen.size },
+                    (Some(seen), error) => VolumeObserved::Present {
+                        size: seen.size,
+                        failure: error.as_ref().map(ToString::to_string),
+                    },
                     (None, Some(error)) => VolumeObserved::Failed { reason: error.to_string() },
                     // Not there by now; only when nothing is under way is that its absence.
                     (None, None) if record.busy || record.unsure => VolumeObserved::Unknown,
@@ -192,6 +196,7 @@ impl Book {
                 instance,
                 epoch: seen.marks.epoch,
                 spec_version: seen.marks.spec_version,
+                failure: self.trouble(record, &state),
                 state,
                 addresses: seen.addresses.clone(),
             },
@@ -200,6 +205,7 @@ impl Book {
                 epoch: record.desired.as_ref().map(|spec| spec.epoch).unwrap_or_default(),
                 spec_version: 0,
                 state,
+                failure: None,
                 addresses: Vec::new(),
             },
         }
@@ -226,15 +232,34 @@ impl Book {
     }
 
     fn failure(&self, record: &MachineRecord) -> Option<ObservedState> {
-        let spec = record.desired.as_ref()?;
+        record.desired.as_ref()?;
+        Some(ObservedState::Failed { reason: self.error_of(record)? })
+    }
+
+    /// What does not work with a machine that is there, beside the state that it is in.
+    fn trouble(&self, record: &MachineRecord, state: &ObservedState) -> Option<String> {
+        let told = record.settled || matches!(state, ObservedState::Failed { .. });
+        if told { None } else { self.error_of(record) }
+    }
+
+    /// What failed of a machine, or of a volume that it needs.
+    fn error_of(&self, record: &MachineRecord) -> Option<String> {
         let of_volume = || {
-            disks(spec).find_map(|disk| {
+            disks(record.desired.as_ref()?).find_map(|disk| {
                 let error = self.volumes.get(&disk.volume)?.error.as_ref()?;
                 Some(format!("{}: {error}", disk.volume))
             })
         };
-        let reason = record.error.as_ref().map(ToString::to_string).or_else(of_volume)?;
-        Some(ObservedState::Failed { reason })
+        record.error.as_ref().map(ToString::to_string).or_else(of_volume)
+    }
+
+    /// Whether the disk's volume is there and smaller than desired.
+    fn is_small(&self, disk: &Disk) -> bool {
+        let record = self.volumes.get(&disk.volume);
+        record.is_some_and(|record| match (&record.seen, &record.desired) {
+            (Some(seen), Some(wish)) => seen.size < wish.size,
+            _ => false,
+        })
     }
 
     fn wish<'a, T>(&self, desired: Option<&'a T>) -> Wish<'a, T> {

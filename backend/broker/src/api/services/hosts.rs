@@ -2,8 +2,8 @@
 
 use fairmazon_proto::v1::{
     GetHostRequest, Host, ListHostsRequest, ListHostsResponse, RegisterHostRequest,
-    RegisterHostResponse, RemoveHostRequest, RemoveHostResponse, UpdateHostRequest,
-    hosts_service_server::HostsService,
+    RegisterHostResponse, RemoveHostRequest, RemoveHostResponse, RotateHostTokenRequest,
+    RotateHostTokenResponse, UpdateHostRequest, hosts_service_server::HostsService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -62,6 +62,19 @@ impl HostsService for Api {
             let key = &message.idempotency_key;
             let view = self.engine.update_host(&context.caller, target, spec, key).await?;
             Ok(host(&view))
+        };
+        context.answer(work).await
+    }
+
+    async fn rotate_host_token(
+        &self,
+        request: Request<RotateHostTokenRequest>,
+    ) -> Result<Response<RotateHostTokenResponse>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let (target, key) = (id("id", &message.id)?, &message.idempotency_key);
+            let (view, token) = self.engine.rotate_host_token(&context.caller, target, key).await?;
+            Ok(RotateHostTokenResponse { host: Some(host(&view)), token: token.secret })
         };
         context.answer(work).await
     }
