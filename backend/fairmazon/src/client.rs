@@ -26,9 +26,10 @@ pub(crate) struct ClientOptions {
     /// The token to show.
     #[arg(long, env = "FAIRMAZON_TOKEN", hide_env_values = true)]
     token: String,
-    /// The certificate of the authority that signs the broker's.
+    /// The certificate of the authority that signs the broker's [default: those that this system
+    /// trusts].
     #[arg(long, env = "FAIRMAZON_CA_CERTIFICATE", value_name = "FILE")]
-    ca_certificate: PathBuf,
+    ca_certificate: Option<PathBuf>,
 }
 
 /// A channel that shows the token with each call.
@@ -48,14 +49,18 @@ impl Interceptor for ShowToken {
 impl ClientOptions {
     /// How to reach a broker whose details are known.
     pub(crate) const fn new(endpoint: String, token: String, ca_certificate: PathBuf) -> Self {
-        Self { endpoint, token, ca_certificate }
+        Self { endpoint, token, ca_certificate: Some(ca_certificate) }
     }
 
     /// Connects.
     pub(crate) async fn connect(&self) -> Result<Client, CommandError> {
-        let path = &self.ca_certificate;
-        let pem = fs::read_to_string(path).map_err(CommandError::file("read", path))?;
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+        let tls = match &self.ca_certificate {
+            Some(path) => {
+                let pem = fs::read_to_string(path).map_err(CommandError::file("read", path))?;
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+            }
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
         let failed = |source| CommandError::Connect { endpoint: self.endpoint.clone(), source };
         let channel = Endpoint::from_shared(self.endpoint.clone())
             .and_then(|endpoint| endpoint.connect_timeout(CONNECT_TIME).tls_config(tls))

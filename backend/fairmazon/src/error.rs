@@ -85,6 +85,9 @@ pub(crate) enum CommandError {
         /// Where the broker listens.
         address: SocketAddr,
     },
+    /// A signal came before everything was ready.
+    #[error("ended before it was ready, as was asked for")]
+    Interrupted,
     /// An argument is wrong.
     #[error("{0}")]
     Usage(String),

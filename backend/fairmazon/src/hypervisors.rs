@@ -82,3 +82,17 @@ async fn aside<T: Send + 'static>(
         Err(error) => Err(CommandError::Hypervisor { kind, source: error.into() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn auto_takes_libvirt_where_it_works() {
+        let works = fairmazon_hypervisor_libvirt::probe().is_ok();
+        let chosen = Hypervisors::choose(HypervisorKind::Auto).await.unwrap();
+        assert_eq!(chosen.name(), if works { "libvirt-test" } else { "simulated" });
+        let asked = Hypervisors::choose(HypervisorKind::LibvirtTest).await;
+        assert_eq!(asked.is_ok(), works);
+    }
+}

@@ -29,6 +29,11 @@ impl Signals {
         })
     }
 
+    /// Waits for one that asks for the end.
+    pub(crate) async fn end(&mut self) {
+        while !matches!(self.next().await, Asked::End) {}
+    }
+
     /// Waits for the next one.
     pub(crate) async fn next(&mut self) -> Asked {
         tokio::select! {

@@ -24,6 +24,7 @@ pub(crate) fn readings(engine: &Engine) -> Vec<(&'static str, u64)> {
         ("hosts", world.hosts.len()),
         ("hosts_connected", state.hosts.connected()),
         ("volumes", world.volumes.len()),
+        ("volumes_kept_beside", state.hosts.volumes_kept()),
         ("operations_running", running),
         ("queue_instances", state.dirty.instances.len()),
         ("queue_volumes", state.dirty.volumes.len()),

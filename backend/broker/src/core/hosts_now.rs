@@ -48,8 +48,12 @@ pub(crate) struct HostNow {
     pub(crate) gone_since: HashMap<Key, Generation>,
     /// Machines and volumes that its last report, made under `observed`, does not have.
     pub(crate) gone: HashSet<Key>,
-    /// Volumes that it reports although their rows say that the data is on another host.
+    /// Volumes that it reports although their rows say that the data is on another host, after
+    /// it was decided to be here in vain.
     pub(crate) strays: BTreeSet<VolumeId>,
+    /// Volumes that it reports as well although the data is on another host: nothing says that
+    /// they were ever to be here, and they are kept.
+    pub(crate) kept: BTreeSet<VolumeId>,
     /// Machines that are being decided elsewhere at this moment.
     pub(crate) leaving: HashSet<InstanceId>,
 }
@@ -99,6 +103,7 @@ impl HostsNow {
             gone_since: HashMap::new(),
             gone: HashSet::new(),
             strays: BTreeSet::new(),
+            kept: BTreeSet::new(),
             leaving: HashSet::new(),
         })
     }
@@ -200,6 +205,11 @@ impl HostsNow {
                 session.end.cancel();
             }
         }
+    }
+
+    /// Volumes that hosts have beside the host that they are bound to.
+    pub(crate) fn volumes_kept(&self) -> usize {
+        self.hosts.values().map(|host| host.kept.len()).sum()
     }
 
     pub(crate) fn connected(&self) -> usize {

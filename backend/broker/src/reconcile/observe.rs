@@ -13,6 +13,10 @@ use fairmazon_store::Key;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::batch::Batch;
+use crate::core::audit;
+
+/// How many runs a host may be ahead of the store and be believed.
+const EPOCHS_AHEAD: u64 = 1 << 32;
 
 impl Batch<'_> {
     /// Takes a host's report. False when a command under way holds one of its rows: the report
@@ -32,6 +36,12 @@ impl Batch<'_> {
             }
             _ => false,
         });
+        for seen in &report.machines {
+            complete &= self.outrun(host, seen);
+        }
+        for seen in &report.volumes {
+            complete &= self.adopt(host, seen);
+        }
         let here: Vec<_> = self.state.world.instances_on(host).map(|row| row.id).collect();
         for id in here {
             let Some(row) = self.instance(id) else { continue };
@@ -83,16 +93,82 @@ impl Batch<'_> {
         self.state.hosts.entry(host).gone = gone;
     }
 
-    /// Notes volumes whose rows say that their data is decided to be elsewhere.
+    /// A host that has a later run of a machine than the row knows of had it from a store that
+    /// was lost since: the next run counts from there, or the host would wait for it for ever.
+    fn outrun(&mut self, host: HostId, seen: &MachineSeen) -> bool {
+        let Some(row) = self.instance(seen.instance) else { return true };
+        let ahead = seen.epoch.0.saturating_sub(row.last_epoch.0);
+        if !(1..=EPOCHS_AHEAD).contains(&ahead) {
+            return true;
+        }
+        if !self.may_change(row.id) {
+            return false;
+        }
+        let mut new = Instance { last_epoch: seen.epoch, ..Instance::clone(&row) };
+        if let Some(decision) = new.decision.as_mut().filter(|decision| decision.host == host) {
+            decision.epoch = seen.epoch.next();
+            new.last_epoch = decision.epoch;
+        }
+        tracing::warn!(
+            %host, instance = %row.id, known = %row.last_epoch, there = %seen.epoch,
+            "a host has a later run of a machine than the store knows of: was it restored?"
+        );
+        let (at, verb) = (self.now, "broker.outrun_instance");
+        self.log(audit::own_entry(at, verb, &row.id, Some(&*row), Some(&new)));
+        self.change_instance(new);
+        self.look_at_instance(row.id);
+        true
+    }
+
+    /// Data of a volume whose row says that it is nowhere is bound to the host that has it: the
+    /// store was restored to before it was attached.
+    fn adopt(&mut self, host: HostId, seen: &VolumeSeen) -> bool {
+        let Some(row) = self.volume(seen.volume) else { return true };
+        let is_there = matches!(seen.state, VolumeObserved::Present { .. });
+        if !is_there || row.host.is_some() || row.may_be_on.contains(&host) {
+            return true;
+        }
+        if !self.may_change(row.id) {
+            return false;
+        }
+        let observed = seen.state.clone();
+        let new = Volume { host: Some(host), observed, ..Volume::clone(&row) };
+        tracing::warn!(
+            %host, volume = %row.id,
+            "a host has the data of a volume that the store knows nothing of: it is bound to it"
+        );
+        let (at, verb) = (self.now, "broker.adopt_volume");
+        self.log(audit::own_entry(at, verb, &row.id, Some(&*row), Some(&new)));
+        self.rely_on(host);
+        self.change_volume(new);
+        self.look_at_volume(row.id);
+        true
+    }
+
+    /// Notes volumes whose rows say that their data is decided to be elsewhere. Those that were
+    /// decided to be here in vain are to be deleted; what else is here may be a customer's data
+    /// that a restored store knows nothing of, and is kept.
     fn note_strays(&mut self, host: HostId, report: &ObservedSet) {
-        let is_stray = |seen: &&VolumeSeen| {
-            let row = self.state.world.volumes.get(seen.volume);
-            seen.state != VolumeObserved::Absent
-                && row.is_some_and(|row| row.host.is_some_and(|decided| decided != host))
-        };
-        let strays: BTreeSet<_> =
-            report.volumes.iter().filter(is_stray).map(|seen| seen.volume).collect();
+        let (mut strays, mut kept) = (BTreeSet::new(), BTreeSet::new());
+        for seen in report.volumes.iter().filter(|seen| seen.state != VolumeObserved::Absent) {
+            let Some(row) = self.state.world.volumes.get(seen.volume) else { continue };
+            if row.host.is_none_or(|decided| decided == host) {
+                continue;
+            }
+            let in_vain = row.may_be_on.contains(&host);
+            if in_vain { &mut strays } else { &mut kept }.insert(row.id);
+        }
         let now = self.state.hosts.entry(host);
+        if now.kept != kept {
+            for volume in kept.difference(&now.kept) {
+                tracing::warn!(
+                    %host, %volume,
+                    "a host has data of a volume that is bound to another host: it is kept; \
+                     remove it by hand if the other one is right"
+                );
+            }
+            now.kept = kept;
+        }
         if now.strays != strays {
             now.strays = strays;
             now.wake.notify_one();

@@ -2,7 +2,7 @@
 //!
 //! A machine that is to go is left out. A volume's data is destroyed only by the wish
 //! `Delete`, which is made in two cases: its row says so, or its row says that the data is
-//! decided to be on another host.
+//! decided to be on another host after it was decided to be on this one in vain.
 
 use std::collections::HashMap;
 
@@ -58,6 +58,7 @@ pub(crate) fn desired_set(
     for stray in strays {
         if let Some(row) = state.world.volumes.get(stray)
             && row.host.is_some_and(|decided| decided != host)
+            && row.may_be_on.contains(&host)
         {
             volumes.push(host_volume(row, None, VolumeWish::Delete));
         }

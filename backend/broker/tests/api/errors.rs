@@ -85,3 +85,28 @@ async fn nonsense_is_refused_without_the_librarys_words() {
     assert!(!detail(&status).request_id.is_empty());
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn a_handler_that_panics_fails_alone() {
+    let broker = Broker::start().await;
+    let client = broker.as_role(Role::Customer).await;
+    for number in 1..6 {
+        broker.clock.break_at(number);
+        let request = CreateInstanceRequest {
+            spec: Some(instance_spec("web")),
+            idempotency_key: format!("{number}"),
+        };
+        let answer = InstancesServiceClient::new(client.clone()).create_instance(request).await;
+        broker.clock.break_at(0);
+        if let Err(status) = answer {
+            assert!(!status.message().contains("a fault was asked for"), "{status}");
+        }
+        let request = CreateInstanceRequest {
+            spec: Some(instance_spec("web")),
+            idempotency_key: format!("after {number}"),
+        };
+        let again = broker.as_role(Role::Customer).await;
+        InstancesServiceClient::new(again).create_instance(request).await.unwrap();
+    }
+    broker.stop().await;
+}

@@ -37,16 +37,22 @@ use tonic::{
 
 /// The system's clock, moved by the test.
 #[derive(Default)]
-pub(crate) struct TestClock(AtomicI64);
+pub(crate) struct TestClock(AtomicI64, AtomicI64);
 
 impl TestClock {
     pub(crate) fn forward(&self, ms: i64) {
         self.0.fetch_add(ms, Ordering::Relaxed);
     }
+
+    /// Whoever reads it as the one of this number from now on panics; 0 makes it whole again.
+    pub(crate) fn break_at(&self, number: i64) {
+        self.1.store(number, Ordering::SeqCst);
+    }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> UnixMs {
+        assert!(self.1.fetch_sub(1, Ordering::SeqCst) != 1, "a fault was asked for");
         UnixMs(SystemClock.now().0 + self.0.load(Ordering::Relaxed))
     }
 }
@@ -58,6 +64,7 @@ pub(crate) struct Broker {
     pub(crate) customer: AccountId,
     pub(crate) host: HostId,
     pub(crate) ca_pem: String,
+    pub(crate) engine: Engine,
     server: Option<Server>,
     store: Arc<dyn Store>,
     _folder: TempDir,
@@ -107,7 +114,7 @@ impl Broker {
         let ca_pem = std::fs::read_to_string(authority.certificate()).unwrap();
         let (tokens, customer, host) = people(&engine).await;
         let (server, _folder) = (Some(server), folder);
-        Self { clock, tokens, customer, host, ca_pem, server, store, _folder }
+        Self { clock, tokens, customer, host, ca_pem, engine, server, store, _folder }
     }
 
     pub(crate) fn server(&self) -> &Server {
@@ -143,6 +150,13 @@ impl Broker {
         let identity = Identity::from_pem(certificate, key);
         let channel = self.endpoint(Some(identity)).connect().await?;
         Ok(InterceptedService::new(channel, Show(None)))
+    }
+
+    /// The verbs in the audit log after this entry, and the last entry.
+    pub(crate) async fn audited(&self, after: u64) -> (Vec<String>, u64) {
+        let records = self.store.audit(after, 1_000).await.unwrap();
+        let last = records.last().map_or(after, |record| record.sequence);
+        (records.into_iter().map(|record| record.entry.verb).collect(), last)
     }
 
     /// Ends it.

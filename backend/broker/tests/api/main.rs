@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod audit;
 mod credentials;
 mod errors;
 mod host_stream;

@@ -361,3 +361,74 @@ async fn a_host_leaves_when_nothing_is_on_it_and_its_token_with_it() {
     assert!(tokens.iter().all(|token| token.host.is_none()));
     kit.stop().await;
 }
+
+#[tokio::test]
+async fn a_token_makes_none_that_outlives_it_and_revokes_those_of_its_role_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = kit(&folder).await;
+    let (engine, platform) = (&kit.engine, Caller::platform());
+    let wanted = |role, lifetime_ms| TokenRequest {
+        name: "ci".into(),
+        role,
+        lifetime_ms,
+        account: kit.customer.account,
+    };
+    let short = wanted(Role::Customer, Some(60_000));
+    let short = engine.create_token(&platform, &short, "short").await.unwrap().credential;
+    let caller = Caller::of(&short);
+    for lifetime_ms in [None, Some(3_600_000)] {
+        let asked = wanted(Role::Customer, lifetime_ms);
+        let made = engine.create_token(&caller, &asked, &kit.key()).await.unwrap();
+        assert_eq!(made.credential.expires_at, short.expires_at);
+    }
+    let asked = wanted(Role::Customer, Some(1_000));
+    let made = engine.create_token(&caller, &asked, "mine").await.unwrap().credential;
+    assert!(made.expires_at < short.expires_at);
+    let longer = wanted(Role::Customer, Some(2_000));
+    let error = engine.create_token(&caller, &longer, "mine").await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Conflict, "another lifetime is another request");
+
+    let operator = wanted(Role::HostOperator, None);
+    let operator = engine.create_token(&platform, &operator, "operator").await.unwrap().credential;
+    let registered = engine.register_host(&Caller::of(&operator), host_spec(0, "DE"), "h").await;
+    let of_host = registered.unwrap().1.credential;
+    for foreign in [operator.id, of_host.id] {
+        let error = engine.revoke_token(&caller, foreign, &kit.key()).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NotFound);
+    }
+    let error = engine.revoke_token(&Caller::of(&operator), made.id, "r").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    engine.revoke_token(&caller, made.id, &kit.key()).await.unwrap();
+    engine.revoke_token(&Caller::of(&operator), of_host.id, &kit.key()).await.unwrap();
+    engine.revoke_token(&platform, operator.id, &kit.key()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hosts_token_is_replaced_in_one_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = kit(&folder).await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let registered = engine.register_host(customer, host_spec(0, "DE"), "h").await.unwrap();
+    let (id, old) = (registered.0.row.id, registered.1);
+    let mut revocations = engine.revocations();
+    let new = engine.rotate_host_token(customer, id, "rotate").await.unwrap().1;
+    assert_eq!(revocations.recv().await.unwrap().id, old.credential.id);
+    let of = |secret: &str| engine.credential_by_hash(&hash_secret(secret.as_bytes())).unwrap();
+    assert!(of(&old.secret).revoked_at.is_some());
+    let row = of(&new.secret);
+    assert_eq!((row.role, row.host, row.revoked_at), (Role::Host, Some(id), None));
+    let again = engine.rotate_host_token(customer, id, "rotate").await.err().unwrap();
+    assert_eq!(again.kind, ErrorKind::AlreadyExists, "its secret is shown once");
+    assert!(of(&new.secret).revoked_at.is_none());
+}
+
+#[tokio::test]
+async fn hosts_of_an_account_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), CoreConfig { hosts_per_account: 1, ..quick() }).await;
+    let register = |number| {
+        kit.engine.register_host(&kit.customer, host_spec(number, "DE"), ["a", "b"][number])
+    };
+    register(0).await.unwrap();
+    assert_eq!(register(1).await.err().unwrap().kind, ErrorKind::LimitExceeded);
+}

@@ -1,20 +1,23 @@
 //! What a host is told, seen from its end of the stream, without an agent.
 
+use std::collections::BTreeMap;
+
 use fairmazon_broker::session::{BrokerSays, Hello, HostSays};
 use fairmazon_model::{
     host::HostSpec,
     id::HostId,
-    instance::InstanceSpec,
+    instance::{Attachment, InstanceSpec, ObservedState},
     limits,
-    machine::{DesiredSet, ObservedSet},
-    units::Generation,
+    machine::{DesiredSet, MachineSeen, ObservedSet, VolumeSeen, VolumeWish},
+    units::{Epoch, Generation, Gib},
+    volume::VolumeObserved,
 };
 use fairmazon_proto::host::v1;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::kit::{Kit, host_spec, quick, spec};
+use super::kit::{Hosts, Kit, host_spec, quick, spec, volume_spec};
 
 /// A host that a test speaks for.
 pub struct Mouth {
@@ -101,5 +104,101 @@ async fn the_largest_set_that_a_host_can_get_fits_into_a_message() {
     let bytes = v1::Desired::from(&set).encoded_len();
     assert!(bytes as u64 <= limits::HOST_SPECIFICATIONS_MAX, "{bytes}");
     assert!(bytes as u64 > limits::HOST_SPECIFICATIONS_MAX * 9 / 10, "the bound is not wasteful");
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_restored_store_knows_nothing_of_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let mut hosts = Hosts::start(&kit, 2).await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let volume = engine.create_volume(customer, volume_spec("data"), &kit.key()).await.unwrap();
+    let volume = volume.volume.row.id;
+    let restored = folder.path().join("restored");
+    std::fs::create_dir(&restored).unwrap();
+    kit.store.backup(&restored.join("store.db")).await.unwrap();
+    // Attached and written to after the backup.
+    let attachment = Attachment { volume_id: volume, read_only: false };
+    let with_data =
+        InstanceSpec { volumes: BTreeMap::from([("data".into(), attachment)]), ..spec("web") };
+    let made = engine.create_instance(customer, with_data.clone(), &kit.key()).await.unwrap();
+    kit.done(made.operation.id).await;
+    let host = engine.volume(customer, volume).unwrap().row.host.unwrap();
+    let serial = hosts.world.volume_serial(host, volume).unwrap();
+    for index in 0..2 {
+        hosts.kill_agent(index).await;
+    }
+    kit.stop().await;
+    drop(kit);
+
+    let kit = Kit::open(&restored, quick()).await;
+    kit.start();
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    assert_eq!(engine.volume(customer, volume).unwrap().row.host, None);
+    for index in 0..2 {
+        hosts.connect(index, engine);
+    }
+    kit.until("its data is found", || {
+        engine.volume(customer, volume).unwrap().row.host == Some(host)
+    })
+    .await;
+    let again = engine.create_instance(customer, with_data, "again").await.unwrap();
+    kit.done(again.operation.id).await;
+    let decided = engine.instance(customer, again.instance.row.id).unwrap().row;
+    assert_eq!(decided.decision.as_ref().unwrap().host, host);
+    assert_eq!(hosts.world.volume_serial(host, volume), Some(serial), "the same data");
+    engine.audit_books().unwrap();
+    for index in 0..2 {
+        hosts.kill_agent(index).await;
+    }
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_and_data_that_only_a_host_knows_of_are_taken_into_account() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let mut hosts = Vec::new();
+    for number in 0..2 {
+        let spec = host_spec(number, "DE");
+        let made = kit.engine.register_host(&kit.customer, spec, &kit.key()).await;
+        hosts.push(made.unwrap().0.row.id);
+    }
+    let mut one = Mouth::open(&kit, hosts[0], Generation(0)).await;
+    one.hears(|_| true).await;
+    let made = kit.engine.create_instance(&kit.customer, spec("web"), &kit.key()).await.unwrap();
+    let row = made.instance.row;
+    let set = one.hears(|set| set.machines.len() == 1).await;
+    let seen = MachineSeen {
+        instance: row.id,
+        epoch: Epoch(7),
+        spec_version: 1,
+        state: ObservedState::Running,
+        failure: None,
+        addresses: Vec::new(),
+    };
+    let report = ObservedSet { generation: set.generation, machines: vec![seen], volumes: vec![] };
+    one.reports(report).await;
+    let set = one.hears(|set| set.machines.iter().any(|machine| machine.epoch > Epoch(1))).await;
+    assert_eq!(set.machines[0].epoch, Epoch(8), "a run of its own, after the one that is there");
+
+    // Another host has data of the boot volume, as if it had been there after the backup.
+    let mut other = Mouth::open(&kit, hosts[1], Generation(0)).await;
+    let set = other.hears(|_| true).await;
+    let state = VolumeObserved::Present { size: Gib(10), failure: None };
+    let stray = VolumeSeen { volume: row.boot_volume_id, state };
+    let report = ObservedSet { generation: set.generation, machines: vec![], volumes: vec![stray] };
+    other.reports(report).await;
+    // A machine for the other host, so that it is told something after its report.
+    for number in 0..4 {
+        let more = spec(&format!("more-{number}"));
+        kit.engine.create_instance(&kit.customer, more, &kit.key()).await.unwrap();
+    }
+    let set = other.hears(|set| !set.machines.is_empty()).await;
+    assert!(set.volumes.iter().all(|wish| wish.wish == VolumeWish::Keep), "{set:?}");
+    assert!(set.volumes.iter().all(|wish| wish.volume != row.boot_volume_id));
     kit.stop().await;
 }

@@ -63,11 +63,14 @@ impl Dev {
         let tls = ServerTls::load(authority.server_files(), now_ms()).map_err(CommandError::Tls)?;
 
         let platform = self.start_platform(&folder, &tls, &secrets).await?;
-        let started = self.start_hosts(&platform, &folder, &mut secrets, &hypervisors).await;
+        let started = tokio::select! {
+            started = self.start_hosts(&platform, &folder, &mut secrets, &hypervisors) => started,
+            () = signals.end() => Err(CommandError::Interrupted),
+        };
         let agents = match started {
             Ok(agents) => agents,
             Err(error) => {
-                platform.stop().await;
+                unless_forced(&mut signals, platform.stop()).await;
                 return Err(error);
             }
         };
@@ -83,8 +86,11 @@ impl Dev {
             say(&ready, &folder, &platform, exports);
             wait(&mut signals, &authority, &tls).await;
         }
-        agents.stop().await;
-        platform.stop().await;
+        let stop = async {
+            agents.stop().await;
+            platform.stop().await;
+        };
+        unless_forced(&mut signals, stop).await;
         told.map(|_| ())
     }
 
@@ -115,7 +121,7 @@ impl Dev {
         hypervisors: &Hypervisors,
     ) -> Result<Agents, CommandError> {
         let engine = &platform.engine;
-        let operator = people::ensure(engine, secrets).await?;
+        let operator = people::ensure(engine, secrets, folder).await?;
         let specs = sites::hosts(self.hosts);
         let hosts = people::ensure_hosts(engine, &operator, &specs, secrets, folder).await?;
         let mut to_run = Vec::with_capacity(hosts.len());
@@ -129,6 +135,15 @@ impl Dev {
         let agents = Agents::start(to_run, address, &ca_pem, folder)?;
         agents.connected(engine, address).await?;
         Ok(agents)
+    }
+}
+
+/// Ends in order, or at once when that is asked for a second time: what was acknowledged is
+/// durable either way.
+async fn unless_forced(signals: &mut Signals, stop: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop => {}
+        () = signals.end() => tracing::warn!("ended at once, as was asked for a second time"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod account;
 mod audit;
 mod backup;
 mod bench;
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Broker(broker::Broker),
     /// Run the agent of a host, or register, list and remove hosts.
     Host(host::Host),
+    /// Open and list accounts, for the platform's operators.
+    Account(account::Account),
     /// Make, list and revoke tokens.
     Token(token::Token),
     /// Export the audit log, or check that nothing in it was changed.
@@ -39,6 +42,7 @@ impl Command {
             Self::Dev(command) => run(command.run()),
             Self::Broker(command) => run(command.run()),
             Self::Host(command) => run(command.run()),
+            Self::Account(command) => run(command.run()),
             Self::Token(command) => run(command.run()),
             Self::Audit(command) => run(command.run()),
             Self::Backup(command) => run(command.run()),

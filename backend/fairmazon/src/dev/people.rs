@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use fairmazon_broker::core::{Caller, Engine};
+use fairmazon_broker::core::{Caller, Engine, hash_secret};
 use fairmazon_model::{
     DomainError,
     access::Role,
@@ -17,9 +17,29 @@ const PLATFORM: &str = "platform";
 const OPERATOR: &str = "hosts";
 const CUSTOMER: &str = "customer";
 
-/// Makes the accounts and their tokens where they are missing; answers the hosts' operator.
-pub(crate) async fn ensure(engine: &Engine, secrets: &Secrets) -> Result<Caller, CommandError> {
+/// Makes the accounts and their tokens where they are missing, and other tokens where one was
+/// revoked; answers the hosts' operator.
+pub(crate) async fn ensure(
+    engine: &Engine,
+    secrets: &mut Secrets,
+    folder: &Folder,
+) -> Result<Caller, CommandError> {
     let failed = || CommandError::refused("unable to set up the accounts");
+    let is_revoked = |secret: &str| {
+        let row = engine.credential_by_hash(&hash_secret(secret.as_bytes()));
+        row.is_some_and(|row| row.revoked_at.is_some())
+    };
+    let mut is_new = false;
+    for secret in [&mut secrets.platform, &mut secrets.operator, &mut secrets.customer] {
+        if is_revoked(secret) {
+            *secret = keys::token()?;
+            is_new = true;
+        }
+    }
+    // Kept before it is used, so that a crash never leaves one that nobody knows.
+    if is_new {
+        secrets.keep(folder)?;
+    }
     let all = [
         (PLATFORM, Role::PlatformOperator, &secrets.platform),
         (OPERATOR, Role::HostOperator, &secrets.operator),
@@ -88,7 +108,13 @@ async fn ensure_host(
     })?;
     if let Some(host) = engine.host_named(account, &spec.name) {
         if let Some(token) = secrets.hosts.get(&host.id) {
-            return Ok((host.id, token.clone(), false));
+            let row = engine.credential_by_hash(&hash_secret(token.as_bytes()));
+            if row.is_none_or(|row| row.revoked_at.is_none()) {
+                return Ok((host.id, token.clone(), false));
+            }
+            let key = keys::idempotency()?;
+            let rotated = engine.rotate_host_token(operator, host.id, &key).await;
+            return Ok((host.id, rotated.map_err(failed())?.1.secret, true));
         }
         // A crash came between the registration and the keeping of the token, so it has never
         // connected and nothing is on it.

@@ -55,9 +55,25 @@ fn tokens_hosts_audit_and_backup() {
     let registered = ask(&register, &operator);
     let id = registered.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
     assert!(ask(&["host", "list"], &operator).contains("silent"));
+    let old = registered.lines().find_map(|line| line.strip_prefix("token: ")).unwrap();
+    let rotated = ask(&["host", "rotate-token", id], &operator);
+    let new = rotated.trim().strip_prefix("token: ").unwrap();
+    assert!(new.starts_with("fmz_") && new != old);
     ask(&["host", "remove", id], &operator);
 
     let platform = exported(&data.join("env.platform"));
+    let opened = ask(&["account", "create", "--name", "new customer"], &platform);
+    let id = opened.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    let token = opened.lines().find_map(|line| line.strip_prefix("token: ")).unwrap();
+    assert!(ask(&["account", "list"], &platform).contains(&format!("{id}\tnew customer")));
+    let mut stranger = customer.clone();
+    stranger.insert("FAIRMAZON_TOKEN".into(), token.into());
+    ask(&["token", "list"], &stranger);
+    assert!(!run(&["account", "list"], &stranger).status.success());
+    stranger.remove("FAIRMAZON_CA_CERTIFICATE");
+    let untrusted = run(&["token", "list"], &stranger);
+    let said = String::from_utf8_lossy(&untrusted.stderr);
+    assert!(said.contains("unable to reach"), "this system's authorities are asked: {said}");
     assert!(ask(&["audit", "verify"], &platform).contains("as they were written"));
     let export = ask(&["audit", "export"], &platform);
     assert!(!export.contains("fmz_"), "no secret is in the audit log");
@@ -81,7 +97,7 @@ fn tokens_hosts_audit_and_backup() {
 #[test]
 fn the_help_of_every_command_is_there() {
     let none = Default::default();
-    for command in ["dev", "broker", "host", "token", "audit", "backup", "bench"] {
+    for command in ["dev", "broker", "host", "account", "token", "audit", "backup", "bench"] {
         assert!(ask(&[command, "--help"], &none).contains("Usage: fairmazon"), "{command}");
     }
 }

@@ -1,6 +1,6 @@
 //! `fairmazon dev`: a machine comes to run, and everything survives an end of any kind.
 
-use std::{collections::BTreeSet, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, process::Stdio};
 
 use fairmazon_proto::v1::{
     self, BootVolume, CreateInstanceRequest, GetInstanceRequest, InstanceSpec, InstanceState,
@@ -8,10 +8,10 @@ use fairmazon_proto::v1::{
     instances_service_client::InstancesServiceClient,
     operations_service_client::OperationsServiceClient,
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 
-use crate::process::{Client, Dev};
+use crate::process::{Client, Dev, ask, exported, fairmazon, run};
 
 fn request(name: &str) -> CreateInstanceRequest {
     let spec = InstanceSpec {
@@ -92,6 +92,50 @@ async fn a_machine_runs_on_the_most_real_hypervisor() {
     let again = Dev::start_on(folder.path(), "auto");
     let machine = create_and_wait(&again.client().await, "second").await;
     assert_eq!(machine.state(), InstanceState::Running);
+    assert!(again.end(Signal::INT).success());
+}
+
+#[test]
+fn a_printed_token_that_was_revoked_is_replaced_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path());
+    let customer = dev.environment.clone();
+    let operator = exported(&folder.path().join("env.hosts"));
+    for environment in [&customer, &operator] {
+        let listed = ask(&["token", "list"], environment);
+        for line in listed.lines().filter(|line| line.contains("\tvalid\t")) {
+            // The one that is shown may be revoked before the others are through.
+            run(&["token", "revoke", line.split('\t').next().unwrap()], environment);
+        }
+        assert!(!run(&["token", "list"], environment).status.success());
+    }
+    assert!(dev.end(Signal::INT).success());
+    let again = Dev::start(folder.path());
+    assert_ne!(again.environment["FAIRMAZON_TOKEN"], customer["FAIRMAZON_TOKEN"]);
+    ask(&["token", "list"], &again.environment);
+    assert!(again.end(Signal::INT).success());
+}
+
+#[test]
+fn it_ends_when_asked_before_it_is_ready_and_at_once_when_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut starting = fairmazon()
+        .args(["dev", "--hypervisor", "simulated", "--hosts", "100", "--data-dir"])
+        .arg(folder.path())
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The store is there once signals are listened to.
+    while !folder.path().join("fairmazon.db").exists() {
+        std::thread::yield_now();
+    }
+    let pid = Pid::from_child(&starting);
+    for _ in 0..2 {
+        kill_process(pid, Signal::INT).unwrap();
+    }
+    assert!(starting.wait().unwrap().code().is_some(), "it ended by itself, in either state");
+    let again = Dev::start(folder.path());
     assert!(again.end(Signal::INT).success());
 }
 

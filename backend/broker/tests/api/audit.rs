@@ -1,0 +1,237 @@
+//! Every change leaves an entry in the audit log: the table of all methods that change something.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fairmazon_broker::session::{BrokerSays, Hello, HostSays};
+use fairmazon_model::{access::Role, units::Generation};
+use fairmazon_proto::{FILE_DESCRIPTOR_SET, v1};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use v1::{
+    accounts_service_client::AccountsServiceClient, hosts_service_client::HostsServiceClient,
+    instances_service_client::InstancesServiceClient,
+    operations_service_client::OperationsServiceClient,
+    placement_groups_service_client::PlacementGroupsServiceClient,
+    tokens_service_client::TokensServiceClient, volumes_service_client::VolumesServiceClient,
+};
+
+use crate::harness::{Broker, host_spec, instance_spec};
+
+/// Method and the verb of its entry.
+const VERBS: [(&str, &str); 22] = [
+    ("CreateAccount", "account.create"),
+    ("CreateToken", "token.create"),
+    ("RegisterCertificate", "token.create"),
+    ("RevokeToken", "token.revoke"),
+    ("RegisterHost", "host.register"),
+    ("UpdateHost", "host.update"),
+    ("RotateHostToken", "token.revoke"),
+    ("RemoveHost", "host.remove"),
+    ("CreateInstance", "instance.create"),
+    ("UpdateInstance", "instance.update"),
+    ("RebootInstance", "instance.reboot"),
+    ("DeleteInstance", "instance.delete"),
+    ("ConfirmCreated", "instance.confirm"),
+    ("CreatePlacementGroup", "group.create"),
+    ("UpdatePlacementGroup", "group.update"),
+    ("DeletePlacementGroup", "group.delete"),
+    ("CreateVolume", "volume.create"),
+    ("UpdateVolume", "volume.update"),
+    ("DeleteVolume", "volume.delete"),
+    // What comes with another change has an entry of its own.
+    ("CreateAccount", "token.create"),
+    ("RegisterHost", "token.create"),
+    ("RemoveHost", "token.remove"),
+];
+
+/// The names of all methods that change something.
+fn changing() -> Vec<String> {
+    let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+    let services = set.file.iter().flat_map(|file| &file.service);
+    let names = services.flat_map(|service| &service.method).map(|m| m.name().to_owned());
+    let reads = ["Get", "List", "Wait", "Export", "Verify", "OpenStream"];
+    names.filter(|name| !reads.iter().any(|read| name.starts_with(read))).collect()
+}
+
+/// What the methods left in the log.
+struct Log<'a> {
+    broker: &'a Broker,
+    last: u64,
+    verbs: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Log<'_> {
+    async fn after(&mut self, method: &'static str) {
+        let (verbs, last) = self.broker.audited(self.last).await;
+        self.last = last;
+        self.verbs.insert(method, verbs);
+    }
+}
+
+#[tokio::test]
+async fn every_change_stands_in_the_audit_log() {
+    let broker = Broker::start().await;
+    let stop = CancellationToken::new();
+    let reconciler = broker.engine.start(stop.clone());
+    // A host that does nothing, so that an instance is decided.
+    let (says, inbound) = mpsc::channel(8);
+    let (outbound, mut hears) = mpsc::channel::<BrokerSays>(64);
+    let (engine, host) = (broker.engine.clone(), broker.host);
+    let stream = tokio::spawn(async move {
+        let _ = engine.host_stream(host, ReceiverStream::new(inbound), outbound).await;
+    });
+    let hello = Hello {
+        host,
+        agent_version: String::new(),
+        hypervisor: String::new(),
+        session: String::new(),
+        generation: Generation(0),
+    };
+    says.send(HostSays::Hello(hello)).await.unwrap();
+    let heard = tokio::spawn(async move { while hears.recv().await.is_some() {} });
+
+    let key = || "key".to_owned();
+    let last = broker.audited(0).await.1;
+    let mut log = Log { broker: &broker, last, verbs: BTreeMap::new() };
+
+    let platform = broker.as_role(Role::PlatformOperator).await;
+    let mut accounts = AccountsServiceClient::new(platform.clone());
+    let request = v1::CreateAccountRequest { name: "new".into(), idempotency_key: key() };
+    accounts.create_account(request).await.unwrap();
+    log.after("CreateAccount").await;
+    let mut tokens = TokensServiceClient::new(platform);
+    let request = v1::CreateTokenRequest {
+        name: "token".into(),
+        role: v1::Role::PlatformOperator.into(),
+        idempotency_key: key(),
+        ..Default::default()
+    };
+    let made = tokens.create_token(request).await.unwrap().into_inner().token.unwrap();
+    log.after("CreateToken").await;
+    let own = rcgen::generate_simple_self_signed(["client".to_owned()]).unwrap();
+    let request = v1::RegisterCertificateRequest {
+        name: "certificate".into(),
+        role: v1::Role::PlatformOperator.into(),
+        certificate_pem: own.cert.pem(),
+        idempotency_key: key(),
+    };
+    tokens.register_certificate(request).await.unwrap();
+    log.after("RegisterCertificate").await;
+    let request = v1::RevokeTokenRequest { id: made.id, idempotency_key: key() };
+    tokens.revoke_token(request).await.unwrap();
+    log.after("RevokeToken").await;
+
+    let mut hosts = HostsServiceClient::new(broker.as_role(Role::HostOperator).await);
+    let spec = Some((&host_spec("second")).into());
+    let request = v1::RegisterHostRequest { spec, idempotency_key: key() };
+    let second = hosts.register_host(request).await.unwrap().into_inner().host.unwrap();
+    log.after("RegisterHost").await;
+    let mut spec = second.spec.unwrap();
+    spec.schedulable = false;
+    let id = second.id;
+    let spec = Some(spec);
+    let request = v1::UpdateHostRequest { id: id.clone(), spec, idempotency_key: key() };
+    hosts.update_host(request).await.unwrap();
+    log.after("UpdateHost").await;
+    let request = v1::RotateHostTokenRequest { id: id.clone(), idempotency_key: key() };
+    hosts.rotate_host_token(request).await.unwrap();
+    log.after("RotateHostToken").await;
+    let request = v1::RemoveHostRequest { id, idempotency_key: key() };
+    hosts.remove_host(request).await.unwrap();
+    log.after("RemoveHost").await;
+
+    let customer = broker.as_role(Role::Customer).await;
+    let mut instances = InstancesServiceClient::new(customer.clone());
+    let spec = Some(instance_spec("one"));
+    let request = v1::CreateInstanceRequest { spec, idempotency_key: key() };
+    let one = instances.create_instance(request).await.unwrap().into_inner().instance.unwrap();
+    log.after("CreateInstance").await;
+    let mut operations = OperationsServiceClient::new(customer.clone());
+    operations
+        .confirm_created(v1::ConfirmCreatedRequest { ids: vec![one.id.clone()] })
+        .await
+        .unwrap();
+    log.after("ConfirmCreated").await;
+    let request = v1::UpdateInstanceRequest {
+        id: one.id.clone(),
+        spec: Some(instance_spec("renamed")),
+        idempotency_key: key(),
+        ..Default::default()
+    };
+    instances.update_instance(request).await.unwrap();
+    log.after("UpdateInstance").await;
+    let decided = async || {
+        let request = v1::GetInstanceRequest { id: one.id.clone() };
+        let mut instances = instances.clone();
+        instances.get_instance(request).await.unwrap().into_inner().lease_epoch > 0
+    };
+    while !decided().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let request = v1::RebootInstanceRequest { id: one.id.clone(), idempotency_key: key() };
+    instances.reboot_instance(request).await.unwrap();
+    log.after("RebootInstance").await;
+    let request = v1::DeleteInstanceRequest { id: one.id.clone(), idempotency_key: key() };
+    instances.delete_instance(request).await.unwrap();
+    log.after("DeleteInstance").await;
+
+    let mut groups = PlacementGroupsServiceClient::new(customer.clone());
+    let labels = BTreeMap::new();
+    let request = v1::CreatePlacementGroupRequest {
+        name: "group".into(),
+        labels: labels.clone(),
+        idempotency_key: key(),
+    };
+    let id = groups.create_placement_group(request).await.unwrap().into_inner().id;
+    log.after("CreatePlacementGroup").await;
+    let request = v1::UpdatePlacementGroupRequest {
+        id: id.clone(),
+        name: "other".into(),
+        labels,
+        idempotency_key: key(),
+    };
+    groups.update_placement_group(request).await.unwrap();
+    log.after("UpdatePlacementGroup").await;
+    let request = v1::DeletePlacementGroupRequest { id, idempotency_key: key() };
+    groups.delete_placement_group(request).await.unwrap();
+    log.after("DeletePlacementGroup").await;
+
+    let mut volumes = VolumesServiceClient::new(customer);
+    let spec = v1::VolumeSpec {
+        name: "data".into(),
+        size_gib: 1,
+        class: "fast".into(),
+        ..Default::default()
+    };
+    let request = v1::CreateVolumeRequest { spec: Some(spec.clone()), idempotency_key: key() };
+    let made = volumes.create_volume(request).await.unwrap().into_inner().volume.unwrap();
+    log.after("CreateVolume").await;
+    let request = v1::UpdateVolumeRequest {
+        id: made.id.clone(),
+        spec: Some(v1::VolumeSpec { size_gib: 2, ..spec }),
+        idempotency_key: key(),
+        ..Default::default()
+    };
+    volumes.update_volume(request).await.unwrap();
+    log.after("UpdateVolume").await;
+    let request = v1::DeleteVolumeRequest { id: made.id, idempotency_key: key() };
+    volumes.delete_volume(request).await.unwrap();
+    log.after("DeleteVolume").await;
+
+    for (method, verb) in VERBS {
+        let left = log.verbs.get(method).unwrap_or_else(|| panic!("{method} was not called"));
+        assert!(left.iter().any(|there| there == verb), "{method} left {left:?}, not {verb}");
+    }
+    for method in changing() {
+        assert!(VERBS.iter().any(|(named, _)| *named == method), "{method} is in no line");
+    }
+    stop.cancel();
+    reconciler.await.unwrap();
+    drop(says);
+    stream.await.unwrap();
+    heard.await.unwrap();
+    broker.stop().await;
+}
