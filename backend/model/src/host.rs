@@ -9,7 +9,7 @@ use crate::{
     id::{AccountId, HostId},
     limits,
     site::Site,
-    units::{Generation, Gib, Mib, Revision, UnixMs, Vcpus},
+    units::{Gib, Mib, Revision, UnixMs, Vcpus},
 };
 
 /// What a host has to give.
@@ -109,9 +109,6 @@ pub struct Host {
     pub account: AccountId,
     /// As offered.
     pub spec: HostSpec,
-    /// The generation of the last desired set made for it.
-    #[serde(default)]
-    pub generation: Generation,
     /// When it was joined.
     pub created_at: UnixMs,
     /// Set by the store at each change.

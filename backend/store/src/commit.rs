@@ -77,9 +77,6 @@ pub struct IdempotencyRecord {
     pub created_at: UnixMs,
     /// From when on the record no longer counts.
     pub expires_at: UnixMs,
-    /// Whether the caller has shown that it got the answer.
-    #[serde(default)]
-    pub confirmed: bool,
 }
 
 impl Write {

@@ -19,4 +19,4 @@ pub use audit::{
 pub use commit::{COMMIT_WRITES_MAX, Commit, Committed, Expect, IdempotencyRecord, Write};
 pub use error::StoreError;
 pub use row::{Entity, Key, Noun, Row};
-pub use store::{Change, Changes, Health, Page, Store};
+pub use store::{Change, Changes, Health, Store};

@@ -4,14 +4,13 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use fairmazon_model::{
-    access::Credential,
     id::AccountId,
     units::{Revision, UnixMs},
 };
 
 use crate::{
-    AuditHead, AuditRecord, AuditVerdict, Commit, Committed, Entity, IdempotencyRecord, Key, Noun,
-    Row, StoreError,
+    AuditHead, AuditRecord, AuditVerdict, Commit, Committed, Entity, IdempotencyRecord, Key, Row,
+    StoreError,
 };
 
 /// The durable state of the platform.
@@ -42,23 +41,6 @@ pub trait Store: Send + Sync {
     /// Only when the store can't read.
     async fn get(&self, key: Key) -> Result<Option<Row>, StoreError>;
 
-    /// The rows of a noun by ascending id, of one account or of all.
-    ///
-    /// # Errors
-    /// `Invalid` when the page is after a row of another noun or has no room.
-    async fn list(
-        &self,
-        noun: Noun,
-        account: Option<AccountId>,
-        page: Page,
-    ) -> Result<Vec<Row>, StoreError>;
-
-    /// The credential whose secret or certificate has this SHA-256 (in hex), valid or not.
-    ///
-    /// # Errors
-    /// Only when the store can't read.
-    async fn credential_by_hash(&self, sha256: &str) -> Result<Option<Credential>, StoreError>;
-
     /// What was answered to a request with this key; expired records are still answered until
     /// they are removed, so look at `expires_at`.
     ///
@@ -69,13 +51,6 @@ pub trait Store: Send + Sync {
         account: AccountId,
         key: &str,
     ) -> Result<Option<IdempotencyRecord>, StoreError>;
-
-    /// Notes that the caller has shown that it got the answer. False when there is no such
-    /// record. The record stays until it expires, so that late repetitions find it.
-    ///
-    /// # Errors
-    /// Only when the store can't write.
-    async fn confirm_idempotency(&self, account: AccountId, key: &str) -> Result<bool, StoreError>;
 
     /// Removes at most `limit` records that have expired at `now`; answers how many.
     ///
@@ -138,42 +113,6 @@ impl dyn Store + '_ {
     /// Only when the store can't read.
     pub async fn find<T: Entity>(&self, id: T::Id) -> Result<Option<T>, StoreError> {
         Ok(self.get(id.into()).await?.and_then(T::from_row))
-    }
-
-    /// A page of rows of a known type.
-    ///
-    /// # Errors
-    /// As [`Store::list`].
-    pub async fn list_of<T: Entity>(
-        &self,
-        account: Option<AccountId>,
-        page: Page,
-    ) -> Result<Vec<T>, StoreError> {
-        let rows = self.list(T::NOUN, account, page).await?;
-        Ok(rows.into_iter().filter_map(T::from_row).collect())
-    }
-}
-
-/// Which part of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
-    /// Only rows with a greater id than this row's; it need not exist any more.
-    pub after: Option<Key>,
-    /// Most rows, 1 or more; fewer answered rows mean that there are no more.
-    pub limit: u32,
-}
-
-impl Page {
-    /// Checks that the page can be one of this noun's.
-    pub(crate) fn check(&self, noun: Noun) -> Result<(), StoreError> {
-        let reason = match self.after {
-            _ if self.limit == 0 => "a page has room for 1 row or more".to_owned(),
-            Some(key) if key.noun() != noun => {
-                format!("a page of {} rows can't begin after {key}", noun.name())
-            }
-            _ => return Ok(()),
-        };
-        Err(StoreError::Invalid { reason })
     }
 }
 

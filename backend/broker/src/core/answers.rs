@@ -112,7 +112,6 @@ impl Request {
             answer: serde_json::to_value(kept).unwrap_or_default(),
             created_at: now,
             expires_at: UnixMs(now.0.saturating_add(engine.config().idempotency_keep_ms)),
-            confirmed: false,
         };
         let replaces = self.replaces.as_ref().map(serde_json::to_value);
         Some(NewAnswer { record, replaces: replaces.and_then(Result::ok) })

@@ -8,7 +8,7 @@ use fairmazon_model::{
     host::{Host, HostSpec},
     id::{AccountId, HostId},
     limits,
-    units::{Generation, Revision},
+    units::Revision,
 };
 
 use fairmazon_store::Noun;
@@ -47,7 +47,6 @@ impl Engine {
             id: self.new_id(HostId::from_parts),
             account,
             spec,
-            generation: Generation(0),
             created_at: self.now(),
             revision: Revision(0),
         };

@@ -150,7 +150,7 @@ impl HostView {
         Self {
             standing: state.standing(row.id),
             last_seen: now.and_then(|now| now.last_seen),
-            desired_generation: now.map_or(row.generation, |now| now.sent),
+            desired_generation: now.map_or(Generation(0), |now| now.sent),
             observed_generation: now.map_or(Generation(0), |now| now.observed),
             usage: state.books.usage(row.id),
             row: row.clone(),

@@ -6,14 +6,13 @@ use async_trait::async_trait;
 use fairmazon_broker::core::{Clock as _, CoreConfig};
 use fairmazon_model::{
     ErrorKind,
-    access::Credential,
     id::AccountId,
     instance::{Instance, InstanceSpec},
     units::{Revision, UnixMs},
 };
 use fairmazon_store::{
     AuditRecord, AuditVerdict, Changes, Commit, Committed, Expect, Health, IdempotencyRecord, Key,
-    Noun, Page, Row, Store, StoreError, Write,
+    Row, Store, StoreError, Write,
     sqlite::{SqliteOptions, SqliteStore},
 };
 use parking_lot::Mutex;
@@ -192,26 +191,12 @@ impl Store for Faulty {
     async fn get(&self, key: Key) -> Result<Option<Row>, StoreError> {
         self.store.get(key).await
     }
-    async fn list(
-        &self,
-        noun: Noun,
-        account: Option<AccountId>,
-        page: Page,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.store.list(noun, account, page).await
-    }
-    async fn credential_by_hash(&self, sha256: &str) -> Result<Option<Credential>, StoreError> {
-        self.store.credential_by_hash(sha256).await
-    }
     async fn idempotency(
         &self,
         account: AccountId,
         key: &str,
     ) -> Result<Option<IdempotencyRecord>, StoreError> {
         self.store.idempotency(account, key).await
-    }
-    async fn confirm_idempotency(&self, account: AccountId, key: &str) -> Result<bool, StoreError> {
-        self.store.confirm_idempotency(account, key).await
     }
     async fn expire_idempotency(&self, now: UnixMs, limit: u32) -> Result<u64, StoreError> {
         self.store.expire_idempotency(now, limit).await

@@ -12,7 +12,6 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fairmazon_model::{
-    access::Credential,
     id::AccountId,
     units::{Revision, UnixMs},
 };
@@ -21,7 +20,7 @@ use parking_lot::Mutex;
 use self::tables::Tables;
 use crate::{
     AuditRecord, AuditVerdict, ChainChecker, Changes, Commit, Committed, Health, IdempotencyRecord,
-    Key, Noun, Page, Row, Store, StoreError,
+    Key, Row, Store, StoreError,
 };
 
 /// What happens to a commit.
@@ -164,48 +163,12 @@ impl Store for MemoryStore {
         self.with(|tables| Ok(tables.rows.get(&key).cloned()))
     }
 
-    async fn list(
-        &self,
-        noun: Noun,
-        account: Option<AccountId>,
-        page: Page,
-    ) -> Result<Vec<Row>, StoreError> {
-        page.check(noun)?;
-        self.with(|tables| {
-            Ok(tables
-                .rows
-                .values()
-                .filter(|row| row.key().noun() == noun)
-                .filter(|row| account.is_none_or(|account| row.account() == account))
-                .filter(|row| page.after.is_none_or(|after| row.key() > after))
-                .take(page.limit as usize)
-                .cloned()
-                .collect())
-        })
-    }
-
-    async fn credential_by_hash(&self, sha256: &str) -> Result<Option<Credential>, StoreError> {
-        self.with(|tables| {
-            Ok(tables.rows.values().find_map(|row| match row {
-                Row::Credential(row) if row.sha256 == sha256 => Some(row.clone()),
-                _ => None,
-            }))
-        })
-    }
-
     async fn idempotency(
         &self,
         account: AccountId,
         key: &str,
     ) -> Result<Option<IdempotencyRecord>, StoreError> {
         self.with(|tables| Ok(tables.idempotency.get(&(account, key.to_owned())).cloned()))
-    }
-
-    async fn confirm_idempotency(&self, account: AccountId, key: &str) -> Result<bool, StoreError> {
-        self.with(|tables| {
-            let record = tables.idempotency.get_mut(&(account, key.to_owned()));
-            Ok(record.map(|record| record.confirmed = true).is_some())
-        })
     }
 
     async fn expire_idempotency(&self, now: UnixMs, limit: u32) -> Result<u64, StoreError> {

@@ -5,10 +5,7 @@
 
 use std::sync::Arc;
 
-use fairmazon_model::{
-    id::AccountId,
-    units::{Revision, UnixMs},
-};
+use fairmazon_model::units::{Revision, UnixMs};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::Faults;
@@ -102,9 +99,9 @@ fn encode(key: String, error: serde_json::Error) -> StoreError {
 
 /// One piece of work for the writer.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all work is commits")]
 pub(super) enum Work {
     Commit(Prepared),
-    Confirm { account: AccountId, key: String },
     Expire { now: UnixMs, limit: u32 },
     ForgetDeletions { up_to: Revision },
 }
@@ -161,13 +158,6 @@ impl Work {
             Self::Commit(commit) => {
                 let committed = commit.run(connection, faults, counters)?;
                 return Ok(Outcome { committed, affected: 0 });
-            }
-            Self::Confirm { account, key } => {
-                let sql = "UPDATE idempotency SET confirmed = 1 WHERE account = ?1 AND key = ?2";
-                connection
-                    .prepare_cached(sql)
-                    .and_then(|mut statement| statement.execute((account.to_string(), key)))
-                    .map_err(|error| faults.of("confirm an idempotency key", error))?
             }
             Self::Expire { now, limit } => {
                 let sql = "DELETE FROM idempotency WHERE (account, key) IN (
@@ -271,12 +261,11 @@ fn put_idempotency(
 ) -> Result<(), StoreError> {
     let account = record.account.to_string();
     // An expired record no longer counts: its place is taken.
-    let sql = "INSERT INTO idempotency (account, key, expires_at, confirmed, body)
-               VALUES (?1, ?2, ?3, ?4, ?5)
+    let sql = "INSERT INTO idempotency (account, key, expires_at, body)
+               VALUES (?1, ?2, ?3, ?4)
                ON CONFLICT DO UPDATE SET
-                   expires_at = excluded.expires_at, confirmed = excluded.confirmed,
-                   body = excluded.body
-               WHERE expires_at <= ?6";
+                   expires_at = excluded.expires_at, body = excluded.body
+               WHERE expires_at <= ?5";
     let written = connection
         .prepare_cached(sql)
         .and_then(|mut statement| {
@@ -284,7 +273,6 @@ fn put_idempotency(
                 account,
                 record.key,
                 record.expires_at.0,
-                record.confirmed,
                 body,
                 record.created_at.0
             ])

@@ -18,7 +18,6 @@ use std::{
 
 use async_trait::async_trait;
 use fairmazon_model::{
-    access::Credential,
     id::AccountId,
     units::{Revision, UnixMs},
 };
@@ -33,8 +32,8 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    AuditRecord, AuditVerdict, Changes, Commit, Committed, Health, IdempotencyRecord, Key, Noun,
-    Page, Row, Store, StoreError,
+    AuditRecord, AuditVerdict, Changes, Commit, Committed, Health, IdempotencyRecord, Key, Row,
+    Store, StoreError,
 };
 
 /// Rows handed from the reading thread to the visitor at a time.
@@ -175,20 +174,6 @@ impl Store for SqliteStore {
         self.read(move |reader| reader.get(key)).await
     }
 
-    async fn list(
-        &self,
-        noun: Noun,
-        account: Option<AccountId>,
-        page: Page,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.read(move |reader| reader.list(noun, account, page)).await
-    }
-
-    async fn credential_by_hash(&self, sha256: &str) -> Result<Option<Credential>, StoreError> {
-        let sha256 = sha256.to_owned();
-        self.read(move |reader| reader.credential_by_hash(&sha256)).await
-    }
-
     async fn idempotency(
         &self,
         account: AccountId,
@@ -199,11 +184,6 @@ impl Store for SqliteStore {
             read::idempotency(reader.connection, reader.faults, &account.to_string(), &key)
         })
         .await
-    }
-
-    async fn confirm_idempotency(&self, account: AccountId, key: &str) -> Result<bool, StoreError> {
-        let work = Work::Confirm { account, key: key.to_owned() };
-        Ok(self.writer.run(work).await?.affected > 0)
     }
 
     async fn expire_idempotency(&self, now: UnixMs, limit: u32) -> Result<u64, StoreError> {

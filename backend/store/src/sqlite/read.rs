@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use fairmazon_model::{access::Credential, id::AccountId, units::Revision};
+use fairmazon_model::units::Revision;
 use rusqlite::{Connection, OptionalExtension, Statement, ToSql};
 
 use super::fault::Faults;
 use crate::{
-    AuditHash, AuditRecord, AuditVerdict, ChainChecker, Change, Changes, Entity, IdempotencyRecord,
-    Key, Noun, Page, Row, StoreError,
+    AuditHash, AuditRecord, AuditVerdict, ChainChecker, Change, Changes, IdempotencyRecord, Key,
+    Noun, Row, StoreError,
 };
 
 /// Reads with one connection, telling failures by the file's name.
@@ -75,46 +75,6 @@ impl Reader<'_> {
             .optional()
             .map_err(|error| self.faults.of("read a row", error))?;
         raw.map(|raw| raw.decode(noun)).transpose()
-    }
-
-    pub(super) fn list(
-        &self,
-        noun: Noun,
-        account: Option<AccountId>,
-        page: Page,
-    ) -> Result<Vec<Row>, StoreError> {
-        page.check(noun)?;
-        let after = page.after.map_or_else(String::new, |key| key.to_string());
-        let mut sql = format!("SELECT id, revision, body FROM {} WHERE id > ?1", noun.name());
-        let account = account.map(|account| account.to_string());
-        if account.is_some() {
-            sql.push_str(" AND account = ?3");
-        }
-        sql.push_str(" ORDER BY id LIMIT ?2");
-        let mut parameters: Vec<&dyn ToSql> = vec![&after, &page.limit];
-        if let Some(account) = &account {
-            parameters.push(account);
-        }
-        let mut statement = self.prepare(&sql)?;
-        let mut rows = Vec::new();
-        self.each(&mut statement, &parameters, Raw::read, |raw| {
-            rows.push(raw.decode(noun)?);
-            Ok(true)
-        })?;
-        Ok(rows)
-    }
-
-    pub(super) fn credential_by_hash(
-        &self,
-        sha256: &str,
-    ) -> Result<Option<Credential>, StoreError> {
-        let raw = self
-            .prepare("SELECT id, revision, body FROM credential WHERE sha256 = ?1")?
-            .query_row([sha256], Raw::read)
-            .optional()
-            .map_err(|error| self.faults.of("read a credential", error))?;
-        let row = raw.map(|raw| raw.decode(Noun::Credential)).transpose()?;
-        Ok(row.and_then(Credential::from_row))
     }
 
     pub(super) fn audit(&self, after: u64, limit: u32) -> Result<Vec<AuditRecord>, StoreError> {
@@ -268,15 +228,13 @@ pub(super) fn idempotency(
     account: &str,
     key: &str,
 ) -> Result<Option<IdempotencyRecord>, StoreError> {
-    let sql = "SELECT body, confirmed FROM idempotency WHERE account = ?1 AND key = ?2";
-    let found: Option<(String, bool)> = connection
+    let sql = "SELECT body FROM idempotency WHERE account = ?1 AND key = ?2";
+    let found: Option<String> = connection
         .prepare_cached(sql)
-        .and_then(|mut statement| {
-            statement.query_row((account, key), |row| Ok((row.get(0)?, row.get(1)?))).optional()
-        })
+        .and_then(|mut statement| statement.query_row((account, key), |row| row.get(0)).optional())
         .map_err(|error| faults.of("read an idempotency key", error))?;
-    let Some((body, confirmed)) = found else { return Ok(None) };
-    serde_json::from_str::<IdempotencyRecord>(&body)
-        .map(|record| Some(IdempotencyRecord { confirmed, ..record }))
+    found
+        .map(|body| serde_json::from_str(&body))
+        .transpose()
         .map_err(|error| undecoded("idempotency", key.to_owned(), error))
 }

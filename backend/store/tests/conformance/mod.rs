@@ -50,18 +50,16 @@ macro_rules! all_cases {
                 references_and_duplicates_are_refused,
                 an_idempotency_key_counts_once,
                 an_idempotency_key_takes_the_place_of_the_answer_that_it_names,
-                idempotency_keys_confirm_and_expire,
+                idempotency_keys_expire,
                 concurrent_writers_lose_nothing,
                 one_of_many_wins_a_row,
             };
             reads::{
                 every_noun_survives_the_store,
-                lists_page_by_id_and_account,
                 load_streams_everything_parents_first,
                 load_is_of_one_moment,
                 changes_follow_whole_commits,
                 deletions_are_kept_until_forgotten,
-                a_credential_is_found_by_its_hash,
                 a_follower_reaches_the_same_state,
             };
             audit::{

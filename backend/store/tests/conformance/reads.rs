@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use fairmazon_model::{
     id::AccountId,
     instance::Instance,
-    placement::PlacementGroup,
     units::{Mib, Revision},
 };
-use fairmazon_store::{Change, Commit, Expect, Key, Noun, Page, Row, StoreError, Write};
+use fairmazon_store::{Change, Commit, Expect, Key, Noun, Row, StoreError, Write};
 
 use super::{Opener, everything, put_new, rows, with_account};
 
@@ -50,43 +49,6 @@ pub(crate) async fn every_noun_survives_the_store(opener: &dyn Opener) {
     assert_eq!(found.unwrap().id, instance.id);
     let (absent, ..) = rows::machine(account, 2);
     assert!(store.find::<Instance>(absent.id).await.unwrap().is_none());
-}
-
-pub(crate) async fn lists_page_by_id_and_account(opener: &dyn Opener) {
-    let (store, account) = with_account(opener).await;
-    put_new(&*store, rows::account(1)).await;
-    let other = rows::account_id(1);
-    for number in 0..10 {
-        let owner = if number % 3 == 0 { other } else { account };
-        put_new(&*store, rows::group(owner, number)).await;
-    }
-    let pages = async |owner: Option<AccountId>, limit| {
-        let (mut after, mut ids) = (None, Vec::new());
-        loop {
-            let page = Page { after, limit };
-            let rows: Vec<PlacementGroup> = store.list_of(owner, page).await.unwrap();
-            assert!(rows.len() <= limit as usize);
-            assert!(rows.iter().all(|row| owner.is_none_or(|owner| row.account == owner)));
-            let is_last = rows.len() < limit as usize;
-            ids.extend(rows.iter().map(|row| row.id));
-            after = ids.last().copied().map(Key::from);
-            if is_last {
-                return ids;
-            }
-        }
-    };
-    for limit in [1, 3, 5, 10, 1_000] {
-        let all = pages(None, limit).await;
-        assert_eq!(all.len(), 10, "limit {limit}");
-        assert!(all.is_sorted());
-        assert_eq!(pages(Some(account), limit).await.len(), 6);
-        assert_eq!(pages(Some(other), limit).await.len(), 4);
-    }
-    let wrong = [Page { after: Some(account.into()), limit: 1 }, Page { after: None, limit: 0 }];
-    for page in wrong {
-        let error = store.list(Noun::PlacementGroup, None, page).await.unwrap_err();
-        assert!(matches!(error, StoreError::Invalid { .. }), "{error}");
-    }
 }
 
 pub(crate) async fn load_streams_everything_parents_first(opener: &dyn Opener) {
@@ -174,17 +136,6 @@ pub(crate) async fn deletions_are_kept_until_forgotten(opener: &dyn Opener) {
     let error = store.changes_since(Revision(gone.0 - 1), 100).await.unwrap_err();
     assert!(matches!(error, StoreError::Compacted { oldest } if oldest == gone), "{error}");
     assert_eq!(store.changes_since(gone, 100).await.unwrap().changes.len(), 1);
-}
-
-pub(crate) async fn a_credential_is_found_by_its_hash(opener: &dyn Opener) {
-    let (store, account) = with_account(opener).await;
-    for number in 0..3 {
-        put_new(&*store, rows::credential(account, number)).await;
-    }
-    let wanted = rows::credential(account, 1);
-    let found = store.credential_by_hash(&wanted.sha256).await.unwrap().unwrap();
-    assert_eq!(found.id, wanted.id);
-    assert_eq!(store.credential_by_hash(&"e".repeat(64)).await.unwrap(), None);
 }
 
 /// Any sequence of changes, followed in steps of any size, gives the state that it led to.

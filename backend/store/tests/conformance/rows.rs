@@ -14,7 +14,7 @@ use fairmazon_model::{
     operation::{Operation, OperationKind, OperationState},
     placement::{Placement, PlacementGroup},
     site::Site,
-    units::{Epoch, Generation, Gib, Mib, Revision, UnixMs, Vcpus},
+    units::{Epoch, Gib, Mib, Revision, UnixMs, Vcpus},
     volume::{Volume, VolumeObserved, VolumeSpec},
 };
 use fairmazon_store::IdempotencyRecord;
@@ -66,7 +66,6 @@ pub(crate) fn host(account: AccountId, number: u64) -> Host {
             price_percent: 100,
             schedulable: true,
         },
-        generation: Generation(0),
         created_at: NOW,
         revision: Revision(0),
     }
@@ -194,6 +193,5 @@ pub(crate) fn idempotency(account: AccountId, key: &str) -> IdempotencyRecord {
         answer: serde_json::Value::Null,
         created_at: NOW,
         expires_at: UnixMs(NOW.0 + 86_400_000),
-        confirmed: false,
     }
 }
