@@ -20,6 +20,11 @@ use std::{
 
 use fairmazon_broker::core::{CoreConfig, InstanceState, PageRequest};
 use kit::{Hosts, Kit, host_spec, spec};
+use mimalloc::MiMalloc;
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Clients that create at the same time.
 const CLIENTS: u64 = 64;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::Hash,
     ops::Bound,
     sync::Arc,
 };
@@ -17,10 +18,11 @@ use fairmazon_model::{
     units::Revision,
     volume::Volume,
 };
+use rustc_hash::FxHashMap;
 
 /// What the table needs to know of a row.
 pub(crate) trait Keyed {
-    type Id: Copy + Ord;
+    type Id: Copy + Ord + Hash;
     fn id(&self) -> Self::Id;
     fn owner(&self) -> AccountId;
     fn revision(&self) -> Revision;
@@ -77,13 +79,16 @@ pub struct Page<T, Id> {
 
 /// The rows of one noun.
 pub(crate) struct Table<T: Keyed> {
-    rows: BTreeMap<T::Id, Arc<T>>,
+    /// Looked up several times for each machine of each report, so not searched in a tree. The
+    /// broker makes all ids itself: nobody can choose ones that collide.
+    rows: FxHashMap<T::Id, Arc<T>>,
+    order: BTreeSet<T::Id>,
     by_account: BTreeMap<AccountId, BTreeSet<T::Id>>,
 }
 
 impl<T: Keyed> Default for Table<T> {
     fn default() -> Self {
-        Self { rows: BTreeMap::new(), by_account: BTreeMap::new() }
+        Self { rows: FxHashMap::default(), order: BTreeSet::new(), by_account: BTreeMap::new() }
     }
 }
 
@@ -97,7 +102,7 @@ impl<T: Keyed> Table<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.rows.values()
+        self.order.iter().filter_map(|id| self.rows.get(id))
     }
 
     pub(crate) fn count_of(&self, account: AccountId) -> u64 {
@@ -119,6 +124,7 @@ impl<T: Keyed> Table<T> {
         match self.rows.insert(id, row) {
             Some(before) => Put::Replaced(before),
             None => {
+                self.order.insert(id);
                 self.by_account.entry(owner).or_default().insert(id);
                 Put::New
             }
@@ -127,6 +133,7 @@ impl<T: Keyed> Table<T> {
 
     pub(crate) fn remove(&mut self, id: T::Id) -> Option<Arc<T>> {
         let row = self.rows.remove(&id)?;
+        self.order.remove(&id);
         if let Some(ids) = self.by_account.get_mut(&row.owner()) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -158,9 +165,9 @@ impl<T: Keyed> Table<T> {
                 .cloned()
                 .collect(),
             None => self
-                .rows
+                .order
                 .range(from)
-                .map(|(_, row)| row)
+                .filter_map(|id| self.rows.get(id))
                 .filter(|row| wanted(row))
                 .take(limit + 1)
                 .cloned()

@@ -96,6 +96,10 @@ impl Batch<'_> {
     /// A host that has a later run of a machine than the row knows of had it from a store that
     /// was lost since: the next run counts from there, or the host would wait for it for ever.
     fn outrun(&mut self, host: HostId, seen: &MachineSeen) -> bool {
+        let known = self.state.world.instances.get(seen.instance);
+        if known.is_none_or(|row| row.last_epoch >= seen.epoch) {
+            return true;
+        }
         let Some(row) = self.instance(seen.instance) else { return true };
         let ahead = seen.epoch.0.saturating_sub(row.last_epoch.0);
         if !(1..=EPOCHS_AHEAD).contains(&ahead) {
@@ -123,9 +127,13 @@ impl Batch<'_> {
     /// Data of a volume whose row says that it is nowhere is bound to the host that has it: the
     /// store was restored to before it was attached.
     fn adopt(&mut self, host: HostId, seen: &VolumeSeen) -> bool {
-        let Some(row) = self.volume(seen.volume) else { return true };
         let is_there = matches!(seen.state, VolumeObserved::Present { .. });
-        if !is_there || row.host.is_some() || row.may_be_on.contains(&host) {
+        let known = self.state.world.volumes.get(seen.volume);
+        if !is_there || known.is_none_or(|row| row.host.is_some()) {
+            return true;
+        }
+        let Some(row) = self.volume(seen.volume) else { return true };
+        if row.host.is_some() || row.may_be_on.contains(&host) {
             return true;
         }
         if !self.may_change(row.id) {
