@@ -6,6 +6,7 @@ use std::{io::Write, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use fairmazon_hypervisor::{
     Features, Hint, Hypervisor, HypervisorError, Inventory, Machine, Marks, Result, Volume,
+    VolumeKey,
 };
 use fairmazon_model::{
     host::Capacity,
@@ -116,7 +117,7 @@ impl Hypervisor for TestHost {
     }
 
     fn features(&self) -> Features {
-        Features { hotplug: false, grow: true, durable: false }
+        Features { hotplug: false, grow: true, durable: false, encrypts: false }
     }
 
     async fn capacity(&self) -> Result<Capacity> {
@@ -164,6 +165,14 @@ impl Hypervisor for TestHost {
 
     async fn undefine(&self, instance: InstanceId) -> Result<()> {
         self.call("undefine a machine", move |host| host.domains.undefine(instance)).await
+    }
+
+    async fn give_key(&self, _: VolumeId, _: VolumeKey) -> Result<()> {
+        Ok(())
+    }
+
+    async fn forget_key(&self, _: VolumeId) -> Result<()> {
+        Ok(())
     }
 
     async fn create_volume(&self, volume: &HostVolume) -> Result<()> {

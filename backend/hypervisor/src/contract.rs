@@ -1,7 +1,7 @@
 //! The contract of [`Hypervisor`], as tests that every driver runs through [`contract_tests!`].
 //!
 //! A driver gives a function that makes a fresh host with at least 8 GiB of memory and 40 GiB of
-//! storage of the class [`CLASS`]. What a driver's features exclude is not skipped silently: the
+//! storage of the class [`CLASS`], which has the keys of volumes 1 to 9. What a driver's features exclude is not skipped silently: the
 //! call then must fail as `Unsupported`.
 
 #![expect(
@@ -21,6 +21,7 @@ use fairmazon_model::{
 
 use crate::{
     Access, Counters, Halt, Hint, Hypervisor, HypervisorError, Marks, OffReason, Result, RunState,
+    VolumeKey,
 };
 
 /// The storage class of every volume of the suite.
@@ -45,6 +46,7 @@ macro_rules! contract_tests {
             a_full_host_says_so,
             the_inventory_is_whole_and_ordered,
             changes_are_hinted,
+            an_encrypted_volume_needs_its_key,
         );
     };
     (@each $make:expr; $($clause:ident,)*) => {
@@ -378,4 +380,40 @@ pub async fn changes_are_hinted(host: Subject) {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap();
+}
+
+pub async fn an_encrypted_volume_needs_its_key(host: Subject) {
+    let is_missing = |refused: &Result<()>, id: VolumeId| {
+        assert!(
+            matches!(refused, Err(HypervisorError::KeyMissing { what }) if *what == id.to_string()),
+            "{refused:?}"
+        );
+    };
+    let encrypts = host.features().encrypts;
+    let spec = Arc::new(MachineSpec { boot: disk("boot", 10, false), ..spec(1) });
+    let made = run(&host, &spec).await;
+    if encrypts {
+        is_missing(&made, volume(10));
+        assert_eq!(host.volume(volume(10)).await.unwrap(), None, "nothing half made stays");
+        for _ in 0..2 {
+            host.give_key(volume(10), VolumeKey::new(&[10; 32])).await.unwrap();
+        }
+        run(&host, &spec).await.unwrap();
+    } else {
+        made.unwrap();
+    }
+    for _ in 0..2 {
+        host.forget_key(volume(10)).await.unwrap();
+    }
+    assert!(host.machine(instance(1)).await.unwrap().unwrap().runs(), "what runs goes on");
+    host.force_stop(instance(1)).await.unwrap();
+    let started = host.start(instance(1)).await;
+    if encrypts {
+        is_missing(&started, volume(10));
+        assert!(!host.machine(instance(1)).await.unwrap().unwrap().runs());
+        host.give_key(volume(10), VolumeKey::new(&[10; 32])).await.unwrap();
+        host.start(instance(1)).await.unwrap();
+    } else {
+        started.unwrap();
+    }
 }

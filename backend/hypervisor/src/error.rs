@@ -31,6 +31,18 @@ pub enum HypervisorError {
         /// What it can't do, as a verb phrase.
         what: &'static str,
     },
+    /// The volume is encrypted and its key was not given, or was given to an earlier process.
+    #[error("the key of {what} is not on this host: it has to be given again")]
+    KeyMissing {
+        /// Which volume, by id.
+        what: String,
+    },
+    /// The key that was given does not open the volume.
+    #[error("the key that was given for {what} does not open it: give the one it was made with")]
+    KeyWrong {
+        /// Which volume, by id.
+        what: String,
+    },
     /// Something that is not the platform's has the identity of this machine or volume.
     #[error("{what} has the identity of a machine or volume of the platform, and is not ours")]
     Foreign {
@@ -70,7 +82,11 @@ impl HypervisorError {
     /// The failure as its customer may read it: without names and texts of the host.
     pub fn for_customer(&self) -> String {
         match self {
-            Self::NotFound { .. } | Self::Busy { .. } | Self::Full { .. } => self.to_string(),
+            Self::NotFound { .. }
+            | Self::Busy { .. }
+            | Self::Full { .. }
+            | Self::KeyMissing { .. }
+            | Self::KeyWrong { .. } => self.to_string(),
             Self::Unsupported { what } => format!("this host can't {what}"),
             Self::Foreign { .. } => "the host has something else under its identity".into(),
             Self::Timeout { .. } => "the host took too long and tries again".into(),

@@ -7,6 +7,7 @@
 #[cfg(feature = "contract")]
 pub mod contract;
 mod error;
+mod key;
 mod machine;
 pub mod sim;
 
@@ -22,6 +23,7 @@ use fairmazon_model::{
 use tokio::sync::broadcast;
 
 pub use error::HypervisorError;
+pub use key::VolumeKey;
 pub use machine::{
     Access, Counters, Features, Halt, Hint, Inventory, Machine, Marks, OffReason, RunState, Volume,
     same_disks, same_shape,
@@ -71,7 +73,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound` for the machine or one of its volumes; `Full` when the memory does not suffice;
-    /// `Busy` when a volume is in use by another running machine and one of the two may write.
+    /// `Busy` when a volume is in use by another running machine and one of the two may write;
+    /// `KeyMissing` and `KeyWrong` for a volume that can't be opened.
     async fn start(&self, instance: InstanceId) -> Result<()>;
 
     /// Asks the guest to shut down; returns when it was asked, not when it is off.
@@ -86,11 +89,22 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// `Busy` while it runs.
     async fn undefine(&self, instance: InstanceId) -> Result<()>;
 
+    /// Takes a volume's key into memory, in the place of an earlier one, for the calls that open
+    /// its data: [`create_volume`](Self::create_volume), [`start`](Self::start),
+    /// [`attach`](Self::attach), [`grow_volume`](Self::grow_volume). It is never written down: a
+    /// new process is given it again. Whether it is the right one shows when it is used. A driver
+    /// whose volumes hold no data ([`Features::encrypts`] is false) forgets it at once.
+    async fn give_key(&self, volume: VolumeId, key: VolumeKey) -> Result<()>;
+
+    /// Wipes a volume's key from memory; a machine that runs with the volume goes on.
+    async fn forget_key(&self, volume: VolumeId) -> Result<()>;
+
     /// Makes a volume, filled from its image where it names one. Atomic: after a crash in the
     /// middle there is no volume. A volume that is there stays as it is.
     ///
     /// # Errors
-    /// `Full` when the storage class has no room.
+    /// `Full` when the storage class has no room; `KeyMissing` where volumes are encrypted and it
+    /// was not given.
     async fn create_volume(&self, volume: &HostVolume) -> Result<()>;
 
     /// Grows a volume to at least `size`, also while it is in use; never shrinks it.

@@ -151,6 +151,8 @@ pub struct Features {
     pub grow: bool,
     /// Machines and volumes outlive the connection to the hypervisor.
     pub durable: bool,
+    /// Volumes are encrypted, so that they need their keys.
+    pub encrypts: bool,
 }
 
 /// Something changed: look sooner. Never a fact to act on by itself.

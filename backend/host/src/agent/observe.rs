@@ -299,5 +299,7 @@ fn tells_at_once(error: &HypervisorError) -> bool {
         HypervisorError::Full { .. }
             | HypervisorError::Unsupported { .. }
             | HypervisorError::Foreign { .. }
+            | HypervisorError::KeyMissing { .. }
+            | HypervisorError::KeyWrong { .. }
     )
 }

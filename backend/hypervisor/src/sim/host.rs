@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     Features, Hint, Hypervisor, HypervisorError, Inventory, Machine, Marks, OffReason, Result,
-    RunState, Volume,
+    RunState, Volume, VolumeKey,
 };
 
 /// Hints that a slow listener may be behind before it has to look at all.
@@ -117,7 +117,7 @@ impl Hypervisor for SimHost {
     }
 
     fn features(&self) -> Features {
-        Features { hotplug: true, grow: true, durable: true }
+        Features { hotplug: true, grow: true, durable: true, encrypts: false }
     }
 
     async fn capacity(&self) -> Result<Capacity> {
@@ -188,6 +188,14 @@ impl Hypervisor for SimHost {
         };
         self.call(Verb::Undefine, undefine).await?;
         self.hint(Hint::Machine(instance));
+        Ok(())
+    }
+
+    async fn give_key(&self, _: VolumeId, _: VolumeKey) -> Result<()> {
+        Ok(())
+    }
+
+    async fn forget_key(&self, _: VolumeId) -> Result<()> {
         Ok(())
     }
 
