@@ -34,8 +34,10 @@ const ELEMENT: i32 = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
 #[derive(Debug)]
 pub(crate) struct Domains {
     pub(crate) connection: Connect,
-    /// `test` or `qemu`.
+    /// `test`, `qemu` or `kvm`.
     pub(crate) domain_type: &'static str,
+    /// Who knows the addresses of guests: a `VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_` of libvirt's.
+    pub(crate) address_source: u32,
 }
 
 /// All machines, and how many domains are foreign.
@@ -51,7 +53,7 @@ impl Domains {
         let mut machines = Vec::with_capacity(count);
         for domain in all {
             // One that goes while it is looked at is no failure of the list.
-            if let Some(machine) = read(&domain)? {
+            if let Some(machine) = self.read(&domain)? {
                 machines.push(machine);
             }
         }
@@ -61,16 +63,18 @@ impl Domains {
 
     pub(crate) fn machine(&self, instance: InstanceId) -> Result<Option<Machine>> {
         match self.domain(instance)? {
-            Some(domain) => read(&domain),
+            Some(domain) => self.read(&domain),
             None => Ok(None),
         }
     }
 
+    /// Defines the machine, or refuses to when it runs and its guest would see the change. `xml`
+    /// makes the domain from its UUID and note.
     pub(crate) fn define(
         &self,
         spec: &MachineSpec,
         marks: Marks,
-        pool_of: impl Fn(&Disk) -> String,
+        xml: impl FnOnce(&str, &str) -> String,
     ) -> Result<()> {
         self.refuse_foreign(spec.instance)?;
         if let Some(had) = self.machine(spec.instance)? {
@@ -79,9 +83,18 @@ impl Domains {
                 return Err(HypervisorError::busy(spec.instance, "it runs with another shape"));
             }
         }
+        self.write(spec, marks, xml)
+    }
+
+    /// Writes the definition of a machine of ours as it is from now on.
+    pub(crate) fn write(
+        &self,
+        spec: &MachineSpec,
+        marks: Marks,
+        xml: impl FnOnce(&str, &str) -> String,
+    ) -> Result<()> {
         let note = Note::encode(spec, marks)?;
-        let uuid = uuid(spec.instance);
-        let xml = xml::domain(self.domain_type, &uuid, spec, &note, pool_of);
+        let xml = xml(&uuid(spec.instance), &note);
         self.connection
             .define_domain_xml(&xml)
             .map_err(failed(format!("define {}", spec.instance)))?;
@@ -132,7 +145,7 @@ impl Domains {
             return Ok(());
         }
         match act(&domain) {
-            Err(_) if read(&domain)?.is_none_or(|machine| !machine.runs()) => Ok(()),
+            Err(_) if self.read(&domain)?.is_none_or(|machine| !machine.runs()) => Ok(()),
             other => other.map_err(failed(format!("{verb} {instance}"))),
         }
     }
@@ -156,11 +169,37 @@ impl Domains {
     pub(crate) fn expect(&self, instance: InstanceId) -> Result<(Domain, Machine)> {
         let missing = || HypervisorError::not_found(instance);
         let domain = self.domain(instance)?.ok_or_else(missing)?;
-        match read(&domain)? {
+        match self.read(&domain)? {
             Some(machine) => Ok((domain, machine)),
             // With the UUID of a machine of ours and without our note: not ours to touch.
             None => Err(HypervisorError::Foreign { what: instance.to_string() }),
         }
+    }
+
+    /// The domain as a machine; none when it is not the platform's, or has just gone.
+    fn read(&self, domain: &Domain) -> Result<Option<Machine>> {
+        let element = match domain.metadata(ELEMENT, Some(xml::NOTE_URI), CONFIG) {
+            Ok(element) => element,
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(failed("read the note of a machine")(error)),
+        };
+        let Some(text) = xml::note_of(&element) else { return Ok(None) };
+        let note = Note::decode(&text)?;
+        let uuid_seen = domain.uuid_string().map_err(failed("read the UUID of a machine"))?;
+        if uuid_seen != uuid(note.spec.instance) {
+            return Ok(None);
+        }
+        let run = match run_state(domain, note.marks) {
+            Ok(run) => run,
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(failed("read the state of a machine")(error)),
+        };
+        let addresses = if run == RunState::Running {
+            addresses(domain, self.address_source)
+        } else {
+            Vec::new()
+        };
+        Ok(Some(Machine { definition: Arc::clone(&note.spec), marks: note.marks, run, addresses }))
     }
 
     fn domain(&self, instance: InstanceId) -> Result<Option<Domain>> {
@@ -175,7 +214,7 @@ impl Domains {
     fn refuse_foreign(&self, instance: InstanceId) -> Result<()> {
         let foreign = || HypervisorError::Foreign { what: instance.to_string() };
         if let Some(domain) = self.domain(instance)? {
-            return read(&domain)?.map(drop).ok_or_else(foreign);
+            return self.read(&domain)?.map(drop).ok_or_else(foreign);
         }
         match self.connection.lookup_domain_by_name(&instance.to_string()) {
             Ok(_) => Err(foreign()),
@@ -202,28 +241,6 @@ pub(crate) fn refuse_taken(machines: &[Machine], instance: InstanceId, disk: &Di
     Ok(())
 }
 
-/// The domain as a machine; none when it is not the platform's, or has just gone.
-fn read(domain: &Domain) -> Result<Option<Machine>> {
-    let element = match domain.metadata(ELEMENT, Some(xml::NOTE_URI), CONFIG) {
-        Ok(element) => element,
-        Err(error) if is_missing(&error) => return Ok(None),
-        Err(error) => return Err(failed("read the note of a machine")(error)),
-    };
-    let Some(text) = xml::note_of(&element) else { return Ok(None) };
-    let note = Note::decode(&text)?;
-    let uuid_seen = domain.uuid_string().map_err(failed("read the UUID of a machine"))?;
-    if uuid_seen != uuid(note.spec.instance) {
-        return Ok(None);
-    }
-    let run = match run_state(domain, note.marks) {
-        Ok(run) => run,
-        Err(error) if is_missing(&error) => return Ok(None),
-        Err(error) => return Err(failed("read the state of a machine")(error)),
-    };
-    let addresses = if run == RunState::Running { addresses(domain) } else { Vec::new() };
-    Ok(Some(Machine { definition: Arc::clone(&note.spec), marks: note.marks, run, addresses }))
-}
-
 fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, virt::error::Error> {
     let (state, reason) = domain.state()?;
     if !state.is_any(vec![DomainState::Shutoff, DomainState::Crashed]) {
@@ -236,7 +253,8 @@ fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, vir
     let reason = if is(DomainShutoffReason::Shutdown) {
         OffReason::Guest
     } else if is(DomainShutoffReason::Crashed) {
-        OffReason::Crashed
+        // Guests have no device to tell of a crash of theirs: it was the emulator that ended.
+        OffReason::Host
     } else if is(DomainShutoffReason::Unknown) && marks.halt != Halt::Started {
         // libvirt gives no reason for what never ran, nor for what ended with the host.
         OffReason::NeverStarted
@@ -246,15 +264,13 @@ fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, vir
     Ok(RunState::Off(reason))
 }
 
-/// The addresses that libvirt's own network has given; none where it knows none.
-fn addresses(domain: &Domain) -> Vec<String> {
-    let source = sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE;
+/// The addresses that are known; none where none is.
+fn addresses(domain: &Domain, source: u32) -> Vec<String> {
     let interfaces = domain.interface_addresses(source, 0).unwrap_or_default();
     interfaces.into_iter().flat_map(|each| each.addrs).map(|address| address.addr).collect()
 }
 
 /// The instance's id in the form of a UUID: both are 128 bits.
 fn uuid(instance: InstanceId) -> String {
-    let hex = format!("{:032x}", instance.ulid().0);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    xml::uuid(instance.ulid())
 }

@@ -24,6 +24,24 @@ pub enum LibvirtError {
     /// Threads for libvirt's calls could not be started.
     #[error("threads for libvirt's calls could not be started")]
     Threads(#[source] std::io::Error),
+    /// libvirt's daemon could not be reached.
+    #[error("libvirt's daemon does not answer at {uri}: does libvirtd run on this host?")]
+    Daemon {
+        /// What was to be opened.
+        uri: String,
+        /// What libvirt said.
+        #[source]
+        source: Box<HypervisorError>,
+    },
+    /// A folder could not be made.
+    #[error("the folder {path} could not be made: check that its parent is there and writable")]
+    Folder {
+        /// Which one.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A storage pool could not be set up.
     #[error("the storage pool {pool} could not be set up")]
     Pool {

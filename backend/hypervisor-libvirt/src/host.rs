@@ -88,7 +88,11 @@ impl TestHost {
         let hints = broadcast::Sender::new(HINTS_KEPT);
         let watch = Watch::start(&connection, hints.clone()).map_err(LibvirtError::Events)?;
         let volumes = Volumes::open(&connection, &capacity, "/fairmazon", Hollow::Yes)?;
-        let domains = Domains { connection, domain_type: "test" };
+        let domains = Domains {
+            connection,
+            domain_type: "test",
+            address_source: virt_sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
+        };
         let threads = Threads::start(THREADS, DEADLINE).map_err(LibvirtError::Threads)?;
         let admission = Mutex::new(());
         let inner = Arc::new(Inner { _watch: watch, domains, volumes, capacity, admission });
@@ -229,7 +233,7 @@ impl Inner {
             found.and_then(|(_, pool)| pool.clone()).unwrap_or_else(|| xml::pool_name("none"))
         };
         let _admission = self.admission.lock();
-        self.domains.define(spec, marks, pool_of)
+        self.domains.define(spec, marks, |uuid, note| xml::domain(uuid, spec, note, pool_of))
     }
 
     fn start(&self, instance: InstanceId) -> Result<()> {
@@ -256,7 +260,8 @@ impl Inner {
             Ok(Some(pool)) => pool,
             _ => xml::pool_name("none"),
         };
-        self.domains.define(spec, machine.marks, pools)?;
+        self.domains
+            .define(spec, machine.marks, |uuid, note| xml::domain(uuid, spec, note, pools))?;
         self.domains.start(instance)
     }
 

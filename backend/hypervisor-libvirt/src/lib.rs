@@ -4,8 +4,9 @@
 //! Its machines and volumes live in the connection and are gone when the process ends, so its
 //! agent makes them again from its state file ([`Features::durable`] is false). What the test
 //! driver can't do: disks do not come and go while a machine runs ([`Features::hotplug`] is
-//! false), and volumes hold no data (growing one makes it anew). Everything that is not about
-//! the test driver is written for any libvirt connection.
+//! false), and volumes hold no data (growing one makes it anew).
+//!
+//! [`qemu::QemuHost`] runs real guests under QEMU, on encrypted volumes only.
 //!
 //! [`Features::durable`]: fairmazon_hypervisor::Features::durable
 //! [`Features::hotplug`]: fairmazon_hypervisor::Features::hotplug
@@ -15,6 +16,7 @@ mod error;
 mod events;
 mod host;
 mod note;
+pub mod qemu;
 mod threads;
 mod volumes;
 mod xml;

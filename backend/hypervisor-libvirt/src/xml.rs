@@ -7,6 +7,7 @@ use fairmazon_model::{
     machine::{Disk, MachineSpec},
     units::Gib,
 };
+use ulid::Ulid;
 
 /// The namespace of the note that marks a domain as the platform's.
 pub(crate) const NOTE_URI: &str = "https://fairmazon.dev/xmlns/machine/1";
@@ -16,6 +17,17 @@ pub(crate) const NOTE_KEY: &str = "fairmazon";
 /// The storage pool of a storage class.
 pub(crate) fn pool_name(class: &str) -> String {
     format!("fairmazon-{class}")
+}
+
+/// An id in the form of a UUID: both are 128 bits.
+pub(crate) fn uuid(id: Ulid) -> String {
+    let hex = format!("{:032x}", id.0);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// A machine's name, which libvirt takes without line breaks.
+pub(crate) fn title(spec: &MachineSpec) -> String {
+    escape(&spec.name.replace(['\n', '\r'], " "))
 }
 
 /// The text as character data or as an attribute's value. Characters that XML 1.0 does not know
@@ -88,9 +100,8 @@ pub(crate) fn note_of(element: &str) -> Option<String> {
     Some(unescape(element.get(start..end)?))
 }
 
-/// A domain of the given type. `volumes` gives the pool of each disk's volume.
+/// A domain of the test driver. `pool_of` gives the pool of each disk's volume.
 pub(crate) fn domain(
-    domain_type: &str,
     uuid: &str,
     spec: &MachineSpec,
     note: &str,
@@ -102,7 +113,7 @@ pub(crate) fn domain(
         .map(|(index, each)| disk(each, &device_name(index), &pool_of(each)))
         .collect();
     format!(
-        "<domain type='{domain_type}'><name>{name}</name><uuid>{uuid}</uuid>\
+        "<domain type='test'><name>{name}</name><uuid>{uuid}</uuid>\
          <title>{title}</title><metadata>{note}</metadata>\
          <memory unit='MiB'>{memory}</memory><vcpu>{vcpus}</vcpu>\
          <os><type>hvm</type></os><on_poweroff>destroy</on_poweroff>\
@@ -110,7 +121,7 @@ pub(crate) fn domain(
          <interface type='network'><mac address='{mac}'/><source network='default'/></interface>\
          </devices></domain>",
         name = spec.instance,
-        title = escape(&spec.name.replace(['\n', '\r'], " ")),
+        title = title(spec),
         note = note_element(note),
         memory = spec.memory.0,
         vcpus = spec.vcpus.0,
@@ -119,7 +130,7 @@ pub(crate) fn domain(
 }
 
 /// A locally administered address of the instance's random bits: the same at every definition.
-fn mac(spec: &MachineSpec) -> String {
+pub(crate) fn mac(spec: &MachineSpec) -> String {
     let [.., a, b, c] = spec.instance.ulid().random().to_be_bytes();
     format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
 }
@@ -135,7 +146,7 @@ fn disk(disk: &Disk, device: &str, pool: &str) -> String {
 }
 
 /// `vda` to `vdz`, then `vdaa`, and so on.
-fn device_name(index: usize) -> String {
+pub(crate) fn device_name(index: usize) -> String {
     let mut letters = Vec::new();
     let mut rest = index + 1;
     while rest > 0 {

@@ -1,0 +1,98 @@
+//! How guests run: found out by booting one, since `/dev/kvm` may be there and not work.
+
+use std::{
+    fmt,
+    fs::File,
+    io::Write,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The program that runs guests.
+pub(super) const EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
+/// How long the probe's guest may take: it takes 0.2 s in software.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// What the probe's guest writes to the port that ends QEMU, and what QEMU makes of it.
+const WORD: u8 = 0x21;
+const STATUS: i32 = (0x21 << 1) | 1;
+
+/// How guests run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// On the processor, with KVM.
+    Kvm,
+    /// In software, with QEMU's code generator: everywhere, and slower by an order of magnitude.
+    Tcg,
+}
+
+impl Accelerator {
+    /// KVM when a guest really boots with it, software otherwise. Blocks for up to some seconds.
+    pub fn probe() -> Self {
+        if File::open("/dev/kvm").is_ok() && boots("kvm") { Self::Kvm } else { Self::Tcg }
+    }
+
+    /// The domain type of libvirt.
+    pub(super) const fn domain_type(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "qemu",
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "software emulation (TCG)",
+        })
+    }
+}
+
+/// Whether a boot sector gets to run: `mov al, WORD; out 0xf4, al; jmp $`.
+fn boots(accelerator: &str) -> bool {
+    let mut sector = [0_u8; 512];
+    sector[..6].copy_from_slice(&[0xb0, WORD, 0xe6, 0xf4, 0xeb, 0xfe]);
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    let Ok(mut disk) = tempfile::NamedTempFile::with_prefix("fairmazon-probe-") else {
+        return false;
+    };
+    if disk.write_all(&sector).is_err() {
+        return false;
+    }
+    let child = Command::new(EMULATOR)
+        .args(["-accel", accelerator, "-m", "16", "-nodefaults", "-display", "none"])
+        .args(["-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-drive"])
+        .arg(format!("file={},format=raw,if=floppy", disk.path().display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    child.is_ok_and(|child| ends_well(child, Instant::now() + PATIENCE))
+}
+
+fn ends_well(mut child: Child, deadline: Instant) -> bool {
+    while Instant::now() < deadline {
+        match child.try_wait() {
+            Ok(Some(status)) => return status.code() == Some(STATUS),
+            Ok(None) => thread::sleep(Duration::from_millis(10)),
+            Err(_) => break,
+        }
+    }
+    // It hangs; nothing of it stays.
+    let _ = child.kill();
+    let _ = child.wait();
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_boots_in_software_and_not_with_what_is_no_accelerator() {
+        assert!(boots("tcg"));
+        assert!(!boots("none-such"));
+    }
+}

@@ -1,0 +1,251 @@
+//! Volumes as files: qcow2 with LUKS in it, made under another name and renamed when whole.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use fairmazon_hypervisor::{HypervisorError, Result, Volume, VolumeKey};
+use fairmazon_model::{host::Capacity, id::VolumeId, machine::HostVolume, units::Gib};
+
+use super::{image::ImageDisk, tool};
+
+const GIB: u64 = 1 << 30;
+const SUFFIX: &str = ".qcow2";
+/// The encryption method of a qcow2 file that is LUKS.
+const LUKS: u32 = 2;
+
+/// The volumes of a host.
+#[derive(Debug)]
+pub(super) struct Files {
+    storage: PathBuf,
+    capacity: Capacity,
+}
+
+/// A volume and its file.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) class: String,
+    pub(super) path: PathBuf,
+    pub(super) size: Gib,
+}
+
+impl Files {
+    /// Makes the folder of each storage class.
+    pub(super) fn open(storage: PathBuf, capacity: Capacity) -> io::Result<Self> {
+        for class in capacity.storage.keys() {
+            fs::create_dir_all(storage.join(class))?;
+        }
+        Ok(Self { storage, capacity })
+    }
+
+    pub(super) fn list(&self) -> Result<Vec<Volume>> {
+        let mut volumes = Vec::new();
+        for class in self.capacity.storage.keys() {
+            volumes.extend(self.list_class(class)?);
+        }
+        volumes.sort_unstable_by_key(|found| found.volume);
+        Ok(volumes)
+    }
+
+    pub(super) fn find(&self, volume: VolumeId) -> Result<Option<Found>> {
+        for class in self.capacity.storage.keys() {
+            let path = self.path(class, volume);
+            if let Some(size) = size(&path, volume)? {
+                return Ok(Some(Found { class: class.clone(), path, size }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where a volume that is not there would be looked for.
+    pub(super) fn nowhere(&self, volume: VolumeId) -> PathBuf {
+        self.path("none", volume)
+    }
+
+    /// Makes a volume. The caller sees to it that only one is made or grown at a time.
+    pub(super) async fn create(
+        &self,
+        wish: &HostVolume,
+        key: &VolumeKey,
+        image: Option<&ImageDisk>,
+    ) -> Result<()> {
+        self.require_room(&wish.class, wish.size)?;
+        let bytes = wish.size.0.saturating_mul(GIB);
+        if let Some(image) = image.filter(|image| image.bytes > bytes) {
+            return Err(HypervisorError::Driver {
+                attempted: format!("make {}", wish.volume),
+                source: format!("its image needs {} GiB", image.bytes.div_ceil(GIB)).into(),
+            });
+        }
+        let last = self.path(&wish.class, wish.volume);
+        let new = HalfMade(last.with_extension("new"));
+        new.remove();
+        let size = bytes.to_string();
+        let options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10";
+        let arguments: [&OsStr; 7] = [
+            "-q".as_ref(),
+            "-f".as_ref(),
+            "qcow2".as_ref(),
+            "-o".as_ref(),
+            options.as_ref(),
+            new.0.as_os_str(),
+            size.as_ref(),
+        ];
+        let key = (wish.volume, key);
+        tool::run("qemu-img", Some("create"), &arguments, key, "make").await?;
+        if let Some(image) = image {
+            let target = tool::image_options(&new.0);
+            let arguments: [&OsStr; 6] = [
+                "-n".as_ref(),
+                "-f".as_ref(),
+                image.format.as_ref(),
+                "--target-image-opts".as_ref(),
+                image.path.as_os_str(),
+                &target,
+            ];
+            tool::run("qemu-img", Some("convert"), &arguments, key, "fill").await?;
+        }
+        new.finish(&last).await.map_err(failed("make", wish.volume))
+    }
+
+    /// Grows a volume that no machine has open.
+    pub(super) async fn grow(
+        &self,
+        volume: VolumeId,
+        found: &Found,
+        to: Gib,
+        key: &VolumeKey,
+    ) -> Result<()> {
+        let options = tool::image_options(&found.path);
+        let size = to.0.saturating_mul(GIB).to_string();
+        let arguments: [&OsStr; 4] =
+            ["-q".as_ref(), "--image-opts".as_ref(), &options, size.as_ref()];
+        tool::run("qemu-img", Some("resize"), &arguments, (volume, key), "grow").await
+    }
+
+    pub(super) fn delete(&self, volume: VolumeId) -> Result<()> {
+        let Some(found) = self.find(volume)? else { return Ok(()) };
+        match fs::remove_file(&found.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(failed("delete", volume)),
+        }
+    }
+
+    /// Volumes take their room as they are written to, so what was promised is what counts.
+    pub(super) fn require_room(&self, class: &str, more: Gib) -> Result<()> {
+        let full = || HypervisorError::Full { what: format!("storage of class `{class}`") };
+        let room = *self.capacity.storage.get(class).ok_or_else(full)?;
+        let mut promised = more;
+        for found in self.list_class(class)? {
+            promised = promised.saturating_add(found.size);
+        }
+        if promised > room { Err(full()) } else { Ok(()) }
+    }
+
+    fn list_class(&self, class: &str) -> Result<Vec<Volume>> {
+        let listing = |source: io::Error| HypervisorError::Driver {
+            attempted: "list its volumes".into(),
+            source: source.into(),
+        };
+        let mut volumes = Vec::new();
+        for entry in fs::read_dir(self.storage.join(class)).map_err(listing)? {
+            let entry = entry.map_err(listing)?;
+            let name = entry.file_name();
+            // What is not named by an id of the platform is not the platform's.
+            let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+            let Some(Ok(volume)) = id.map(VolumeId::from_str) else { continue };
+            match size(&entry.path(), volume) {
+                Ok(Some(size)) => volumes.push(Volume { volume, size }),
+                Ok(None) | Err(HypervisorError::Foreign { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(volumes)
+    }
+
+    fn path(&self, class: &str, volume: VolumeId) -> PathBuf {
+        self.storage.join(class).join(format!("{volume}{SUFFIX}"))
+    }
+}
+
+/// The size of the volume in a file; none when there is no file.
+fn size(path: &Path, volume: VolumeId) -> Result<Option<Gib>> {
+    match Header::read(path) {
+        Ok(Some(header)) if header.encrypted && !header.refers_to_others => {
+            Ok(Some(Gib(header.bytes / GIB)))
+        }
+        // No volume of ours is without encryption, so this one is somebody else's.
+        Ok(_) => Err(HypervisorError::Foreign { what: volume.to_string() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", volume)(error)),
+    }
+}
+
+fn failed(verb: &str, volume: VolumeId) -> impl FnOnce(io::Error) -> HypervisorError {
+    let attempted = format!("{verb} {volume}");
+    move |error| HypervisorError::Driver { attempted, source: error.into() }
+}
+
+/// A volume that is being made; gone when it is dropped before it is whole.
+struct HalfMade(PathBuf);
+
+impl HalfMade {
+    fn remove(&self) {
+        // One that is not there is as well.
+        let _ = fs::remove_file(&self.0);
+    }
+
+    async fn finish(self, last: &Path) -> io::Result<()> {
+        tokio::fs::File::open(&self.0).await?.sync_all().await?;
+        tokio::fs::rename(&self.0, last).await?;
+        let Some(folder) = last.parent() else { return Ok(()) };
+        tokio::fs::File::open(folder).await?.sync_all().await
+    }
+}
+
+impl Drop for HalfMade {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// What the header of a qcow2 file says.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) bytes: u64,
+    pub(super) encrypted: bool,
+    /// Some of its data is in another file.
+    pub(super) refers_to_others: bool,
+}
+
+impl Header {
+    /// The header; none when the file is not in format qcow2.
+    pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
+        const EXTERNAL_DATA: u64 = 1 << 2;
+        let mut raw = [0_u8; 80];
+        match File::open(path)?.read_exact(&mut raw) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        if &raw[..4] != b"QFI\xfb" {
+            return Ok(None);
+        }
+        let long = |at: usize| {
+            raw[at..at + 8].iter().fold(0_u64, |sum, &byte| (sum << 8) | u64::from(byte))
+        };
+        let short = |at: usize| {
+            raw[at..at + 4].iter().fold(0_u32, |sum, &byte| (sum << 8) | u32::from(byte))
+        };
+        // Version 2 ends before the features.
+        let features = if short(4) >= 3 { long(72) } else { 0 };
+        Ok(Some(Self {
+            bytes: long(24),
+            encrypted: short(32) == LUKS,
+            refers_to_others: long(8) != 0 || features & EXTERNAL_DATA != 0,
+        }))
+    }
+}

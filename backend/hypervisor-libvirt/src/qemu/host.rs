@@ -1,0 +1,402 @@
+//! A QEMU host as a [`Hypervisor`]: which call goes to libvirt, which to the files, and under
+//! which lock.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use fairmazon_hypervisor::{
+    Features, Hint, Hypervisor, HypervisorError, Inventory, Machine, Marks, Result, Volume,
+    VolumeKey,
+};
+use fairmazon_model::{
+    host::Capacity,
+    id::{InstanceId, VolumeId},
+    machine::{Disk, HostVolume, MachineSpec},
+    units::Gib,
+};
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+
+use super::{
+    Accelerator, QemuConfig,
+    console::Consoles,
+    files::Files,
+    image::Image,
+    keyring::Keyring,
+    live::NotStarted,
+    session::{Session, Sessions},
+    tool,
+};
+use crate::{LibvirtError, events::start_loop, threads::Threads};
+
+/// Hints that a slow listener may be behind before it has to look at all.
+const HINTS_KEPT: usize = 64;
+/// Calls under way at once: one that hangs leaves the others.
+const THREADS: usize = 4;
+/// How long a call may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How long a guest may take to let go of a disk: it may have to boot first.
+const DETACH: Duration = Duration::from_secs(45);
+/// Between two times that a guest is asked the same. QEMU refuses to ask again within one second.
+const ASK_AGAIN: Duration = Duration::from_millis(1_500);
+/// Between two looks at the length of the consoles.
+const TRIM: Duration = Duration::from_secs(1);
+
+/// A host of QEMU guests. Cheap to clone; all clones are the same host. Its machines and volumes
+/// go on when the last clone ends; the keys it was given do not.
+#[derive(Clone)]
+pub struct QemuHost {
+    inner: Arc<Inner>,
+    threads: Threads,
+    hints: broadcast::Sender<Hint>,
+}
+
+impl fmt::Debug for QemuHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("QemuHost").field(&self.inner.config).finish()
+    }
+}
+
+pub(super) struct Inner {
+    sessions: Sessions,
+    pub(super) config: QemuConfig,
+    pub(super) files: Files,
+    pub(super) keys: Keyring,
+    pub(super) consoles: Consoles,
+    /// Held while a machine is checked and then changed: memory, who uses a volume.
+    admission: Arc<tokio::sync::Mutex<()>>,
+    /// Held while a volume is made, grown or deleted. Before `admission` where both are.
+    making: tokio::sync::Mutex<()>,
+    /// The runs whose guests are being asked to shut down.
+    asking: Mutex<HashSet<(InstanceId, u32)>>,
+}
+
+impl QemuHost {
+    /// Connects to libvirt and takes over what runs there. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// When libvirt does not answer, or one of the folders can't be made.
+    pub fn open(config: QemuConfig) -> std::result::Result<Self, LibvirtError> {
+        start_loop()?;
+        let folder = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| LibvirtError::Folder { path, source }
+        };
+        let files = Files::open(config.storage.clone(), config.capacity.clone())
+            .map_err(folder(&config.storage))?;
+        let consoles = Consoles::open(config.consoles.clone()).map_err(folder(&config.consoles))?;
+        let hints = broadcast::Sender::new(HINTS_KEPT);
+        let sessions = Sessions::new(config.uri.clone(), config.accelerator, hints.clone());
+        sessions.get().map_err(|source| LibvirtError::Daemon {
+            uri: config.uri.clone(),
+            source: Box::new(source),
+        })?;
+        tracing::info!(accelerator = %config.accelerator, "guests run under QEMU");
+        let inner = Arc::new(Inner {
+            sessions,
+            config,
+            files,
+            keys: Keyring::default(),
+            consoles,
+            admission: Arc::default(),
+            making: tokio::sync::Mutex::default(),
+            asking: Mutex::default(),
+        });
+        let threads = Threads::start(THREADS, DEADLINE).map_err(LibvirtError::Threads)?;
+        let weak = Arc::downgrade(&inner);
+        thread::Builder::new()
+            .name("consoles".into())
+            .spawn(move || trim_consoles(&weak))
+            .map_err(LibvirtError::Threads)?;
+        Ok(Self { inner, threads, hints })
+    }
+
+    /// How guests run.
+    pub fn accelerator(&self) -> Accelerator {
+        self.inner.config.accelerator
+    }
+
+    /// The last 64 KiB that a machine has written to its serial console, over its runs since it
+    /// was defined.
+    ///
+    /// # Errors
+    /// When the console can't be read.
+    pub async fn console(&self, instance: InstanceId) -> Result<Vec<u8>> {
+        let inner = Arc::clone(&self.inner);
+        let attempted = "read a console";
+        let read = move || {
+            inner.consoles.last(instance).map_err(|error| HypervisorError::Driver {
+                attempted: attempted.into(),
+                source: error.into(),
+            })
+        };
+        self.threads.call(attempted, read).await
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        attempted: &str,
+        call: impl FnOnce(&Inner, &Session) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        let call = move || {
+            let session = inner.sessions.get()?;
+            call(&inner, &session)
+        };
+        self.threads.call(attempted, call).await
+    }
+
+    /// As [`call`](Self::call), alone among those that change machines. It stays alone to its end
+    /// when nobody waits for it any more.
+    async fn admit<T: Send + 'static>(
+        &self,
+        attempted: &str,
+        call: impl FnOnce(&Inner, &Session) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let admission = Arc::clone(&self.inner.admission).lock_owned().await;
+        let call = move |inner: &Inner, session: &Session| {
+            let _admission = admission;
+            call(inner, session)
+        };
+        self.call(attempted, call).await
+    }
+
+    /// As [`admit`](Self::admit), for what opens volumes: a key that opens none is named.
+    async fn open_volumes(
+        &self,
+        attempted: &str,
+        call: impl FnOnce(&Inner, &Session) -> std::result::Result<(), NotStarted> + Send + 'static,
+    ) -> Result<()> {
+        let outcome = self.admit(attempted, |inner, session| Ok(call(inner, session))).await?;
+        let Err(NotStarted { error, opened }) = outcome else { return Ok(()) };
+        for (volume, path) in opened {
+            let key = self.inner.keys.get(volume)?;
+            let opens = tool::opens(&path, volume, &key).await;
+            if let Err(wrong @ HypervisorError::KeyWrong { .. }) = opens {
+                return Err(wrong);
+            }
+        }
+        Err(error)
+    }
+
+    /// Presses the power button once; the run that it was pressed in, none when it is off.
+    async fn press(&self, instance: InstanceId) -> Result<Option<u32>> {
+        self.call("ask a machine to shut down", move |_, session| {
+            let run = session.domains.expect(instance)?.0.id();
+            session.domains.ask_to_stop(instance)?;
+            Ok(run)
+        })
+        .await
+    }
+
+    /// Presses the power button again until the run has ended: a guest that still boots does not
+    /// see it.
+    async fn keep_pressing(self, instance: InstanceId, run: u32) {
+        // Not the host itself: whoever drops it does not wait for this.
+        let (inner, threads, hints) =
+            (Arc::downgrade(&self.inner), self.threads.clone(), self.hints.clone());
+        drop(self);
+        loop {
+            tokio::time::sleep(ASK_AGAIN).await;
+            let Some(inner) = inner.upgrade() else { return };
+            let host = Self { inner, threads: threads.clone(), hints: hints.clone() };
+            let now = host.call("look at a machine", move |_, session| {
+                Ok(session.domains.expect(instance)?.0.id())
+            });
+            match now.await {
+                Ok(now) if now == Some(run) => {
+                    if let Err(error) = host.press(instance).await {
+                        tracing::debug!(%instance, %error, "the power button was not pressed");
+                    }
+                }
+                Ok(_) | Err(HypervisorError::NotFound { .. }) => {
+                    host.inner.asking.lock().remove(&(instance, run));
+                    return;
+                }
+                Err(error) => tracing::debug!(%instance, %error, "unable to see whether it runs"),
+            }
+        }
+    }
+
+    fn hint(&self, volume: VolumeId) {
+        // Nobody listening is no failure: a listener that comes later looks at all first.
+        let _ = self.hints.send(Hint::Volume(volume));
+    }
+}
+
+#[async_trait]
+impl Hypervisor for QemuHost {
+    fn kind(&self) -> &'static str {
+        "qemu"
+    }
+
+    fn features(&self) -> Features {
+        Features { hotplug: true, grow: true, durable: true, encrypts: true }
+    }
+
+    async fn capacity(&self) -> Result<Capacity> {
+        Ok(self.inner.config.capacity.clone())
+    }
+
+    async fn inventory(&self) -> Result<Inventory> {
+        self.call("list what it has", |host, session| {
+            let listed = session.domains.list()?;
+            let volumes = host.files.list()?;
+            Ok(Inventory { machines: listed.machines, volumes, foreign: listed.foreign })
+        })
+        .await
+    }
+
+    async fn machine(&self, instance: InstanceId) -> Result<Option<Machine>> {
+        self.call("look at a machine", move |_, session| session.domains.machine(instance)).await
+    }
+
+    async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>> {
+        let inner = Arc::clone(&self.inner);
+        let look = move || {
+            let found = inner.files.find(volume)?;
+            Ok(found.map(|found| Volume { volume, size: found.size }))
+        };
+        self.threads.call("look at a volume", look).await
+    }
+
+    async fn define(&self, spec: &Arc<MachineSpec>, marks: Marks) -> Result<()> {
+        let spec = Arc::clone(spec);
+        self.admit("define a machine", move |host, session| host.define(session, &spec, marks))
+            .await
+    }
+
+    async fn mark(&self, instance: InstanceId, marks: Marks) -> Result<()> {
+        self.admit("mark a machine", move |_, session| session.domains.mark(instance, marks)).await
+    }
+
+    async fn start(&self, instance: InstanceId) -> Result<()> {
+        self.open_volumes("start a machine", move |host, session| host.start(session, instance))
+            .await
+    }
+
+    async fn ask_to_stop(&self, instance: InstanceId) -> Result<()> {
+        let Some(run) = self.press(instance).await? else { return Ok(()) };
+        if self.inner.asking.lock().insert((instance, run)) {
+            tokio::spawn(self.clone().keep_pressing(instance, run));
+        }
+        Ok(())
+    }
+
+    async fn force_stop(&self, instance: InstanceId) -> Result<()> {
+        self.call("end a machine", move |_, session| session.domains.force_stop(instance)).await
+    }
+
+    async fn undefine(&self, instance: InstanceId) -> Result<()> {
+        self.admit("undefine a machine", move |host, session| {
+            session.domains.undefine(instance)?;
+            host.consoles.remove(instance);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn give_key(&self, volume: VolumeId, key: VolumeKey) -> Result<()> {
+        self.inner.keys.give(volume, key);
+        Ok(())
+    }
+
+    async fn forget_key(&self, volume: VolumeId) -> Result<()> {
+        self.inner.keys.forget(volume);
+        Ok(())
+    }
+
+    async fn create_volume(&self, wish: &HostVolume) -> Result<()> {
+        let _making = self.inner.making.lock().await;
+        if self.inner.files.find(wish.volume)?.is_some() {
+            return Ok(());
+        }
+        let key = self.inner.keys.get(wish.volume)?;
+        let image = match &wish.image {
+            None => None,
+            Some(id) => {
+                let missing = || HypervisorError::NotFound { what: format!("the image {id}") };
+                Image::find(&self.inner.config.images, id)?.ok_or_else(missing)?.disk
+            }
+        };
+        self.inner.files.create(wish, &key, image.as_ref()).await?;
+        self.hint(wish.volume);
+        Ok(())
+    }
+
+    async fn grow_volume(&self, volume: VolumeId, size: Gib) -> Result<()> {
+        let _making = self.inner.making.lock().await;
+        let missing = || HypervisorError::not_found(volume);
+        let found = self.inner.files.find(volume)?.ok_or_else(missing)?;
+        if found.size >= size {
+            return Ok(());
+        }
+        self.inner.files.require_room(&found.class, size.saturating_sub(found.size))?;
+        let live = found.clone();
+        let grown = self
+            .admit("grow a volume", move |host, session| {
+                host.grow_live(session, volume, &live, size)
+            })
+            .await?;
+        if !grown {
+            let key = self.inner.keys.get(volume)?;
+            // A machine that starts now holds a lock on the file, and this fails and is repeated.
+            self.inner.files.grow(volume, &found, size, &key).await?;
+        }
+        self.hint(volume);
+        Ok(())
+    }
+
+    async fn delete_volume(&self, volume: VolumeId) -> Result<()> {
+        let _making = self.inner.making.lock().await;
+        self.admit("delete a volume", move |host, session| host.delete_volume(session, volume))
+            .await?;
+        self.hint(volume);
+        Ok(())
+    }
+
+    async fn attach(&self, instance: InstanceId, disk: &Disk) -> Result<()> {
+        let disk = disk.clone();
+        self.open_volumes("attach a disk", move |host, session| {
+            host.attach(session, instance, &disk)
+        })
+        .await
+    }
+
+    async fn detach(&self, instance: InstanceId, disk: &str) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let name = disk.to_owned();
+            let gone = self
+                .admit("detach a disk", move |host, session| host.detach(session, instance, &name));
+            if gone.await? {
+                return Ok(());
+            }
+            if begin.elapsed() > DETACH {
+                return Err(HypervisorError::busy(instance, "its guest does not let go of a disk"));
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    fn hints(&self) -> broadcast::Receiver<Hint> {
+        self.hints.subscribe()
+    }
+}
+
+fn trim_consoles(inner: &Weak<Inner>) {
+    while let Some(inner) = inner.upgrade() {
+        if let Err(error) = inner.consoles.trim() {
+            tracing::warn!(%error, "unable to trim the consoles of guests");
+        }
+        drop(inner);
+        thread::sleep(TRIM);
+    }
+}

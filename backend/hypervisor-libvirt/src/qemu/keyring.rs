@@ -1,0 +1,73 @@
+//! The keys that this process was given, and their loan to libvirt.
+
+use std::{collections::HashMap, sync::Arc};
+
+use fairmazon_hypervisor::{HypervisorError, Result, VolumeKey};
+use fairmazon_model::id::VolumeId;
+use parking_lot::Mutex;
+use virt::{connect::Connect, secret::Secret};
+
+use super::xml;
+use crate::error::failed;
+
+/// The keys in memory.
+#[derive(Debug, Default)]
+pub(super) struct Keyring {
+    keys: Mutex<HashMap<VolumeId, Arc<VolumeKey>>>,
+}
+
+impl Keyring {
+    pub(super) fn give(&self, volume: VolumeId, key: VolumeKey) {
+        self.keys.lock().insert(volume, Arc::new(key));
+    }
+
+    pub(super) fn forget(&self, volume: VolumeId) {
+        self.keys.lock().remove(&volume);
+    }
+
+    pub(super) fn get(&self, volume: VolumeId) -> Result<Arc<VolumeKey>> {
+        let missing = || HypervisorError::KeyMissing { what: volume.to_string() };
+        self.keys.lock().get(&volume).cloned().ok_or_else(missing)
+    }
+}
+
+/// A key that libvirt has for now, as a secret that it keeps in memory and shows to nobody; it is
+/// taken back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Lent {
+    secret: Secret,
+    volume: VolumeId,
+}
+
+impl Lent {
+    pub(super) fn lend(connection: &Connect, volume: VolumeId, key: &VolumeKey) -> Result<Self> {
+        let secret = connection
+            .define_secret_xml(&xml::secret(volume), 0)
+            .map_err(failed(format!("prepare libvirt for the key of {volume}")))?;
+        // From here on it is taken back, also when the value is refused.
+        let lent = Self { secret, volume };
+        lent.secret
+            .set_value(key.passphrase().as_bytes(), 0)
+            .map_err(failed(format!("lend the key of {volume} to libvirt")))?;
+        Ok(lent)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Err(error) = self.secret.undefine() {
+            // libvirt forgets it at its own end; the next loan takes its place before that.
+            tracing::warn!(volume = %self.volume, %error, "a key could not be taken back from libvirt");
+        }
+    }
+}
+
+/// Takes back the keys that an earlier process of the agent lent and could not take back.
+pub(super) fn take_back_all(connection: &Connect) -> std::result::Result<(), virt::error::Error> {
+    for secret in connection.list_all_secrets(0)? {
+        if secret.usage_id()?.starts_with(xml::SECRET_USAGE) {
+            secret.undefine()?;
+        }
+    }
+    Ok(())
+}

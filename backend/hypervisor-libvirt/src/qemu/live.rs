@@ -1,0 +1,237 @@
+//! What is done to machines: blocking calls on one connection, for the host's threads.
+
+use std::path::PathBuf;
+
+use fairmazon_hypervisor::{HypervisorError, Marks, Result};
+use fairmazon_model::{
+    id::{InstanceId, VolumeId},
+    machine::{Disk, MachineSpec},
+    units::Gib,
+};
+use virt::domain::Domain;
+use virt_sys as sys;
+
+use super::{
+    files::Found,
+    host::Inner,
+    image::Image,
+    keyring::Lent,
+    session::Session,
+    xml::{self, LiveDisk, Parts},
+};
+use crate::{domains::refuse_taken, error::failed, xml::device_name};
+
+const LIVE: u32 = sys::VIR_DOMAIN_AFFECT_LIVE;
+
+impl Inner {
+    pub(super) fn define(&self, session: &Session, spec: &MachineSpec, marks: Marks) -> Result<()> {
+        let xml = self.domain(session, spec)?;
+        session.domains.define(spec, marks, xml)
+    }
+
+    /// Writes the definition of a machine whose disks have changed while it runs.
+    fn write(&self, session: &Session, spec: &MachineSpec, marks: Marks) -> Result<()> {
+        let xml = self.domain(session, spec)?;
+        session.domains.write(spec, marks, xml)
+    }
+
+    /// Makes the domain of a machine from its UUID and note.
+    fn domain<'a>(
+        &'a self,
+        session: &Session,
+        spec: &'a MachineSpec,
+    ) -> Result<impl FnOnce(&str, &str) -> String + use<'a>> {
+        let image = Image::find(&self.config.images, &spec.image)?;
+        let kernel = image.and_then(|image| image.kernel);
+        let mut files = Vec::with_capacity(1 + spec.disks.len());
+        for disk in all_disks(spec) {
+            // A volume that is still to be made is looked up again at the start.
+            let found = self.files.find(disk.volume)?.map(|found| found.path);
+            files.push(found.unwrap_or_else(|| self.files.nowhere(disk.volume)));
+        }
+        let console = self.consoles.path(spec.instance);
+        let domain_type = session.domains.domain_type;
+        Ok(move |uuid: &str, note: &str| {
+            let kernel = kernel.as_ref();
+            let network = &self.config.network;
+            let console = console.as_path();
+            xml::domain(spec, &Parts { domain_type, uuid, note, network, console, kernel, files })
+        })
+    }
+
+    /// Starts a machine; the volumes that may be why it did not start, with its error.
+    pub(super) fn start(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+    ) -> std::result::Result<(), NotStarted> {
+        let (_, machine) = session.domains.expect(instance)?;
+        if machine.runs() {
+            return Ok(());
+        }
+        let spec = &machine.definition;
+        let others = session.domains.list()?.machines;
+        let mut opened = Vec::with_capacity(1 + spec.disks.len());
+        for disk in all_disks(spec) {
+            opened.push((disk.volume, self.require(disk.volume)?.path));
+            refuse_taken(&others, instance, disk)?;
+        }
+        let running = others.iter().filter(|other| other.runs());
+        let used: u64 = running.map(|other| other.definition.memory.0).sum();
+        if used.saturating_add(spec.memory.0) > self.config.capacity.memory.0 {
+            return Err(HypervisorError::Full { what: "memory".into() }.into());
+        }
+        self.consoles.prepare(instance).map_err(|error| HypervisorError::Driver {
+            attempted: format!("prepare the console of {instance}"),
+            source: error.into(),
+        })?;
+        // Names the files of volumes that were made after the machine was defined.
+        self.define(session, spec, machine.marks)?;
+        // Taken back at the end of this function: QEMU has them by then, or has failed.
+        let _lent = all_disks(spec)
+            .map(|disk| self.lend(session, disk.volume))
+            .collect::<Result<Vec<_>>>()?;
+        session.domains.start(instance).map_err(|error| NotStarted { error, opened })
+    }
+
+    /// Plugs in a disk; the volume that may be why not, with the error.
+    pub(super) fn attach(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+        disk: &Disk,
+    ) -> std::result::Result<(), NotStarted> {
+        let (domain, machine) = session.domains.expect(instance)?;
+        let mut spec = (*machine.definition).clone();
+        if spec.disks.contains(disk) {
+            return Ok(());
+        }
+        if spec.disks.iter().any(|other| other.name == disk.name) {
+            return Err(HypervisorError::busy(instance, "another disk has this name").into());
+        }
+        let found = self.require(disk.volume)?;
+        refuse_taken(&session.domains.list()?.machines, instance, disk)?;
+        if machine.runs() {
+            let live = live_disks(&domain, instance)?;
+            // One that is plugged in already is left from a call that did not get to its end.
+            if !live.iter().any(|each| each.file == found.path) {
+                let lent = self.lend(session, disk.volume)?;
+                let element = xml::disk(disk, &found.path, &free_device(&live));
+                let attempted = failed(format!("attach {} to {instance}", disk.volume));
+                let attached = domain.attach_device_flags(&element, LIVE).map_err(attempted);
+                drop(lent);
+                let opened = vec![(disk.volume, found.path)];
+                attached.map_err(|error| NotStarted { error, opened })?;
+            }
+        }
+        spec.disks.push(disk.clone());
+        Ok(self.write(session, &spec, machine.marks)?)
+    }
+
+    /// Asks the guest to let go of a disk; `true` once the machine is without it.
+    pub(super) fn detach(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+        name: &str,
+    ) -> Result<bool> {
+        let (domain, machine) = session.domains.expect(instance)?;
+        let mut spec = (*machine.definition).clone();
+        let Some(index) = spec.disks.iter().position(|other| other.name == name) else {
+            return Ok(true);
+        };
+        let gone = spec.disks.remove(index);
+        if machine.runs()
+            && let Some(found) = self.files.find(gone.volume)?
+        {
+            let live = |domain: &Domain| {
+                let disks = live_disks(domain, instance)?;
+                Ok::<_, HypervisorError>(disks.into_iter().find(|each| each.file == found.path))
+            };
+            if let Some(plugged) = live(&domain)? {
+                let asked = domain.detach_device_flags(&plugged.element, LIVE);
+                if live(&domain)?.is_some() {
+                    // A guest that still boots does not hear it, and QEMU refuses to ask again
+                    // for a second: neither is a failure while there is time to repeat it.
+                    tracing::debug!(%instance, name, ?asked, "the guest still has the disk");
+                    return Ok(false);
+                }
+            }
+        }
+        self.write(session, &spec, machine.marks)?;
+        Ok(true)
+    }
+
+    /// Grows a volume that a running machine has; `false` when none has.
+    pub(super) fn grow_live(
+        &self,
+        session: &Session,
+        volume: VolumeId,
+        found: &Found,
+        to: Gib,
+    ) -> Result<bool> {
+        for machine in session.domains.list()?.machines {
+            if !machine.runs() || machine.uses(volume).is_none() {
+                continue;
+            }
+            let (domain, _) = session.domains.expect(machine.instance())?;
+            let live = live_disks(&domain, machine.instance())?;
+            let Some(disk) = live.into_iter().find(|each| each.file == found.path) else {
+                continue;
+            };
+            if machine.uses(volume) == Some(fairmazon_hypervisor::Access::Read) {
+                return Err(HypervisorError::busy(volume, "a machine reads it"));
+            }
+            domain
+                .block_resize(&disk.device, to.0 << 30, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+                .map_err(failed(format!("grow {volume}")))?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    pub(super) fn delete_volume(&self, session: &Session, volume: VolumeId) -> Result<()> {
+        let machines = session.domains.list()?.machines;
+        if machines.iter().any(|machine| machine.runs() && machine.uses(volume).is_some()) {
+            return Err(HypervisorError::busy(volume, "a running machine uses it"));
+        }
+        self.files.delete(volume)
+    }
+
+    fn require(&self, volume: VolumeId) -> Result<Found> {
+        self.files.find(volume)?.ok_or_else(|| HypervisorError::not_found(volume))
+    }
+
+    fn lend(&self, session: &Session, volume: VolumeId) -> Result<Lent> {
+        Lent::lend(&session.domains.connection, volume, &*self.keys.get(volume)?)
+    }
+}
+
+/// Why a machine was not started or a disk not attached.
+pub(super) struct NotStarted {
+    pub(super) error: HypervisorError,
+    /// The volumes that QEMU was to open: one of their keys may be the reason.
+    pub(super) opened: Vec<(VolumeId, PathBuf)>,
+}
+
+impl From<HypervisorError> for NotStarted {
+    fn from(error: HypervisorError) -> Self {
+        Self { error, opened: Vec::new() }
+    }
+}
+
+fn all_disks(spec: &MachineSpec) -> impl Iterator<Item = &Disk> {
+    std::iter::once(&spec.boot).chain(&spec.disks)
+}
+
+fn live_disks(domain: &Domain, instance: InstanceId) -> Result<Vec<LiveDisk>> {
+    let xml = domain.xml_desc(0).map_err(failed(format!("look at the disks of {instance}")))?;
+    Ok(xml::live_disks(&xml))
+}
+
+fn free_device(live: &[LiveDisk]) -> String {
+    let taken = |name: &String| live.iter().any(|disk| disk.device == *name);
+    // Among one more name than there are disks, one is free.
+    let mut names = (0..=live.len()).map(device_name);
+    names.find(|name| !taken(name)).unwrap_or_default()
+}

@@ -1,0 +1,56 @@
+//! Real guests: QEMU behind libvirt, every volume encrypted.
+//!
+//! A volume is a qcow2 file whose data is LUKS, and there is no other kind: one that is not
+//! encrypted is refused as not ours. Its key comes over [`give_key`], stays in this process, goes
+//! to `qemu-img` through a pipe, and to libvirt as an ephemeral, private secret that exists only
+//! while a machine is started or a disk attached. Guests are never saved to disk.
+//!
+//! [`give_key`]: fairmazon_hypervisor::Hypervisor::give_key
+
+mod accelerator;
+mod console;
+mod files;
+mod host;
+mod image;
+mod keyring;
+mod live;
+mod session;
+mod tool;
+mod xml;
+
+use std::path::PathBuf;
+
+use fairmazon_model::host::Capacity;
+
+pub use accelerator::Accelerator;
+pub use host::QemuHost;
+
+/// Where a QEMU host keeps what, and what it may use.
+#[derive(Debug, Clone)]
+pub struct QemuConfig {
+    /// libvirt's connection URI, of a daemon on this machine.
+    pub uri: String,
+    /// Folder of the volumes: one folder a storage class in it.
+    pub storage: PathBuf,
+    /// Folder of the images: one folder an image id in it, with `disk.raw` or `disk.qcow2`, and
+    /// with `kernel`, `initrd` and `cmdline` where it is not booted by its disk.
+    pub images: PathBuf,
+    /// Folder of the serial consoles: in memory (tmpfs), since guests print what is not ours to
+    /// write to a disk.
+    pub consoles: PathBuf,
+    /// What guests' network cards are plugged into.
+    pub network: Network,
+    /// How guests run; see [`Accelerator::probe`].
+    pub accelerator: Accelerator,
+    /// What the host gives.
+    pub capacity: Capacity,
+}
+
+/// What the network cards of guests are plugged into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Network {
+    /// They have none.
+    None,
+    /// A bridge of the host, by name.
+    Bridge(String),
+}

@@ -1,0 +1,74 @@
+//! The connection to libvirt's daemon, opened again after the daemon was restarted: guests go on
+//! meanwhile, and are there again in the new connection.
+
+use std::sync::Arc;
+
+use fairmazon_hypervisor::{Hint, Result};
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use virt::{connect::Connect, error::Error};
+use virt_sys as sys;
+
+use super::{Accelerator, keyring};
+use crate::{domains::Domains, error::failed, events::Watch};
+
+/// Seconds between signs of life, and how many may be missed.
+const KEEP_ALIVE: (i32, u32) = (5, 3);
+
+/// One connection and what hangs on it.
+#[derive(Debug)]
+pub(super) struct Session {
+    // Before the connection, so that it ends first.
+    _watch: Watch,
+    pub(super) domains: Domains,
+}
+
+/// Opens connections.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    uri: String,
+    accelerator: Accelerator,
+    hints: broadcast::Sender<Hint>,
+    current: Mutex<Option<Arc<Session>>>,
+}
+
+impl Sessions {
+    pub(super) fn new(
+        uri: String,
+        accelerator: Accelerator,
+        hints: broadcast::Sender<Hint>,
+    ) -> Self {
+        Self { uri, accelerator, hints, current: Mutex::default() }
+    }
+
+    /// The connection, a new one where the last has ended.
+    pub(super) fn get(&self) -> Result<Arc<Session>> {
+        let mut current = self.current.lock();
+        if let Some(session) = &*current {
+            if session.domains.connection.is_alive().unwrap_or(false) {
+                return Ok(Arc::clone(session));
+            }
+            tracing::warn!("the connection to libvirt has ended; opening another");
+        }
+        *current = None;
+        let session = Arc::new(self.open().map_err(failed("connect to libvirt"))?);
+        *current = Some(Arc::clone(&session));
+        // Whatever happened meanwhile gave no event. Nobody listening is no failure.
+        let _ = self.hints.send(Hint::All);
+        Ok(session)
+    }
+
+    fn open(&self) -> std::result::Result<Session, Error> {
+        let connection = Connect::open(Some(&self.uri))?;
+        connection.set_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)?;
+        keyring::take_back_all(&connection)?;
+        let watch = Watch::start(&connection, self.hints.clone())?;
+        let domains = Domains {
+            connection,
+            domain_type: self.accelerator.domain_type(),
+            // Nothing leases addresses here; the host has seen who answers on the bridge.
+            address_source: sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
+        };
+        Ok(Session { _watch: watch, domains })
+    }
+}

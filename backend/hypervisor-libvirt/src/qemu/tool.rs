@@ -1,0 +1,69 @@
+//! `qemu-img` and `qemu-io`: run with a volume's key on their standard input, so that it is in
+//! no file, no environment and no list of processes. They end when nobody waits for them.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::Stdio,
+};
+
+use fairmazon_hypervisor::{HypervisorError, Result, VolumeKey};
+use fairmazon_model::id::VolumeId;
+use tokio::{io::AsyncWriteExt, process::Command};
+
+/// What QEMU says when a key opens no slot of a LUKS header.
+const WRONG_KEY: &str = "cannot unlock any keyslot";
+
+/// The volume's data as an option of QEMU's, opened with the key on standard input.
+pub(super) fn image_options(path: &Path) -> OsString {
+    let mut options =
+        OsString::from("driver=qcow2,encrypt.format=luks,encrypt.key-secret=key,file.filename=");
+    options.push(path.to_string_lossy().replace(',', ",,"));
+    options
+}
+
+/// Runs the program: `subcommand`, the key, `arguments`.
+pub(super) async fn run(
+    program: &str,
+    subcommand: Option<&str>,
+    arguments: &[&OsStr],
+    (volume, key): (VolumeId, &VolumeKey),
+    attempted: &str,
+) -> Result<()> {
+    let attempted = format!("{attempted} {volume}");
+    let failed = |source| HypervisorError::Driver { attempted: attempted.clone(), source };
+    let mut child = Command::new(program)
+        .args(subcommand)
+        .args(["--object", "secret,id=key,file=/dev/stdin"])
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| failed(format!("{program} does not start: {error}").into()))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // One that ends without reading says why on its standard error.
+        let _ = pipe.write_all(key.passphrase().as_bytes()).await;
+    }
+    let output = child.wait_with_output().await.map_err(|error| failed(error.into()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains(WRONG_KEY) {
+        return Err(HypervisorError::KeyWrong { what: volume.to_string() });
+    }
+    Err(failed(format!("{program} said: {}", said.trim()).into()))
+}
+
+/// Whether the key opens the volume.
+pub(super) async fn opens(path: &Path, volume: VolumeId, key: &VolumeKey) -> Result<()> {
+    let options = image_options(path);
+    let arguments: [&OsStr; 5] =
+        ["--image-opts".as_ref(), "-r".as_ref(), "-c".as_ref(), "quit".as_ref(), &options];
+    // A running machine holds the lock of its image; only looking needs none.
+    let arguments: Vec<&OsStr> = std::iter::once("-U".as_ref()).chain(arguments).collect();
+    run("qemu-io", None, &arguments, (volume, key), "open").await
+}

@@ -1,0 +1,200 @@
+//! Domains, disks and secrets of QEMU in libvirt's XML, and the disks of a running domain read
+//! from it.
+
+use std::path::{Path, PathBuf};
+
+use fairmazon_model::{
+    id::VolumeId,
+    machine::{Disk, MachineSpec},
+};
+
+use super::{Network, accelerator::EMULATOR, image::Kernel};
+use crate::xml::{device_name, escape, mac, note_element, title, unescape};
+
+/// What the usage of every secret of ours begins with.
+pub(super) const SECRET_USAGE: &str = "fairmazon/";
+
+/// The oldest processor that guests see: every x86-64 host of the last decade has it, in software
+/// too, so that machines can move between hosts.
+const CPU: &str = "Nehalem";
+
+/// What a domain is made from beside its spec.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) domain_type: &'a str,
+    pub(super) uuid: &'a str,
+    pub(super) note: &'a str,
+    pub(super) network: &'a Network,
+    pub(super) console: &'a Path,
+    pub(super) kernel: Option<&'a Kernel>,
+    /// The file of each disk's volume, boot first.
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// A domain. Its memory is in no core dump.
+pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
+    let disks: String = std::iter::once(&spec.boot)
+        .chain(&spec.disks)
+        .zip(&parts.files)
+        .enumerate()
+        .map(|(index, (each, file))| disk(each, file, &device_name(index)))
+        .collect();
+    let boot = match parts.kernel {
+        None => "<boot dev='hd'/>".to_owned(),
+        Some(kernel) => format!(
+            "<kernel>{}</kernel>{}<cmdline>{}</cmdline>",
+            path(&kernel.kernel),
+            kernel
+                .initrd
+                .as_deref()
+                .map_or_else(String::new, |initrd| format!("<initrd>{}</initrd>", path(initrd))),
+            escape(&kernel.cmdline),
+        ),
+    };
+    let card = match parts.network {
+        Network::None => String::new(),
+        Network::Bridge(bridge) => format!(
+            "<interface type='bridge'><mac address='{}'/><source bridge='{}'/>\
+             <model type='virtio'/></interface>",
+            mac(spec),
+            escape(bridge)
+        ),
+    };
+    format!(
+        "<domain type='{domain_type}'><name>{name}</name><uuid>{uuid}</uuid>\
+         <title>{title}</title><metadata>{note}</metadata>\
+         <memory unit='MiB' dumpCore='off'>{memory}</memory><vcpu>{vcpus}</vcpu>\
+         <os><type arch='x86_64' machine='pc'>hvm</type>{boot}</os><features><acpi/><apic/></features>\
+         <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>{CPU}</model></cpu>\
+         <clock offset='utc'/><on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot>\
+         <on_crash>destroy</on_crash><devices><emulator>{EMULATOR}</emulator>{disks}{card}\
+         <serial type='file'><source path='{console}' append='on'/><target port='0'/></serial>\
+         <memballoon model='virtio'/>\
+         <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>\
+         </devices></domain>",
+        domain_type = parts.domain_type,
+        name = spec.instance,
+        uuid = parts.uuid,
+        title = title(spec),
+        note = note_element(parts.note),
+        memory = spec.memory.0,
+        vcpus = spec.vcpus.0,
+        console = path(parts.console),
+    )
+}
+
+/// A disk: always encrypted.
+pub(super) fn disk(disk: &Disk, file: &Path, device: &str) -> String {
+    let read_only = if disk.read_only { "<readonly/>" } else { "" };
+    format!(
+        "<disk type='file' device='disk'>\
+         <driver name='qemu' type='qcow2' cache='none' discard='unmap'/>\
+         <source file='{file}'><encryption format='luks'>\
+         <secret type='passphrase' uuid='{uuid}'/></encryption></source>\
+         <target dev='{device}' bus='virtio'/>{read_only}</disk>",
+        file = path(file),
+        uuid = secret_uuid(disk.volume),
+    )
+}
+
+/// The secret of a volume's key: never on a disk, never given out.
+pub(super) fn secret(volume: VolumeId) -> String {
+    format!(
+        "<secret ephemeral='yes' private='yes'><uuid>{}</uuid>\
+         <usage type='volume'><volume>{SECRET_USAGE}{volume}</volume></usage></secret>",
+        secret_uuid(volume)
+    )
+}
+
+/// The volume's id in the form of a UUID: both are 128 bits.
+fn secret_uuid(volume: VolumeId) -> String {
+    crate::xml::uuid(volume.ulid())
+}
+
+fn path(path: &Path) -> String {
+    escape(&path.to_string_lossy())
+}
+
+/// A disk of a running domain.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LiveDisk {
+    /// The file behind it.
+    pub(super) file: PathBuf,
+    /// Its name in the domain, `vda` and so on.
+    pub(super) device: String,
+    /// Its whole element.
+    pub(super) element: String,
+}
+
+/// The disks in libvirt's description of a domain.
+pub(super) fn live_disks(domain: &str) -> Vec<LiveDisk> {
+    let mut disks = Vec::new();
+    let mut rest = domain;
+    while let Some(start) = rest.find("<disk ") {
+        let Some(length) = rest[start..].find("</disk>") else { break };
+        let end = start + length + "</disk>".len();
+        let element = &rest[start..end];
+        let file = attribute(element, "<source ", "file");
+        let device = attribute(element, "<target ", "dev");
+        if let (Some(file), Some(device)) = (file, device) {
+            disks.push(LiveDisk { file: file.into(), device, element: element.into() });
+        }
+        rest = &rest[end..];
+    }
+    disks
+}
+
+fn attribute(element: &str, tag: &str, name: &str) -> Option<String> {
+    let tag = &element[element.find(tag)?..];
+    let tag = &tag[..tag.find('>')?];
+    let from = tag.find(&format!(" {name}='"))? + name.len() + 3;
+    let value = &tag[from..];
+    Some(unescape(&value[..value.find('\'')?]))
+}
+
+#[cfg(test)]
+mod tests {
+    use fairmazon_hypervisor::contract::{spec, volume};
+
+    use super::*;
+
+    fn disks(files: &[&str]) -> String {
+        let mut spec = spec(1);
+        let data = |file: &&str| Disk { name: (*file).into(), ..spec.boot.clone() };
+        spec.disks = files[1..].iter().map(data).collect();
+        let parts = Parts {
+            domain_type: "qemu",
+            uuid: "u",
+            note: "<disk ><source file='x'><target dev='y'></disk>",
+            network: &Network::None,
+            console: Path::new("/c"),
+            kernel: None,
+            files: files.iter().map(PathBuf::from).collect(),
+        };
+        domain(&spec, &parts)
+    }
+
+    #[test]
+    fn disks_are_found_again() {
+        let files = ["/a b/<&>.qcow2", "/it's", "/c"];
+        let found: Vec<_> = live_disks(&disks(&files))
+            .into_iter()
+            .map(|disk| (disk.file.display().to_string(), disk.device))
+            .collect();
+        let wanted = [(files[0], "vda"), (files[1], "vdb"), (files[2], "vdc")];
+        assert_eq!(found, wanted.map(|(file, device)| (file.to_owned(), device.to_owned())));
+    }
+
+    #[test]
+    fn every_disk_is_encrypted() {
+        let domain = disks(&["/a", "/b"]);
+        let count = |text: &str| domain.matches(text).count();
+        assert_eq!(count("<disk type="), 2);
+        assert_eq!(count("<encryption format='luks'>"), 2);
+    }
+
+    #[test]
+    fn secrets_are_ephemeral_and_private() {
+        assert!(secret(volume(1)).starts_with("<secret ephemeral='yes' private='yes'>"));
+    }
+}

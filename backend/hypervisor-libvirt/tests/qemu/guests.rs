@@ -1,0 +1,145 @@
+//! What guests see of their machine.
+
+use std::sync::Arc;
+
+use fairmazon_hypervisor::{
+    Hypervisor, HypervisorError, Marks, OffReason, RunState, VolumeKey,
+    contract::{instance, spec, volume, wish},
+};
+use fairmazon_hypervisor_libvirt::qemu::QemuHost;
+use fairmazon_model::{
+    machine::{Disk, HostVolume, MachineSpec},
+    units::Gib,
+};
+
+use crate::lab::{IMAGE, IMAGE_TEXT, Lab, PATIENCE, give_keys, key_bytes, says};
+
+pub(crate) fn data(number: u128) -> Disk {
+    Disk { name: format!("data-{number}"), volume: volume(number), read_only: false }
+}
+
+/// A running machine 1 with the data volume 2, whose guest has written to it.
+pub(crate) async fn running(lab: &Lab) -> QemuHost {
+    let host = lab.host();
+    give_keys(&host).await;
+    let boot = HostVolume { image: Some(IMAGE.into()), ..wish(1) };
+    host.create_volume(&boot).await.unwrap();
+    host.create_volume(&wish(2)).await.unwrap();
+    let spec = MachineSpec { disks: vec![data(2)], ..spec(1) };
+    host.define(&Arc::new(spec), Marks::default()).await.unwrap();
+    host.start(instance(1)).await.unwrap();
+    says(&host, instance(1), "GUEST-READY").await;
+    host
+}
+
+pub(crate) async fn is_off(host: &QemuHost) -> OffReason {
+    let begin = std::time::Instant::now();
+    loop {
+        if let Ok(Some(machine)) = host.machine(instance(1)).await
+            && let RunState::Off(reason) = machine.run
+        {
+            return reason;
+        }
+        assert!(begin.elapsed() < PATIENCE, "the machine never ended");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_guest_boots_from_its_image_and_its_data_survives_a_stop() {
+    let lab = Lab::start();
+    let host = running(&lab).await;
+    let said = says(&host, instance(1), "GUEST-COUNTER vdb 1").await;
+    assert!(said.contains(&format!("GUEST-BOOT-DISK {IMAGE_TEXT}")), "{said}");
+    assert!(!said.contains("GUEST-FAILED"), "{said}");
+    host.ask_to_stop(instance(1)).await.unwrap();
+    assert_eq!(is_off(&host).await, OffReason::Guest);
+    says(&host, instance(1), "GUEST-POWER-BUTTON").await;
+    host.start(instance(1)).await.unwrap();
+    says(&host, instance(1), "GUEST-COUNTER vdb 2").await;
+}
+
+#[tokio::test]
+async fn disks_come_grow_and_go_under_a_running_guest() {
+    let lab = Lab::start();
+    let host = running(&lab).await;
+    host.create_volume(&wish(3)).await.unwrap();
+    host.attach(instance(1), &data(3)).await.unwrap();
+    says(&host, instance(1), "GUEST-COUNTER vdc 1").await;
+    host.grow_volume(volume(3), Gib(2)).await.unwrap();
+    says(&host, instance(1), "GUEST-SIZE vdc 4194304").await;
+    assert_eq!(host.volume(volume(3)).await.unwrap().unwrap().size, Gib(2));
+    host.detach(instance(1), "data-3").await.unwrap();
+    says(&host, instance(1), "GUEST-GONE vdc").await;
+    host.grow_volume(volume(3), Gib(3)).await.unwrap();
+    assert_eq!(host.volume(volume(3)).await.unwrap().unwrap().size, Gib(3), "and while unused");
+    host.attach(instance(1), &data(3)).await.unwrap();
+    says(&host, instance(1), "GUEST-COUNTER vdc 2").await;
+    host.force_stop(instance(1)).await.unwrap();
+    host.start(instance(1)).await.unwrap();
+    says(&host, instance(1), "GUEST-COUNTER vdc 3").await;
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_named_and_nothing_is_half_made() {
+    let lab = Lab::start();
+    let host = running(&lab).await;
+    host.create_volume(&wish(3)).await.unwrap();
+    let wrong = |number: u128, refused: fairmazon_hypervisor::Result<()>| {
+        let id = volume(number).to_string();
+        assert!(
+            matches!(&refused, Err(HypervisorError::KeyWrong { what }) if *what == id),
+            "{refused:?}"
+        );
+    };
+    for number in [2, 3] {
+        host.give_key(volume(number), VolumeKey::new(&[1; 32])).await.unwrap();
+    }
+    let before = host.machine(instance(1)).await.unwrap();
+    wrong(3, host.attach(instance(1), &data(3)).await);
+    wrong(3, host.grow_volume(volume(3), Gib(2)).await);
+    assert_eq!(host.machine(instance(1)).await.unwrap(), before);
+    assert_eq!(host.volume(volume(3)).await.unwrap().unwrap().size, Gib(1));
+    host.force_stop(instance(1)).await.unwrap();
+    wrong(2, host.start(instance(1)).await);
+    assert!(!host.machine(instance(1)).await.unwrap().unwrap().runs());
+    host.give_key(volume(2), VolumeKey::new(&key_bytes(2))).await.unwrap();
+    host.start(instance(1)).await.unwrap();
+    says(&host, instance(1), "GUEST-COUNTER vdb 2").await;
+}
+
+#[tokio::test]
+async fn a_volume_that_is_not_encrypted_is_never_used() {
+    let lab = Lab::start();
+    let host = lab.host();
+    give_keys(&host).await;
+    host.create_volume(&wish(1)).await.unwrap();
+    let path = lab.pool().join("standard").join(format!("{}.qcow2", volume(1)));
+    let plain = std::process::Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", path.to_str().unwrap(), "1G"])
+        .status();
+    assert!(plain.unwrap().success());
+    host.define(&Arc::new(spec(1)), Marks::default()).await.unwrap_err();
+    for refused in [host.create_volume(&wish(1)).await, host.delete_volume(volume(1)).await] {
+        assert!(matches!(refused, Err(HypervisorError::Foreign { .. })), "{refused:?}");
+    }
+    assert!(host.inventory().await.unwrap().volumes.is_empty());
+    assert!(path.exists(), "it is somebody's");
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_here_or_too_large_makes_no_volume() {
+    let lab = Lab::start();
+    let host = lab.host();
+    give_keys(&host).await;
+    let none = HostVolume { image: Some("img-none".into()), ..wish(1) };
+    let missing = host.create_volume(&none).await;
+    assert!(matches!(missing, Err(HypervisorError::NotFound { .. })), "{missing:?}");
+    let disk = lab.folder.join("images").join(IMAGE).join("disk.raw");
+    std::fs::File::options().write(true).open(disk).unwrap().set_len((1 << 30) + 1).unwrap();
+    let large = HostVolume { image: Some(IMAGE.into()), ..wish(1) };
+    let refused = host.create_volume(&large).await;
+    assert!(matches!(refused, Err(HypervisorError::Driver { .. })), "{refused:?}");
+    assert_eq!(host.volume(volume(1)).await.unwrap(), None);
+    assert_eq!(std::fs::read_dir(lab.pool().join("standard")).unwrap().count(), 0);
+}

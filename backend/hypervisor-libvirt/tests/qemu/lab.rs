@@ -1,0 +1,217 @@
+//! A laboratory: libvirt's daemon with folders, sockets and processes of its own, and the tiny
+//! guest as an image. Nothing of it is left when the test ends, also when the test is killed.
+
+use std::{
+    cell::RefCell,
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use fairmazon_hypervisor::{
+    Hypervisor, VolumeKey,
+    contract::{CLASS, volume},
+};
+use fairmazon_hypervisor_libvirt::qemu::{Accelerator, Network, QemuConfig, QemuHost};
+use fairmazon_model::{
+    host::Capacity,
+    id::InstanceId,
+    units::{Gib, Mib, Vcpus},
+};
+
+/// The image whose guests boot the tiny guest.
+pub(crate) const IMAGE: &str = "img-alpine-3.22";
+/// How its disk begins.
+pub(crate) const IMAGE_TEXT: &str = "text-of-the-image";
+/// What may take a while under emulation on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+pub(crate) struct Lab {
+    pub(crate) folder: PathBuf,
+    consoles: PathBuf,
+    init: Child,
+    commands: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Lab {
+    pub(crate) fn start() -> Self {
+        let guest = tiny_guest();
+        let folder = tempfile::Builder::new().prefix("fairmazon-lab-").tempdir().unwrap().keep();
+        let consoles = Path::new("/dev/shm").join(folder.file_name().unwrap());
+        let image = folder.join("images").join(IMAGE);
+        fs::create_dir_all(&image).unwrap();
+        for part in ["kernel", "initrd"] {
+            symlink(guest.join(part), image.join(part)).unwrap();
+        }
+        fs::write(image.join("cmdline"), "console=ttyS0 quiet mitigations=off").unwrap();
+        let mut disk = format!("{IMAGE_TEXT}\n").into_bytes();
+        disk.resize(1 << 20, 0);
+        fs::write(image.join("disk.raw"), disk).unwrap();
+        // What libvirt finds out about QEMU, for the next laboratory.
+        let shared = guest.with_file_name("libvirt-cache");
+        symlink(&shared, folder.join("shared-cache")).unwrap();
+        let mut init = Command::new("unshare")
+            .args(["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"])
+            .args(["bash", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/qemu/lab.sh")])
+            .args([&folder, &consoles])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(folder.join("errors")).unwrap())
+            .spawn()
+            .expect("unshare is a part of Debian's util-linux");
+        let commands = init.stdin.take();
+        let answers = BufReader::new(init.stdout.take().unwrap());
+        let mut lab = Self { folder, consoles, init, commands, answers };
+        lab.start_libvirt();
+        if !shared.join("qemu").exists() {
+            // Renamed as a whole: another laboratory may do the same now, and either is right.
+            let new = tempfile::tempdir_in(shared.parent().unwrap()).unwrap().keep();
+            let mut copy = Command::new("cp");
+            copy.arg("-r").arg(lab.folder.join("cache/.")).arg(&new);
+            assert!(copy.status().unwrap().success());
+            if fs::rename(&new, &shared).is_err() {
+                fs::remove_dir_all(&new).unwrap();
+            }
+        }
+        lab
+    }
+
+    /// Does a shell command in the laboratory, as root of its processes; what it said.
+    pub(crate) fn run(&mut self, command: &str) -> String {
+        let sent = writeln!(self.commands.as_ref().unwrap(), "{command}");
+        let mut status = String::new();
+        self.answers.read_line(&mut status).unwrap();
+        let said = fs::read_to_string(self.folder.join("answer")).unwrap_or_default();
+        if sent.is_err() || status.trim() != "0" {
+            let errors = fs::read_to_string(self.folder.join("errors")).unwrap_or_default();
+            panic!(
+                "`{command}` in the laboratory: {status:?} {said} {errors}\n(needs root, and `scripts/setup --for test`)"
+            );
+        }
+        said
+    }
+
+    pub(crate) fn start_libvirt(&mut self) {
+        self.run("libvirtd --daemon");
+    }
+
+    pub(crate) fn kill_libvirt(&mut self) {
+        self.run("kill -9 $(cat /run/libvirtd.pid)");
+    }
+
+    pub(crate) fn kill_guest(&mut self, instance: InstanceId) {
+        self.run(&format!("kill -9 $(cat /run/libvirt/qemu/{instance}.pid)"));
+    }
+
+    /// A host on the laboratory's libvirt. Knows no keys.
+    pub(crate) fn host(&self) -> QemuHost {
+        let storage = [(CLASS.to_owned(), Gib(40))].into();
+        let config = QemuConfig {
+            uri: format!(
+                "qemu+unix:///system?socket={}/socket/libvirt-sock",
+                self.folder.display()
+            ),
+            storage: self.pool(),
+            images: self.folder.join("images"),
+            consoles: self.consoles.clone(),
+            network: Network::None,
+            // Not probed each time: the tests are the same with either.
+            accelerator: Accelerator::Tcg,
+            capacity: Capacity { vcpus: Vcpus(8), memory: Mib(8_192), storage },
+        };
+        QemuHost::open(config).unwrap()
+    }
+
+    pub(crate) fn pool(&self) -> PathBuf {
+        self.folder.join("storage")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        let _ = self.init.wait();
+    }
+}
+
+/// The folder of the tiny guest, built when it is not there.
+fn tiny_guest() -> PathBuf {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/guest/build");
+    let output = Command::new(script).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+/// The key of the volume of that number.
+pub(crate) fn key_bytes(number: u128) -> [u8; 32] {
+    let mut bytes = *b"\x9d\x3a\xf1\x07\xc4\x58\xee\x61\x8b\x12\xd9\x90\x4f\xa7\x33\x05\x7c\xb6\x20\xe8\x51\xcd\x19\xf4\x6e\x82\x0b\xda\x95\x40\x3c\x00";
+    bytes[31] = u8::try_from(number).unwrap();
+    bytes
+}
+
+pub(crate) async fn give_keys(host: &QemuHost) {
+    for number in 1..=9 {
+        host.give_key(volume(number), VolumeKey::new(&key_bytes(number))).await.unwrap();
+    }
+}
+
+/// Waits until the console says this; all that it has said.
+pub(crate) async fn says(host: &QemuHost, instance: InstanceId, text: &str) -> String {
+    let begin = Instant::now();
+    loop {
+        let said = host.console(instance).await.unwrap();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        if said.contains(text) {
+            return said;
+        }
+        assert!(begin.elapsed() < PATIENCE, "the console never said {text:?}:\n{said}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+thread_local! {
+    static OF_THIS_TEST: RefCell<Option<Lab>> = const { RefCell::new(None) };
+}
+
+/// A host with the keys of volumes 1 to 9, whose laboratory ends with the test's thread.
+pub(crate) async fn subject() -> std::sync::Arc<dyn Hypervisor> {
+    let lab = Lab::start();
+    let host = lab.host();
+    give_keys(&host).await;
+    OF_THIS_TEST.with(|of_this_test| *of_this_test.borrow_mut() = Some(lab));
+    std::sync::Arc::new(host)
+}
+
+/// Every file under the folder that holds one of these.
+pub(crate) fn files_with(folder: &Path, needles: &[Vec<u8>]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = fs::symlink_metadata(&path).unwrap().file_type();
+        if kind.is_dir() {
+            found.extend(files_with(&path, needles));
+        } else if kind.is_file() {
+            let data = fs::read(&path).unwrap();
+            if needles.iter().any(|needle| contains(&data, needle)) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn contains(data: &[u8], needle: &[u8]) -> bool {
+    let first = needle[0];
+    let mut rest = data;
+    while let Some(at) = rest.iter().position(|&byte| byte == first) {
+        if rest[at..].starts_with(needle) {
+            return true;
+        }
+        rest = &rest[at + 1..];
+    }
+    false
+}

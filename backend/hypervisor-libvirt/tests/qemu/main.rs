@@ -1,0 +1,10 @@
+//! QEMU behind libvirt, with guests that really boot: it keeps the contract of a hypervisor, and
+//! no data and no key is where it should not be.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+mod contract;
+mod guests;
+mod lab;
+mod leaks;
+mod restarts;
