@@ -52,7 +52,7 @@ impl Lab {
         disk.resize(1 << 20, 0);
         fs::write(image.join("disk.raw"), disk).unwrap();
         // What libvirt finds out about QEMU, for the next laboratory.
-        let shared = guest.with_file_name("libvirt-cache");
+        let shared = guest.with_file_name("libvirt-capabilities");
         symlink(&shared, folder.join("shared-cache")).unwrap();
         let mut init = Command::new("unshare")
             .args(["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"])
@@ -67,7 +67,8 @@ impl Lab {
         let answers = BufReader::new(init.stdout.take().unwrap());
         let mut lab = Self { folder, consoles, init, commands, answers };
         lab.start_libvirt();
-        if !shared.join("qemu").exists() {
+        if !shared.exists() {
+            lab.run("virsh domcapabilities >/dev/null");
             // Renamed as a whole: another laboratory may do the same now, and either is right.
             let new = tempfile::tempdir_in(shared.parent().unwrap()).unwrap().keep();
             let mut copy = Command::new("cp");
