@@ -3,7 +3,7 @@
 //! A domain is the platform's when its UUID is the instance's id and its metadata has the note;
 //! every other one is foreign and only counted.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use fairmazon_hypervisor::{
     Access, Halt, HypervisorError, Machine, Marks, OffReason, Result, RunState, same_disks,
@@ -13,6 +13,7 @@ use fairmazon_model::{
     id::InstanceId,
     machine::{Disk, MachineSpec},
 };
+use parking_lot::Mutex;
 use virt::{
     connect::Connect,
     domain::{Domain, DomainShutoffReason, DomainState, DomainStateReason},
@@ -38,6 +39,14 @@ pub(crate) struct Domains {
     pub(crate) domain_type: &'static str,
     /// Who knows the addresses of guests: a `VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_` of libvirt's.
     pub(crate) address_source: u32,
+    pub(crate) addresses: Mutex<HashMap<InstanceId, Addresses>>,
+}
+
+/// The addresses that a machine was last seen with, and in which run.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    run: Option<u32>,
+    addresses: Vec<String>,
 }
 
 /// All machines, and how many domains are foreign.
@@ -159,6 +168,7 @@ impl Domains {
         if machine.runs() {
             return Err(HypervisorError::busy(instance, "it runs"));
         }
+        self.addresses.lock().remove(&instance);
         match domain.undefine() {
             Err(error) if is_missing(&error) => Ok(()),
             other => other.map_err(failed(format!("undefine {instance}"))),
@@ -194,12 +204,28 @@ impl Domains {
             Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => return Err(failed("read the state of a machine")(error)),
         };
-        let addresses = if run == RunState::Running {
-            addresses(domain, self.address_source)
-        } else {
-            Vec::new()
+        let addresses = match run {
+            RunState::Running => self.addresses(domain, note.spec.instance),
+            RunState::Off(_) => Vec::new(),
         };
         Ok(Some(Machine { definition: Arc::clone(&note.spec), marks: note.marks, run, addresses }))
+    }
+
+    /// The addresses that are known; none where none is. Neighbours of the host are forgotten and
+    /// found again all the time: a run keeps the addresses that it was last seen with.
+    fn addresses(&self, domain: &Domain, instance: InstanceId) -> Vec<String> {
+        let interfaces = domain.interface_addresses(self.address_source, 0).unwrap_or_default();
+        let now: Vec<_> =
+            interfaces.into_iter().flat_map(|each| each.addrs).map(|each| each.addr).collect();
+        let run = domain.id();
+        let mut last = self.addresses.lock();
+        match last.get(&instance) {
+            Some(last) if now.is_empty() && last.run == run => last.addresses.clone(),
+            _ => {
+                last.insert(instance, Addresses { run, addresses: now.clone() });
+                now
+            }
+        }
     }
 
     fn domain(&self, instance: InstanceId) -> Result<Option<Domain>> {
@@ -262,12 +288,6 @@ fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, vir
         OffReason::Host
     };
     Ok(RunState::Off(reason))
-}
-
-/// The addresses that are known; none where none is.
-fn addresses(domain: &Domain, source: u32) -> Vec<String> {
-    let interfaces = domain.interface_addresses(source, 0).unwrap_or_default();
-    interfaces.into_iter().flat_map(|each| each.addrs).map(|address| address.addr).collect()
 }
 
 /// The instance's id in the form of a UUID: both are 128 bits.

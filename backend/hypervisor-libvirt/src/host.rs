@@ -92,6 +92,7 @@ impl TestHost {
             connection,
             domain_type: "test",
             address_source: virt_sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
+            addresses: Mutex::default(),
         };
         let threads = Threads::start(THREADS, DEADLINE).map_err(LibvirtError::Threads)?;
         let admission = Mutex::new(());

@@ -95,4 +95,10 @@ mod tests {
         assert!(boots("tcg"));
         assert!(!boots("none-such"));
     }
+
+    #[test]
+    fn a_probe_ends_and_names_what_boots() {
+        let found = Accelerator::probe();
+        assert_eq!(boots("kvm"), found == Accelerator::Kvm, "{found}");
+    }
 }

@@ -15,6 +15,8 @@ use super::{image::ImageDisk, tool};
 
 const GIB: u64 = 1 << 30;
 const SUFFIX: &str = ".qcow2";
+/// What ends the name of a volume that is being made.
+const HALF_MADE: &str = "new";
 /// The encryption method of a qcow2 file that is LUKS.
 const LUKS: u32 = 2;
 
@@ -34,10 +36,19 @@ pub(super) struct Found {
 }
 
 impl Files {
-    /// Makes the folder of each storage class.
+    /// Makes the folder of each storage class, and removes what an earlier process had begun to
+    /// make there: there is one process of the agent at a time.
     pub(super) fn open(storage: PathBuf, capacity: Capacity) -> io::Result<Self> {
         for class in capacity.storage.keys() {
-            fs::create_dir_all(storage.join(class))?;
+            let folder = storage.join(class);
+            fs::create_dir_all(&folder)?;
+            for entry in fs::read_dir(&folder)? {
+                let path = entry?.path();
+                let id = path.file_stem().and_then(OsStr::to_str).map(VolumeId::from_str);
+                if path.extension() == Some(HALF_MADE.as_ref()) && matches!(id, Some(Ok(_))) {
+                    fs::remove_file(path)?;
+                }
+            }
         }
         Ok(Self { storage, capacity })
     }
@@ -82,7 +93,7 @@ impl Files {
             });
         }
         let last = self.path(&wish.class, wish.volume);
-        let new = HalfMade(last.with_extension("new"));
+        let new = HalfMade(last.with_extension(HALF_MADE));
         new.remove();
         let size = bytes.to_string();
         let options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10";

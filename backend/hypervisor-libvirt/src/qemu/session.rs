@@ -68,6 +68,7 @@ impl Sessions {
             domain_type: self.accelerator.domain_type(),
             // Nothing leases addresses here; the host has seen who answers on the bridge.
             address_source: sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
+            addresses: Mutex::default(),
         };
         Ok(Session { _watch: watch, domains })
     }

@@ -60,6 +60,48 @@ async fn a_guest_boots_from_its_image_and_its_data_survives_a_stop() {
 }
 
 #[tokio::test]
+async fn a_guest_that_speaks_on_the_bridge_has_an_address() {
+    let lab = Lab::start();
+    let host = running(&lab).await;
+    let said = says(&host, instance(1), "GUEST-ADDRESS ").await;
+    let begin = std::time::Instant::now();
+    loop {
+        // The host is sure of its neighbour some time after it has heard from it.
+        let machine = host.machine(instance(1)).await.unwrap().unwrap();
+        if let [address] = machine.addresses.as_slice() {
+            assert!(said.contains(&format!("GUEST-ADDRESS {address}")), "{address} {said}");
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{:?} {said}", machine.addresses);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_volume_that_nobody_waits_for_is_not_half_made() {
+    let lab = Lab::start();
+    let host = lab.host();
+    give_keys(&host).await;
+    let boot = HostVolume { image: Some(IMAGE.into()), ..wish(1) };
+    let files = || std::fs::read_dir(lab.pool().join("standard")).unwrap().count();
+    for ms in [1, 5, 10, 20, 40] {
+        let wait = std::time::Duration::from_millis(ms);
+        if tokio::time::timeout(wait, host.create_volume(&boot)).await.is_err() {
+            assert_eq!((host.volume(volume(1)).await.unwrap(), files()), (None, 0));
+        }
+        host.delete_volume(volume(1)).await.unwrap();
+    }
+    // What a process that was killed had begun.
+    let begun = lab.pool().join("standard").join(format!("{}.new", volume(2)));
+    std::fs::write(&begun, "x").unwrap();
+    let host = lab.host();
+    assert!(!begun.exists());
+    give_keys(&host).await;
+    host.create_volume(&boot).await.unwrap();
+    assert_eq!(files(), 1);
+}
+
+#[tokio::test]
 async fn disks_come_grow_and_go_under_a_running_guest() {
     let lab = Lab::start();
     let host = running(&lab).await;

@@ -119,7 +119,7 @@ impl Lab {
             storage: self.pool(),
             images: self.folder.join("images"),
             consoles: self.consoles.clone(),
-            network: Network::None,
+            network: Network::Bridge("guests".into()),
             // Not probed each time: the tests are the same with either.
             accelerator: Accelerator::Tcg,
             capacity: Capacity { vcpus: Vcpus(8), memory: Mib(8_192), storage },

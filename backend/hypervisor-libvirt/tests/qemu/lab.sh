@@ -24,6 +24,9 @@ done
 mkdir -p /var/lib/libvirt/qemu
 mount -t tmpfs -o mode=0750 tmpfs /var/lib/libvirt/qemu
 ip link set lo up
+ip link add guests type bridge
+ip addr add 10.77.0.1/24 dev guests
+ip link set guests up
 cat >/etc/libvirt/libvirtd.conf <<END
 listen_tls = 0
 listen_tcp = 0
