@@ -29,22 +29,15 @@ impl Client {
         name: String,
         labels: BTreeMap<String, String>,
     ) -> Result<v1::PlacementGroup, ClientError> {
-        let mut request =
-            v1::CreatePlacementGroupRequest { name, labels, idempotency_key: String::new() };
-        let bytes = request.encode_to_vec();
-        loop {
-            request.idempotency_key = self.keys.for_create("placement group", &bytes);
-            let answer = self
-                .call(request.clone(), |request| {
-                    let mut service = self.placement_groups_service();
-                    async move { service.create_placement_group(request).await }
-                })
-                .await;
-            match answer {
-                Err(error) if error.is_key_taken() => {}
-                answer => return answer,
-            }
-        }
+        let spec = v1::CreatePlacementGroupRequest { name, labels, idempotency_key: String::new() };
+        let make = |idempotency_key| {
+            let request = v1::CreatePlacementGroupRequest { idempotency_key, ..spec.clone() };
+            self.call(request, move |request| {
+                let mut service = self.placement_groups_service();
+                async move { service.create_placement_group(request).await }
+            })
+        };
+        self.create("placement group", &spec.encode_to_vec(), make).await
     }
 
     /// One as it was when all were first listed, or as it is when it is newer than that.

@@ -38,20 +38,14 @@ impl Client {
         spec: v1::InstanceSpec,
     ) -> Result<(v1::Instance, v1::Operation), ClientError> {
         let bytes = spec.encode_to_vec();
-        loop {
-            let idempotency_key = self.keys.for_create("instance", &bytes);
+        let make = |idempotency_key| {
             let request = v1::CreateInstanceRequest { spec: Some(spec.clone()), idempotency_key };
-            let answer = self
-                .call(request, |request| {
-                    let mut service = self.instances_service();
-                    async move { service.create_instance(request).await }
-                })
-                .await;
-            match answer {
-                Err(error) if error.is_key_taken() => {}
-                answer => return both(answer?),
-            }
-        }
+            self.call(request, move |request| {
+                let mut service = self.instances_service();
+                async move { service.create_instance(request).await }
+            })
+        };
+        both(self.create("instance", &bytes, make).await?)
     }
 
     /// One as it was when all were first listed, or as it is when it is newer than that.

@@ -186,6 +186,25 @@ impl Client {
         }
     }
 
+    /// Makes a `noun` of the spec with these bytes, under the first key whose thing is in no
+    /// state yet.
+    async fn create<A, F>(
+        &self,
+        noun: &str,
+        spec: &[u8],
+        make: impl Fn(String) -> F + Send,
+    ) -> Result<A, ClientError>
+    where
+        F: Future<Output = Result<A, ClientError>> + Send,
+    {
+        loop {
+            match make(self.keys.for_create(noun, spec)).await {
+                Err(error) if error.is_key_taken() => {}
+                answer => return answer,
+            }
+        }
+    }
+
     fn request<Q>(&self, message: Q, limit: Option<Duration>) -> Request<Q> {
         let mut request = Request::new(message);
         if let Some(bearer) = &self.bearer {

@@ -36,20 +36,14 @@ impl Client {
         spec: v1::VolumeSpec,
     ) -> Result<(v1::Volume, v1::Operation), ClientError> {
         let bytes = spec.encode_to_vec();
-        loop {
-            let idempotency_key = self.keys.for_create("volume", &bytes);
+        let make = |idempotency_key| {
             let request = v1::CreateVolumeRequest { spec: Some(spec.clone()), idempotency_key };
-            let answer = self
-                .call(request, |request| {
-                    let mut service = self.volumes_service();
-                    async move { service.create_volume(request).await }
-                })
-                .await;
-            match answer {
-                Err(error) if error.is_key_taken() => {}
-                answer => return both(answer?),
-            }
-        }
+            self.call(request, move |request| {
+                let mut service = self.volumes_service();
+                async move { service.create_volume(request).await }
+            })
+        };
+        both(self.create("volume", &bytes, make).await?)
     }
 
     /// One as it was when all were first listed, or as it is when it is newer than that.

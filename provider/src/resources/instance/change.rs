@@ -51,8 +51,8 @@ pub(super) fn warning(
 /// Whether the change asks for a restart: one text in place of another, and a machine that shall
 /// run. The first text is only noted, so that a machine that is imported is left alone.
 pub(super) fn reboots(prior: &InstanceModel, planned: &InstanceModel) -> bool {
-    let off = planned.power_state.get().map(String::as_str) == Some("stopped");
-    !off && !prior.reboot_trigger.is_null()
+    !planned.shall_be_off()
+        && !prior.reboot_trigger.is_null()
         && !planned.reboot_trigger.is_null()
         && prior.reboot_trigger != planned.reboot_trigger
 }

@@ -290,6 +290,11 @@ impl InstanceModel {
         Ok(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// Whether the machine is asked to be off.
+    pub(super) fn shall_be_off(&self) -> bool {
+        self.power_state.get().map(String::as_str) == Some("stopped")
+    }
+
     /// What to wait for after creation.
     pub(super) fn waits_for(&self, condition: &str) -> bool {
         let wanted = |word: &Attr<String>| matches!(word, Attr::Value(word) if word == condition);

@@ -120,8 +120,7 @@ fn check(
 
 /// Refuses to wait for the address of a machine that shall not run.
 fn address_comes(planned: &InstanceModel) -> Result<(), Diagnostics> {
-    let off = planned.power_state.get().map(String::as_str) == Some("stopped");
-    if !off || !planned.waits_for("address") {
+    if !planned.shall_be_off() || !planned.waits_for("address") {
         return Ok(());
     }
     let error = DomainError::invalid(
