@@ -69,6 +69,25 @@ pub fn hash_secret(secret: &[u8]) -> String {
     hex::encode(Sha256::digest(secret))
 }
 
+/// Puts a new credential into a draft, with its entry in the audit log.
+pub(super) fn insert_token(draft: &mut Draft, caller: &Caller, at: UnixMs, made: &Credential) {
+    draft.audit(audit::entry(caller, at, "token.create", &made.id, None, Some(made)));
+    draft.insert(made.clone());
+}
+
+/// Revokes a credential in a draft, with its entry in the audit log; how it is then.
+pub(super) fn revoke(
+    draft: &mut Draft,
+    caller: &Caller,
+    at: UnixMs,
+    old: &Credential,
+) -> Credential {
+    let new = Credential { revoked_at: Some(at), ..old.clone() };
+    draft.audit(audit::entry(caller, at, "token.revoke", &old.id, Some(old), Some(&new)));
+    draft.update(new.clone());
+    new
+}
+
 impl Engine {
     /// Opens an account, with a first token of a customer.
     ///
@@ -106,10 +125,8 @@ impl Engine {
                 Some(&account),
             ));
             draft.answer(request.and_then(|request| request.record(self, &account.id, None)));
-            let (made, row) = (token.credential.id, Some(token.credential.as_ref()));
-            draft.audit(audit::entry(caller, at, "token.create", &made, None, row));
             draft.insert(account.clone());
-            draft.insert(Credential::clone(&token.credential));
+            insert_token(&mut draft, caller, at, &token.credential);
             Planned { draft, answer: () }
         };
         match request {
@@ -195,9 +212,7 @@ impl Engine {
         let credential = Credential { sha256, ..Credential::clone(&made.credential) };
         let plan = |_: &mut State| {
             let mut draft = Draft::default();
-            let (caller, at, id) = (Caller::platform(), self.now(), credential.id);
-            draft.audit(audit::entry(&caller, at, "token.create", &id, None, Some(&credential)));
-            draft.insert(credential.clone());
+            insert_token(&mut draft, &Caller::platform(), self.now(), &credential);
             Ok(Planned { draft, answer: () })
         };
         self.run(plan).await?;
@@ -229,10 +244,8 @@ impl Engine {
                 return Ok(Planned { draft: Draft::default(), answer: old });
             }
             let at = self.now();
-            let new = Credential { revoked_at: Some(at), ..Credential::clone(&old) };
             let mut draft = Draft::default();
-            draft.audit(audit::entry(caller, at, "token.revoke", &id, Some(&*old), Some(&new)));
-            draft.update(new.clone());
+            let new = revoke(&mut draft, caller, at, &old);
             Ok(Planned { draft, answer: Arc::new(new) })
         };
         Ok(self.run(plan).await?)
@@ -412,10 +425,8 @@ impl Engine {
         let there = there as u64 + state.holds.coming(account, Noun::Credential);
         rules::check_count("tokens", there, self.config().tokens_per_account)?;
         let mut draft = Draft::default();
-        let id = credential.id;
-        draft.audit(audit::entry(caller, at, "token.create", &id, None, Some(credential)));
-        draft.answer(request.record(self, &id, None));
-        draft.insert(credential.clone());
+        draft.answer(request.record(self, &credential.id, None));
+        insert_token(&mut draft, caller, at, credential);
         Ok(Planned { draft, answer: () })
     }
 }

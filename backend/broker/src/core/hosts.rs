@@ -14,7 +14,7 @@ use fairmazon_model::{
 use fairmazon_store::Noun;
 
 use super::{
-    accounts::{NewToken, shown_once},
+    accounts::{NewToken, insert_token, revoke, shown_once},
     answers::{Again, Request},
     audit,
     caller::Caller,
@@ -62,11 +62,9 @@ impl Engine {
                 let mut draft = Draft::default();
                 let (at, id) = (self.now(), host.id);
                 draft.audit(audit::entry(caller, at, "host.register", &id, None, Some(&host)));
-                let (made, row) = (token.credential.id, Some(token.credential.as_ref()));
-                draft.audit(audit::entry(caller, at, "token.create", &made, None, row));
                 draft.answer(request.record(self, &id, None));
                 draft.insert(host.clone());
-                draft.insert(Credential::clone(&token.credential));
+                insert_token(&mut draft, caller, at, &token.credential);
                 Ok(Planned { draft, answer: () })
             },
             |_, _, _| shown_once("the host"),
@@ -142,20 +140,12 @@ impl Engine {
                 let at = self.now();
                 for row in state.world.credentials.of_account(account) {
                     if row.host == Some(id) && row.revoked_at.is_none() {
-                        let old = row.as_ref();
-                        let new = Credential { revoked_at: Some(at), ..old.clone() };
-                        let (before, after) = (Some(old), Some(&new));
-                        let entry =
-                            audit::entry(caller, at, "token.revoke", &old.id, before, after);
-                        draft.audit(entry);
-                        draft.update(new);
+                        revoke(&mut draft, caller, at, row);
                     }
                 }
-                let (made, row) = (token.credential.id, Some(token.credential.as_ref()));
-                draft.audit(audit::entry(caller, at, "token.create", &made, None, row));
                 draft.answer(request.record(self, &id, None));
                 draft.rely_on(id);
-                draft.insert(Credential::clone(&token.credential));
+                insert_token(&mut draft, caller, at, &token.credential);
                 Ok(Planned { draft, answer: () })
             },
             |_, _, _| shown_once("the token"),
@@ -181,9 +171,7 @@ impl Engine {
             request,
             |state, request| {
                 let old = host_of(state, account, id)?;
-                let machines = state.world.instances_on(id).count();
-                let volumes =
-                    state.world.volumes_on(id).count() + state.world.volumes_maybe_on(id).count();
+                let (machines, volumes) = bound_to(state, id);
                 if machines + volumes > 0 {
                     return Err(rules::precondition(format!(
                         "{machines} machines and {volumes} volumes are on the host {id}"
@@ -284,12 +272,17 @@ fn check_spec(engine: &Engine, spec: &HostSpec) -> Result<(), DomainError> {
     Ok(())
 }
 
+/// How many machines and volumes are on the host, or may be.
+fn bound_to(state: &State, host: HostId) -> (usize, usize) {
+    let world = &state.world;
+    let volumes = world.volumes_on(host).count() + world.volumes_maybe_on(host).count();
+    (world.instances_on(host).count(), volumes)
+}
+
 /// Where a host stands and what it can do does not change for the worse under what is bound to
 /// it: customers asked for it.
 fn check_keeps_promises(state: &State, old: &Host, new: &HostSpec) -> Result<(), DomainError> {
-    let machines = state.world.instances_on(old.id).count();
-    let volumes =
-        state.world.volumes_on(old.id).count() + state.world.volumes_maybe_on(old.id).count();
+    let (machines, volumes) = bound_to(state, old.id);
     let broken = if old.spec.site.country != new.site.country {
         "site.country"
     } else if old.spec.site.region != new.site.region {
