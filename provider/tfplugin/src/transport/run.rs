@@ -35,8 +35,12 @@ use crate::proto::{
     tfplugin6::provider_server::{Provider, ProviderServer},
 };
 
-/// How long the end may take; the client kills after two seconds.
+/// How long after it asked for the end a client kills.
+const KILLED_AFTER: Duration = Duration::from_secs(2);
+/// How long the end may take.
 const GRACE: Duration = Duration::from_millis(1500);
+// A loaded machine needs time to end the process too.
+const _: () = assert!(GRACE.as_millis() + 500 <= KILLED_AFTER.as_millis());
 /// How long a client may take to finish its TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// How often a plugin without a connection looks whether its client is still there.

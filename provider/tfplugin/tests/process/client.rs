@@ -63,7 +63,12 @@ impl Identity {
 
 /// A command for the example plugin with nothing of a client's environment but the cookie.
 pub(crate) fn plugin() -> Outcome<Command> {
-    let mut command = Command::new(example()?);
+    example("pantry")
+}
+
+/// The same for any of the examples.
+pub(crate) fn example(name: &str) -> Outcome<Command> {
+    let mut command = Command::new(path(name)?);
     command.env_clear();
     introduce(&mut command);
     Ok(command)
@@ -80,13 +85,13 @@ pub(crate) fn introduce(command: &mut Command) {
         .kill_on_drop(true);
 }
 
-fn example() -> Outcome<PathBuf> {
+fn path(name: &str) -> Outcome<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(|deps| deps.parent()).ok_or("no target folder")?;
-    let example = folder.join("examples").join("pantry");
+    let example = folder.join("examples").join(name);
     if !example.exists() {
         return Err(format!(
-            "{} is missing: run `cargo build -p tfplugin --example pantry` first",
+            "{} is missing: run `cargo build -p tfplugin --example {name}` first",
             example.display()
         )
         .into());

@@ -7,10 +7,14 @@ use tfplugin::proto::{
     },
     tfplugin6::{get_metadata, provider_client::ProviderClient, stop_provider},
 };
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::client::{Outcome, Plugin};
+
+/// How long an end is waited for before it counts as none. The plugin itself keeps to less than
+/// the two seconds after which a client kills; the rest is for a loaded machine.
+const NO_END: std::time::Duration = std::time::Duration::from_secs(10);
 
 fn signal(plugin: &Plugin, signal: rustix::process::Signal) -> Outcome {
     let id = i32::try_from(plugin.child.id().ok_or("it has ended already")?)?;
@@ -59,6 +63,59 @@ async fn a_termination_ends_it_and_an_interrupt_does_not() -> Outcome {
     signal(&plugin, rustix::process::Signal::TERM)?;
     let (status, ..) = plugin.ended().await?;
     assert_eq!(status, Some(0));
+    Ok(())
+}
+
+/// How a client asks for the end.
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    Shutdown,
+    Termination,
+}
+
+/// Starts the plugin whose handlers hang, lets it hang in one, asks it to end, and waits.
+async fn end_while_it_hangs(how: &str, ask: Ask) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let mut command = crate::client::example("stuck")?;
+    command.env("TMPDIR", folder.path()).env("TF_LOG_PROVIDER", "info");
+    let mut plugin = Plugin::start(command).await?;
+    let channel = plugin.connect_plain().await?;
+    let mut provider = ProviderClient::new(channel.clone());
+    let state = serde_json::json!({ "how": how }).to_string().into();
+    let request = tfplugin::proto::tfplugin6::read_resource::Request {
+        type_name: "stuck_thing".to_owned(),
+        current_state: Some(tfplugin::proto::tfplugin6::DynamicValue {
+            json: state,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let call = tokio::spawn(async move { provider.read_resource(request).await });
+    let mut log = BufReader::new(plugin.child.stderr.take().ok_or("no stderr")?).lines();
+    loop {
+        let line = log.next_line().await?.ok_or("it ended before it hung")?;
+        if line.contains("it hangs from here on") {
+            break;
+        }
+    }
+    match ask {
+        Ask::Shutdown => drop(GrpcControllerClient::new(channel).shutdown(Empty {}).await?),
+        Ask::Termination => signal(&plugin, rustix::process::Signal::TERM)?,
+    }
+    let ended = tokio::time::timeout(NO_END, plugin.child.wait()).await;
+    let status = ended.map_err(|_| format!("{how}, {ask:?}: it does not end"))??;
+    assert_eq!(status.code(), Some(0), "{how}, {ask:?}");
+    assert_eq!(std::fs::read_dir(folder.path())?.count(), 0, "{how}, {ask:?}: left a socket");
+    assert!(call.await?.is_err(), "{how}, {ask:?}: a handler that hangs has answered");
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_ends_in_time_while_a_handler_hangs() -> Outcome {
+    let cases = ["waits", "blocks a thread"]
+        .into_iter()
+        .flat_map(|how| [Ask::Shutdown, Ask::Termination].map(|ask| end_while_it_hangs(how, ask)));
+    futures::future::try_join_all(cases).await?;
     Ok(())
 }
 
