@@ -4,4 +4,5 @@
 mod calls;
 mod client;
 mod ending;
+mod sizes;
 mod starting;
