@@ -152,7 +152,8 @@ impl Ended {
     }
 }
 
-fn command(program: &Path) -> Command {
+/// A command with nothing of the caller's Terraform or Fairmazon settings.
+pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
         let name_text = name.to_string_lossy();

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    Binaries, Cli, Ended, Environment, Failure, Outcome, Plan, Running, State, repository,
+    Binaries, Cli, Ended, Environment, Failure, Outcome, Plan, Running, State, cli, repository,
 };
 
 /// The file that plans are saved to.
@@ -95,12 +95,33 @@ impl Workspace {
 
     /// A command with these arguments, for those who want to run it in their own way.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.cli.command();
+        let mut command = self.here(self.cli.command());
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a shell script as a user would in the folder: `terraform` in it is the client.
+    ///
+    /// # Errors
+    /// `Start` when there is no shell.
+    pub fn script(&self, text: &str) -> Outcome<Ended> {
+        let shell = Path::new("sh");
+        let script = format!("terraform() {{ \"$CLIENT\" \"$@\"; }}\n{text}");
+        let output = self
+            .here(cli::command(shell))
+            .args(["-eu", "-c", &script])
+            .env("CLIENT", &self.cli.program)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|source| Failure::Start { program: shell.into(), source })?;
+        Ok(Ended::new(&[text], &output))
+    }
+
+    fn here(&self, mut command: Command) -> Command {
         command
             .current_dir(&self.folder)
             .envs(&self.environment)
-            .env("TF_CLI_CONFIG_FILE", &self.configuration)
-            .args(arguments);
+            .env("TF_CLI_CONFIG_FILE", &self.configuration);
         command
     }
 

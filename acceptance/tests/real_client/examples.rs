@@ -109,6 +109,10 @@ fn import_changes_nothing() -> Outcome {
 
         let workspace = Workspace::example("import", cli, backend.environment())?;
         let variable = format!("-var=instance_id={id}");
+        if cli.has_actions_and_lists() {
+            let found = workspace.run(&["query", "-no-color", &variable])?.ok()?;
+            assert!(found.text().contains(&format!("id={id}")), "{}", found.text());
+        }
         let plan = workspace.try_plan(&[&variable])?.ok()?;
         let counts = "1 to import, 0 to add, 0 to change, 0 to destroy";
         assert!(plan.text().contains(counts), "{}", plan.text());

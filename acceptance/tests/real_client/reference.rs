@@ -1,8 +1,11 @@
 //! The small examples on the reference pages: each must work as it is printed there.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use acceptance::{Cli, Failure, Outcome, Workspace, repository};
+use acceptance::{Cli, Failure, Outcome, State, Workspace, repository};
 
 use crate::with_each_client;
 
@@ -35,8 +38,46 @@ fn every_resource_is_created_and_then_left_alone() -> Outcome {
             workspace.expect_no_changes()?;
             let state = workspace.state()?;
             assert!(state.resources().any(|(address, _)| address.starts_with(&name)), "{name}");
-            let import = text(folder.join("import.sh"))?;
-            assert!(import.starts_with(&format!("terraform import {name}.")), "{import}");
+        }
+        Ok(())
+    })
+}
+
+/// The script of an example with the id that it shows replaced by one that is there, and the
+/// address that it imports to.
+fn import_script(folder: &Path, state: &State) -> Outcome<(String, String)> {
+    let script = text(folder.join("import.sh"))?;
+    let mut words = script.split_whitespace().skip_while(|word| *word != "import").skip(1);
+    let (Some(address), Some(shown)) = (words.next(), words.next()) else {
+        return Err(Failure::Unexpected(format!("no address and id to import in {script:?}")));
+    };
+    let id = state.resource(address)?["id"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(id.len(), shown.len(), "{shown} does not look like {id}");
+    assert_eq!(id.split('-').next(), shown.split('-').next(), "{shown} does not look like {id}");
+    Ok((script.replace(shown, &id), address.to_owned()))
+}
+
+#[test]
+fn every_import_script_adopts_what_was_made() -> Outcome {
+    with_each_client(|cli, backend| {
+        for (name, folder) in examples("resources")? {
+            let main = text(folder.join("resource.tf"))?;
+            let first = Workspace::inline(&main, cli, backend.environment())?;
+            first.apply(&[])?;
+            let made = first.state()?;
+            let (script, address) = import_script(&folder, &made)?;
+
+            let second = Workspace::inline(&main, cli, backend.environment())?;
+            second.script(&script)?.ok()?;
+            let adopted = second.state()?;
+            assert_eq!(adopted.resources().count(), 1, "{name}");
+            assert_eq!(adopted.resource(&address)?["id"], made.resource(&address)?["id"]);
+            // What only Terraform keeps is written once; what exists stays as it is.
+            let actions = second.plan(&[])?.actions();
+            let wanted = actions.get(&address).map_or("nothing", |actions| &*actions[0]);
+            let kept =
+                if made.resource(&address)?["timeouts"].is_null() { "nothing" } else { "update" };
+            assert_eq!((wanted, &*name), (kept, &*name), "{actions:?}");
         }
         Ok(())
     })
@@ -76,14 +117,35 @@ fn every_list_finds_what_was_made() -> Outcome {
         if !cli.has_actions_and_lists() {
             return Ok(());
         }
-        let group = text(examples("resources")?[1].1.join("resource.tf"))?;
-        let workspace = Workspace::inline(&group, cli, backend.environment())?;
+        let main: Vec<_> = examples("resources")?
+            .into_iter()
+            .map(|(_, folder)| text(folder.join("resource.tf")))
+            .collect::<Outcome<_>>()?;
+        let workspace = Workspace::inline(&main.concat(), cli, backend.environment())?;
         workspace.apply(&[])?;
+        let state = workspace.state()?;
         for (name, folder) in examples("list-resources")? {
-            workspace
-                .write("search.tfquery.hcl", &text(folder.join("list-resource.tfquery.hcl"))?)?;
-            let found = workspace.run(&["query", "-no-color"])?.ok()?;
-            assert!(found.text().contains(&format!("list.{name}.all")), "{}", found.text());
+            let query = text(folder.join("list-resource.tfquery.hcl"))?;
+            let elsewhere = Workspace::inline("", cli, backend.environment())?;
+            elsewhere.write("search.tfquery.hcl", &query)?;
+            let found = elsewhere.run(&["query", "-no-color"])?.ok()?.text();
+            let made: Vec<_> = state
+                .resources()
+                .filter(|(address, _)| address.starts_with(&name))
+                .map(|(_, values)| values["id"].as_str().unwrap_or_default())
+                .collect();
+            for id in &made {
+                assert!(found.contains(&format!("id={id}")), "{id} of {name} is not in {found}");
+            }
+
+            // What the file says beside: the configuration that it writes adopts all of it.
+            elsewhere.run(&["query", "-no-color", "-generate-config-out=found.tf"])?.ok()?;
+            let plan = elsewhere.plan(&[])?;
+            assert!(plan.is_empty(), "{name}: {:?}", plan.actions());
+            let changes = plan.document()["resource_changes"].as_array().into_iter().flatten();
+            let imports: Vec<_> =
+                changes.filter_map(|one| one["change"]["importing"].as_object()).collect();
+            assert!(!made.is_empty() && imports.len() >= made.len(), "{name}: {imports:?}");
         }
         Ok(())
     })
