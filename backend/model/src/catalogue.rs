@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    instance::InstanceSpec,
     price::NanoEur,
     units::{Gib, Mib, Vcpus},
 };
@@ -74,6 +75,21 @@ impl Catalogue {
         self.images.iter().find(|image| image.name == name_or_id || image.id == name_or_id)
     }
 
+    /// Whether two texts, names or ids, mean the same image.
+    pub fn is_same_image(&self, one: &str, other: &str) -> bool {
+        let id = |text| self.image(text).map(|image| &image.id);
+        one == other || id(one).is_some_and(|one| id(other) == Some(one))
+    }
+
+    /// The old spec, its image named as the new one names it where both mean the same: what is
+    /// only called differently is no change.
+    #[must_use]
+    pub fn with_image_named_as(&self, old: &InstanceSpec, new: &InstanceSpec) -> InstanceSpec {
+        let same = self.is_same_image(&old.image, &new.image);
+        let image = if same { &new.image } else { &old.image };
+        InstanceSpec { image: image.clone(), ..old.clone() }
+    }
+
     /// The storage class of that name.
     pub fn storage_class(&self, name: &str) -> Option<&StorageClass> {
         self.storage_classes.iter().find(|class| class.name == name)
@@ -122,5 +138,47 @@ impl Catalogue {
                 class("fast", "NVMe flash, local to the host", 137_000),
             ],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(name: &str, image: &str) -> InstanceSpec {
+        serde_json::from_value(serde_json::json!({
+            "name": name,
+            "flavor": "small",
+            "image": image,
+            "boot_volume": { "size": 10, "class": "standard", "delete_with_instance": true },
+            "stop_timeout_ms": 60_000,
+        }))
+        .expect("everything else has a default")
+    }
+
+    #[test]
+    fn an_image_is_the_same_by_name_and_by_id() {
+        let catalogue = Catalogue::default_catalogue();
+        for (one, other, same) in [
+            ("debian-13", "debian-13", true),
+            ("debian-13", "img-debian-13", true),
+            ("img-debian-13", "debian-13", true),
+            ("debian-13", "debian-12", false),
+            ("debian-13", "img-debian-12", false),
+            ("withdrawn", "withdrawn", true),
+            ("withdrawn", "debian-13", false),
+            ("withdrawn", "img-withdrawn", false),
+        ] {
+            assert_eq!(catalogue.is_same_image(one, other), same, "{one} and {other}");
+        }
+    }
+
+    #[test]
+    fn what_is_only_called_differently_is_no_change() {
+        let catalogue = Catalogue::default_catalogue();
+        let named = |old, new| catalogue.with_image_named_as(&spec("old", old), &spec("new", new));
+        assert_eq!(named("debian-13", "img-debian-13"), spec("old", "img-debian-13"));
+        assert_eq!(named("debian-13", "debian-12"), spec("old", "debian-13"));
+        assert_eq!(named("withdrawn", "debian-12"), spec("old", "withdrawn"));
     }
 }

@@ -171,7 +171,7 @@ impl Engine {
         rules::check_not_deleting("instance", &id, old.deleting.is_some())?;
         rules::check_revision(update.expected_revision, old.revision.0)?;
         impact::check_instance_change(&old.spec, spec)?;
-        let renamed = rules::with_image_named_alike(&old.spec, spec, self.catalogue());
+        let renamed = self.catalogue().with_image_named_as(&old.spec, spec);
         rules::check_rebuild(&renamed, spec, update.allow_rebuild)?;
         state.holds.free(id)?;
         let mut draft = Draft::default();

@@ -166,18 +166,6 @@ pub(crate) struct Effect {
     pub(crate) first_boot: bool,
 }
 
-/// The old spec, its image named as the new one names it where both mean the same image: names
-/// and ids do.
-pub(crate) fn with_image_named_alike(
-    old: &InstanceSpec,
-    new: &InstanceSpec,
-    catalogue: &Catalogue,
-) -> InstanceSpec {
-    let id = |spec: &InstanceSpec| catalogue.image(&spec.image).map(|image| &image.id);
-    let image = if id(old).is_some() && id(old) == id(new) { &new.image } else { &old.image };
-    InstanceSpec { image: image.clone(), ..old.clone() }
-}
-
 /// What a change does. Whether it is allowed was checked before.
 pub(crate) fn effect(old: &InstanceSpec, new: &InstanceSpec) -> Effect {
     let quiet = InstanceSpec {

@@ -21,10 +21,11 @@ pub(super) fn warning(
     catalogue: Option<&Catalogue>,
 ) -> Option<Diagnostic> {
     let old = prior.read(None).ok()?;
-    let mut new = planned.read(Some(&old)).ok()?;
-    if same_image(&old.image, &new.image, catalogue) {
-        new.image.clone_from(&old.image);
-    }
+    let new = planned.read(Some(&old)).ok()?;
+    let old = match catalogue {
+        Some(catalogue) => catalogue.with_image_named_as(&old, &new),
+        None => old,
+    };
     let runs = prior.state.get().map(String::as_str) == Some("running");
     let mut changes: Vec<_> = impact::of_instance_change(&old, &new)
         .into_iter()
@@ -55,12 +56,6 @@ pub(super) fn reboots(prior: &InstanceModel, planned: &InstanceModel) -> bool {
         && !prior.reboot_trigger.is_null()
         && !planned.reboot_trigger.is_null()
         && prior.reboot_trigger != planned.reboot_trigger
-}
-
-/// Whether two texts, names or ids, are the same image of the catalogue.
-pub(super) fn same_image(one: &str, other: &str, catalogue: Option<&Catalogue>) -> bool {
-    let id = |text: &str| catalogue.and_then(|it| it.image(text)).map(|image| image.id.as_str());
-    one == other || id(one).is_some_and(|one| id(other) == Some(one))
 }
 
 /// Whether it is outside the machine's working hours now.

@@ -11,7 +11,7 @@ use fairmazon_model::{
 use tfplugin::{Attr, Change, ChangeKind, Diagnostics};
 
 use super::{
-    change::{self, same_image},
+    change,
     model::{BOOT_GIB, BootVolumeModel, InstanceModel},
     row,
 };
@@ -32,7 +32,8 @@ pub(super) async fn plan(platform: &Platform, change: &mut Change<'_>) -> Result
     };
     let catalogue = platform.catalogue().await?;
     if let (Some(prior), Some(image)) = (&prior, change.planned().at("image").as_str())
-        && prior.image.get().is_some_and(|old| same_image(old, image, catalogue.as_deref()))
+        && let (Some(old), Some(catalogue)) = (prior.image.get(), &catalogue)
+        && catalogue.is_same_image(old, image)
     {
         change.keep_in_place("image");
     }
