@@ -1,12 +1,16 @@
 //! A runtime for Terraform and OpenTofu providers in Rust.
 //!
-//! An author implements [`Provider`] and, for everything it offers, one of [`Resource`],
+//! An author implements [`Provider`] and, for everything it offers, one of [`Crud`], [`Resource`],
 //! [`DataSource`], [`Function`], [`EphemeralResource`], [`ListResource`] and [`Action`]; `main`
 //! calls [`serve`]. The [`harness`] drives all of it in tests, without a client.
 //!
 //! Schemas declare what attributes mean (defaults, what forces a replacement, which values are
 //! allowed); plans and checks follow from that. Handlers deal in serde types, return
 //! [`Diagnostics`] with `?`, and save the state as far as they got.
+//!
+//! A plain resource is a [`Crud`], four calls: the one of `examples/pantry`, with defaults, checks,
+//! what forces a replacement, identity and import, is a file of 60 lines. What needs more say is a
+//! [`Resource`]:
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
@@ -83,6 +87,7 @@ mod arbitrary;
 pub mod bridge;
 pub mod codec;
 mod context;
+mod crud;
 mod data_source;
 pub mod diagnostics;
 mod ephemeral;
@@ -112,6 +117,7 @@ pub use action::{Action, Progress};
 pub use async_trait::async_trait;
 pub use bridge::{Attr, ConversionError, decimal, from_value, to_value};
 pub use context::{ClientCapabilities, Context};
+pub use crud::Crud;
 pub use data_source::DataSource;
 pub use diagnostics::{Diagnostic, Diagnostics, Explain, Severity};
 pub use ephemeral::{EphemeralResource, Opened};

@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 
 use crate::{
-    Context, Diagnostics, IdentitySchema, Signature, View,
+    Context, Crud, Diagnostics, IdentitySchema, Signature, View,
     action::{Action, AnyAction},
+    crud::Simple,
     data_source::{AnyDataSource, DataSource},
     ephemeral::{AnyEphemeral, EphemeralResource},
     function::{AnyFunction, Function},
@@ -123,6 +124,12 @@ impl<D: Send + Sync + 'static> Offers<D> {
     pub fn resource(mut self, resource: impl Resource<Data = D>) -> Self {
         self.resources.push(crate::resource::erase(resource));
         self
+    }
+
+    /// Adds a managed resource in its simplest form.
+    #[must_use]
+    pub fn crud(self, resource: impl Crud<Data = D>) -> Self {
+        self.resource(Simple(resource))
     }
 
     /// Adds a data source.

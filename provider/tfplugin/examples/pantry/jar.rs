@@ -1,11 +1,8 @@
 //! The resource `pantry_jar`.
 
 use serde::{Deserialize, Serialize};
-use tfplugin::{
-    Attr, Attribute, Context, Diagnostics, IdentitySchema, ImportTarget, Planned, Resource, Schema,
-    StateSink, Type, async_trait,
-    schema::validators::{length, range},
-};
+use tfplugin::schema::validators::{length, range};
+use tfplugin::{Attr, Attribute, Context, Crud, Diagnostics, Schema, async_trait};
 
 use crate::shelf::Shelf;
 
@@ -20,7 +17,7 @@ pub(crate) struct Model {
 pub(crate) struct Jar;
 
 #[async_trait]
-impl Resource for Jar {
+impl Crud for Jar {
     type Data = Shelf;
     type Model = Model;
 
@@ -29,81 +26,35 @@ impl Resource for Jar {
     }
 
     fn schema(&self) -> Schema {
+        let name = Attribute::string("name").required().requires_replace();
         Schema::builder()
             .describe("A jar on the shelf.")
             .attribute(Attribute::string("id").computed().use_state_for_unknown())
-            .attribute(
-                Attribute::string("name").required().requires_replace().validate(length(1..=30)),
-            )
+            .attribute(name.validate(length(1..=30)))
             .attribute(Attribute::integer("grams").default(500).validate(range(1..=5000)))
             .attribute(Attribute::string("note").optional())
             .build()
     }
 
-    fn identity(&self) -> Option<IdentitySchema> {
-        Some(IdentitySchema::new().required("id", Type::String, "The jar's id."))
-    }
-
-    async fn create(
-        &self,
-        cx: &Context<Shelf>,
-        plan: Planned<'_, Model>,
-        state: &mut StateSink<'_, Model>,
-    ) -> Result<(), Diagnostics> {
+    async fn create(&self, cx: &Context<Shelf>, plan: Model) -> Result<Model, Diagnostics> {
         let id = format!("jar-{}", plan.name);
-        let jar = Model { id: Attr::Value(id.clone()), ..plan.model };
-        state.save(&jar)?;
-        cx.data()?.put(&id, &jar)
+        cx.data()?.put(&id, Model { id: Attr::Value(id.clone()), ..plan })
     }
 
-    async fn read(
-        &self,
-        cx: &Context<Shelf>,
-        prior: Model,
-        state: &mut StateSink<'_, Model>,
-    ) -> Result<(), Diagnostics> {
-        match cx.data()?.find(id_of(&prior))? {
-            Some(jar) => state.save(&jar)?,
-            None => state.gone(),
-        }
-        Ok(())
+    async fn read(&self, cx: &Context<Shelf>, id: &str) -> Result<Option<Model>, Diagnostics> {
+        cx.data()?.find(id)
     }
 
     async fn update(
         &self,
         cx: &Context<Shelf>,
-        prior: Model,
-        plan: Planned<'_, Model>,
-        state: &mut StateSink<'_, Model>,
-    ) -> Result<(), Diagnostics> {
-        cx.data()?.put(id_of(&prior), &plan.model)?;
-        state.save(&plan.model)?;
-        Ok(())
+        id: &str,
+        plan: Model,
+    ) -> Result<Model, Diagnostics> {
+        cx.data()?.put(id, plan)
     }
 
-    async fn delete(
-        &self,
-        cx: &Context<Shelf>,
-        prior: Model,
-        _: &mut StateSink<'_, Model>,
-    ) -> Result<(), Diagnostics> {
-        cx.data()?.take(id_of(&prior))
+    async fn delete(&self, cx: &Context<Shelf>, id: &str) -> Result<(), Diagnostics> {
+        cx.data()?.take(id)
     }
-
-    async fn import(
-        &self,
-        cx: &Context<Shelf>,
-        target: ImportTarget,
-        state: &mut StateSink<'_, Model>,
-    ) -> Result<(), Diagnostics> {
-        let id = target.text("id")?;
-        match cx.data()?.find(id)? {
-            Some(jar) => state.save(&jar),
-            None => Err(Diagnostics::error("Unable to import", format!("There is no jar {id}."))),
-        }
-    }
-}
-
-fn id_of(jar: &Model) -> &str {
-    jar.id.get().map_or("", String::as_str)
 }

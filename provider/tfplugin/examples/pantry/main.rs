@@ -33,7 +33,7 @@ impl Provider for Pantry {
 
     fn offers(&self) -> Offers<Shelf> {
         Offers::new()
-            .resource(jar::Jar)
+            .crud(jar::Jar)
             .data_source(others::Inventory)
             .function(others::Label)
             .ephemeral(others::Key)

@@ -23,11 +23,12 @@ impl Shelf {
         self.folder.join(id).with_extension("json")
     }
 
-    /// Puts a jar on the shelf, in place of one of the same id.
-    pub(crate) fn put(&self, id: &str, jar: &Model) -> Result<(), Diagnostics> {
-        let text = serde_json::to_vec(jar).explain("Unable to describe the jar")?;
+    /// Puts a jar on the shelf, in place of one of the same id, and returns it.
+    pub(crate) fn put(&self, id: &str, jar: Model) -> Result<Model, Diagnostics> {
+        let text = serde_json::to_vec(&jar).explain("Unable to describe the jar")?;
         fs::create_dir_all(&self.folder).explain("Unable to build the shelf")?;
-        fs::write(self.path(id), text).explain("Unable to put the jar on the shelf")
+        fs::write(self.path(id), text).explain("Unable to put the jar on the shelf")?;
+        Ok(jar)
     }
 
     /// The jar, when it is there.

@@ -67,6 +67,11 @@ impl<'a, M: Serialize> StateSink<'a, M> {
         self.slot.touched = true;
     }
 
+    /// The text of an attribute, as the sink has it now.
+    pub(crate) fn text(&self, attribute: &str) -> Option<&str> {
+        self.slot.value.member(attribute).as_str()
+    }
+
     /// Names the identity, where it is not made of the state's attributes of the same names.
     ///
     /// # Errors
