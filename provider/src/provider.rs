@@ -102,6 +102,9 @@ impl Provider for Fairmazon {
         let env = |name: &str| (self.process.env)(name);
         let read = |path: &Path| std::fs::read_to_string(path);
         let settings = model.resolve(&Surroundings { env: &env, read: &read })?;
+        if let Some(access) = &settings.access {
+            access.credential.keep_secret();
+        }
         let client = settings.access.map(|access| self.client(access)).transpose()?;
         let budget = Budget::new(settings.max_price_per_hour);
         Ok(Platform::new(client, settings.default_labels, budget))

@@ -67,6 +67,17 @@ pub enum Credential {
     },
 }
 
+impl Credential {
+    /// Keeps what is secret in it out of the log.
+    pub fn keep_secret(&self) {
+        match self {
+            Self::Token(secret) | Self::Certificate { key_pem: secret, .. } => {
+                tfplugin::keep_secret(secret);
+            }
+        }
+    }
+}
+
 /// What a client is made of.
 pub struct Connection {
     /// `https://HOST[:PORT]`.

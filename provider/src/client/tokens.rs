@@ -28,6 +28,7 @@ impl Client {
                 async move { service.create_token(request).await }
             })
             .await?;
+        tfplugin::keep_secret(&answer.secret);
         let token =
             answer.token.ok_or_else(|| ClientError::Nonsense("the token is missing".to_owned()))?;
         Ok((token, answer.secret))

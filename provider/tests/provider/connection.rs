@@ -1,9 +1,9 @@
 //! What a user reads when the way to the broker is barred, and what goes without one.
 
 use serde_json::json;
-use tfplugin::harness::{ChangeAction, Harness, unknown};
+use tfplugin::harness::{ChangeAction, Harness, as_logged, unknown};
 
-use crate::common::{Broker, machine, provider};
+use crate::common::{Broker, machine, provider, provider_in};
 
 const ADDRESS: &str = "fairmazon_instance.web";
 
@@ -17,6 +17,28 @@ async fn a_wrong_token_says_how_to_set_it() {
     let told = client.plan(ADDRESS, machine()).await.unwrap_err().to_string();
     assert!(told.contains("FAIRMAZON_TOKEN") && told.contains("not known"), "{told}");
     assert!(!told.contains("fmz_wrong"), "the token is shown: {told}");
+}
+
+#[tokio::test]
+async fn credentials_of_the_environment_are_in_no_log() {
+    let broker = Broker::start().await;
+    let mut block = broker.block();
+    block["token"] = json!(null);
+    let client = Harness::new(provider_in(|name| match name {
+        "FAIRMAZON_TOKEN" => Some("fmz_of_the_environment".to_owned()),
+        _ => None,
+    }));
+    client.configure(block.clone()).await.unwrap();
+    assert!(!as_logged("Bearer fmz_of_the_environment").contains("environment"));
+
+    let client = Harness::new(provider_in(|name| match name {
+        "FAIRMAZON_CLIENT_CERTIFICATE" => Some("-----BEGIN CERTIFICATE-----\nnone".to_owned()),
+        "FAIRMAZON_CLIENT_KEY" => Some("-----BEGIN PRIVATE KEY-----\nbytes-of-a-key".to_owned()),
+        _ => None,
+    }));
+    // That it can't be used does not matter: it may be one half of what can.
+    client.configure(block).await.unwrap_err();
+    assert!(!as_logged("at bytes-of-a-key").contains("bytes-of-a-key"));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use tfplugin::harness::Objects;
+use tfplugin::harness::{Objects, as_logged};
 
 use crate::common::{Broker, machine_with};
 
@@ -53,6 +53,7 @@ async fn a_token_lives_for_one_run() {
     let client = broker.harness().await;
     let opened = client.open("fairmazon_token", json!({ "lifetime_seconds": 600 })).await.unwrap();
     assert_eq!(opened.result["token"], "fmz_secret");
+    assert!(!as_logged("Bearer fmz_secret").contains("fmz_secret"));
     assert_eq!(opened.result["expires_at"], "2023-11-14T22:23:20Z");
     client.close_ephemeral(opened).await.unwrap();
     assert!(broker.state.lock().tokens.values().all(|token| token.revoked_at_ms == 1));

@@ -27,11 +27,18 @@ use crate::{
     Diagnostics, Offers, Provider, Value,
     proto::tfplugin6::{self as pb, provider_server::Provider as Wire},
     schema::Schema,
+    secrets,
     server::Server,
 };
 
 /// The version that the harness says it is.
 const VERSION: &str = "1.15.5";
+
+/// The text as it would stand in the plugin's log now, to test that a secret does not.
+#[must_use]
+pub fn as_logged(text: &str) -> String {
+    secrets::without(text).unwrap_or_else(|| text.to_owned())
+}
 
 /// What the client stores of an object.
 #[derive(Clone, Debug)]

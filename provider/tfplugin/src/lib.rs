@@ -104,6 +104,7 @@ mod provider;
 mod resource;
 pub mod rules;
 pub mod schema;
+mod secrets;
 mod serve;
 mod server;
 pub mod timeouts;
@@ -131,6 +132,7 @@ pub use resource::{
     Change, ChangeKind, ImportTarget, MoveSource, Planned, Resource, StateSink, Upgrader,
 };
 pub use schema::{Attribute, Schema};
+pub use secrets::keep_secret;
 pub use serve::serve;
 pub use timeouts::Timeouts;
 pub use types::Type;

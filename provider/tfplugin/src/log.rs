@@ -1,7 +1,8 @@
 //! The plugin's log: a JSON object a line on stderr, in the form that the client takes apart and
 //! shows under `TF_LOG`.
 //!
-//! Owns the form and the level. Fields that are named like a secret are never written.
+//! Owns the form and the level. Fields that are named like a secret are never written, and what
+//! is known to be secret in this process is taken out of every other.
 
 use std::{
     fmt::{self, Write as _},
@@ -25,6 +26,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
     util::SubscriberInitExt as _,
 };
+
+use crate::secrets;
 
 /// What is written in place of a secret.
 const REDACTED: &str = "(redacted)";
@@ -124,12 +127,27 @@ where
         }
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let message = fields.0.remove("message").unwrap_or_default();
+        let mut message = fields.0.remove("message").unwrap_or_default();
         line.extend(fields.0);
+        // Only now: what spans noted may have become known as secret since.
+        line.values_mut().chain([&mut message]).for_each(hide);
         head(&mut line, event.metadata(), message);
         let mut text = Json::Object(line).to_string();
         text.push('\n');
         self.sink.line(&text);
+    }
+}
+
+/// Takes out what is known to be secret.
+fn hide(value: &mut Json) {
+    let clean = match &*value {
+        Json::String(text) => secrets::without(text),
+        // A secret that is a number may be logged as one.
+        Json::Number(number) => secrets::without(&number.to_string()),
+        _ => None,
+    };
+    if let Some(clean) = clean {
+        *value = clean.into();
     }
 }
 
@@ -244,6 +262,39 @@ mod tests {
         let text = lines[0].to_string();
         assert!(!text.contains("t0k") && !text.contains("p4ss"), "{text}");
         assert_eq!(lines[0]["name"], "ok");
+    }
+
+    #[test]
+    fn known_values_are_left_out_whatever_they_are_called() {
+        #[derive(Debug)]
+        #[expect(dead_code, reason = "it is read by its Debug form")]
+        struct Request {
+            header: String,
+        }
+
+        let lines = logged(|| {
+            let span = tracing::info_span!("call", with = "Bearer fzm_s3cr3t", pin = 73_313_373);
+            let _inside = span.enter();
+            secrets::keep_secret("fzm_s3cr3t");
+            secrets::keep_secret("73313373");
+            secrets::keep_secret("two\nlines of a secret");
+            let request = Request { header: "two\nlines of a secret".to_owned() };
+            tracing::error!("refused fzm_s3cr3t");
+            tracing::warn!(code = 73_313_373, "refused");
+            tracing::info!(reason = "wrong: lines of a secret", "refused");
+            tracing::debug!(?request, error = %io::Error::other("fzm_s3cr3t?"), "refused");
+            tracing::trace!(harmless = "two lines", count = 7, "refused");
+        });
+        assert_eq!(lines.len(), 5);
+        for line in &lines {
+            let text = line.to_string();
+            for secret in ["fzm_s3cr3t", "73313373", "lines of a secret"] {
+                assert!(!text.contains(secret), "{text}");
+            }
+            assert_eq!(line["with"], "Bearer (sensitive value)");
+        }
+        assert_eq!(lines[0]["@message"], "refused (sensitive value)");
+        assert_eq!((&lines[4]["harmless"], &lines[4]["count"]), (&"two lines".into(), &7.into()));
     }
 
     #[test]

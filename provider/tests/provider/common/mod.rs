@@ -136,8 +136,13 @@ impl Broker {
 
 /// The provider, in a process with an empty environment.
 pub(crate) fn provider() -> Fairmazon {
+    provider_in(|_| None)
+}
+
+/// The provider, in a process with these variables.
+pub(crate) fn provider_in(env: fn(&str) -> Option<String>) -> Fairmazon {
     let process = Process {
-        env: |_| None,
+        env,
         working_directory: PathBuf::from("/project"),
         name: "test".to_owned(),
         session: None,

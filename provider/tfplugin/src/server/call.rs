@@ -14,12 +14,8 @@ use tracing::{Instrument as _, Span};
 use super::Server;
 use crate::{
     Context, Diagnostics, Provider, Value, context::ClientCapabilities, proto::tfplugin6 as pb,
+    secrets,
 };
-
-/// The shortest text that is hidden from diagnostics wherever it stands. Shorter ones would tear
-/// holes into harmless words, and give nothing away.
-const SHORTEST_SECRET: usize = 4;
-const HIDDEN: &str = "(sensitive value)";
 
 /// One call under way.
 pub(super) struct Call<D> {
@@ -93,10 +89,11 @@ impl<P: Provider> Server<P> {
 }
 
 impl<D> Call<D> {
-    /// Hides these texts from every diagnostic of this call.
-    pub(super) fn hide(&mut self, secrets: impl IntoIterator<Item = String>) {
-        let long = secrets.into_iter().filter(|secret| secret.len() >= SHORTEST_SECRET);
-        self.secrets.extend(long);
+    /// Hides these texts from every diagnostic of this call, and from the log.
+    pub(super) fn hide(&mut self, mut texts: Vec<String>) {
+        texts.retain(|text| text.len() >= secrets::SHORTEST);
+        secrets::note(&texts);
+        self.secrets.append(&mut texts);
     }
 
     /// Runs a handler; a panic in it becomes an error.
@@ -137,7 +134,8 @@ impl<D> Call<D> {
         for secret in &self.secrets {
             for diagnostic in told.iter_mut() {
                 diagnostic.map_text(|text| {
-                    text.contains(secret.as_str()).then(|| text.replace(secret.as_str(), HIDDEN))
+                    text.contains(secret.as_str())
+                        .then(|| text.replace(secret.as_str(), secrets::HIDDEN))
                 });
             }
         }

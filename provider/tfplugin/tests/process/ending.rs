@@ -120,30 +120,6 @@ async fn it_ends_in_time_while_a_handler_hangs() -> Outcome {
 }
 
 #[tokio::test]
-async fn its_log_is_in_the_form_that_the_client_shows() -> Outcome {
-    let folder = tempfile::tempdir()?;
-    let mut command = crate::client::plugin()?;
-    command.env("TMPDIR", folder.path()).env("TF_LOG_PROVIDER", "trace");
-    let plugin = Plugin::start(command).await?;
-    let channel = plugin.connect_plain().await?;
-    let mut provider = ProviderClient::new(channel.clone());
-    let request = tfplugin::proto::tfplugin6::validate_resource_config::Request {
-        type_name: "pantry_jar".to_owned(),
-        ..Default::default()
-    };
-    provider.validate_resource_config(request).await?;
-    GrpcControllerClient::new(channel).shutdown(Empty {}).await?;
-    let (_, _, err) = plugin.ended().await?;
-    let lines = err.lines().map(serde_json::from_str::<serde_json::Value>);
-    let lines = lines.collect::<Result<Vec<_>, _>>()?;
-    let call = lines.iter().find(|line| line["tf_rpc"] == "ValidateResourceConfig");
-    let call = call.ok_or("the call is not in the log")?;
-    assert_eq!(call["tf_resource_type"], "pantry_jar");
-    assert!(call["tf_req_id"].is_string() && call["@timestamp"].is_string());
-    Ok(())
-}
-
-#[tokio::test]
 async fn it_does_not_outlive_a_client_that_was_killed() -> Outcome {
     let folder = tempfile::tempdir()?;
     let plugin = crate::client::plugin()?;

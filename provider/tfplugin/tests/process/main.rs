@@ -4,5 +4,6 @@
 mod calls;
 mod client;
 mod ending;
+mod logs;
 mod sizes;
 mod starting;
