@@ -1,4 +1,4 @@
-//! libvirt's event loop, and domain events as hints. The only file with `unsafe`: `virt` does not
+//! libvirt's event loop, and domain events as hints. `unsafe`, because `virt` does not
 //! wrap domain events.
 
 #![expect(unsafe_code, reason = "virt 0.5 does not wrap domain events")]

@@ -11,6 +11,7 @@
 //! [`Features::durable`]: fairmazon_hypervisor::Features::durable
 //! [`Features::hotplug`]: fairmazon_hypervisor::Features::hotplug
 
+pub mod clock;
 mod domains;
 mod error;
 mod events;

@@ -32,6 +32,15 @@ impl Accelerator {
         if File::open("/dev/kvm").is_ok() && boots("kvm") { Self::Kvm } else { Self::Tcg }
     }
 
+    /// What a guest has really booted with, the better first; none when no guest boots here.
+    /// Blocks for up to some seconds.
+    pub fn prove() -> Option<Self> {
+        match Self::probe() {
+            Self::Kvm => Some(Self::Kvm),
+            Self::Tcg => boots("tcg").then_some(Self::Tcg),
+        }
+    }
+
     /// The domain type of libvirt.
     pub(super) const fn domain_type(self) -> &'static str {
         match self {
@@ -100,5 +109,6 @@ mod tests {
     fn a_probe_ends_and_names_what_boots() {
         let found = Accelerator::probe();
         assert_eq!(boots("kvm"), found == Accelerator::Kvm, "{found}");
+        assert_eq!(Accelerator::prove(), Some(found));
     }
 }

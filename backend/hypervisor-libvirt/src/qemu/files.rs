@@ -95,19 +95,8 @@ impl Files {
         let last = self.path(&wish.class, wish.volume);
         let new = HalfMade(last.with_extension(HALF_MADE));
         new.remove();
-        let size = bytes.to_string();
-        let options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10";
-        let arguments: [&OsStr; 7] = [
-            "-q".as_ref(),
-            "-f".as_ref(),
-            "qcow2".as_ref(),
-            "-o".as_ref(),
-            options.as_ref(),
-            new.0.as_os_str(),
-            size.as_ref(),
-        ];
         let key = (wish.volume, key);
-        tool::run("qemu-img", Some("create"), &arguments, key, "make").await?;
+        make(&new.0, bytes, key).await?;
         if let Some(image) = image {
             let target = tool::image_options(&new.0);
             let arguments: [&OsStr; 6] = [
@@ -181,6 +170,22 @@ impl Files {
     fn path(&self, class: &str, volume: VolumeId) -> PathBuf {
         self.storage.join(class).join(format!("{volume}{SUFFIX}"))
     }
+}
+
+/// Makes the file of an empty volume.
+pub(super) async fn make(path: &Path, bytes: u64, key: (VolumeId, &VolumeKey)) -> Result<()> {
+    let size = bytes.to_string();
+    let options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10";
+    let arguments: [&OsStr; 7] = [
+        "-q".as_ref(),
+        "-f".as_ref(),
+        "qcow2".as_ref(),
+        "-o".as_ref(),
+        options.as_ref(),
+        path.as_os_str(),
+        size.as_ref(),
+    ];
+    tool::run("qemu-img", Some("create"), &arguments, key, "make").await
 }
 
 /// The size of the volume in a file; none when there is no file.

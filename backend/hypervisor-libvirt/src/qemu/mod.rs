@@ -14,6 +14,7 @@ mod host;
 mod image;
 mod keyring;
 mod live;
+pub mod proof;
 mod session;
 mod tool;
 mod xml;

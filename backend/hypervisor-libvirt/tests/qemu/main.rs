@@ -7,4 +7,5 @@ mod contract;
 mod guests;
 mod lab;
 mod leaks;
+mod proof;
 mod restarts;
