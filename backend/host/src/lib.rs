@@ -11,6 +11,7 @@ mod config;
 mod error;
 pub mod lease;
 pub mod plan;
+pub mod standard;
 pub mod state;
 pub mod transport;
 

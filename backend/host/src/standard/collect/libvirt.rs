@@ -1,0 +1,85 @@
+//! What libvirt's configuration, files and sockets say.
+
+use std::fs;
+
+use super::{Root, missing, unread};
+use crate::standard::facts::{Fact, Settings};
+
+/// libvirt's ports for TCP and TLS.
+const PORTS: [(&str, u16); 2] = [("tcp_port", 16_509), ("tls_port", 16_514)];
+/// The daemons that may answer on the network.
+const DAEMONS: [&str; 2] = ["etc/libvirt/libvirtd.conf", "etc/libvirt/virtproxyd.conf"];
+
+/// The settings of a file; none are set where it is missing.
+pub(super) fn settings(root: Root<'_>, path: &str) -> Fact<Settings> {
+    Ok(Settings::parse(&root.text_if_there(path)?.unwrap_or_default()))
+}
+
+/// What libvirt-guests does on shutdown; none where it is not installed.
+pub(super) fn guests_on_shutdown(root: Root<'_>) -> Fact<Option<String>> {
+    let places = ["usr/lib/libvirt/libvirt-guests.sh", "usr/libexec/libvirt-guests.sh"];
+    let mut script = None;
+    for place in places {
+        script = script.or(root.text_if_there(place)?);
+    }
+    let Some(script) = script else { return Ok(None) };
+    let mut action = None;
+    for file in ["etc/default/libvirt-guests", "etc/sysconfig/libvirt-guests"] {
+        let found = settings(root, file)?;
+        action = action.or_else(|| found.get("ON_SHUTDOWN").map(str::to_owned));
+    }
+    // What it does when nothing is said is in the script, and differs between versions.
+    let usual = || {
+        let value = script.lines().find_map(|line| line.strip_prefix("ON_SHUTDOWN="));
+        value.unwrap_or("suspend").trim().trim_matches('"').to_owned()
+    };
+    Ok(Some(action.unwrap_or_else(usual)))
+}
+
+/// The files with the memory of guests.
+pub(super) fn saved_guests(root: Root<'_>) -> Fact<Vec<String>> {
+    let mut found = Vec::new();
+    for folder in ["/var/lib/libvirt/qemu/save", "/var/lib/libvirt/qemu/dump"] {
+        let entries = match fs::read_dir(root.path(folder)) {
+            Ok(entries) => entries,
+            Err(error) if missing(&error) => continue,
+            Err(error) => return Err(unread(folder, &error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|error| unread(folder, &error))?;
+            found.push(format!("{folder}/{}", entry.file_name().to_string_lossy()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Why libvirt answers on the network, or would.
+pub(super) fn listeners(root: Root<'_>) -> Fact<Vec<String>> {
+    let mut found = Vec::new();
+    let mut ports: Vec<u16> = PORTS.iter().map(|(_, port)| *port).collect();
+    for file in DAEMONS {
+        let settings = settings(root, file)?;
+        if settings.get("listen_tcp").is_some_and(|value| value != "0") {
+            found.push(format!("/{file} sets listen_tcp"));
+        }
+        ports.extend(PORTS.iter().filter_map(|(name, _)| settings.get(name)?.parse::<u16>().ok()));
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    let mut open = listening(&root.text("proc/net/tcp")?);
+    // A kernel without IPv6 has no such file.
+    open.extend(listening(&root.text_if_there("proc/net/tcp6")?.unwrap_or_default()));
+    let open = ports.iter().filter(|port| open.contains(port));
+    found.extend(open.map(|port| format!("something listens on TCP port {port}")));
+    Ok(found)
+}
+
+/// The ports that something listens on, of a table as `/proc/net/tcp`.
+fn listening(table: &str) -> Vec<u16> {
+    const LISTEN: &str = "0A";
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row.get(3) == Some(&LISTEN))
+        .filter_map(|row| u16::from_str_radix(row.get(1)?.rsplit(':').next()?, 16).ok())
+        .collect()
+}
