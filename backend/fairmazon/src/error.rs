@@ -85,6 +85,14 @@ pub(crate) enum CommandError {
         /// Where the broker listens.
         address: SocketAddr,
     },
+    /// The host does not reach the level of the standard that was asked for.
+    #[error("the host does not reach level {asked} of the host standard (it reaches {level})")]
+    BelowStandard {
+        /// What was asked for.
+        asked: u8,
+        /// What it reaches.
+        level: String,
+    },
     /// A signal came before everything was ready.
     #[error("ended before it was ready, as was asked for")]
     Interrupted,

@@ -14,10 +14,15 @@ pub(crate) fn idempotency() -> Result<String, CommandError> {
     random()
 }
 
-fn random() -> Result<String, CommandError> {
+/// A key for a volume that is made for a moment.
+pub(crate) fn volume() -> Result<[u8; 32], CommandError> {
     let mut bytes = [0; 32];
     OsRng
         .try_fill_bytes(&mut bytes)
         .map_err(|error| CommandError::System(std::io::Error::other(error)))?;
-    Ok(hex::encode(bytes))
+    Ok(bytes)
+}
+
+fn random() -> Result<String, CommandError> {
+    volume().map(hex::encode)
 }

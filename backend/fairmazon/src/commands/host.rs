@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{ClientOptions, refused},
-    commands::broker::read_token,
+    commands::{broker::read_token, host_check::HostCheck},
     dev::agents::seed,
     error::CommandError,
     hypervisors::{HypervisorKind, Hypervisors},
@@ -49,6 +49,8 @@ enum Action {
         #[command(flatten)]
         offer: Box<Offer>,
     },
+    /// Prove that this machine keeps the host standard, and say what to do where it does not.
+    Check(Box<HostCheck>),
     /// List the account's hosts.
     List {
         #[command(flatten)]
@@ -145,6 +147,7 @@ impl Host {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
         match self.action {
             Some(Action::Register { client, offer }) => register(&client, *offer).await,
+            Some(Action::Check(check)) => check.run().await,
             Some(Action::List { client }) => list(&client).await,
             Some(Action::RotateToken { client, id }) => rotate_token(&client, id).await,
             Some(Action::Remove { client, id }) => remove(&client, id).await,
@@ -204,7 +207,7 @@ fn plenty() -> Capacity {
     }
 }
 
-fn storage(text: &str) -> Result<(String, u64), String> {
+pub(super) fn storage(text: &str) -> Result<(String, u64), String> {
     let (class, size) = text.split_once('=').ok_or("it must be CLASS=GIB, as in fast=500")?;
     let size = size.parse().map_err(|_| format!("`{size}` is not a number of GiB"))?;
     Ok((class.to_owned(), size))

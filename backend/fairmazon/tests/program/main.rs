@@ -6,4 +6,5 @@ mod process;
 
 mod commands;
 mod dev;
+mod host_check;
 mod refusals;

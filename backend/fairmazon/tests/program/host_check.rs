@@ -1,0 +1,92 @@
+//! `fairmazon host check`, over the files of a system that keeps the standard and over this one.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Output};
+
+use crate::process::{Environment, run};
+
+/// The files of a system on which nothing leaks.
+const FILES: [(&str, &str); 6] = [
+    ("proc/self/mountinfo", "27 1 0:30 / / rw - tmpfs tmpfs rw\n"),
+    ("proc/self/limits", "Max locked memory         unlimited            unlimited   bytes\n"),
+    ("proc/self/status", "CapEff:\t0000000000000000\n"),
+    ("proc/sys/kernel/core_pattern", "|/bin/false\n"),
+    ("proc/cmdline", "quiet\n"),
+    ("proc/net/tcp", "  sl  local_address rem_address   st\n"),
+];
+
+fn check(folder: &Path, more: &[&str]) -> Output {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    for (file, text) in FILES {
+        let path = folder.join("root").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    fs::create_dir_all(folder.join("storage")).unwrap();
+    fs::create_dir_all(folder.join("state")).unwrap();
+    fs::set_permissions(folder.join("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    let (root, storage, state) = (path("root"), path("storage"), path("state"));
+    let all = ["host", "check", "--storage-dir", &storage, "--storage", "fast=1"];
+    let all = [&all[..], &["--state-dir", &state, "--consoles", "/run/consoles"]].concat();
+    let output = if more.contains(&"--root") {
+        run(&[&all, more].concat(), &Environment::new())
+    } else {
+        run(&[&all, &["--root", &root][..], more].concat(), &Environment::new())
+    };
+    assert_eq!(fs::read_dir(storage).unwrap().count(), 0, "nothing that was measured stays");
+    output
+}
+
+#[test]
+fn a_level_that_is_reached_is_a_success_and_a_fault_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = check(folder.path(), &["--level", "0"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("pass     guest-boots ")), "{said}");
+
+    let swaps = folder.path().join("root/proc/swaps");
+    fs::write(swaps, "Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n").unwrap();
+    let output = check(folder.path(), &["--level", "0"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let mut lines = said.lines().skip_while(|line| !line.starts_with("FAIL     no-swap "));
+    assert!(lines.next().unwrap().ends_with("/dev/sda2"), "{said}");
+    assert!(lines.next().unwrap().contains("wanted from level 0: No swap"), "{said}");
+    assert!(lines.next().unwrap().contains("to do: `swapoff -a`"), "{said}");
+    assert!(said.trim_end().ends_with("(asked for: 0; the highest is 3)"), "{said}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("does not reach level 0") && error.contains("none"), "{error}");
+}
+
+#[test]
+fn this_machine_boots_guests_and_encrypts_volumes() {
+    let folder = tempfile::tempdir().unwrap();
+    // Without coordinates no machine reaches level 1, whatever it is.
+    let output = check(folder.path(), &["--json", "--root", "/"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&said["reached"], &said["asked"]), (&false.into(), &1.into()));
+    let findings = said["findings"].as_array().unwrap();
+    let one = |name: &str| findings.iter().find(|one| one["name"] == name).unwrap();
+    for name in ["guest-boots", "qemu-version", "libvirt-version", "volumes-encrypted"] {
+        let found = one(name);
+        assert_eq!(found["status"], "pass", "{found}");
+        assert_eq!(found["allows"], 3);
+    }
+    for name in ["disk-throughput", "disk-sync"] {
+        assert_ne!(one(name)["status"], "unknown");
+        assert!(one(name)["found"].as_str().unwrap().starts_with("fast: "));
+    }
+    let place = one("location-stated");
+    assert_eq!((&place["status"], &place["allows"]), (&"unknown".into(), &0.into()));
+    for text in ["wants", "why", "remedy", "needs", "about"] {
+        assert!(!place[text].as_str().unwrap().is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn a_level_that_there_is_not_is_refused() {
+    let output = run(&["host", "check", "--level", "4"], &Environment::new());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("0..=3"));
+}
