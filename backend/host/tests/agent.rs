@@ -67,6 +67,28 @@ async fn a_machine_comes_changes_and_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_set_that_is_soon_brought_about_takes_one_report() {
+    let subject = Subject::start();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    let before = subject.broker.reports();
+    subject.broker.desire(set(2, vec![machine(1), machine(2)]));
+    subject.broker.sees(|seen| runs(seen, &machine(2))).await;
+    assert_eq!(subject.broker.reports(), before + 1);
+
+    // What takes long is told of before it is through.
+    subject.host.set_faults(|call: &Call| match call.verb {
+        Verb::Start => Fault::Delay(Duration::from_secs(100)),
+        _ => Fault::None,
+    });
+    subject.broker.desire(set(3, vec![machine(1), machine(2), machine(3)]));
+    let began = subject.clock.now_ms();
+    subject.broker.sees(|seen| seen.generation == Generation(3)).await;
+    assert!(subject.clock.now_ms() - began < 1_000);
+    subject.broker.sees(|seen| runs(seen, &machine(3))).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn disks_and_names_change_without_a_restart() {
     let subject = Subject::start();
     subject.broker.desire(set(1, vec![machine(1)]));

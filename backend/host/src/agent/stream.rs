@@ -136,6 +136,8 @@ impl Stream {
 #[derive(Debug, Default)]
 pub(super) struct Report {
     wanted: bool,
+    /// When it was first found to be wanted.
+    wanted_at_ms: Option<u64>,
     sequence: u64,
     last_at_ms: Option<u64>,
     not_before_ms: u64,
@@ -262,8 +264,9 @@ impl Agent {
         }
     }
 
-    /// When the next report is due. While much is still to be done only now and then, as each
-    /// report is about everything; at once when that is through.
+    /// When the next report is due. Each is about everything: while much is still to be done one
+    /// goes out only now and then, steps under way are given a moment to end and to be in it, and
+    /// when all is through it goes at once.
     pub(super) fn report_at_ms(&self) -> Option<u64> {
         if !self.report.wanted || !self.looks.complete || !self.stream.is_welcome() {
             return None;
@@ -271,10 +274,15 @@ impl Agent {
         let busy = self.queue.len() > BACKLOG_PER_STEP * self.config.parallel_steps;
         let pause = if busy { REPORT_WHEN_BUSY_MS } else { ms(self.config.report_every) };
         let spaced = self.report.last_at_ms.map_or(0, |last| last + pause);
-        Some(spaced.max(self.report.not_before_ms))
+        let moment = self.report.wanted_at_ms.filter(|_| self.under_way > 0);
+        let whole = moment.map_or(0, |wanted| wanted + ms(self.config.report_every));
+        Some(spaced.max(whole).max(self.report.not_before_ms))
     }
 
     pub(super) fn tend_report(&mut self, now_ms: u64) {
+        if self.report.wanted {
+            self.report.wanted_at_ms.get_or_insert(now_ms);
+        }
         if self.report_at_ms().is_none_or(|at| at > now_ms) {
             return;
         }
@@ -283,6 +291,7 @@ impl Agent {
         let sequence = self.report.sequence;
         if self.stream.send(FromHost::Observed { sequence, set }) {
             self.report.wanted = false;
+            self.report.wanted_at_ms = None;
             self.report.last_at_ms = Some(now_ms);
         } else {
             self.report.not_before_ms = now_ms + CONGESTED_MS;

@@ -163,6 +163,11 @@ impl Broker {
         self.seen.borrow().as_ref().map(|(_, set)| set.clone())
     }
 
+    /// How many reports the agent has sent.
+    pub fn reports(&self) -> u64 {
+        self.seen.borrow().as_ref().map_or(0, |(sequence, _)| *sequence)
+    }
+
     /// Waits for a report that fits.
     pub async fn sees(&self, fits: impl Fn(&ObservedSet) -> bool) -> ObservedSet {
         let mut seen = self.seen.subscribe();
