@@ -140,8 +140,10 @@ impl HostStream<'_> {
                     None => return Ok(()),
                     Some(message) => self.take(message).await?,
                 },
-                () = wake.notified(), if send_at.is_none() => {
-                    send_at = Some(Instant::now() + delay);
+                // Also while a set is due: what rings until then is in it, and is no reason for
+                // another one.
+                () = wake.notified() => {
+                    send_at.get_or_insert_with(|| Instant::now() + delay);
                 }
                 () = tokio::time::sleep_until(due), if send_at.is_some() => {
                     send_at = None;

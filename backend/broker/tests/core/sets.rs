@@ -108,6 +108,24 @@ async fn the_largest_set_that_a_host_can_get_fits_into_a_message() {
 }
 
 #[tokio::test]
+async fn a_new_machine_and_its_volume_are_told_in_one_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let registered = kit.engine.register_host(&kit.customer, host_spec(0, "DE"), &kit.key()).await;
+    let mut mouth = Mouth::open(&kit, registered.unwrap().0.row.id, Generation(0)).await;
+    mouth.hears(|_| true).await;
+    for number in 1..=8 {
+        let one = spec(&format!("m{number}"));
+        kit.engine.create_instance(&kit.customer, one, &kit.key()).await.unwrap();
+        let set = mouth.hears(|_| true).await;
+        let told = (set.machines.len(), set.volumes.len());
+        assert_eq!(told, (number, number), "nothing is told twice in between");
+    }
+    kit.stop().await;
+}
+
+#[tokio::test]
 async fn what_a_restored_store_knows_nothing_of_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let kit = Kit::open(folder.path(), quick()).await;
