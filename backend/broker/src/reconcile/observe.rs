@@ -10,7 +10,7 @@ use fairmazon_model::{
     volume::{Volume, VolumeObserved},
 };
 use fairmazon_store::Key;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use super::batch::Batch;
 use crate::core::audit;
@@ -23,16 +23,14 @@ impl Batch<'_> {
     /// is then to be taken again.
     pub(super) fn observe(&mut self, host: HostId, report: &ObservedSet) -> bool {
         let mut complete = true;
-        let machines: BTreeMap<_, _> =
-            report.machines.iter().map(|seen| (seen.instance, seen)).collect();
-        let volumes: BTreeMap<_, _> =
-            report.volumes.iter().map(|seen| (seen.volume, seen)).collect();
+        let machines = ById::new(&report.machines, |seen| seen.instance);
+        let volumes = ById::new(&report.volumes, |seen| seen.volume);
         self.note_gone(host, report, |key| match key {
             Key::Instance(id) => {
-                machines.get(&id).is_some_and(|seen| seen.state != ObservedState::Absent)
+                machines.get(id).is_some_and(|seen| seen.state != ObservedState::Absent)
             }
             Key::Volume(id) => {
-                volumes.get(&id).is_some_and(|seen| seen.state != VolumeObserved::Absent)
+                volumes.get(id).is_some_and(|seen| seen.state != VolumeObserved::Absent)
             }
             _ => false,
         });
@@ -45,7 +43,7 @@ impl Batch<'_> {
         let here: Vec<_> = self.state.world.instances_on(host).map(|row| row.id).collect();
         for id in here {
             let Some(row) = self.instance(id) else { continue };
-            let Some(new) = observed_instance(&row, host, machines.get(&id).copied()) else {
+            let Some(new) = observed_instance(&row, host, machines.get(id)) else {
                 continue;
             };
             if !self.may_change(id) {
@@ -59,7 +57,7 @@ impl Batch<'_> {
         let here: Vec<_> = self.state.world.volumes_on(host).map(|row| row.id).collect();
         for id in here {
             let Some(row) = self.volume(id) else { continue };
-            let Some(observed) = observed_volume(&row, volumes.get(&id).copied()) else {
+            let Some(observed) = observed_volume(&row, volumes.get(id)) else {
                 continue;
             };
             if !self.may_change(id) {
@@ -181,6 +179,25 @@ impl Batch<'_> {
             now.strays = strays;
             now.wake.notify_one();
         }
+    }
+}
+
+/// Parts of a report, to be found by id. Hosts send them in this order already.
+struct ById<'a, T, Id> {
+    parts: Vec<&'a T>,
+    id: fn(&T) -> Id,
+}
+
+impl<'a, T, Id: Copy + Ord> ById<'a, T, Id> {
+    fn new(parts: &'a [T], id: fn(&T) -> Id) -> Self {
+        let mut parts: Vec<_> = parts.iter().collect();
+        parts.sort_by_key(|part| id(part));
+        Self { parts, id }
+    }
+
+    fn get(&self, id: Id) -> Option<&'a T> {
+        let found = self.parts.binary_search_by_key(&id, |part| (self.id)(part));
+        found.ok().and_then(|index| self.parts.get(index).copied())
     }
 }
 
