@@ -41,7 +41,7 @@ fn resident_mib() -> u64 {
 
 fn desired(host: u64, machines: u64) -> DesiredSet {
     let ids = (0..machines).map(|index| u128::from(host * machines + index + 1));
-    let machines: Vec<_> = ids.map(spec).collect();
+    let machines: Vec<_> = ids.map(spec).map(Arc::new).collect();
     let volumes = machines
         .iter()
         .map(|machine| HostVolume { volume: machine.boot.volume, ..wish(0) })

@@ -4,6 +4,8 @@
 //! deleted by being missing: its data goes only when the set says so ([`VolumeWish::Delete`]),
 //! so no lost or old message can destroy a customer's data.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -89,12 +91,12 @@ pub enum VolumeWish {
 }
 
 /// All that a host shall bring about, under a growing generation.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DesiredSet {
     /// A host refuses a set with a lower generation than it has.
     pub generation: Generation,
-    /// Every machine it shall have.
-    pub machines: Vec<MachineSpec>,
+    /// Every machine it shall have; shared with the set before, where nothing has changed.
+    pub machines: Vec<Arc<MachineSpec>>,
     /// Every volume it shall keep or delete.
     pub volumes: Vec<HostVolume>,
 }

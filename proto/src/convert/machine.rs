@@ -1,5 +1,7 @@
 //! What a host is told and what it tells.
 
+use std::sync::Arc;
+
 use fairmazon_model::{
     DomainError,
     instance::{ObservedState, Power, RestartPolicy},
@@ -18,7 +20,7 @@ impl From<&DesiredSet> for v1::Desired {
     fn from(set: &DesiredSet) -> Self {
         Self {
             generation: set.generation.0,
-            machines: set.machines.iter().map(Into::into).collect(),
+            machines: set.machines.iter().map(|machine| machine.as_ref().into()).collect(),
             volumes: set.volumes.iter().map(Into::into).collect(),
         }
     }
@@ -33,7 +35,7 @@ impl TryFrom<v1::Desired> for DesiredSet {
             machines: message
                 .machines
                 .into_iter()
-                .map(TryInto::try_into)
+                .map(|machine| machine.try_into().map(Arc::new))
                 .collect::<Result<_, _>>()?,
             volumes: message
                 .volumes

@@ -10,7 +10,8 @@ use std::{
 
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
-    units::{Generation, UnixMs},
+    machine::MachineSpec,
+    units::{Generation, Revision, UnixMs},
 };
 use fairmazon_store::Key;
 use tokio::{sync::Notify, time::Instant};
@@ -56,6 +57,16 @@ pub(crate) struct HostNow {
     pub(crate) kept: BTreeSet<VolumeId>,
     /// Machines that are being decided elsewhere at this moment.
     pub(crate) leaving: HashSet<InstanceId>,
+    /// The machines of its last set, by ascending id: what has not changed is not made again.
+    pub(crate) told: Vec<Told>,
+}
+
+/// A machine as its host was told of it.
+pub(crate) struct Told {
+    pub(crate) instance: InstanceId,
+    /// Of the row that it was made from.
+    pub(crate) revision: Revision,
+    pub(crate) spec: Arc<MachineSpec>,
 }
 
 /// An open stream.
@@ -105,6 +116,7 @@ impl HostsNow {
             strays: BTreeSet::new(),
             kept: BTreeSet::new(),
             leaving: HashSet::new(),
+            told: Vec::new(),
         })
     }
 
@@ -159,6 +171,7 @@ impl HostsNow {
         let is_current = host.session.as_ref().is_some_and(|session| session.number == number);
         if is_current {
             host.session = None;
+            host.told = Vec::new();
         }
         is_current
     }

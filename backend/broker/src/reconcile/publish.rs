@@ -4,7 +4,7 @@
 //! `Delete`, which is made in two cases: its row says so, or its row says that the data is
 //! decided to be on another host after it was decided to be on this one in vain.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use fairmazon_model::{
     catalogue::Catalogue,
@@ -16,7 +16,7 @@ use fairmazon_model::{
 };
 use fairmazon_store::Key;
 
-use crate::core::{state::State, view::wants_to_run};
+use crate::core::{hosts_now::Told, state::State, view::wants_to_run};
 
 /// The name of the boot volume among a machine's disks.
 const BOOT_DISK: &str = "boot";
@@ -36,10 +36,18 @@ pub(crate) fn desired_set(
     let (mut machines, mut volumes, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     let leaving = entry.leaving.clone();
     let strays = entry.strays.clone();
+    // By ascending id, as the rows come.
+    let mut told = std::mem::take(&mut entry.told).into_iter().peekable();
+    let mut telling = Vec::with_capacity(told.len() + 1);
     for row in state.world.instances_on(host) {
         match &row.decision {
             Some(decision) if row.deleting.is_none() && !leaving.contains(&row.id) => {
-                machines.extend(machine(row, decision, catalogue, now));
+                while told.next_if(|told| told.instance < row.id).is_some() {}
+                let before = told.next_if(|told| told.instance == row.id);
+                if let Some(now) = tell(row, decision, before, catalogue, now) {
+                    machines.push(now.spec.clone());
+                    telling.push(now);
+                }
             }
             _ => gone.push(Key::Instance(row.id)),
         }
@@ -69,7 +77,28 @@ pub(crate) fn desired_set(
         .map(|key| (key, entry.gone_since.get(&key).copied().unwrap_or(generation)))
         .collect();
     entry.gone_since = since;
+    entry.told = telling;
     DesiredSet { generation, machines, volumes }
+}
+
+/// What the host is told of the machine: what it was told before where that still holds.
+fn tell(
+    row: &Instance,
+    decision: &Decision,
+    before: Option<Told>,
+    catalogue: &Catalogue,
+    now: UnixMs,
+) -> Option<Told> {
+    let runs = wants_to_run(row, catalogue, now);
+    if let Some(told) = &before
+        && (told.revision, told.spec.power == Power::Running) == (row.revision, runs)
+    {
+        return before;
+    }
+    let spec = machine(row, decision, catalogue, runs)?;
+    let told = before.map(|told| told.spec).filter(|told| **told == spec);
+    let spec = told.unwrap_or_else(|| Arc::new(spec));
+    Some(Told { instance: row.id, revision: row.revision, spec })
 }
 
 /// None when the catalogue has lost what the machine is made of: its host then keeps nothing
@@ -78,11 +107,10 @@ fn machine(
     row: &Instance,
     decision: &Decision,
     catalogue: &Catalogue,
-    now: UnixMs,
+    runs: bool,
 ) -> Option<MachineSpec> {
     let flavor = catalogue.flavor(&decision.flavor)?;
     let image = catalogue.image(&row.spec.image)?;
-    let runs = wants_to_run(row, catalogue, now);
     let disk = |(name, attachment): (&String, &fairmazon_model::instance::Attachment)| Disk {
         name: name.clone(),
         volume: attachment.volume_id,

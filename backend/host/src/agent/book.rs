@@ -25,6 +25,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct MachineRecord {
     pub(super) desired: Option<Arc<MachineSpec>>,
+    /// The last set that named it, counted.
+    pub(super) named_by: u64,
     pub(super) seen: Option<Machine>,
     /// A step is under way.
     pub(super) busy: bool,
@@ -50,6 +52,8 @@ pub(super) struct MachineRecord {
 #[derive(Debug, Default)]
 pub(super) struct VolumeRecord {
     pub(super) desired: Option<Arc<HostVolume>>,
+    /// The last set that named it, counted.
+    pub(super) named_by: u64,
     pub(super) seen: Option<Volume>,
     /// The look after its last step failed: what was seen is older than the step.
     pub(super) unsure: bool,
@@ -290,6 +294,13 @@ impl Book {
 }
 
 impl MachineRecord {
+    /// Something else is desired from now on: what went wrong with the wish before is over.
+    pub(super) fn desire(&mut self, spec: Option<Arc<MachineSpec>>) {
+        self.desired = spec;
+        self.not_before_ms = 0;
+        self.error = None;
+    }
+
     /// Whether it runs, as far as was last seen.
     pub(super) fn runs(&self) -> bool {
         self.seen.as_ref().is_some_and(Machine::runs)
@@ -323,6 +334,13 @@ impl MachineRecord {
 }
 
 impl VolumeRecord {
+    /// Something else is desired from now on: what went wrong with the wish before is over.
+    pub(super) fn desire(&mut self, wish: Option<Arc<HostVolume>>) {
+        self.desired = wish;
+        self.not_before_ms = 0;
+        self.error = None;
+    }
+
     /// Whether there is nothing left to know of it.
     pub(super) fn is_empty(&self) -> bool {
         self.desired.is_none() && self.seen.is_none() && !self.busy && !self.unsure

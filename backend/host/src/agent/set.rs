@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use fairmazon_hypervisor::Counters;
 use fairmazon_model::{machine::DesiredSet, units::Generation};
-use rustc_hash::FxHashMap;
 
 use super::{Agent, observe::ms, queue::Target, work::Done};
 use crate::{
@@ -18,6 +17,8 @@ use crate::{
 pub(super) struct Saving {
     under_way: bool,
     waiting: Option<SavedState>,
+    /// How many sets were applied.
+    applied: u64,
     /// The set as it is applied is to be saved again, for its counts.
     again: bool,
     retry_at_ms: u64,
@@ -46,9 +47,9 @@ impl Agent {
             return;
         }
         self.stream.accepts_from = set.generation;
-        let state = self.take_over(set);
+        let (state, is_known) = self.take_over(set);
         let newest = self.saving.waiting.is_none() && !self.saving.under_way;
-        let is_applied = newest && self.is_applied(&state);
+        let is_applied = newest && is_known && self.names_all(&state);
         self.stream.took(state.generation, is_applied);
         if is_applied && self.generation() == state.generation {
             // Every new stream brings the set again: that is no reason to write it again.
@@ -106,80 +107,77 @@ impl Agent {
         }
     }
 
-    /// Makes the set what is desired.
+    /// Makes the set what is desired. Most of a set is so already, and that takes little.
     pub(super) fn apply(&mut self, set: SavedState) {
+        self.saving.applied += 1;
+        let number = self.saving.applied;
         self.book.generation = Some(set.generation);
-        set.machines.iter().for_each(|spec| self.book.note_users(spec));
         self.stream.accepts_from = self.stream.accepts_from.max(set.generation);
-        let mut machines: FxHashMap<_, _> =
-            set.machines.into_iter().map(|spec| (spec.instance, spec)).collect();
-        for (&instance, record) in &mut self.book.machines {
-            let desired = machines.remove(&instance);
-            if record.desired != desired {
-                record.desired = desired;
-                record.not_before_ms = 0;
-                record.error = None;
+        for spec in set.machines {
+            let target = Target::Machine(spec.instance);
+            let record = self.book.machines.entry(spec.instance).or_default();
+            record.named_by = number;
+            if record.desired.as_ref() != Some(&spec) {
+                record.desire(Some(Arc::clone(&spec)));
+                self.book.note_users(&spec);
+                self.queue.push(target);
+            }
+        }
+        for wish in set.volumes {
+            let target = Target::Volume(wish.volume);
+            let record = self.book.volumes.entry(wish.volume).or_default();
+            record.named_by = number;
+            if record.desired.as_ref() != Some(&wish) {
+                record.desire(Some(wish));
+                self.queue.push(target);
+            }
+        }
+        self.book.machines.retain(|&instance, record| {
+            if record.named_by != number && record.desired.is_some() {
+                record.desire(None);
                 self.queue.push(Target::Machine(instance));
             }
-        }
-        for (instance, spec) in machines {
-            self.book.machines.entry(instance).or_default().desired = Some(spec);
-            self.queue.push(Target::Machine(instance));
-        }
-        let mut volumes: FxHashMap<_, _> =
-            set.volumes.into_iter().map(|wish| (wish.volume, wish)).collect();
-        for (&volume, record) in &mut self.book.volumes {
-            let desired = volumes.remove(&volume);
-            if record.desired != desired {
-                record.desired = desired;
-                record.not_before_ms = 0;
-                record.error = None;
+            !record.is_empty()
+        });
+        self.book.volumes.retain(|&volume, record| {
+            if record.named_by != number && record.desired.is_some() {
+                record.desire(None);
                 self.queue.push(Target::Volume(volume));
             }
-        }
-        for (volume, wish) in volumes {
-            self.book.volumes.entry(volume).or_default().desired = Some(wish);
-            self.queue.push(Target::Volume(volume));
-        }
-        self.book.machines.retain(|_, record| !record.is_empty());
-        self.book.volumes.retain(|_, record| !record.is_empty());
+            !record.is_empty()
+        });
         self.book.done_before.retain(|instance, _| self.book.machines.contains_key(instance));
         self.queue.unblock();
     }
 
-    /// The set in the form that is kept, sharing what has not changed.
-    fn take_over(&self, set: DesiredSet) -> SavedState {
+    /// The set in the form that is kept, sharing what has not changed, and whether that is all
+    /// of it.
+    fn take_over(&self, set: DesiredSet) -> (SavedState, bool) {
+        let mut is_known = self.book.generation.is_some();
         let machines = set.machines.into_iter().map(|spec| {
             let had = self.book.machines.get(&spec.instance).and_then(|r| r.desired.as_ref());
-            had.filter(|had| ***had == spec).map_or_else(|| Arc::new(spec), Arc::clone)
+            let had = had.filter(|had| **had == spec);
+            is_known &= had.is_some();
+            had.map_or(spec, Arc::clone)
         });
+        let machines = machines.collect();
         let volumes = set.volumes.into_iter().map(|wish| {
             let had = self.book.volumes.get(&wish.volume).and_then(|r| r.desired.as_ref());
-            had.filter(|had| ***had == wish).map_or_else(|| Arc::new(wish), Arc::clone)
+            let had = had.filter(|had| ***had == wish);
+            is_known &= had.is_some();
+            had.map_or_else(|| Arc::new(wish), Arc::clone)
         });
-        SavedState {
-            generation: set.generation,
-            machines: machines.collect(),
-            volumes: volumes.collect(),
-            done: BTreeMap::new(),
-        }
+        let volumes = volumes.collect();
+        let state =
+            SavedState { generation: set.generation, machines, volumes, done: BTreeMap::new() };
+        (state, is_known)
     }
 
-    /// Whether the set names just what is applied, under whatever generation;
-    /// [`Self::take_over`] has shared its parts.
-    fn is_applied(&self, state: &SavedState) -> bool {
+    /// Whether the set, all of which is desired, is all that is.
+    fn names_all(&self, state: &SavedState) -> bool {
         let (machines, volumes) = (&self.book.machines, &self.book.volumes);
-        self.book.generation.is_some()
-            && machines.values().filter(|r| r.desired.is_some()).count() == state.machines.len()
+        machines.values().filter(|r| r.desired.is_some()).count() == state.machines.len()
             && volumes.values().filter(|r| r.desired.is_some()).count() == state.volumes.len()
-            && state.machines.iter().all(|spec| {
-                let had = machines.get(&spec.instance).and_then(|record| record.desired.as_ref());
-                had.is_some_and(|had| Arc::ptr_eq(had, spec))
-            })
-            && state.volumes.iter().all(|wish| {
-                let had = volumes.get(&wish.volume).and_then(|record| record.desired.as_ref());
-                had.is_some_and(|had| Arc::ptr_eq(had, wish))
-            })
     }
 
     /// The set that is applied now.

@@ -249,6 +249,7 @@ impl Subject {
 /// The desired set with these machines and each one's boot volume.
 pub fn set(generation: u64, machines: Vec<MachineSpec>) -> DesiredSet {
     let volumes = machines.iter().map(boot_of).collect();
+    let machines = machines.into_iter().map(Arc::new).collect();
     DesiredSet { generation: Generation(generation), machines, volumes }
 }
 
