@@ -13,8 +13,13 @@ mod token;
 use std::future::Future;
 
 use clap::Subcommand;
+use tokio::runtime::Builder;
 
 use crate::error::CommandError;
+
+/// Worker threads of an agent. Its one task is on the main thread and what blocks on others, so
+/// that these have little more than the stream.
+const AGENT_THREADS: usize = 2;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -42,7 +47,7 @@ impl Command {
         match self {
             Self::Dev(command) => run(command.run()),
             Self::Broker(command) => run(command.run()),
-            Self::Host(command) => run(command.run()),
+            Self::Host(command) => run_beside_guests(command.run()),
             Self::Account(command) => run(command.run()),
             Self::Token(command) => run(command.run()),
             Self::Audit(command) => run(command.run()),
@@ -54,9 +59,19 @@ impl Command {
 
 /// Runs a command to its end.
 fn run(command: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(CommandError::System)?
-        .block_on(Box::pin(command))
+    run_on(&mut Builder::new_multi_thread(), command)
+}
+
+/// The same for what leaves a machine to its guests: not a thread for each of many processors.
+fn run_beside_guests(
+    command: impl Future<Output = Result<(), CommandError>>,
+) -> Result<(), CommandError> {
+    run_on(Builder::new_multi_thread().worker_threads(AGENT_THREADS), command)
+}
+
+fn run_on(
+    runtime: &mut Builder,
+    command: impl Future<Output = Result<(), CommandError>>,
+) -> Result<(), CommandError> {
+    runtime.enable_all().build().map_err(CommandError::System)?.block_on(Box::pin(command))
 }

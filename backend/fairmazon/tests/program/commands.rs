@@ -1,8 +1,13 @@
 //! The operators' and customers' commands against a running platform.
 
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
 use rustix::process::Signal;
 
-use crate::process::{Dev, ask, exported, run};
+use crate::process::{Dev, ask, exported, fairmazon, run};
 
 #[test]
 fn tokens_hosts_audit_and_backup() {
@@ -100,4 +105,33 @@ fn the_help_of_every_command_is_there() {
     for command in ["dev", "broker", "host", "account", "token", "audit", "backup", "bench"] {
         assert!(ask(&[command, "--help"], &none).contains("Usage: fairmazon"), "{command}");
     }
+}
+
+#[test]
+fn an_agent_takes_few_threads_of_a_large_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(&folder.path().join("data"));
+    let token = folder.path().join("token");
+    std::fs::write(&token, "fmz_none").unwrap();
+    let mut agent = fairmazon()
+        .args(["host", "--hypervisor", "simulated", "--host-id", "hst-01hf7yat000000000000000001"])
+        .args(["--broker", &dev.environment["FAIRMAZON_ENDPOINT"]])
+        .args(["--ca", &dev.environment["FAIRMAZON_CA_CERTIFICATE"]])
+        .arg("--token-file")
+        .arg(&token)
+        .arg("--state-dir")
+        .arg(folder.path().join("agent"))
+        // As many as there would be for so many processors.
+        .env("TOKIO_WORKER_THREADS", "64")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(agent.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let threads = std::fs::read_dir(format!("/proc/{}/task", agent.id())).unwrap().count();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    assert!(said.contains("runs"), "{said}");
+    assert!(threads < 16, "{threads} threads");
 }
