@@ -3,7 +3,7 @@
 //! A domain is the platform's when its UUID is the instance's id and its metadata has the note;
 //! every other one is foreign and only counted.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use fairmazon_hypervisor::{
     Access, Halt, HypervisorError, Machine, Marks, OffReason, Result, RunState, same_disks,
@@ -24,6 +24,7 @@ use virt_sys as sys;
 use crate::{
     error::{failed, is_missing},
     note::Note,
+    user_data::UserData,
     xml,
 };
 
@@ -40,6 +41,8 @@ pub(crate) struct Domains {
     /// Who knows the addresses of guests: a `VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_` of libvirt's.
     pub(crate) address_source: u32,
     pub(crate) addresses: Mutex<HashMap<InstanceId, Addresses>>,
+    /// Where user data is kept; without, in the note.
+    pub(crate) user_data: Option<UserData>,
 }
 
 /// The addresses that a machine was last seen with, and in which run.
@@ -102,8 +105,10 @@ impl Domains {
         marks: Marks,
         xml: impl FnOnce(&str, &str) -> String,
     ) -> Result<()> {
-        let note = Note::encode(spec, marks)?;
-        let xml = xml(&uuid(spec.instance), &note);
+        let xml = xml(&uuid(spec.instance), &self.note(spec, marks)?);
+        if let Some(kept) = &self.user_data {
+            kept.write(spec.instance, &spec.user_data)?;
+        }
         self.connection
             .define_domain_xml(&xml)
             .map_err(failed(format!("define {}", spec.instance)))?;
@@ -112,7 +117,7 @@ impl Domains {
 
     pub(crate) fn mark(&self, instance: InstanceId, marks: Marks) -> Result<()> {
         let (domain, machine) = self.expect(instance)?;
-        let note = Note::encode(&machine.definition, marks)?;
+        let note = self.note(&machine.definition, marks)?;
         domain
             .set_metadata(
                 ELEMENT,
@@ -122,6 +127,15 @@ impl Domains {
                 CONFIG,
             )
             .map_err(failed(format!("mark {instance}")))
+    }
+
+    /// The note of a machine: without its user data where that is kept elsewhere.
+    fn note(&self, spec: &MachineSpec, marks: Marks) -> Result<String> {
+        let mut noted = Cow::Borrowed(spec);
+        if self.user_data.is_some() && !spec.user_data.is_empty() {
+            noted.to_mut().user_data.clear();
+        }
+        Note::encode(&noted, marks)
     }
 
     /// Starts a machine that may be started.
@@ -170,9 +184,13 @@ impl Domains {
         }
         self.addresses.lock().remove(&instance);
         match domain.undefine() {
-            Err(error) if is_missing(&error) => Ok(()),
-            other => other.map_err(failed(format!("undefine {instance}"))),
+            Err(error) if is_missing(&error) => {}
+            other => other.map_err(failed(format!("undefine {instance}")))?,
         }
+        if let Some(kept) = &self.user_data {
+            kept.remove(instance);
+        }
+        Ok(())
     }
 
     /// The domain and what it is as a machine.
@@ -194,10 +212,14 @@ impl Domains {
             Err(error) => return Err(failed("read the note of a machine")(error)),
         };
         let Some(text) = xml::note_of(&element) else { return Ok(None) };
-        let note = Note::decode(&text)?;
+        let mut note = Note::decode(&text)?;
         let uuid_seen = domain.uuid_string().map_err(failed("read the UUID of a machine"))?;
         if uuid_seen != uuid(note.spec.instance) {
             return Ok(None);
+        }
+        let kept = self.user_data.as_ref().map(|kept| kept.read(note.spec.instance)).transpose()?;
+        if let Some(text) = kept.flatten() {
+            Arc::make_mut(&mut note.spec).user_data = text;
         }
         let run = match run_state(domain, note.marks) {
             Ok(run) => run,

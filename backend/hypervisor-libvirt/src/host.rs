@@ -93,6 +93,7 @@ impl TestHost {
             domain_type: "test",
             address_source: virt_sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
             addresses: Mutex::default(),
+            user_data: None,
         };
         let threads = Threads::start(THREADS, DEADLINE).map_err(LibvirtError::Threads)?;
         let admission = Mutex::new(());

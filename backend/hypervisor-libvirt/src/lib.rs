@@ -17,8 +17,10 @@ mod error;
 mod events;
 mod host;
 mod note;
+mod private;
 pub mod qemu;
 mod threads;
+mod user_data;
 mod volumes;
 mod xml;
 

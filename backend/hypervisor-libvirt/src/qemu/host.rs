@@ -31,10 +31,13 @@ use super::{
     image::Image,
     keyring::Keyring,
     live::NotStarted,
+    seed::Seeds,
     session::{Session, Sessions},
     tool,
 };
-use crate::{LibvirtError, events::start_loop, threads::Threads};
+use crate::{
+    LibvirtError, events::start_loop, private::sweep, threads::Threads, user_data::UserData,
+};
 
 /// Hints that a slow listener may be behind before it has to look at all.
 const HINTS_KEPT: usize = 64;
@@ -70,6 +73,7 @@ pub(super) struct Inner {
     pub(super) files: Files,
     pub(super) keys: Keyring,
     pub(super) consoles: Consoles,
+    pub(super) seeds: Seeds,
     /// Held while a machine is checked and then changed: memory, who uses a volume.
     admission: Arc<tokio::sync::Mutex<()>>,
     /// Held while a volume is made, grown or deleted. Before `admission` where both are.
@@ -92,12 +96,23 @@ impl QemuHost {
         let files = Files::open(config.storage.clone(), config.capacity.clone())
             .map_err(folder(&config.storage))?;
         let consoles = Consoles::open(config.consoles.clone()).map_err(folder(&config.consoles))?;
+        let beside = |name: &str| config.consoles.join(name);
+        let seeds = Seeds::open(beside("seeds")).map_err(folder(&beside("seeds")))?;
+        let user_data =
+            UserData::open(beside("user-data")).map_err(folder(&beside("user-data")))?;
+        let in_memory = [config.consoles.clone(), beside("seeds"), beside("user-data")];
         let hints = broadcast::Sender::new(HINTS_KEPT);
-        let sessions = Sessions::new(config.uri.clone(), config.accelerator, hints.clone());
-        sessions.get().map_err(|source| LibvirtError::Daemon {
+        let sessions =
+            Sessions::new(config.uri.clone(), config.accelerator, hints.clone(), user_data);
+        let listed = sessions.get().and_then(|session| session.domains.list());
+        let listed = listed.map_err(|source| LibvirtError::Daemon {
             uri: config.uri.clone(),
             source: Box::new(source),
         })?;
+        let there = listed.machines.iter().map(Machine::instance).collect();
+        for path in &in_memory {
+            sweep(path, &there).map_err(folder(path))?;
+        }
         tracing::info!(accelerator = %config.accelerator, "guests run under QEMU");
         let inner = Arc::new(Inner {
             sessions,
@@ -105,6 +120,7 @@ impl QemuHost {
             files,
             keys: Keyring::default(),
             consoles,
+            seeds,
             admission: Arc::default(),
             making: tokio::sync::Mutex::default(),
             asking: Mutex::default(),
@@ -298,6 +314,7 @@ impl Hypervisor for QemuHost {
         self.admit("undefine a machine", move |host, session| {
             session.domains.undefine(instance)?;
             host.consoles.remove(instance);
+            host.seeds.remove(instance);
             Ok(())
         })
         .await

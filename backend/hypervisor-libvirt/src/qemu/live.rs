@@ -50,12 +50,14 @@ impl Inner {
             files.push(found.unwrap_or_else(|| self.files.nowhere(disk.volume)));
         }
         let console = self.consoles.path(spec.instance);
+        let seed = self.seeds.path(spec.instance);
         let domain_type = session.domains.domain_type;
         Ok(move |uuid: &str, note: &str| {
             let kernel = kernel.as_ref();
             let network = &self.config.network;
-            let console = console.as_path();
-            xml::domain(spec, &Parts { domain_type, uuid, note, network, console, kernel, files })
+            let (console, seed) = (console.as_path(), seed.as_path());
+            let parts = Parts { domain_type, uuid, note, network, console, seed, kernel, files };
+            xml::domain(spec, &parts)
         })
     }
 
@@ -85,6 +87,7 @@ impl Inner {
             attempted: format!("prepare the console of {instance}"),
             source: error.into(),
         })?;
+        self.seeds.write(spec, machine.marks, &self.config.network)?;
         // Names the files of volumes that were made after the machine was defined.
         self.define(session, spec, machine.marks)?;
         // Taken back at the end of this function: QEMU has them by then, or has failed.

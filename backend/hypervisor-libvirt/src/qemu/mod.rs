@@ -15,6 +15,7 @@ mod image;
 mod keyring;
 mod live;
 pub mod proof;
+mod seed;
 mod session;
 mod tool;
 mod xml;
@@ -36,8 +37,8 @@ pub struct QemuConfig {
     /// Folder of the images: one folder an image id in it, with `disk.raw` or `disk.qcow2`, and
     /// with `kernel`, `initrd` and `cmdline` where it is not booted by its disk.
     pub images: PathBuf,
-    /// Folder of the serial consoles: in memory (tmpfs), since guests print what is not ours to
-    /// write to a disk.
+    /// Folder of what is not ours to write to a disk: the serial consoles, and in folders of its
+    /// own the user data of machines and the disks that guests read it from. In memory (tmpfs).
     pub consoles: PathBuf,
     /// What guests' network cards are plugged into.
     pub network: Network,

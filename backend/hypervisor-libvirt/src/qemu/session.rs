@@ -10,7 +10,7 @@ use virt::{connect::Connect, error::Error};
 use virt_sys as sys;
 
 use super::{Accelerator, keyring};
-use crate::{domains::Domains, error::failed, events::Watch};
+use crate::{domains::Domains, error::failed, events::Watch, user_data::UserData};
 
 /// Seconds between signs of life, and how many may be missed.
 const KEEP_ALIVE: (i32, u32) = (5, 3);
@@ -29,6 +29,7 @@ pub(super) struct Sessions {
     uri: String,
     accelerator: Accelerator,
     hints: broadcast::Sender<Hint>,
+    user_data: UserData,
     current: Mutex<Option<Arc<Session>>>,
 }
 
@@ -37,8 +38,9 @@ impl Sessions {
         uri: String,
         accelerator: Accelerator,
         hints: broadcast::Sender<Hint>,
+        user_data: UserData,
     ) -> Self {
-        Self { uri, accelerator, hints, current: Mutex::default() }
+        Self { uri, accelerator, hints, user_data, current: Mutex::default() }
     }
 
     /// The connection, a new one where the last has ended.
@@ -69,6 +71,7 @@ impl Sessions {
             // Nothing leases addresses here; the host has seen who answers on the bridge.
             address_source: sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
             addresses: Mutex::default(),
+            user_data: Some(self.user_data.clone()),
         };
         Ok(Session { _watch: watch, domains })
     }

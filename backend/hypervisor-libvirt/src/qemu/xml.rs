@@ -26,6 +26,7 @@ pub(super) struct Parts<'a> {
     pub(super) note: &'a str,
     pub(super) network: &'a Network,
     pub(super) console: &'a Path,
+    pub(super) seed: &'a Path,
     pub(super) kernel: Option<&'a Kernel>,
     /// The file of each disk's volume, boot first.
     pub(super) files: Vec<PathBuf>,
@@ -67,7 +68,7 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
          <os><type arch='x86_64' machine='pc'>hvm</type>{boot}</os><features><acpi/><apic/></features>\
          <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>{CPU}</model></cpu>\
          <clock offset='utc'/><on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot>\
-         <on_crash>destroy</on_crash><devices><emulator>{EMULATOR}</emulator>{disks}{card}\
+         <on_crash>destroy</on_crash><devices><emulator>{EMULATOR}</emulator>{disks}{seed}{card}\
          <serial type='file'><source path='{console}' append='on'/><target port='0'/></serial>\
          <memballoon model='virtio'/>\
          <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>\
@@ -80,6 +81,7 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
         memory = spec.memory.0,
         vcpus = spec.vcpus.0,
         console = path(parts.console),
+        seed = seed(parts.seed),
     )
 }
 
@@ -94,6 +96,17 @@ pub(super) fn disk(disk: &Disk, file: &Path, device: &str) -> String {
          <target dev='{device}' bus='virtio'/>{read_only}</disk>",
         file = path(file),
         uuid = secret_uuid(disk.volume),
+    )
+}
+
+/// What the guest reads its user data from: on a bus of its own, so that volumes have the names
+/// `vda` and so on, and on one that every image for clouds has a driver for.
+fn seed(file: &Path) -> String {
+    format!(
+        "<controller type='scsi' index='0' model='virtio-scsi'/><disk type='file' device='disk'>\
+         <driver name='qemu' type='raw'/><source file='{}'/><target dev='sda' bus='scsi'/>\
+         <readonly/></disk>",
+        path(file)
     )
 }
 
@@ -115,7 +128,7 @@ fn path(path: &Path) -> String {
     escape(&path.to_string_lossy())
 }
 
-/// A disk of a running domain.
+/// A volume's disk of a running domain.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LiveDisk {
     /// The file behind it.
@@ -126,7 +139,7 @@ pub(super) struct LiveDisk {
     pub(super) element: String,
 }
 
-/// The disks in libvirt's description of a domain.
+/// The volumes' disks in libvirt's description of a domain; the seed is none.
 pub(super) fn live_disks(domain: &str) -> Vec<LiveDisk> {
     let mut disks = Vec::new();
     let mut rest = domain;
@@ -136,7 +149,9 @@ pub(super) fn live_disks(domain: &str) -> Vec<LiveDisk> {
         let element = &rest[start..end];
         let file = attribute(element, "<source ", "file");
         let device = attribute(element, "<target ", "dev");
-        if let (Some(file), Some(device)) = (file, device) {
+        if let (Some(file), Some(device)) = (file, device)
+            && device.starts_with("vd")
+        {
             disks.push(LiveDisk { file: file.into(), device, element: element.into() });
         }
         rest = &rest[end..];
@@ -168,6 +183,7 @@ mod tests {
             note: "<disk ><source file='x'><target dev='y'></disk>",
             network: &Network::None,
             console: Path::new("/c"),
+            seed: Path::new("/seed"),
             kernel: None,
             files: files.iter().map(PathBuf::from).collect(),
         };
@@ -186,11 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn every_disk_is_encrypted() {
+    fn every_disk_but_the_seed_is_encrypted() {
         let domain = disks(&["/a", "/b"]);
         let count = |text: &str| domain.matches(text).count();
-        assert_eq!(count("<disk type="), 2);
+        assert_eq!(count("<disk type="), 3);
         assert_eq!(count("<encryption format='luks'>"), 2);
+        assert_eq!(count("<source file='/seed'/><target dev='sda' bus='scsi'/><readonly/>"), 1);
     }
 
     #[test]

@@ -14,6 +14,9 @@ use fairmazon_model::{
 
 use crate::lab::{IMAGE, IMAGE_TEXT, Lab, PATIENCE, give_keys, key_bytes, says};
 
+/// What the user data of a running machine begins with.
+pub(crate) const USER_DATA: &str = "user-data-of-a-customer";
+
 pub(crate) fn data(number: u128) -> Disk {
     Disk { name: format!("data-{number}"), volume: volume(number), read_only: false }
 }
@@ -25,7 +28,7 @@ pub(crate) async fn running(lab: &Lab) -> QemuHost {
     let boot = HostVolume { image: Some(IMAGE.into()), ..wish(1) };
     host.create_volume(&boot).await.unwrap();
     host.create_volume(&wish(2)).await.unwrap();
-    let spec = MachineSpec { disks: vec![data(2)], ..spec(1) };
+    let spec = MachineSpec { disks: vec![data(2)], user_data: USER_DATA.into(), ..spec(1) };
     host.define(&Arc::new(spec), Marks::default()).await.unwrap();
     host.start(instance(1)).await.unwrap();
     says(&host, instance(1), "GUEST-READY").await;

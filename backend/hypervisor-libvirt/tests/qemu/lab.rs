@@ -31,7 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 pub(crate) struct Lab {
     pub(crate) folder: PathBuf,
-    consoles: PathBuf,
+    pub(crate) consoles: PathBuf,
     init: Child,
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,

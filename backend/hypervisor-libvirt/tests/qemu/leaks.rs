@@ -3,7 +3,7 @@
 use fairmazon_hypervisor::{Hypervisor, contract::instance};
 
 use crate::{
-    guests::running,
+    guests::{USER_DATA, running},
     lab::{Lab, files_with, key_bytes, says},
 };
 
@@ -34,12 +34,13 @@ fn base64(bytes: &[u8]) -> String {
 async fn neither_plain_text_nor_keys_are_in_any_file() {
     let mut lab = Lab::start();
     let host = running(&lab).await;
-    says(&host, instance(1), "GUEST-COUNTER vdb 1").await;
+    let said = says(&host, instance(1), "GUEST-COUNTER vdb 1").await;
+    assert!(said.contains(USER_DATA), "{said}");
     assert_eq!(lab.run("virsh secret-list | tail -n +3").trim(), "", "keys are lent for a moment");
     assert_eq!(lab.run("ls /etc/libvirt/secrets 2>/dev/null || true").trim(), "");
     let written = b"written by the guest in plain text".to_vec();
     let mut secrets = [forms(&key_bytes(1)), forms(&key_bytes(2))].concat();
-    secrets.push(written);
+    secrets.extend([written, USER_DATA.into(), base64(USER_DATA.as_bytes()).into()]);
     let (folder, pool) = (lab.folder.clone(), lab.pool());
     let image = folder.join("images");
     let nowhere = |when: &str| {

@@ -9,3 +9,4 @@ mod lab;
 mod leaks;
 mod proof;
 mod restarts;
+mod seeds;
