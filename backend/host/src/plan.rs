@@ -263,7 +263,7 @@ fn stays_off(case: &MachineCase<'_>, seen: &Machine, spec: &MachineSpec) -> Step
 }
 
 /// Whether a machine that is off may be started under this policy.
-fn may_restart(seen: &Machine, policy: RestartPolicy) -> bool {
+pub(crate) fn may_restart(seen: &Machine, policy: RestartPolicy) -> bool {
     let RunState::Off(reason) = seen.run else { return false };
     if seen.marks.halt != Halt::Started || reason == OffReason::NeverStarted {
         return true;

@@ -280,6 +280,101 @@ async fn a_guest_that_ends_at_once_again_and_again_is_started_ever_less_often() 
     assert!((5..40).contains(&starts), "{starts} starts in 100 s");
 }
 
+fn failure(set: &fairmazon_model::machine::ObservedSet) -> Option<&str> {
+    match &of(set, instance(1))?.state {
+        ObservedState::Failed { reason } => Some(reason),
+        _ => None,
+    }
+}
+
+/// Why the machine has failed, once the broker sees that it has.
+async fn why_failed(subject: &Subject) -> String {
+    let seen = subject.broker.sees(|set| failure(set).is_some()).await;
+    failure(&seen).unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_ends_soon_after_its_start_is_told_with_its_last_lines() {
+    let subject = Subject::start();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    subject.host.say(instance(1), "[ 1.0 ] booting\r\n\x1b[31mno init found\x1b[0m\r\n");
+    sleep_ms(3_000).await;
+    subject.world.guest_powers_off(host_id(), instance(1));
+    assert_eq!(
+        why_failed(&subject).await,
+        "its guest ended 3 s after its start and is started again; the last on its serial \
+         console: [ 1.0 ] booting | no init found"
+    );
+    // It is over when it runs again, and one that ran for long has no failure.
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    sleep_ms(120_000).await;
+    subject.world.guest_powers_off(host_id(), instance(1));
+    subject
+        .broker
+        .sees(|set| {
+            assert_eq!(failure(set), None);
+            runs(set, &machine(1)) && subject.world.ledger().starts(instance(1)) == 3
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_ends_and_stays_off_has_not_failed() {
+    let subject = Subject::start();
+    let once = MachineSpec { restart: RestartPolicy::Never, ..machine(1) };
+    subject.broker.desire(set(1, vec![once.clone()]));
+    subject.broker.sees(|seen| runs(seen, &once)).await;
+    subject.host.say(instance(1), "done");
+    subject.world.guest_powers_off(host_id(), instance(1));
+    subject.broker.sees(is(&ObservedState::Stopped)).await;
+    sleep_ms(60_000).await;
+    let seen = subject.broker.sees(|_| true).await;
+    assert_eq!(of(&seen, instance(1)).unwrap().state, ObservedState::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_was_ended_from_outside_has_said_nothing_about_that() {
+    let subject = Subject::start();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    subject.host.say(instance(1), "all is well");
+    subject.world.host_loses_power(host_id());
+    subject
+        .broker
+        .sees(|set| {
+            assert_eq!(failure(set), None);
+            runs(set, &machine(1)) && subject.world.ledger().starts(instance(1)) == 2
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_fails_is_told_with_what_its_guest_said_in_it() {
+    for (says, told) in [(true, true), (false, false)] {
+        let subject = Subject::start();
+        subject.broker.desire(set(1, vec![machine(1)]));
+        subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+        subject.host.say(instance(1), "of the run before\n");
+        let host = subject.host.clone();
+        subject.host.set_faults(move |call: &Call| {
+            if call.verb != Verb::Start {
+                return Fault::None;
+            }
+            if says {
+                host.say(instance(1), "kernel panic\n");
+            }
+            Fault::Fail(HypervisorError::Full { what: "memory".into() })
+        });
+        sleep_ms(120_000).await;
+        subject.world.guest_crashes(host_id(), instance(1));
+        let why = why_failed(&subject).await;
+        assert!(why.starts_with("the host has no memory left for this"), "{why}");
+        assert_eq!(why.contains("kernel panic"), told, "{why}");
+        assert_eq!(why.contains("console"), told, "{why}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_ignores_the_stop_is_ended() {
     let subject = Subject::start();

@@ -253,6 +253,7 @@ pub async fn what_is_missing_is_named(host: Subject) {
         );
     }
     assert_eq!(host.machine(instance(9)).await.unwrap(), None);
+    assert_eq!(host.console(instance(9)).await.unwrap(), b"", "what never was has said nothing");
     assert_eq!(host.volume(volume(9)).await.unwrap(), None);
     let spec = Arc::new(spec(1));
     host.define(&spec, Marks::default()).await.unwrap();

@@ -89,6 +89,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// `Busy` while it runs.
     async fn undefine(&self, instance: InstanceId) -> Result<()>;
 
+    /// The last that a machine has written to its serial console, over its runs since it was
+    /// defined; nothing where it has written nothing or the driver has no consoles.
+    async fn console(&self, _: InstanceId) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
     /// Takes a volume's key into memory, in the place of an earlier one, for the calls that open
     /// its data: [`create_volume`](Self::create_volume), [`start`](Self::start),
     /// [`attach`](Self::attach), [`grow_volume`](Self::grow_volume). It is never written down: a

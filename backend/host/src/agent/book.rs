@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     backoff::Backoff,
     plan::{
-        DiskReady, MachineAction, MachineCase, Step, VolumeAction, VolumeCase, Wish,
+        DiskReady, MachineAction, MachineCase, Step, VolumeAction, VolumeCase, Wish, may_restart,
         next_machine_step, next_volume_step,
     },
 };
@@ -44,6 +44,8 @@ pub(super) struct MachineRecord {
     pub(super) backoff: Backoff,
     pub(super) quick_ends: Backoff,
     pub(super) error: Option<Box<str>>,
+    /// How its guest ended soon after its last start, for the customer.
+    pub(super) ended: Option<Box<str>>,
     /// Which look or step last changed it.
     pub(super) touched: u64,
 }
@@ -237,7 +239,8 @@ impl Book {
 
     fn failure(&self, record: &MachineRecord) -> Option<ObservedState> {
         record.desired.as_ref()?;
-        Some(ObservedState::Failed { reason: self.error_of(record)? })
+        let ended = || record.ended.as_ref().map(ToString::to_string);
+        Some(ObservedState::Failed { reason: self.error_of(record).or_else(ended)? })
     }
 
     /// What does not work with a machine that is there, beside the state that it is in.
@@ -304,6 +307,16 @@ impl MachineRecord {
     /// Whether it runs, as far as was last seen.
     pub(super) fn runs(&self) -> bool {
         self.seen.as_ref().is_some_and(Machine::runs)
+    }
+
+    /// Whether it is off and shall be started again.
+    pub(super) fn restarts(&self) -> bool {
+        match (&self.desired, &self.seen) {
+            (Some(spec), Some(seen)) => {
+                !self.may_run && spec.power == Power::Running && may_restart(seen, spec.restart)
+            }
+            _ => false,
+        }
     }
 
     /// Whether there is nothing left to know of it.

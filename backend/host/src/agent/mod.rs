@@ -9,6 +9,7 @@ mod observe;
 mod queue;
 mod set;
 mod stream;
+mod words;
 mod work;
 
 use std::{sync::Arc, time::Duration};
@@ -405,6 +406,7 @@ impl Agent {
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Machine { instance, step, seen } => self.machine_done(instance, &step, seen),
+            Done::Ended { instance, ran_ms, said } => self.ended(instance, ran_ms, &said),
             Done::Fenced { instance, result, seen } => self.fenced(instance, result, seen),
             Done::Volume { volume, result, seen } => self.volume_done(volume, &result, seen),
             Done::Inventory { started, result } => self.inventory_done(started, result),

@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fairmazon_hypervisor::{Halt, HypervisorError, Inventory, Machine, Result, Volume};
+use fairmazon_hypervisor::{
+    Halt, HypervisorError, Inventory, Machine, OffReason, Result, RunState, Volume,
+};
 use fairmazon_model::id::{InstanceId, VolumeId};
 
-use super::{Agent, FENCE_AGAIN, queue::Target, work::MachineStep};
+use super::{Agent, FENCE_AGAIN, queue::Target, words::with_last_lines, work::MachineStep};
 use crate::plan::MachineAction;
 
 /// Failures in a row after which the broker is told.
@@ -32,7 +34,7 @@ impl Agent {
         }
         let failure = step.result.as_ref().err().or(seen.as_ref().err());
         match failure {
-            Some(error) => self.machine_failed(instance, error, now_ms),
+            Some(error) => self.machine_failed(instance, error, &step.said, now_ms),
             None => self.machine_succeeded(instance, step.action.as_ref(), now_ms),
         }
         if let Ok(seen) = seen {
@@ -183,7 +185,10 @@ impl Agent {
         }
         match action {
             Some(MachineAction::AskToStop) => record.asked_at_ms = Some(now_ms),
-            Some(MachineAction::Start) => record.started_at_ms = Some(now_ms),
+            Some(MachineAction::Start) => {
+                record.started_at_ms = Some(now_ms);
+                record.ended = None;
+            }
             Some(MachineAction::Mark(marks) | MachineAction::Define(marks)) => {
                 // A count that was just done is kept beside the set as well.
                 let known = self.book.done_before.insert(instance, marks.done);
@@ -196,7 +201,13 @@ impl Agent {
         }
     }
 
-    fn machine_failed(&mut self, instance: InstanceId, error: &HypervisorError, now_ms: u64) {
+    fn machine_failed(
+        &mut self,
+        instance: InstanceId,
+        error: &HypervisorError,
+        said: &str,
+        now_ms: u64,
+    ) {
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
         let pause = record.backoff.failed(
             ms(self.config.first_pause),
@@ -205,7 +216,7 @@ impl Agent {
         );
         record.not_before_ms = now_ms + pause;
         if tells_at_once(error) || record.backoff.failures() >= TELL_AFTER {
-            record.error = Some(error.for_customer().into());
+            record.error = Some(with_last_lines(&error.for_customer(), said).into());
             self.report.wanted();
         }
         tracing::warn!(
@@ -245,19 +256,33 @@ impl Agent {
     /// A guest that ends soon after each start is started again at growing intervals.
     fn pause_after_quick_end(&mut self, instance: InstanceId, now_ms: u64) {
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
-        let quick = record
-            .started_at_ms
-            .is_some_and(|started| now_ms.saturating_sub(started) < ms(self.config.quick_end));
-        if !quick {
+        let ran_ms = record.started_at_ms.map(|started| now_ms.saturating_sub(started));
+        let Some(ran_ms) = ran_ms.filter(|&ran_ms| ran_ms < ms(self.config.quick_end)) else {
             record.quick_ends.succeeded();
             return;
-        }
+        };
+        self.work.push(self.hands.last_words(instance, ran_ms));
         let pause = record.quick_ends.failed(
             ms(self.config.first_pause),
             ms(self.config.longest_pause),
             &mut self.random,
         );
         record.not_before_ms = record.not_before_ms.max(now_ms + pause);
+    }
+
+    /// Tells how a guest ended that is started again; one that stays off did what it was for.
+    pub(super) fn ended(&mut self, instance: InstanceId, ran_ms: u64, said: &str) {
+        let Some(record) = self.book.machines.get_mut(&instance) else { return };
+        // One that was ended from outside has said nothing about that.
+        let by_guest = record.seen.as_ref().is_some_and(|seen| {
+            matches!(seen.run, RunState::Off(OffReason::Guest | OffReason::Crashed))
+        });
+        if by_guest && record.restarts() {
+            let seconds = ran_ms / 1_000;
+            let what = format!("its guest ended {seconds} s after its start and is started again");
+            record.ended = Some(with_last_lines(&what, said).into());
+            self.report.wanted();
+        }
     }
 
     fn sight_volume(&mut self, volume: VolumeId, seen: Option<Volume>) {

@@ -9,6 +9,7 @@ use fairmazon_model::{
 };
 use futures::future::BoxFuture;
 
+use super::words::last_lines;
 use crate::{
     plan::{MachineAction, VolumeAction},
     state::{SavedState, StateError},
@@ -17,11 +18,35 @@ use crate::{
 
 /// Something that was under way has ended.
 pub(super) enum Done {
-    Machine { instance: InstanceId, step: MachineStep, seen: Result<Option<Machine>> },
-    Fenced { instance: InstanceId, result: Result<()>, seen: Result<Option<Machine>> },
-    Volume { volume: VolumeId, result: Result<()>, seen: Result<Option<Volume>> },
-    Inventory { started: u64, result: Result<Inventory> },
-    Saved { set: Option<SavedState>, result: std::result::Result<(), StateError> },
+    Machine {
+        instance: InstanceId,
+        step: MachineStep,
+        seen: Result<Option<Machine>>,
+    },
+    /// What a guest that ended soon after its start has said.
+    Ended {
+        instance: InstanceId,
+        ran_ms: u64,
+        said: String,
+    },
+    Fenced {
+        instance: InstanceId,
+        result: Result<()>,
+        seen: Result<Option<Machine>>,
+    },
+    Volume {
+        volume: VolumeId,
+        result: Result<()>,
+        seen: Result<Option<Volume>>,
+    },
+    Inventory {
+        started: u64,
+        result: Result<Inventory>,
+    },
+    Saved {
+        set: Option<SavedState>,
+        result: std::result::Result<(), StateError>,
+    },
     LeaseSaved(std::result::Result<(), StateError>),
     Connected(std::result::Result<Link, TransportError>),
 }
@@ -30,6 +55,8 @@ pub(super) enum Done {
 pub(super) struct MachineStep {
     pub(super) action: Option<MachineAction>,
     pub(super) result: Result<()>,
+    /// What the guest has said in a start that failed.
+    pub(super) said: String,
 }
 
 pub(super) type Work = BoxFuture<'static, Done>;
@@ -55,10 +82,18 @@ impl Hands {
     ) -> Work {
         let hands = self.clone();
         Box::pin(async move {
+            let starts = action == MachineAction::Start;
+            let before = if starts { hands.console(instance).await } else { Vec::new() };
             let act = hands.act(instance, spec, &action);
             let result = hands.within("bring a machine a step on", act).await;
             let seen = hands.look_at_machine(instance).await;
-            let step = MachineStep { action: Some(action), result };
+            let mut said = String::new();
+            if starts && result.is_err() {
+                // What an earlier run has said is no reason of this failure.
+                let now = hands.console(instance).await;
+                said = if now == before { said } else { last_lines(&now) };
+            }
+            let step = MachineStep { action: Some(action), result, said };
             Done::Machine { instance, step, seen }
         })
     }
@@ -68,7 +103,17 @@ impl Hands {
         let hands = self.clone();
         Box::pin(async move {
             let seen = hands.look_at_machine(instance).await;
-            Done::Machine { instance, step: MachineStep { action: None, result: Ok(()) }, seen }
+            let step = MachineStep { action: None, result: Ok(()), said: String::new() };
+            Done::Machine { instance, step, seen }
+        })
+    }
+
+    /// Reads what a guest has said that ended soon after its start.
+    pub(super) fn last_words(&self, instance: InstanceId, ran_ms: u64) -> Work {
+        let hands = self.clone();
+        Box::pin(async move {
+            let said = last_lines(&hands.console(instance).await);
+            Done::Ended { instance, ran_ms, said }
         })
     }
 
@@ -146,6 +191,16 @@ impl Hands {
 
     async fn look_at_machine(&self, instance: InstanceId) -> Result<Option<Machine>> {
         self.within("look at a machine", self.hypervisor.machine(instance)).await
+    }
+
+    /// The console as far as it can be read: nothing depends on it.
+    async fn console(&self, instance: InstanceId) -> Vec<u8> {
+        let read = self.within("read a console", self.hypervisor.console(instance)).await;
+        read.unwrap_or_else(|error| {
+            let error: &dyn std::error::Error = &error;
+            tracing::debug!(%instance, error, "a console could not be read");
+            Vec::new()
+        })
     }
 
     async fn within<T>(&self, attempted: &str, work: impl Future<Output = Result<T>>) -> Result<T> {

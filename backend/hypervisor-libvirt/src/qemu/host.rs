@@ -139,23 +139,6 @@ impl QemuHost {
         self.inner.config.accelerator
     }
 
-    /// The last 64 KiB that a machine has written to its serial console, over its runs since it
-    /// was defined.
-    ///
-    /// # Errors
-    /// When the console can't be read.
-    pub async fn console(&self, instance: InstanceId) -> Result<Vec<u8>> {
-        let inner = Arc::clone(&self.inner);
-        let attempted = "read a console";
-        let read = move || {
-            inner.consoles.last(instance).map_err(|error| HypervisorError::Driver {
-                attempted: attempted.into(),
-                source: error.into(),
-            })
-        };
-        self.threads.call(attempted, read).await
-    }
-
     async fn call<T: Send + 'static>(
         &self,
         attempted: &str,
@@ -318,6 +301,19 @@ impl Hypervisor for QemuHost {
             Ok(())
         })
         .await
+    }
+
+    /// The last 64 KiB.
+    async fn console(&self, instance: InstanceId) -> Result<Vec<u8>> {
+        let inner = Arc::clone(&self.inner);
+        let attempted = "read a console";
+        let read = move || {
+            inner.consoles.last(instance).map_err(|error| HypervisorError::Driver {
+                attempted: attempted.into(),
+                source: error.into(),
+            })
+        };
+        self.threads.call(attempted, read).await
     }
 
     async fn give_key(&self, volume: VolumeId, key: VolumeKey) -> Result<()> {

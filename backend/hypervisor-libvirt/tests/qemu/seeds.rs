@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fairmazon_hypervisor::{
-    Counters, Hypervisor, Marks,
+    Counters, Hypervisor, Marks, OffReason,
     contract::{instance, spec, wish},
 };
 use fairmazon_hypervisor_libvirt::qemu::QemuHost;
@@ -114,4 +114,20 @@ async fn what_may_be_secret_goes_with_the_machine_and_with_the_host() {
     }
     drop(lab.host());
     assert!(!files.iter().any(|file| file.exists()));
+}
+
+#[tokio::test]
+async fn a_guest_that_ends_at_once_has_said_why_on_its_console() {
+    let lab = Lab::start();
+    let (host, mut spec) = defined(&lab).await;
+    spec.user_data = "#!/bin/sh\necho 'no licence found'\nsync\npoweroff -f\n".into();
+    host.define(&Arc::new(spec), Marks::default()).await.unwrap();
+    host.start(instance(1)).await.unwrap();
+    assert_eq!(is_off(&host).await, OffReason::Guest);
+    let host: Arc<dyn Hypervisor> = Arc::new(host);
+    let said = host.console(instance(1)).await.unwrap();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let last: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = &last[last.len().saturating_sub(8)..];
+    assert!(last.contains(&"no licence found"), "{said}");
 }

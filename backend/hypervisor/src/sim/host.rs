@@ -32,6 +32,8 @@ use crate::{
 
 /// Hints that a slow listener may be behind before it has to look at all.
 const HINTS_KEPT: usize = 16;
+/// What is kept of a console, in bytes.
+const CONSOLE_KEPT: usize = 64 * 1024;
 
 pub(super) struct HostCell {
     id: HostId,
@@ -74,6 +76,15 @@ impl SimHost {
     /// How long guests take to shut down when asked; `None`: they never do. At first no time.
     pub fn set_stop_takes(&self, time: Option<Duration>) {
         *self.cell.stop_takes.lock() = time;
+    }
+
+    /// The guest of a machine says this on its serial console; nothing when there is no machine.
+    pub fn say(&self, instance: InstanceId, text: &str) {
+        if let Ok(machine) = self.cell.state.lock().machine_mut(instance) {
+            machine.console.extend_from_slice(text.as_bytes());
+            let more = machine.console.len().saturating_sub(CONSOLE_KEPT);
+            machine.console.drain(..more);
+        }
     }
 
     /// How many calls there were so far.
@@ -189,6 +200,12 @@ impl Hypervisor for SimHost {
         self.call(Verb::Undefine, undefine).await?;
         self.hint(Hint::Machine(instance));
         Ok(())
+    }
+
+    // Not under a fault: it neither is nor sees a step of anything.
+    async fn console(&self, instance: InstanceId) -> Result<Vec<u8>> {
+        let state = self.cell.state.lock();
+        Ok(state.machine(instance).map(|found| found.console.clone()).unwrap_or_default())
     }
 
     async fn give_key(&self, _: VolumeId, _: VolumeKey) -> Result<()> {

@@ -21,6 +21,8 @@ pub(super) struct SimMachine {
     pub(super) definition: Arc<MachineSpec>,
     pub(super) marks: Marks,
     pub(super) run: RunState,
+    /// What its guest has said.
+    pub(super) console: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,9 @@ impl HostState {
         let Some(machine) = self.machines.get_mut(&spec.instance) else {
             let run = RunState::Off(OffReason::NeverStarted);
             let definition = Arc::clone(spec);
-            self.machines.insert(spec.instance, SimMachine { definition, marks, run });
+            let console = Vec::new();
+            let machine = SimMachine { definition, marks, run, console };
+            self.machines.insert(spec.instance, machine);
             return Ok(());
         };
         let old = &machine.definition;
