@@ -35,13 +35,18 @@ IMPURE = {"tokio", "async-trait", "tonic", "rusqlite", "hyper-util", "futures", 
 # A crate of ours and the crates of ours that it may use.
 INWARDS = {
     "fairmazon-model": set(),
+    "fairmazon-image": set(),
     "tfplugin": set(),
     "acceptance": set(),
     "fairmazon-proto": {"fairmazon-model"},
     "fairmazon-scheduler": {"fairmazon-model"},
     "fairmazon-store": {"fairmazon-model"},
     "fairmazon-hypervisor": {"fairmazon-model"},
-    "fairmazon-hypervisor-libvirt": {"fairmazon-model", "fairmazon-hypervisor"},
+    "fairmazon-hypervisor-libvirt": {
+        "fairmazon-model",
+        "fairmazon-hypervisor",
+        "fairmazon-image",
+    },
     "terraform-provider-fairmazon": {"tfplugin", "fairmazon-model", "fairmazon-proto"},
     "fairmazon-host": {"fairmazon-model", "fairmazon-proto", "fairmazon-hypervisor"},
     "fairmazon-broker": {

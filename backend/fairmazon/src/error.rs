@@ -73,6 +73,15 @@ pub(crate) enum CommandError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// An image is not made or taken.
+    #[error("unable to {attempted}")]
+    Image {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why not.
+        #[source]
+        source: fairmazon_image::ImageError,
+    },
     /// The hosts did not connect in time.
     #[error(
         "{connected} of {all} hosts have connected to {address}, the others have not; the log says why"

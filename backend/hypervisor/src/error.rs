@@ -43,6 +43,17 @@ pub enum HypervisorError {
         /// Which volume, by id.
         what: String,
     },
+    /// The image can't be used as it is on this host; the host's operator has to import it again.
+    #[error("the image {image} on this host {why}")]
+    ImageDamaged {
+        /// Which image, by id.
+        image: String,
+        /// What is wrong with it, without names of the host, to follow its id.
+        why: &'static str,
+        /// What was found, for the host's operator.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// Something that is not the platform's has the identity of this machine or volume.
     #[error("{what} has the identity of a machine or volume of the platform, and is not ours")]
     Foreign {
@@ -88,6 +99,10 @@ impl HypervisorError {
             | Self::KeyMissing { .. }
             | Self::KeyWrong { .. } => self.to_string(),
             Self::Unsupported { what } => format!("this host can't {what}"),
+            Self::ImageDamaged { .. } => format!(
+                "{self}, so it is not used; choose another image or another host, or ask the \
+                 host's operator to import it again"
+            ),
             Self::Foreign { .. } => "the host has something else under its identity".into(),
             Self::Timeout { .. } => "the host took too long and tries again".into(),
             Self::Driver { .. } => "the host's hypervisor failed; the host tries again".into(),

@@ -8,6 +8,7 @@ pub(crate) mod broker;
 mod dev;
 mod host;
 mod host_check;
+mod image;
 mod token;
 
 use std::future::Future;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Account(account::Account),
     /// Make, list and revoke tokens.
     Token(token::Token),
+    /// Make images of machines, sign them, and take them into a host's folder.
+    Image(image::Image),
     /// Export the audit log, or check that nothing in it was changed.
     Audit(audit::Audit),
     /// Copy the store of a data folder, consistently.
@@ -50,6 +53,7 @@ impl Command {
             Self::Host(command) => run_beside_guests(command.run()),
             Self::Account(command) => run(command.run()),
             Self::Token(command) => run(command.run()),
+            Self::Image(command) => run(command.run()),
             Self::Audit(command) => run(command.run()),
             Self::Backup(command) => run(command.run()),
             Self::Bench(command) => run(command.run()),

@@ -7,4 +7,5 @@ mod process;
 mod commands;
 mod dev;
 mod host_check;
+mod images;
 mod refusals;

@@ -326,5 +326,6 @@ fn tells_at_once(error: &HypervisorError) -> bool {
             | HypervisorError::Foreign { .. }
             | HypervisorError::KeyMissing { .. }
             | HypervisorError::KeyWrong { .. }
+            | HypervisorError::ImageDamaged { .. }
     )
 }

@@ -15,6 +15,7 @@ use fairmazon_hypervisor::{
     Features, Hint, Hypervisor, HypervisorError, Inventory, Machine, Marks, Result, Volume,
     VolumeKey,
 };
+use fairmazon_image::Images;
 use fairmazon_model::{
     host::Capacity,
     id::{InstanceId, VolumeId},
@@ -28,7 +29,7 @@ use super::{
     Accelerator, QemuConfig,
     console::Consoles,
     files::Files,
-    image::Image,
+    image::{self, ImageDisk},
     keyring::Keyring,
     live::NotStarted,
     seed::Seeds,
@@ -71,6 +72,7 @@ pub(super) struct Inner {
     sessions: Sessions,
     pub(super) config: QemuConfig,
     pub(super) files: Files,
+    pub(super) images: Images,
     pub(super) keys: Keyring,
     pub(super) consoles: Consoles,
     pub(super) seeds: Seeds,
@@ -114,10 +116,12 @@ impl QemuHost {
             sweep(path, &there).map_err(folder(path))?;
         }
         tracing::info!(accelerator = %config.accelerator, "guests run under QEMU");
+        let images = Images::new(config.images.clone(), config.trusted_keys.clone());
         let inner = Arc::new(Inner {
             sessions,
             config,
             files,
+            images,
             keys: Keyring::default(),
             consoles,
             seeds,
@@ -222,6 +226,17 @@ impl QemuHost {
                 Err(error) => tracing::debug!(%instance, %error, "unable to see whether it runs"),
             }
         }
+    }
+
+    /// The disk of an image. Beside the threads for libvirt's calls, since a large one takes longer
+    /// to verify than they may take.
+    async fn image_disk(&self, id: String) -> Result<Option<ImageDisk>> {
+        let inner = Arc::clone(&self.inner);
+        let attempted = format!("verify the image {id}");
+        let verify = tokio::task::spawn_blocking(move || image::disk(&inner.images, &id));
+        verify.await.unwrap_or_else(|error| {
+            Err(HypervisorError::Driver { attempted, source: error.into() })
+        })
     }
 
     fn hint(&self, volume: VolumeId) {
@@ -334,10 +349,7 @@ impl Hypervisor for QemuHost {
         let key = self.inner.keys.get(wish.volume)?;
         let image = match &wish.image {
             None => None,
-            Some(id) => {
-                let missing = || HypervisorError::NotFound { what: format!("the image {id}") };
-                Image::find(&self.inner.config.images, id)?.ok_or_else(missing)?.disk
-            }
+            Some(id) => self.image_disk(id.clone()).await?,
         };
         self.inner.files.create(wish, &key, image.as_ref()).await?;
         self.hint(wish.volume);

@@ -1,22 +1,14 @@
-//! The images of a host: what boot volumes are filled from, and how guests of them boot.
+//! What QEMU takes from an image: the disk that boot volumes are filled from, and the kernel that
+//! guests boot with. Each was signed and is as it was signed, or is refused.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use fairmazon_hypervisor::{HypervisorError, Result};
+use fairmazon_image::{ImageError, Images, Manifest};
 
 use super::files::Header;
 
-/// An image.
-#[derive(Debug, Default)]
-pub(super) struct Image {
-    /// What a boot volume is filled from; none leaves it empty.
-    pub(super) disk: Option<ImageDisk>,
-    /// How guests boot; none: by their disk.
-    pub(super) kernel: Option<Kernel>,
-}
+const GIB: u64 = 1 << 30;
 
 /// The file of an image's disk.
 #[derive(Debug)]
@@ -24,6 +16,7 @@ pub(super) struct ImageDisk {
     pub(super) path: PathBuf,
     /// As QEMU calls it.
     pub(super) format: &'static str,
+    /// What a volume needs that is filled from it.
     pub(super) bytes: u64,
 }
 
@@ -35,74 +28,87 @@ pub(super) struct Kernel {
     pub(super) cmdline: String,
 }
 
-impl Image {
-    /// The image of that id; none when it is not here.
-    pub(super) fn find(images: &Path, id: &str) -> Result<Option<Self>> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if id.is_empty() || id.starts_with('.') || !id.chars().all(plain) {
-            return Ok(None);
+/// The disk of an image that has to be here; none leaves boot volumes empty. Reads all of it the
+/// first time.
+pub(super) fn disk(images: &Images, id: &str) -> Result<Option<ImageDisk>> {
+    let missing = || HypervisorError::NotFound { what: format!("the image {id}") };
+    let manifest = images.manifest(id).map_err(refused(id))?.ok_or_else(missing)?;
+    let min_bytes = manifest.about.min_disk_gib.saturating_mul(GIB);
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| HypervisorError::Driver {
+        attempted: format!("read the image {id}"),
+        source,
+    };
+    if let Some(path) = file(images, &manifest, "disk.qcow2")? {
+        let header = Header::read(&path).map_err(|error| failed(error.into()))?;
+        let header = header.ok_or_else(|| failed("disk.qcow2 is not in format qcow2".into()))?;
+        if header.refers_to_others {
+            // Such a file could make the host read any file of its own into a guest.
+            return Err(failed("disk.qcow2 refers to another file, which is refused".into()));
         }
-        let folder = images.join(id);
-        if !folder.is_dir() {
-            return Ok(None);
-        }
-        let there = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| HypervisorError::Driver {
-            attempted: format!("read the image {id}"),
-            source,
-        };
-        let kernel = there("kernel").map(|kernel| Kernel {
-            kernel,
-            initrd: there("initrd"),
-            cmdline: fs::read_to_string(folder.join("cmdline")).unwrap_or_default().trim().into(),
-        });
-        let disk = if let Some(path) = there("disk.qcow2") {
-            let header = Header::read(&path).map_err(|error| failed(error.into()))?;
-            let header =
-                header.ok_or_else(|| failed("disk.qcow2 is not in format qcow2".into()))?;
-            if header.refers_to_others {
-                // Such a file could make the host read any file of its own into a guest.
-                return Err(failed("disk.qcow2 refers to another file, which is refused".into()));
-            }
-            Some(ImageDisk { path, format: "qcow2", bytes: header.bytes })
-        } else if let Some(path) = there("disk.raw") {
-            let bytes = fs::metadata(&path).map_err(|error| failed(error.into()))?.len();
-            Some(ImageDisk { path, format: "raw", bytes })
-        } else {
-            None
-        };
-        Ok(Some(Self { disk, kernel }))
+        let bytes = header.bytes.max(min_bytes);
+        return Ok(Some(ImageDisk { path, format: "qcow2", bytes }));
     }
+    let Some(path) = file(images, &manifest, "disk.raw")? else { return Ok(None) };
+    let bytes = fs::metadata(&path).map_err(|error| failed(error.into()))?.len().max(min_bytes);
+    Ok(Some(ImageDisk { path, format: "raw", bytes }))
+}
+
+/// How guests of an image boot; none: by their disk, as do those whose image is not here any more.
+pub(super) fn kernel(images: &Images, id: &str) -> Result<Option<Kernel>> {
+    let Some(manifest) = images.manifest(id).map_err(refused(id))? else { return Ok(None) };
+    let Some(kernel) = file(images, &manifest, "kernel")? else { return Ok(None) };
+    let initrd = file(images, &manifest, "initrd")?;
+    let cmdline = match file(images, &manifest, "cmdline")? {
+        None => String::new(),
+        Some(path) => fs::read_to_string(&path).map_err(|error| HypervisorError::Driver {
+            attempted: format!("read the kernel's command line of the image {id}"),
+            source: error.into(),
+        })?,
+    };
+    Ok(Some(Kernel { kernel, initrd, cmdline: cmdline.trim().into() }))
+}
+
+fn file(images: &Images, manifest: &Manifest, name: &str) -> Result<Option<PathBuf>> {
+    let Some(part) = manifest.part(name) else { return Ok(None) };
+    images.file(manifest, part).map(Some).map_err(refused(&manifest.about.id))
+}
+
+fn refused(id: &str) -> impl FnOnce(ImageError) -> HypervisorError {
+    let image = id.to_owned();
+    move |error| HypervisorError::ImageDamaged { image, why: error.why(), source: error.into() }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use fairmazon_image::{About, SigningKey, pack};
 
-    #[test]
-    fn an_id_never_leaves_the_folder() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("images")).unwrap();
-        fs::create_dir(folder.path().join("img-other")).unwrap();
-        let images = folder.path().join("images");
-        for id in ["", ".", "..", "../img-other", "img-'\"&", "img\0"] {
-            assert!(Image::find(&images, id).unwrap().is_none(), "{id:?}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn an_image_that_refers_to_another_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("img")).unwrap();
+        let key = SigningKey::make(&folder.path().join("key")).unwrap();
+        let images = Images::new(folder.path().into(), vec![key.trusted().unwrap()]);
+        let image = folder.path().join("img");
+        fs::create_dir(&image).unwrap();
+        let about = About {
+            id: "img".into(),
+            name: String::new(),
+            architecture: "x86_64".into(),
+            min_disk_gib: 3,
+        };
+        let disk_with = |header: &[u8]| {
+            fs::write(image.join("disk.qcow2"), header).unwrap();
+            pack(&image, &about, &key).unwrap();
+            disk(&images, "img")
+        };
         let mut header = vec![0_u8; 104];
         header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
-        fs::write(folder.path().join("img/disk.qcow2"), &header).unwrap();
-        assert!(Image::find(folder.path(), "img").unwrap().unwrap().disk.is_some());
+        let whole = disk_with(&header).unwrap().unwrap();
+        assert_eq!((whole.format, whole.bytes), ("qcow2", 3 * GIB));
         header[15] = 200;
-        fs::write(folder.path().join("img/disk.qcow2"), &header).unwrap();
-        Image::find(folder.path(), "img").unwrap_err();
+        disk_with(&header).unwrap_err();
         (header[15], header[79]) = (0, 4);
-        fs::write(folder.path().join("img/disk.qcow2"), &header).unwrap();
-        Image::find(folder.path(), "img").unwrap_err();
+        disk_with(&header).unwrap_err();
     }
 }

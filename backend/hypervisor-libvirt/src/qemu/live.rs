@@ -14,7 +14,7 @@ use virt_sys as sys;
 use super::{
     files::Found,
     host::Inner,
-    image::Image,
+    image::{self, Kernel},
     keyring::Lent,
     session::Session,
     xml::{self, LiveDisk, Parts},
@@ -25,24 +25,24 @@ const LIVE: u32 = sys::VIR_DOMAIN_AFFECT_LIVE;
 
 impl Inner {
     pub(super) fn define(&self, session: &Session, spec: &MachineSpec, marks: Marks) -> Result<()> {
-        let xml = self.domain(session, spec)?;
+        let xml = self.domain(session, spec, None)?;
         session.domains.define(spec, marks, xml)
     }
 
     /// Writes the definition of a machine whose disks have changed while it runs.
     fn write(&self, session: &Session, spec: &MachineSpec, marks: Marks) -> Result<()> {
-        let xml = self.domain(session, spec)?;
+        let xml = self.domain(session, spec, None)?;
         session.domains.write(spec, marks, xml)
     }
 
-    /// Makes the domain of a machine from its UUID and note.
+    /// Makes the domain of a machine from its UUID and note. Its kernel is named at the start only,
+    /// when it has just been verified.
     fn domain<'a>(
         &'a self,
         session: &Session,
         spec: &'a MachineSpec,
+        kernel: Option<Kernel>,
     ) -> Result<impl FnOnce(&str, &str) -> String + use<'a>> {
-        let image = Image::find(&self.config.images, &spec.image)?;
-        let kernel = image.and_then(|image| image.kernel);
         let mut files = Vec::with_capacity(1 + spec.disks.len());
         for disk in all_disks(spec) {
             // A volume that is still to be made is looked up again at the start.
@@ -88,8 +88,10 @@ impl Inner {
             source: error.into(),
         })?;
         self.seeds.write(spec, machine.marks, &self.config.network)?;
-        // Names the files of volumes that were made after the machine was defined.
-        self.define(session, spec, machine.marks)?;
+        let kernel = image::kernel(&self.images, &spec.image)?;
+        // Names the files of volumes that were made after the machine was defined, too.
+        let xml = self.domain(session, spec, kernel)?;
+        session.domains.define(spec, machine.marks, xml)?;
         // Taken back at the end of this function: QEMU has them by then, or has failed.
         let _lent = all_disks(spec)
             .map(|disk| self.lend(session, disk.volume))

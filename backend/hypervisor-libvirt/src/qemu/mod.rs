@@ -22,6 +22,7 @@ mod xml;
 
 use std::path::PathBuf;
 
+use fairmazon_image::TrustedKey;
 use fairmazon_model::host::Capacity;
 
 pub use accelerator::Accelerator;
@@ -34,9 +35,10 @@ pub struct QemuConfig {
     pub uri: String,
     /// Folder of the volumes: one folder a storage class in it.
     pub storage: PathBuf,
-    /// Folder of the images: one folder an image id in it, with `disk.raw` or `disk.qcow2`, and
-    /// with `kernel`, `initrd` and `cmdline` where it is not booted by its disk.
+    /// Folder of the images, one folder an image id in it: see [`fairmazon_image`].
     pub images: PathBuf,
+    /// Whose images are used: those that one of these keys has signed.
+    pub trusted_keys: Vec<TrustedKey>,
     /// Folder of what is not ours to write to a disk: the serial consoles, and in folders of its
     /// own the user data of machines and the disks that guests read it from. In memory (tmpfs).
     pub consoles: PathBuf,

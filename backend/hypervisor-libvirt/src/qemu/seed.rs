@@ -265,7 +265,7 @@ mod tests {
             seeds.write(&spec(1), Marks::default(), &bridge()).unwrap();
             let data = fs::metadata(&path).unwrap();
             assert_eq!(data.permissions().mode() & 0o777, 0o600);
-            assert!(data.blocks() * 512 <= 64 * 1024 && data.len() % 512 == 0, "{data:?}");
+            assert!(data.blocks() * 512 <= 64 * 1024 && data.len().is_multiple_of(512), "{data:?}");
             assert_eq!(read(fs::read(&path).unwrap()).0, "CIDATA");
         }
         seeds.remove(instance(1));

@@ -180,8 +180,9 @@ async fn an_image_that_is_not_here_or_too_large_makes_no_volume() {
     let none = HostVolume { image: Some("img-none".into()), ..wish(1) };
     let missing = host.create_volume(&none).await;
     assert!(matches!(missing, Err(HypervisorError::NotFound { .. })), "{missing:?}");
-    let disk = lab.folder.join("images").join(IMAGE).join("disk.raw");
+    let disk = lab.folder.join("made").join("disk.raw");
     std::fs::File::options().write(true).open(disk).unwrap().set_len((1 << 30) + 1).unwrap();
+    lab.publish();
     let large = HostVolume { image: Some(IMAGE.into()), ..wish(1) };
     let refused = host.create_volume(&large).await;
     assert!(matches!(refused, Err(HypervisorError::Driver { .. })), "{refused:?}");

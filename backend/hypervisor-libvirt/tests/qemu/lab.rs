@@ -16,6 +16,7 @@ use fairmazon_hypervisor::{
     contract::{CLASS, volume},
 };
 use fairmazon_hypervisor_libvirt::qemu::{Accelerator, Network, QemuConfig, QemuHost};
+use fairmazon_image::{About, key_pair};
 use fairmazon_model::{
     host::Capacity,
     id::InstanceId,
@@ -42,15 +43,15 @@ impl Lab {
         let guest = tiny_guest();
         let folder = tempfile::Builder::new().prefix("fairmazon-lab-").tempdir().unwrap().keep();
         let consoles = Path::new("/dev/shm").join(folder.file_name().unwrap());
-        let image = folder.join("images").join(IMAGE);
-        fs::create_dir_all(&image).unwrap();
-        for part in ["kernel", "initrd"] {
-            symlink(guest.join(part), image.join(part)).unwrap();
+        let made = folder.join("made");
+        fs::create_dir_all(&made).unwrap();
+        for part in ["kernel", "initrd", "cmdline"] {
+            symlink(guest.join(part), made.join(part)).unwrap();
         }
-        fs::write(image.join("cmdline"), "console=ttyS0 quiet mitigations=off").unwrap();
         let mut disk = format!("{IMAGE_TEXT}\n").into_bytes();
         disk.resize(1 << 20, 0);
-        fs::write(image.join("disk.raw"), disk).unwrap();
+        fs::write(made.join("disk.raw"), disk).unwrap();
+        publish(&folder);
         // What libvirt finds out about QEMU, for the next laboratory.
         let shared = guest.with_file_name("libvirt-capabilities");
         symlink(&shared, folder.join("shared-cache")).unwrap();
@@ -118,6 +119,7 @@ impl Lab {
             ),
             storage: self.pool(),
             images: self.folder.join("images"),
+            trusted_keys: vec![key_pair(&self.folder).unwrap().1],
             consoles: self.consoles.clone(),
             network: Network::Bridge("guests".into()),
             // Not probed each time: the tests are the same with either.
@@ -125,6 +127,16 @@ impl Lab {
             capacity: Capacity { vcpus: Vcpus(8), memory: Mib(8_192), storage },
         };
         QemuHost::open(config).unwrap()
+    }
+
+    /// Makes the image of what is in the folder `made`.
+    pub(crate) fn publish(&self) {
+        publish(&self.folder);
+    }
+
+    /// A file of the image.
+    pub(crate) fn image_file(&self, name: &str) -> PathBuf {
+        self.folder.join("images").join(IMAGE).join(name)
     }
 
     pub(crate) fn pool(&self) -> PathBuf {
@@ -137,6 +149,17 @@ impl Drop for Lab {
         drop(self.commands.take());
         let _ = self.init.wait();
     }
+}
+
+fn publish(folder: &Path) {
+    let about = About {
+        id: IMAGE.into(),
+        name: "The tiny guest".into(),
+        architecture: "x86_64".into(),
+        min_disk_gib: 1,
+    };
+    let (key, _) = key_pair(folder).unwrap();
+    fairmazon_image::publish(&folder.join("made"), &folder.join("images"), &about, &key).unwrap();
 }
 
 /// The folder of the tiny guest, built when it is not there.

@@ -55,11 +55,16 @@ async fn neither_plain_text_nor_keys_are_in_any_file() {
     assert_eq!(files_with(&image, &[crate::lab::IMAGE_TEXT.into()]).len(), 1);
     let log = [instance(1).to_string().into_bytes()];
     assert!(!files_with(&folder.join("log"), &log).is_empty());
-    for form in &secrets {
-        std::fs::write(image.join("canary"), [b"x".as_slice(), form, b"y"].concat()).unwrap();
-        assert_eq!(files_with(&folder, &secrets), [image.join("canary")]);
+    let canaries = folder.join("canaries");
+    std::fs::create_dir(&canaries).unwrap();
+    for (number, form) in secrets.iter().enumerate() {
+        let text = [b"x".as_slice(), form, b"y"].concat();
+        std::fs::write(canaries.join(number.to_string()), text).unwrap();
     }
-    std::fs::remove_file(image.join("canary")).unwrap();
+    let found = files_with(&folder, &secrets);
+    assert!(found.iter().all(|path| path.starts_with(&canaries)), "{found:?}");
+    assert_eq!(found.len(), secrets.len());
+    std::fs::remove_dir_all(&canaries).unwrap();
     let master = lab.run("find /var/lib/libvirt/qemu -name master-key.aes -printf '%F %p\\n'");
     assert!(
         master.lines().all(|line| line.starts_with("tmpfs ")) && !master.is_empty(),

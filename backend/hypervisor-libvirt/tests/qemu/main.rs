@@ -5,6 +5,7 @@
 
 mod contract;
 mod guests;
+mod images;
 mod lab;
 mod leaks;
 mod proof;
