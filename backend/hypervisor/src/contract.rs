@@ -47,6 +47,7 @@ macro_rules! contract_tests {
             the_inventory_is_whole_and_ordered,
             changes_are_hinted,
             an_encrypted_volume_needs_its_key,
+            what_a_machine_uses_is_measured_by_run,
         );
     };
     (@each $make:expr; $($clause:ident,)*) => {
@@ -381,6 +382,28 @@ pub async fn changes_are_hinted(host: Subject) {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap();
+}
+
+pub async fn what_a_machine_uses_is_measured_by_run(host: Subject) {
+    let spec = Arc::new(MachineSpec { disks: vec![disk("data", 2, false)], ..spec(1) });
+    host.create_volume(&wish(2)).await.unwrap();
+    run(&host, &spec).await.unwrap();
+    let measured = match host.statistics(spec.instance).await {
+        Err(HypervisorError::Unsupported { .. }) => return,
+        other => other.unwrap().unwrap(),
+    };
+    let volumes: Vec<_> = measured.volumes.keys().copied().collect();
+    assert_eq!(volumes, [volume(1), volume(2)]);
+    assert!(measured.memory_bytes > 0 && measured.memory_bytes <= spec.memory.0 << 20);
+    let later = host.statistics(spec.instance).await.unwrap().unwrap();
+    assert_eq!(later.incarnation, measured.incarnation);
+    assert!(later.cpu_ns >= measured.cpu_ns);
+    host.force_stop(spec.instance).await.unwrap();
+    assert_eq!(host.statistics(spec.instance).await.unwrap(), None, "it is off");
+    host.start(spec.instance).await.unwrap();
+    let again = host.statistics(spec.instance).await.unwrap().unwrap();
+    assert!(again.incarnation > measured.incarnation, "{again:?} {measured:?}");
+    assert_eq!(host.statistics(instance(9)).await.unwrap(), None, "it is not there");
 }
 
 pub async fn an_encrypted_volume_needs_its_key(host: Subject) {

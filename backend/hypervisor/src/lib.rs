@@ -25,8 +25,8 @@ use tokio::sync::broadcast;
 pub use error::HypervisorError;
 pub use key::VolumeKey;
 pub use machine::{
-    Access, Counters, Features, Halt, Hint, Inventory, Machine, Marks, OffReason, RunState, Volume,
-    same_disks, same_shape,
+    Access, Counters, Features, Halt, Hint, Inventory, Machine, Marks, OffReason, RunState,
+    Statistics, Traffic, Volume, same_disks, same_shape,
 };
 
 /// What every call of a hypervisor returns.
@@ -93,6 +93,14 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// defined; nothing where it has written nothing or the driver has no consoles.
     async fn console(&self, _: InstanceId) -> Result<Vec<u8>> {
         Ok(Vec::new())
+    }
+
+    /// What a machine has used since its process began; none while it is off or not there.
+    ///
+    /// # Errors
+    /// `Unsupported` where the driver does not measure.
+    async fn statistics(&self, _: InstanceId) -> Result<Option<Statistics>> {
+        Err(HypervisorError::Unsupported { what: "measure what a machine uses" })
     }
 
     /// Takes a volume's key into memory, in the place of an earlier one, for the calls that open

@@ -1,6 +1,6 @@
 //! What a hypervisor has: machines with their marks, volumes, features, hints. Plain data.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
@@ -89,6 +89,32 @@ impl Machine {
             .find(|disk| disk.volume == volume)
             .map(|disk| if disk.read_only { Access::Read } else { Access::Write })
     }
+}
+
+/// What a machine has used. Counters begin at zero with each incarnation, so that what was used
+/// between two looks is their difference when both have the same one, and the later look's counts
+/// when not; what was used between the earlier look and the end of its incarnation is then lost.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Statistics {
+    /// Which run of the machine's process this is: above that of every earlier run.
+    pub incarnation: u64,
+    /// Time of processors, in ns.
+    pub cpu_ns: u64,
+    /// Memory that the guest has now, in bytes.
+    pub memory_bytes: u64,
+    /// What was read from and written to each volume.
+    pub volumes: BTreeMap<VolumeId, Traffic>,
+    /// What came and went over its network cards.
+    pub network: Traffic,
+}
+
+/// Bytes in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Read or received by the guest.
+    pub read_bytes: u64,
+    /// Written or sent by the guest.
+    pub written_bytes: u64,
 }
 
 /// How a machine uses a volume.

@@ -12,8 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use fairmazon_hypervisor::{
-    Features, Hint, Hypervisor, HypervisorError, Inventory, Machine, Marks, Result, Volume,
-    VolumeKey,
+    Features, Hint, Hypervisor, HypervisorError, Inventory, Machine, Marks, Result, Statistics,
+    Volume, VolumeKey,
 };
 use fairmazon_image::Images;
 use fairmazon_model::{
@@ -329,6 +329,11 @@ impl Hypervisor for QemuHost {
             })
         };
         self.threads.call(attempted, read).await
+    }
+
+    async fn statistics(&self, instance: InstanceId) -> Result<Option<Statistics>> {
+        self.call("measure a machine", move |host, session| host.statistics(session, instance))
+            .await
     }
 
     async fn give_key(&self, volume: VolumeId, key: VolumeKey) -> Result<()> {

@@ -1,8 +1,8 @@
 //! What is done to machines: blocking calls on one connection, for the host's threads.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use fairmazon_hypervisor::{HypervisorError, Marks, Result};
+use fairmazon_hypervisor::{HypervisorError, Marks, Result, Statistics, Traffic};
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
     machine::{Disk, MachineSpec},
@@ -195,6 +195,54 @@ impl Inner {
         Ok(false)
     }
 
+    /// What a machine has used in its run; none while it is off or not there.
+    pub(super) fn statistics(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+    ) -> Result<Option<Statistics>> {
+        let (domain, machine) = match session.domains.expect(instance) {
+            Err(HypervisorError::NotFound { .. }) => return Ok(None),
+            other => other?,
+        };
+        if !machine.runs() {
+            return Ok(None);
+        }
+        let run = domain.id();
+        match self.measure(&domain, &machine.definition) {
+            // One that has ended meanwhile, or runs again, is no failure.
+            Err(_) if domain.id() != run => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn measure(&self, domain: &Domain, spec: &MachineSpec) -> Result<Statistics> {
+        let instance = spec.instance;
+        let attempted = || format!("measure what {instance} uses");
+        let incarnation = self.seeds.incarnation(instance).map_err(|error| {
+            HypervisorError::Driver { attempted: attempted(), source: error.into() }
+        })?;
+        let info = domain.info().map_err(failed(attempted()))?;
+        let xml = domain.xml_desc(0).map_err(failed(attempted()))?;
+        let live = xml::live_disks(&xml);
+        let mut volumes = BTreeMap::new();
+        for disk in all_disks(spec) {
+            let Some(found) = self.files.find(disk.volume)? else { continue };
+            let Some(live) = live.iter().find(|live| live.file == found.path) else { continue };
+            let seen = domain.block_stats(&live.device).map_err(failed(attempted()))?;
+            volumes.insert(disk.volume, traffic(seen.rd_bytes, seen.wr_bytes));
+        }
+        let mut network = Traffic::default();
+        for card in xml::live_cards(&xml) {
+            let seen = domain.interface_stats(&card).map_err(failed(attempted()))?;
+            let seen = traffic(seen.rx_bytes, seen.tx_bytes);
+            network.read_bytes += seen.read_bytes;
+            network.written_bytes += seen.written_bytes;
+        }
+        let (cpu_ns, memory_bytes) = (info.cpu_time, info.memory.saturating_mul(1_024));
+        Ok(Statistics { incarnation, cpu_ns, memory_bytes, volumes, network })
+    }
+
     pub(super) fn delete_volume(&self, session: &Session, volume: VolumeId) -> Result<()> {
         let machines = session.domains.list()?.machines;
         if machines.iter().any(|machine| machine.runs() && machine.uses(volume).is_some()) {
@@ -223,6 +271,12 @@ impl From<HypervisorError> for NotStarted {
     fn from(error: HypervisorError) -> Self {
         Self { error, opened: Vec::new() }
     }
+}
+
+/// libvirt has -1 for what it does not know.
+fn traffic(read: i64, written: i64) -> Traffic {
+    let known = |bytes| u64::try_from(bytes).unwrap_or(0);
+    Traffic { read_bytes: known(read), written_bytes: known(written) }
 }
 
 fn all_disks(spec: &MachineSpec) -> impl Iterator<Item = &Disk> {

@@ -10,6 +10,7 @@ use std::{
     io::{self, Cursor, Write as _},
     os::unix::fs::FileExt,
     path::PathBuf,
+    time::{Duration, SystemTime},
 };
 
 use fairmazon_hypervisor::{HypervisorError, Marks, Result};
@@ -54,13 +55,26 @@ impl Seeds {
                 file.set_len(disk.len() as u64)?;
                 let pieces = disk.chunks(PIECE).zip((0..).step_by(PIECE));
                 let full = pieces.filter(|(piece, _)| piece.iter().any(|&byte| byte != 0));
-                full.into_iter().try_for_each(|(piece, at)| file.write_all_at(piece, at))
+                full.into_iter().try_for_each(|(piece, at)| file.write_all_at(piece, at))?;
+                let last = self.made(spec.instance).unwrap_or(SystemTime::UNIX_EPOCH);
+                // Also when the clock was set back meanwhile.
+                file.set_modified(SystemTime::now().max(last + Duration::from_micros(1)))
             })
         };
         write().map_err(|error| HypervisorError::Driver {
             attempted: format!("make the seed of {}", spec.instance),
             source: error.into(),
         })
+    }
+
+    /// Which start of the machine the seed was made for: a number that grows with each.
+    pub(super) fn incarnation(&self, instance: InstanceId) -> io::Result<u64> {
+        let since = self.made(instance)?.duration_since(SystemTime::UNIX_EPOCH);
+        Ok(since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    fn made(&self, instance: InstanceId) -> io::Result<SystemTime> {
+        fs::metadata(self.path(instance))?.modified()
     }
 
     /// Forgets a seed.
@@ -268,6 +282,12 @@ mod tests {
             assert!(data.blocks() * 512 <= 64 * 1024 && data.len().is_multiple_of(512), "{data:?}");
             assert_eq!(read(fs::read(&path).unwrap()).0, "CIDATA");
         }
+        // Its number grows with each start, also when the clock was set back.
+        let later = SystemTime::now() + Duration::from_secs(3_600);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+        let before = seeds.incarnation(instance(1)).unwrap();
+        seeds.write(&spec(1), Marks::default(), &bridge()).unwrap();
+        assert!(seeds.incarnation(instance(1)).unwrap() > before);
         seeds.remove(instance(1));
         assert_eq!(fs::read_dir(&seeds.folder).unwrap().count(), 0);
     }

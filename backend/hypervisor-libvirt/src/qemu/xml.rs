@@ -159,6 +159,18 @@ pub(super) fn live_disks(domain: &str) -> Vec<LiveDisk> {
     disks
 }
 
+/// The network cards in libvirt's description of a running domain, as the host knows them.
+pub(super) fn live_cards(domain: &str) -> Vec<String> {
+    let mut cards = Vec::new();
+    let mut rest = domain;
+    while let Some(start) = rest.find("<interface ") {
+        let Some(length) = rest[start..].find("</interface>") else { break };
+        cards.extend(attribute(&rest[start..start + length], "<target ", "dev"));
+        rest = &rest[start + length..];
+    }
+    cards
+}
+
 fn attribute(element: &str, tag: &str, name: &str) -> Option<String> {
     let tag = &element[element.find(tag)?..];
     let tag = &tag[..tag.find('>')?];
@@ -208,6 +220,14 @@ mod tests {
         assert_eq!(count("<disk type="), 3);
         assert_eq!(count("<encryption format='luks'>"), 2);
         assert_eq!(count("<source file='/seed'/><target dev='sda' bus='scsi'/><readonly/>"), 1);
+    }
+
+    #[test]
+    fn cards_are_found() {
+        let card = "<interface type='bridge'><mac address='a'/><source bridge='b'/><target dev='vnet3'/></interface>";
+        let domain =
+            format!("<devices>{card}<interface type='x'></interface>{}", card.replace('3', "4"));
+        assert_eq!(live_cards(&domain), ["vnet3", "vnet4"]);
     }
 
     #[test]

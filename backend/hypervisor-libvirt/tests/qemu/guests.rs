@@ -81,6 +81,25 @@ async fn a_guest_that_speaks_on_the_bridge_has_an_address() {
 }
 
 #[tokio::test]
+async fn what_a_guest_does_is_measured() {
+    let lab = Lab::start();
+    let host = running(&lab).await;
+    says(&host, instance(1), "GUEST-ADDRESS ").await;
+    let measured = host.statistics(instance(1)).await.unwrap().unwrap();
+    assert!(measured.cpu_ns > 100_000_000, "it has booted: {measured:?}");
+    assert_eq!(measured.memory_bytes, 256 << 20);
+    let (boot, data) = (measured.volumes[&volume(1)], measured.volumes[&volume(2)]);
+    assert!(boot.read_bytes > 0 && data.written_bytes > 4_096, "{measured:?}");
+    assert_eq!(boot.written_bytes, 0, "nobody writes to the boot disk: {measured:?}");
+    assert!(measured.network.written_bytes > 0, "it has pinged: {measured:?}");
+    // The counters of another agent are the same run's.
+    drop(host);
+    let again = lab.host().statistics(instance(1)).await.unwrap().unwrap();
+    assert_eq!(again.incarnation, measured.incarnation);
+    assert!(again.cpu_ns >= measured.cpu_ns);
+}
+
+#[tokio::test]
 async fn a_volume_that_nobody_waits_for_is_not_half_made() {
     let lab = Lab::start();
     let host = lab.host();

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     Features, Hint, Hypervisor, HypervisorError, Inventory, Machine, Marks, OffReason, Result,
-    RunState, Volume, VolumeKey,
+    RunState, Statistics, Volume, VolumeKey,
 };
 
 /// Hints that a slow listener may be behind before it has to look at all.
@@ -208,6 +208,15 @@ impl Hypervisor for SimHost {
         Ok(state.machine(instance).map(|found| found.console.clone()).unwrap_or_default())
     }
 
+    async fn statistics(&self, instance: InstanceId) -> Result<Option<Statistics>> {
+        let now_ms = self.world.now_ms();
+        let look = || {
+            let state = self.cell.state.lock();
+            Ok(state.machine(instance).ok().and_then(|found| found.statistics(now_ms)))
+        };
+        self.call(Verb::Look, look).await
+    }
+
     async fn give_key(&self, _: VolumeId, _: VolumeKey) -> Result<()> {
         Ok(())
     }
@@ -318,7 +327,7 @@ impl HostCell {
 
     fn start(&self, world: &World, instance: InstanceId) -> Result<()> {
         let mut state = self.state.lock();
-        if !state.start(instance, &self.capacity)? {
+        if !state.start(instance, &self.capacity, world.now_ms())? {
             return Ok(());
         }
         // Told to the ledger before anybody else can see the machine run.

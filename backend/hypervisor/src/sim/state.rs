@@ -12,7 +12,8 @@ use fairmazon_model::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
-    Access, HypervisorError, Machine, Marks, OffReason, Result, RunState, same_disks, same_shape,
+    Access, HypervisorError, Machine, Marks, OffReason, Result, RunState, Statistics, Traffic,
+    same_disks, same_shape,
 };
 
 /// One machine; kept small, as there are many.
@@ -21,6 +22,9 @@ pub(super) struct SimMachine {
     pub(super) definition: Arc<MachineSpec>,
     pub(super) marks: Marks,
     pub(super) run: RunState,
+    /// How often it was started, and when it was last, in ms of its world.
+    pub(super) incarnation: u64,
+    pub(super) started_at_ms: u64,
     /// What its guest has said.
     pub(super) console: Vec<u8>,
 }
@@ -58,8 +62,9 @@ impl HostState {
         let Some(machine) = self.machines.get_mut(&spec.instance) else {
             let run = RunState::Off(OffReason::NeverStarted);
             let definition = Arc::clone(spec);
-            let console = Vec::new();
-            let machine = SimMachine { definition, marks, run, console };
+            let (incarnation, started_at_ms, console) = (0, 0, Vec::new());
+            let machine =
+                SimMachine { definition, marks, run, incarnation, started_at_ms, console };
             self.machines.insert(spec.instance, machine);
             return Ok(());
         };
@@ -74,7 +79,12 @@ impl HostState {
     }
 
     /// Starts the machine; `false` when it ran already.
-    pub(super) fn start(&mut self, instance: InstanceId, capacity: &Capacity) -> Result<bool> {
+    pub(super) fn start(
+        &mut self,
+        instance: InstanceId,
+        capacity: &Capacity,
+        now_ms: u64,
+    ) -> Result<bool> {
         let machine = self.machine(instance)?;
         if machine.run == RunState::Running {
             return Ok(false);
@@ -88,7 +98,10 @@ impl HostState {
             return Err(HypervisorError::Full { what: "memory".into() });
         }
         self.memory_used_mib = used;
-        self.machine_mut(instance)?.run = RunState::Running;
+        let machine = self.machine_mut(instance)?;
+        machine.run = RunState::Running;
+        machine.incarnation += 1;
+        machine.started_at_ms = now_ms;
         Ok(true)
     }
 
@@ -202,6 +215,25 @@ impl SimMachine {
             run: self.run,
             addresses: if running { vec![address(instance)] } else { Vec::new() },
         }
+    }
+}
+
+impl SimMachine {
+    /// A guest that keeps its processors busy, and neither reads nor writes.
+    pub(super) fn statistics(&self, now_ms: u64) -> Option<Statistics> {
+        if self.run != RunState::Running {
+            return None;
+        }
+        let definition = &self.definition;
+        let ran_ns = now_ms.saturating_sub(self.started_at_ms).saturating_mul(1_000_000);
+        let disks = std::iter::once(&definition.boot).chain(&definition.disks);
+        Some(Statistics {
+            incarnation: self.incarnation,
+            cpu_ns: ran_ns.saturating_mul(u64::from(definition.vcpus.0)),
+            memory_bytes: definition.memory.0 << 20,
+            volumes: disks.map(|disk| (disk.volume, Traffic::default())).collect(),
+            network: Traffic::default(),
+        })
     }
 }
 
