@@ -54,6 +54,16 @@ impl<'a> Attempt<'a> {
                 "It may still do what was asked. Run the same command again: nothing is made \
                  twice.",
             ),
+            ClientError::NoIdentity => self.plain(
+                "Its host waits for the keys of its volumes, which only you can make, and the \
+                 provider has no identity to make them with.",
+                NO_IDENTITY_ADVICE,
+            ),
+            ClientError::Keys(error) => self.plain(
+                &sentence(&format!("no key can be given to its host: {error}")),
+                "Nothing was sent. The machine waits for its keys; run the same command again when \
+                 that is mended.",
+            ),
             ClientError::Nonsense(what) => self.plain(
                 &format!("The broker answered, but {what}."),
                 "The broker may be of another version than this provider. Use versions that \
@@ -115,6 +125,11 @@ pub fn invalid(summary: &str, error: &DomainError) -> Diagnostics {
         None => diagnostic.into(),
     }
 }
+
+/// How to give the provider an identity.
+pub const NO_IDENTITY_ADVICE: &str = "Make one with `fairmazon key init FILE`, keep a copy of it \
+    where nobody else gets it, and set `key_file` in the provider block or FAIRMAZON_KEY_FILE in \
+    the environment to its path. Without it nobody can ever read the volumes that it was used for.";
 
 /// With a capital first letter and a full stop.
 fn sentence(text: &str) -> String {

@@ -11,6 +11,7 @@ pub mod data_sources;
 pub mod diagnostics;
 pub mod ephemeral;
 pub mod functions;
+pub mod keyring;
 pub mod list;
 pub mod path;
 pub mod platform;

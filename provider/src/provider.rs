@@ -55,6 +55,7 @@ impl Fairmazon {
             credential: access.credential,
             ca_pem: access.ca_pem,
             keys,
+            keyring: access.keyring,
         };
         Client::new(connection).map_err(|error| {
             let reason = std::error::Error::source(&error)

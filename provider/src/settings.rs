@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use tfplugin::{
     Attr, Attribute, AttributePath, Diagnostic, Diagnostics, Schema, Type, schema::validators,
 };
+use zeroize::Zeroizing;
 
-use crate::{client::Credential, diagnostics};
+use crate::{client::Credential, diagnostics, keyring::Keyring};
 
 /// The provider block.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub struct SettingsModel {
     client_certificate: Attr<String>,
     client_key: Attr<String>,
     ca_certificate: Attr<String>,
+    key_file: Attr<String>,
+    host_authority: Attr<String>,
     default_labels: Attr<BTreeMap<String, Attr<String>>>,
     max_price_per_hour: Attr<String>,
 }
@@ -41,6 +44,8 @@ pub struct Access {
     pub credential: Credential,
     /// PEM certificates to trust instead of the system's.
     pub ca_pem: Option<String>,
+    /// Makes the keys of volumes; none where no identity is set.
+    pub keyring: Option<Keyring>,
 }
 
 /// What settings are read from beside the provider block.
@@ -75,6 +80,16 @@ pub fn schema() -> Schema {
         .attribute(Attribute::string("ca_certificate").optional().describe(
             "Authority to trust instead of the system's: a path, or the PEM text. Or \
              `FAIRMAZON_CA_CERTIFICATE`.",
+        ))
+        .attribute(Attribute::string("key_file").optional().describe(
+            "Path of the file with your identity, as `fairmazon key init` makes it: an age \
+             identity. The keys of your volumes are made with it, here, and nobody else can open \
+             them. Hosts that were given a key are noted beside it, in a file of the same name and \
+             `.hosts`. Needed for instances. Or `FAIRMAZON_KEY_FILE`.",
+        ))
+        .attribute(Attribute::string("host_authority").optional().describe(
+            "Authority that signs for the platform's hosts, where it is not that of \
+             `ca_certificate`: a path, or the PEM text. Or `FAIRMAZON_HOST_AUTHORITY`.",
         ))
         .attribute(Attribute::map("default_labels", Type::String).optional().describe(
             "Labels for every resource of this provider; a resource's own label of the same key \
@@ -157,6 +172,9 @@ impl SettingsModel {
         let endpoint = keep(&mut problems, self.endpoint(around)).flatten();
         let credential = keep(&mut problems, self.credential(around)).flatten();
         let ca = keep(&mut problems, self.ca(around)).unwrap_or(Found::Unknown);
+        let host_authority = pem("host_authority", &self.host_authority, around);
+        let host_authority = keep(&mut problems, host_authority).unwrap_or(Found::Unknown);
+        let key_file = find("key_file", &self.key_file, around);
         if problems.has_errors() {
             return Err(problems);
         }
@@ -166,7 +184,17 @@ impl SettingsModel {
             Found::Given(pem) => Some(pem),
         };
         let (Some(endpoint), Some(credential)) = (endpoint, credential) else { return Ok(None) };
-        Ok(Some(Access { endpoint, credential, ca_pem }))
+        let authorities = match host_authority {
+            Found::Unknown => return Ok(None),
+            Found::Absent => ca_pem.clone(),
+            Found::Given(pem) => Some(pem),
+        };
+        let keyring = match key_file {
+            Found::Unknown => return Ok(None),
+            Found::Absent => None,
+            Found::Given(path) => Some(keyring(&path, authorities, around)?),
+        };
+        Ok(Some(Access { endpoint, credential, ca_pem, keyring }))
     }
 
     fn endpoint(&self, around: &Surroundings<'_>) -> Result<Option<String>, Diagnostics> {
@@ -293,6 +321,33 @@ fn pem(name: &str, block: &Attr<String>, around: &Surroundings<'_>) -> Result<Fo
         ));
     }
     Ok(Found::Given(text))
+}
+
+/// Reads the identity and the hosts that are known beside it.
+fn keyring(
+    path: &str,
+    authorities: Option<String>,
+    around: &Surroundings<'_>,
+) -> Result<Keyring, Diagnostics> {
+    let wrong = |reason: String| at("key_file", "Unable to use the identity", &reason);
+    let set = "`key_file` (or FAIRMAZON_KEY_FILE)";
+    let authorities = authorities.ok_or_else(|| {
+        wrong(format!(
+            "{set} is set, and nothing says who signs for the platform's hosts, so no host could \
+             be believed. Set `host_authority` (or FAIRMAZON_HOST_AUTHORITY) to the certificate \
+             that the platform publishes for that."
+        ))
+    })?;
+    let path = Path::new(path);
+    let text = (around.read)(path).map(Zeroizing::new).map_err(|error| {
+        wrong(format!(
+            "{set} names the file {path:?}, which can't be read: {error}. Give the path of the \
+             file that `fairmazon key init` made. If it is lost, and no copy is left, the volumes \
+             that it was used for can't be read any more by anybody."
+        ))
+    })?;
+    Keyring::new(path, &text, authorities)
+        .map_err(|error| wrong(format!("{set} names the file {path:?}: {error}.")))
 }
 
 fn check_endpoint(text: &str) -> Result<(), String> {

@@ -29,27 +29,39 @@ HOMES = {
 }
 
 # Crates that do no I/O and know no runtime.
-PURE = {"fairmazon-model", "fairmazon-scheduler"}
+PURE = {"fairmazon-keys", "fairmazon-model", "fairmazon-scheduler"}
 IMPURE = {"tokio", "async-trait", "tonic", "rusqlite", "hyper-util", "futures", "tracing-subscriber"}
 
 # A crate of ours and the crates of ours that it may use.
 INWARDS = {
     "fairmazon-model": set(),
     "fairmazon-image": set(),
+    "fairmazon-keys": {"fairmazon-model"},
     "tfplugin": set(),
     "acceptance": set(),
     "fairmazon-proto": {"fairmazon-model"},
     "fairmazon-scheduler": {"fairmazon-model"},
     "fairmazon-store": {"fairmazon-model"},
-    "fairmazon-hypervisor": {"fairmazon-model"},
+    "fairmazon-hypervisor": {"fairmazon-keys", "fairmazon-model"},
     "fairmazon-hypervisor-libvirt": {
         "fairmazon-model",
         "fairmazon-hypervisor",
         "fairmazon-image",
     },
-    "terraform-provider-fairmazon": {"tfplugin", "fairmazon-model", "fairmazon-proto"},
-    "fairmazon-host": {"fairmazon-model", "fairmazon-proto", "fairmazon-hypervisor"},
+    "terraform-provider-fairmazon": {
+        "tfplugin",
+        "fairmazon-keys",
+        "fairmazon-model",
+        "fairmazon-proto",
+    },
+    "fairmazon-host": {
+        "fairmazon-keys",
+        "fairmazon-model",
+        "fairmazon-proto",
+        "fairmazon-hypervisor",
+    },
     "fairmazon-broker": {
+        "fairmazon-keys",
         "fairmazon-model",
         "fairmazon-proto",
         "fairmazon-scheduler",

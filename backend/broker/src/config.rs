@@ -1,10 +1,10 @@
 //! Settings of the broker's API, with the values that a platform starts with.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fairmazon_model::limits;
 
-use crate::api::Rate;
+use crate::api::{HostAuthority, Rate};
 
 /// How the API is served.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub struct ApiConfig {
     pub streams_per_credential: usize,
     /// How long calls under way may take to end when the broker ends.
     pub stop_time: Duration,
+    /// Signs for hosts that join; without it none can.
+    pub host_authority: Option<Arc<HostAuthority>>,
 }
 
 impl ApiConfig {
@@ -40,6 +42,7 @@ impl ApiConfig {
             address_rate: Rate { per_second: 50.0, burst: 200.0 },
             streams_per_credential: limits::STREAMS_PER_TOKEN,
             stop_time: Duration::from_secs(3),
+            host_authority: None,
         }
     }
 }

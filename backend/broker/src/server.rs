@@ -99,7 +99,9 @@ impl Server {
             handshake_time: config.handshake_time,
             metrics,
         };
-        let routes = routes(engine).map_err(ServerError::Reflection)?.add_service(health_service);
+        let routes = routes(engine, config.host_authority.clone())
+            .map_err(ServerError::Reflection)?
+            .add_service(health_service);
         let streams = u32::try_from(2 * limits::STREAMS_PER_TOKEN).unwrap_or(u32::MAX);
         let serving = tonic::transport::Server::builder()
             .timeout(CALL_TIME)

@@ -52,6 +52,11 @@ impl ClientOptions {
         Self { endpoint, token, ca_certificate: Some(ca_certificate) }
     }
 
+    /// The authority that is trusted, where it is not the system's.
+    pub(crate) const fn ca_certificate(&self) -> Option<&PathBuf> {
+        self.ca_certificate.as_ref()
+    }
+
     /// Connects.
     pub(crate) async fn connect(&self) -> Result<Client, CommandError> {
         let tls = match &self.ca_certificate {

@@ -50,6 +50,11 @@ impl Folder {
         self.0.join("hosts").join(name)
     }
 
+    /// The identity of the customer of `fairmazon dev`.
+    pub(crate) fn customer_key(&self) -> PathBuf {
+        self.0.join("customer.key")
+    }
+
     /// A file of this name.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use fairmazon_keys::HostSecret;
 use fairmazon_model::id::HostId;
 
 use crate::state::StateStore;
@@ -15,6 +16,8 @@ pub struct Config {
     pub seed: u64,
     /// Where it keeps its state.
     pub state: Arc<dyn StateStore>,
+    /// What the keys of volumes are sealed to; a host without it opens none.
+    pub secret: Option<Arc<HostSecret>>,
     /// Steps that may be under way at once; stops because of a lost lease do not count.
     pub parallel_steps: usize,
     /// How long one step may take.
@@ -44,6 +47,7 @@ impl Config {
             host,
             seed,
             state,
+            secret: None,
             parallel_steps: 8,
             step_deadline: Duration::from_secs(120),
             report_every: Duration::from_millis(50),

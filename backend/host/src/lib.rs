@@ -9,6 +9,7 @@ mod backoff;
 pub mod clock;
 mod config;
 mod error;
+pub mod identity;
 pub mod lease;
 pub mod plan;
 pub mod standard;

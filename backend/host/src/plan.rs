@@ -35,6 +35,8 @@ pub enum DiskReady {
     Ready,
     /// It is not there (yet).
     Missing,
+    /// It is there, and its key is not with the hypervisor (yet).
+    Locked,
     /// Another running machine has it, and one of the two may write.
     Taken,
 }
@@ -176,6 +178,7 @@ fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> S
         return match (case.disk_ready)(new) {
             DiskReady::Ready => step(Do::Attach(new.clone()), "the disk is desired"),
             DiskReady::Missing => step(Do::Wait, "a volume is not there yet"),
+            DiskReady::Locked => step(Do::Wait, "a volume's key is not there yet"),
             DiskReady::Taken => step(Do::Wait, "another machine still has a volume"),
         };
     }
@@ -240,6 +243,7 @@ fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<
         match (case.disk_ready)(disk) {
             DiskReady::Ready => {}
             DiskReady::Missing => return step(Do::Wait, "a volume is not there yet"),
+            DiskReady::Locked => return step(Do::Wait, "a volume's key is not there yet"),
             DiskReady::Taken => return step(Do::Wait, "another machine still has a volume"),
         }
     }
@@ -302,6 +306,28 @@ pub struct VolumeCase<'a> {
     /// A machine that had all its volumes is defined with it, on a hypervisor that keeps volumes:
     /// when it is not there its data was lost, and a new empty one would hide that.
     pub must_be_there: bool,
+    /// How it stands with its key.
+    pub key: KeyCase,
+}
+
+/// How it stands with a volume's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyCase {
+    /// The hypervisor encrypts nothing and no key came.
+    NotNeeded,
+    /// The customer has not given it yet.
+    Awaited,
+    /// It came sealed, and the hypervisor does not have it yet.
+    Sealed,
+    /// The hypervisor has it.
+    Given,
+}
+
+impl KeyCase {
+    /// Whether the volume can be opened.
+    pub const fn opens(self) -> bool {
+        matches!(self, Self::NotNeeded | Self::Given)
+    }
 }
 
 /// What to do about a volume.
@@ -313,6 +339,10 @@ pub enum VolumeAction {
     Wait,
     /// It is gone, and nothing that the host does brings it back.
     Lost,
+    /// Open the seal of its key and give that to the hypervisor.
+    GiveKey,
+    /// Have the hypervisor forget its key.
+    ForgetKey,
     /// Make it.
     Create,
     /// Grow it to this size.
@@ -324,9 +354,15 @@ pub enum VolumeAction {
 /// The next step of a volume.
 pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
     let Wish::Present(wish) = case.wish else {
+        if matches!(case.wish, Wish::Absent) && case.key == KeyCase::Given {
+            return step(VolumeAction::ForgetKey, "no set names the volume any more");
+        }
         return step(VolumeAction::Settled, "a volume that no set names is kept");
     };
     match (wish.wish, case.seen) {
+        (VolumeWish::Delete, _) if case.key == KeyCase::Given && !case.in_use => {
+            step(VolumeAction::ForgetKey, "its deletion is desired")
+        }
         (VolumeWish::Delete, None) => step(VolumeAction::Settled, "it is deleted"),
         (VolumeWish::Delete, Some(_)) if case.in_use => {
             step(VolumeAction::Wait, "a machine still uses it")
@@ -338,7 +374,16 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
         (VolumeWish::Keep, None) if case.must_be_there => {
             step(VolumeAction::Lost, "its data is gone from the host")
         }
+        (VolumeWish::Keep, _) if case.key == KeyCase::Sealed => {
+            step(VolumeAction::GiveKey, "its key has come")
+        }
+        (VolumeWish::Keep, None) if !case.key.opens() => {
+            step(VolumeAction::Wait, "its customer has not given its key yet")
+        }
         (VolumeWish::Keep, None) => step(VolumeAction::Create, "it is desired here"),
+        (VolumeWish::Keep, Some(seen)) if seen.size < wish.size && !case.key.opens() => {
+            step(VolumeAction::Wait, "its customer has not given its key yet")
+        }
         (VolumeWish::Keep, Some(seen)) if seen.size < wish.size => {
             step(VolumeAction::Grow(wish.size), "a larger size is desired")
         }

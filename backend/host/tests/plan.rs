@@ -6,8 +6,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use fairmazon_host::plan::{
-    DiskReady, MachineAction, MachineCase, VolumeAction, VolumeCase, Wish, next_machine_step,
-    next_volume_step,
+    DiskReady, KeyCase, MachineAction, MachineCase, VolumeAction, VolumeCase, Wish,
+    next_machine_step, next_volume_step,
 };
 use fairmazon_hypervisor::{
     Counters, Features, Halt, Hypervisor, Marks, RunState,
@@ -77,6 +77,11 @@ fn any_spec() -> impl Strategy<Value = MachineSpec> {
         )
 }
 
+fn any_key() -> impl Strategy<Value = KeyCase> {
+    use KeyCase::{Awaited, Given, NotNeeded, Sealed};
+    prop_oneof![Just(NotNeeded), Just(Awaited), Just(Sealed), Just(Given)]
+}
+
 fn any_start() -> impl Strategy<Value = Start> {
     let halt = prop_oneof![Just(Halt::Idle), Just(Halt::Started), Just(Halt::Stopping)];
     let marks = (1_u64..4, 0_u64..4, 0_u64..3, 0_u64..3, 0_u64..3, halt).prop_map(
@@ -143,12 +148,14 @@ async fn converge(
                 held: boot && set == Set::With && pending,
                 in_use: uses || set == Set::With && boot,
                 must_be_there: false,
+                key: KeyCase::NotNeeded,
             };
             let action = next_volume_step(&case).action;
             match action {
                 VolumeAction::Create => host.create_volume(wish).await.unwrap(),
                 VolumeAction::Grow(size) => host.grow_volume(wish.volume, size).await.unwrap(),
                 VolumeAction::Delete => host.delete_volume(wish.volume).await.unwrap(),
+                VolumeAction::GiveKey | VolumeAction::ForgetKey => panic!("there are no keys"),
                 VolumeAction::Settled | VolumeAction::Wait | VolumeAction::Lost => continue,
             }
             quiet = false;
@@ -307,6 +314,7 @@ proptest! {
         held in any::<bool>(),
         in_use in any::<bool>(),
         must_be_there in any::<bool>(),
+        key in any_key(),
     ) {
         let wish = Arc::new(HostVolume {
             size: Gib(2),
@@ -321,11 +329,20 @@ proptest! {
             held,
             in_use,
             must_be_there,
+            key,
         });
+        let forgets = step.action == VolumeAction::ForgetKey;
+        let has_key = key == KeyCase::Given;
+        prop_assert_eq!(forgets, has_key && (!named || delete && !in_use));
         let deletes = step.action == VolumeAction::Delete;
-        prop_assert_eq!(deletes, named && delete && present && !in_use);
+        prop_assert_eq!(deletes, named && delete && present && !in_use && !has_key);
         let creates = step.action == VolumeAction::Create;
-        prop_assert_eq!(creates, named && !delete && !present && !held && !must_be_there);
+        let may = !held && !must_be_there && key.opens();
+        prop_assert_eq!(creates, named && !delete && !present && may);
+        // Nothing is done to the data of a volume that can't be opened.
+        if matches!(step.action, VolumeAction::Create | VolumeAction::Grow(_)) {
+            prop_assert!(key.opens());
+        }
     }
 }
 

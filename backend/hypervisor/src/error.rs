@@ -54,6 +54,14 @@ pub enum HypervisorError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The key came sealed, and the seal does not open here.
+    #[error("{reason}: give the key again, for this host")]
+    KeySealed {
+        /// Which volume, by id.
+        what: String,
+        /// Why it does not open.
+        reason: String,
+    },
     /// Something that is not the platform's has the identity of this machine or volume.
     #[error("{what} has the identity of a machine or volume of the platform, and is not ours")]
     Foreign {
@@ -97,7 +105,8 @@ impl HypervisorError {
             | Self::Busy { .. }
             | Self::Full { .. }
             | Self::KeyMissing { .. }
-            | Self::KeyWrong { .. } => self.to_string(),
+            | Self::KeyWrong { .. }
+            | Self::KeySealed { .. } => self.to_string(),
             Self::Unsupported { what } => format!("this host can't {what}"),
             Self::ImageDamaged { .. } => format!(
                 "{self}, so it is not used; choose another image or another host, or ask the \

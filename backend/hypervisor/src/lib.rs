@@ -7,7 +7,6 @@
 #[cfg(feature = "contract")]
 pub mod contract;
 mod error;
-mod key;
 mod machine;
 pub mod sim;
 
@@ -23,7 +22,7 @@ use fairmazon_model::{
 use tokio::sync::broadcast;
 
 pub use error::HypervisorError;
-pub use key::VolumeKey;
+pub use fairmazon_keys::VolumeKey;
 pub use machine::{
     Access, Counters, Features, Halt, Hint, Inventory, Machine, Marks, OffReason, RunState,
     Statistics, Traffic, Volume, same_disks, same_shape,

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{
-    Hypervisor, HypervisorError, Marks, OffReason, RunState,
+    Hypervisor, HypervisorError, Marks, OffReason, RunState, VolumeKey,
     contract::{CLASS, Subject, instance, spec, volume, wish},
     sim::{Call, Fault, SeededFaults, SimHost, Verb, Violation, World},
 };
@@ -32,6 +32,23 @@ async fn subject() -> Subject {
 }
 
 fairmazon_hypervisor::contract_tests!(subject());
+
+/// The same with volumes that are opened with their keys alone.
+mod encrypting {
+    use super::*;
+
+    async fn subject() -> Subject {
+        let host = world().add_host(host_id(1), capacity());
+        host.set_encrypts();
+        for number in 0..10 {
+            let key = VolumeKey::new(&[u8::try_from(number).unwrap(); 32]);
+            host.give_key(volume(number), key).await.unwrap();
+        }
+        Arc::new(host)
+    }
+
+    fairmazon_hypervisor::contract_tests!(subject());
+}
 
 async fn run(host: &SimHost, number: u128, epoch: u64) {
     host.create_volume(&wish(number)).await.unwrap();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DomainError,
     id::{AccountId, HostId},
+    key::HostSealing,
     limits,
     site::Site,
     units::{Gib, Mib, Revision, UnixMs, Vcpus},
@@ -109,6 +110,9 @@ pub struct Host {
     pub account: AccountId,
     /// As offered.
     pub spec: HostSpec,
+    /// What volume keys are sealed to for it; none until it has joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing: Option<HostSealing>,
     /// When it was joined.
     pub created_at: UnixMs,
     /// Set by the store at each change.

@@ -66,7 +66,7 @@ pub const ADDRESSES_MAX: usize = 16;
 /// message, and half of that is left for growth of the format.
 pub const HOST_SPECIFICATIONS_MAX: u64 = HOST_MESSAGE_MAX as u64 / 2;
 /// What the specification of a volume takes of [`HOST_SPECIFICATIONS_MAX`] at most.
-pub const VOLUME_SPECIFICATION_BYTES: u64 = 256;
+pub const VOLUME_SPECIFICATION_BYTES: u64 = 256 + crate::key::SEALED_MAX as u64;
 /// How many bytes of rows a page of a list call has before it is cut off.
 pub const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most operation streams that one credential may hold open.

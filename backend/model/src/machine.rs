@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{InstanceId, VolumeId},
     instance::{ObservedState, Power, RestartPolicy},
+    key::SealedVolumeKey,
     units::{Epoch, Generation, Gib, Mib, Vcpus},
     volume::VolumeObserved,
 };
@@ -76,6 +77,9 @@ pub struct HostVolume {
     pub class: String,
     /// Image id that it is filled from when it is made; none for an empty one.
     pub image: Option<String>,
+    /// Its key, for the host alone; none until the customer has given it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<SealedVolumeKey>,
     /// Whether it shall be there.
     pub wish: VolumeWish,
 }

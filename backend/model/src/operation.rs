@@ -30,6 +30,9 @@ pub enum OperationState {
     Running {
         /// What it waits for; may be empty.
         waiting_for: String,
+        /// Whether that is the customer's keys of the target's volumes.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        waits_for_keys: bool,
     },
     /// All of it came about.
     Done,
@@ -41,6 +44,11 @@ pub enum OperationState {
 }
 
 impl OperationState {
+    /// Under way, waiting for what the text says; for nothing in particular where it is empty.
+    pub fn running(waiting_for: impl Into<String>) -> Self {
+        Self::Running { waiting_for: waiting_for.into(), waits_for_keys: false }
+    }
+
     /// Whether nothing more will happen.
     pub const fn is_final(&self) -> bool {
         !matches!(self, Self::Running { .. })

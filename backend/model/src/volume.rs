@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DomainError,
     id::{AccountId, HostId, InstanceId, OperationId, VolumeId},
+    key::VolumeHostKey,
     limits,
     placement::Placement,
     units::{Gib, Revision, UnixMs},
@@ -103,6 +104,9 @@ pub struct Volume {
     /// forgotten before they have shown that they do not have it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub may_be_on: BTreeSet<HostId>,
+    /// Its keys, by the host that each is for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<HostId, VolumeHostKey>,
     /// Observed.
     #[serde(default)]
     pub observed: VolumeObserved,
@@ -117,4 +121,11 @@ pub struct Volume {
     /// Set by the store at each change.
     #[serde(default)]
     pub revision: Revision,
+}
+
+impl Volume {
+    /// Its key on the host that holds its data; none before it has one.
+    pub fn key(&self) -> Option<&VolumeHostKey> {
+        self.keys.get(&self.host?)
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fairmazon_model::{
     DomainError,
     instance::{ObservedState, Power, RestartPolicy},
+    key::{Blob, SealedVolumeKey},
     limits,
     machine::{
         DesiredSet, Disk, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeSeen, VolumeWish,
@@ -145,6 +146,10 @@ impl From<&HostVolume> for v1::Volume {
             class: volume.class.clone(),
             image_id: volume.image.clone().unwrap_or_default(),
             delete: volume.wish == VolumeWish::Delete,
+            key: volume
+                .key
+                .as_ref()
+                .map(|key| v1::SealedKey { version: key.version, sealed: key.sealed.0.clone() }),
         }
     }
 }
@@ -158,6 +163,9 @@ impl TryFrom<v1::Volume> for HostVolume {
             size: Gib(message.size_gib),
             class: message.class,
             image: (!message.image_id.is_empty()).then_some(message.image_id),
+            key: message
+                .key
+                .map(|key| SealedVolumeKey { version: key.version, sealed: Blob(key.sealed) }),
             wish: if message.delete { VolumeWish::Delete } else { VolumeWish::Keep },
         })
     }

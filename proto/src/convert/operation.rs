@@ -6,8 +6,10 @@ use crate::v1;
 
 impl From<&Operation> for v1::Operation {
     fn from(operation: &Operation) -> Self {
+        let waits_for_keys =
+            matches!(operation.state, OperationState::Running { waits_for_keys: true, .. });
         let (state, waiting_for, error) = match &operation.state {
-            OperationState::Running { waiting_for } => {
+            OperationState::Running { waiting_for, .. } => {
                 (v1::OperationState::Running, waiting_for.clone(), None)
             }
             OperationState::Done => (v1::OperationState::Done, String::new(), None),
@@ -32,6 +34,7 @@ impl From<&Operation> for v1::Operation {
             created_at_ms: operation.created_at.0,
             finished_at_ms: operation.finished_at.map_or(0, |at| at.0),
             revision: operation.revision.0,
+            waits_for_keys,
         }
     }
 }

@@ -9,6 +9,8 @@ use fairmazon_model::{DomainError, ErrorKind};
 use fairmazon_proto::v1;
 use tonic::{Code, Status};
 
+use crate::keyring::KeyringError;
+
 /// A call that did not succeed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
@@ -52,6 +54,12 @@ pub enum ClientError {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// A host waits for the key of a volume, and this client has no identity to make one with.
+    #[error("a host waits for the key of a volume, and there is no identity to make one with")]
+    NoIdentity,
+    /// No key can be given to a host.
+    #[error(transparent)]
+    Keys(#[from] Box<KeyringError>),
     /// The broker answered something that has no meaning here.
     #[error("the broker's answer makes no sense: {0}")]
     Nonsense(String),
@@ -97,6 +105,11 @@ impl ClientError {
     /// Whether the thing that was asked for does not exist.
     pub fn is_not_found(&self) -> bool {
         self.kind() == Some(ErrorKind::NotFound)
+    }
+
+    /// Whether somebody else was first.
+    pub fn is_conflict(&self) -> bool {
+        self.kind() == Some(ErrorKind::Conflict)
     }
 
     /// Whether what the idempotency key made is kept already, so that the next key has to be used.

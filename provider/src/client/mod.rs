@@ -16,6 +16,7 @@ mod pages;
 mod table;
 mod tls;
 mod tokens;
+mod volume_keys;
 mod volumes;
 
 use std::{future::Future, time::Duration};
@@ -39,6 +40,8 @@ use catalogue::CatalogueCache;
 use confirm::Confirmations;
 use fairmazon_proto::v1;
 use table::Table;
+
+use crate::keyring::Keyring;
 
 /// Bytes of the largest answer that is taken: a full page of instances with full user data.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
@@ -88,6 +91,8 @@ pub struct Connection {
     pub ca_pem: Option<String>,
     /// Makes idempotency keys.
     pub keys: Keys,
+    /// Makes the keys of volumes; none where no identity is set.
+    pub keyring: Option<Keyring>,
 }
 
 /// A client of the broker, shared by all that one configured provider does.
@@ -97,6 +102,7 @@ pub struct Client {
     bearer: Option<MetadataValue<Ascii>>,
     health: Mutex<Health>,
     keys: Keys,
+    keyring: Option<Keyring>,
     catalogue: CatalogueCache,
     instances: Table<v1::Instance>,
     volumes: Table<v1::Volume>,
@@ -142,12 +148,18 @@ impl Client {
             bearer,
             health: Mutex::default(),
             keys: connection.keys,
+            keyring: connection.keyring,
             catalogue: CatalogueCache::default(),
             instances: Table::default(),
             volumes: Table::default(),
             groups: Table::default(),
             confirmations: Confirmations::default(),
         })
+    }
+
+    /// Whether it can give the keys of volumes to hosts.
+    pub const fn has_identity(&self) -> bool {
+        self.keyring.is_some()
     }
 
     /// Where the broker is sought.

@@ -138,7 +138,9 @@ impl Client {
         Ok(Page { rows: answer.volumes, next: answer.next_page_token })
     }
 
-    fn volumes_service(&self) -> v1::volumes_service_client::VolumesServiceClient<Channel> {
+    pub(super) fn volumes_service(
+        &self,
+    ) -> v1::volumes_service_client::VolumesServiceClient<Channel> {
         v1::volumes_service_client::VolumesServiceClient::new(self.channel.clone())
             .max_decoding_message_size(ANSWER_MAX)
     }

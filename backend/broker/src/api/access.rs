@@ -87,6 +87,7 @@ const RULES: &[Rule] = &[
     rule("/fairmazon.v1.HostsService/ListHosts", HOST_OPERATOR_AND_READERS),
     rule("/fairmazon.v1.HostsService/UpdateHost", HOST_OPERATOR),
     rule("/fairmazon.v1.HostsService/RotateHostToken", HOST_OPERATOR),
+    rule("/fairmazon.v1.HostsService/JoinHost", HOST),
     rule("/fairmazon.v1.HostsService/RemoveHost", HOST_OPERATOR),
     rule("/fairmazon.v1.InstancesService/CreateInstance", CUSTOMER),
     rule("/fairmazon.v1.InstancesService/GetInstance", CUSTOMER_AND_READERS),
@@ -109,6 +110,9 @@ const RULES: &[Rule] = &[
     rule("/fairmazon.v1.VolumesService/ListVolumes", CUSTOMER_AND_READERS),
     rule("/fairmazon.v1.VolumesService/UpdateVolume", CUSTOMER),
     rule("/fairmazon.v1.VolumesService/DeleteVolume", CUSTOMER),
+    rule("/fairmazon.v1.VolumesService/ListKeyRequests", CUSTOMER),
+    rule("/fairmazon.v1.VolumesService/GiveKeys", CUSTOMER),
+    rule("/fairmazon.v1.VolumesService/GetWrappedKey", CUSTOMER),
     rule("/fairmazon.host.v1.HostStreamService/OpenStream", HOST),
     rule("/grpc.health.v1.Health/Check", Access::Public),
     rule("/grpc.health.v1.Health/Watch", Access::Public),
@@ -158,14 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn auditors_change_nothing_and_hosts_only_stream() {
+    fn auditors_change_nothing_and_hosts_only_join_and_stream() {
         for rule in RULES {
             let (_, name) = rule.method.rsplit_once('/').unwrap();
             let reads = ["Get", "List", "Wait", "Export", "Verify"];
             let is_read = reads.iter().any(|verb| name.starts_with(verb));
             if rule.access != Access::Public {
                 assert!(is_read || !rule.allows(Some(Role::Auditor)), "{}", rule.method);
-                assert_eq!(rule.allows(Some(Role::Host)), name == "OpenStream", "{}", rule.method);
+                let is_hosts = matches!(name, "OpenStream" | "JoinHost");
+                assert_eq!(rule.allows(Some(Role::Host)), is_hosts, "{}", rule.method);
                 assert!(!rule.allows(None), "{}", rule.method);
             }
         }

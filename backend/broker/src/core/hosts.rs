@@ -47,6 +47,7 @@ impl Engine {
             id: self.new_id(HostId::from_parts),
             account,
             spec,
+            sealing: None,
             created_at: self.now(),
             revision: Revision(0),
         };
@@ -258,7 +259,7 @@ impl Engine {
 }
 
 /// What the token of a host is called, within the length of a name.
-fn token_name(spec: &HostSpec) -> String {
+pub(super) fn token_name(spec: &HostSpec) -> String {
     format!("host {}", spec.name).chars().take(limits::NAME_MAX).collect()
 }
 
@@ -273,7 +274,7 @@ fn check_spec(engine: &Engine, spec: &HostSpec) -> Result<(), DomainError> {
 }
 
 /// How many machines and volumes are on the host, or may be.
-fn bound_to(state: &State, host: HostId) -> (usize, usize) {
+pub(super) fn bound_to(state: &State, host: HostId) -> (usize, usize) {
     let world = &state.world;
     let volumes = world.volumes_on(host).count() + world.volumes_maybe_on(host).count();
     (world.instances_on(host).count(), volumes)

@@ -211,13 +211,19 @@ impl State {
         {
             self.settle(std::iter::once(instance.into()));
         }
-        let told =
-            |row: Option<&Volume>| row.map(|row| (row.host, row.spec.size, row.deleting.is_some()));
+        let told = |row: Option<&Volume>| {
+            let key = |row: &Volume| row.key().map(|key| key.version);
+            row.map(|row| (row.host, row.spec.size, row.deleting.is_some(), key(row)))
+        };
         if told(before.map(AsRef::as_ref)) != told(after.map(AsRef::as_ref)) {
             let host = |row: Option<&Arc<Volume>>| row.and_then(|row| row.host);
             for host in host(before).into_iter().chain(host(after)) {
                 self.hosts.wake(host);
             }
+        }
+        let key = |row: Option<&Arc<Volume>>| row.and_then(|row| row.key()).map(|key| key.version);
+        if key(before) != key(after) {
+            self.dirty.instances.extend(after.and_then(|row| row.attached_to));
         }
         if after.is_some() {
             self.dirty.volumes.insert(id);

@@ -98,6 +98,7 @@ impl Engine {
             attached_to: None,
             host: None,
             may_be_on: Default::default(),
+            keys: Default::default(),
             observed: VolumeObserved::Unknown,
             deleting: None,
             unconfirmed: true,

@@ -198,6 +198,8 @@ impl<'a> Batch<'a> {
             wants_to_run: wants_to_run(instance, catalogue, self.now),
             spot_allows: spot_allows(instance, catalogue),
             gone: now.is_some_and(|now| now.is_gone(key)),
+            lacks_key: standing == Standing::Connected
+                && self.volumes_of(instance).iter().any(|row| self.state.lacks_key(row)),
             // Asked only where it matters: it takes several lookups.
             has_data: host.is_some()
                 && standing == Standing::Lapsed

@@ -10,6 +10,7 @@ use fairmazon_model::{
     catalogue::Catalogue,
     id::HostId,
     instance::{Decision, Instance, Power},
+    key::SealedVolumeKey,
     machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeWish},
     units::{Generation, UnixMs},
     volume::Volume,
@@ -60,7 +61,7 @@ pub(crate) fn desired_set(
         let instance = row.boot_of.and_then(|id| state.world.instances.get(id));
         let image = instance.and_then(|instance| catalogue.image(&instance.spec.image));
         let wish = if goes { VolumeWish::Delete } else { VolumeWish::Keep };
-        volumes.push(host_volume(row, image.map(|image| image.id.clone()), wish));
+        volumes.push(host_volume(row, host, image.map(|image| image.id.clone()), wish));
     }
     gone.extend(state.world.volumes_maybe_on(host).map(Key::Volume));
     for stray in strays {
@@ -68,7 +69,7 @@ pub(crate) fn desired_set(
             && row.host.is_some_and(|decided| decided != host)
             && row.may_be_on.contains(&host)
         {
-            volumes.push(host_volume(row, None, VolumeWish::Delete));
+            volumes.push(host_volume(row, host, None, VolumeWish::Delete));
         }
     }
     let entry = state.hosts.entry(host);
@@ -137,6 +138,14 @@ fn machine(
     })
 }
 
-fn host_volume(row: &Volume, image: Option<String>, wish: VolumeWish) -> HostVolume {
-    HostVolume { volume: row.id, size: row.spec.size, class: row.spec.class.clone(), image, wish }
+fn host_volume(row: &Volume, host: HostId, image: Option<String>, wish: VolumeWish) -> HostVolume {
+    let key = row.keys.get(&host).filter(|_| wish == VolumeWish::Keep);
+    HostVolume {
+        volume: row.id,
+        size: row.spec.size,
+        class: row.spec.class.clone(),
+        image,
+        key: key.map(|key| SealedVolumeKey { version: key.version, sealed: key.sealed.clone() }),
+        wish,
+    }
 }

@@ -29,6 +29,8 @@ pub(crate) struct InstanceFacts<'a> {
     pub(crate) gone: bool,
     /// Whether data of one of its volumes was seen on the host.
     pub(crate) has_data: bool,
+    /// Whether the host waits for the customer's key of one of its volumes.
+    pub(crate) lacks_key: bool,
 }
 
 /// What to do next with an instance.
@@ -52,6 +54,8 @@ pub(crate) enum Step {
 pub(crate) enum Waiting {
     /// Its host does its part.
     Host,
+    /// Its host has not got the customer's key of one of its volumes.
+    Key,
     /// Its host has failed to, and tries again.
     Failure(String),
     /// Its host is silent, and may run it until its lease ends.
@@ -67,6 +71,11 @@ impl Waiting {
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Host => "its host brings it about".into(),
+            Self::Key => {
+                "its host waits for the keys of its volumes, which only its customer has: apply \
+                 with key_file set, or run `fairmazon key give`"
+                    .into()
+            }
             Self::Failure(reason) => format!("its host reports: {reason}; it tries again"),
             Self::Lease => "its host does not answer; it may still run there".into(),
             Self::Data => {
@@ -100,6 +109,8 @@ pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
         Standing::Connected => {
             if is_brought_about(instance, facts.wants_to_run, instance.spec_version) {
                 Step::Settled
+            } else if facts.lacks_key {
+                Step::Wait(Waiting::Key)
             } else {
                 Step::Wait(waiting_for_host(instance))
             }
@@ -168,7 +179,7 @@ pub(crate) fn operation_state(
     patience: Patience,
 ) -> OperationState {
     let instance = facts.instance;
-    let running = |waiting_for: String| OperationState::Running { waiting_for };
+    let running = |waiting_for: String| OperationState::running(waiting_for);
     if operation.kind == OperationKind::Delete {
         return match step {
             Step::Wait(Waiting::Failure(reason)) => {
@@ -197,6 +208,9 @@ pub(crate) fn operation_state(
         }
         // The host's own part needs no words: it is what every operation waits for.
         Step::Wait(Waiting::Host) => running(String::new()),
+        Step::Wait(Waiting::Key) => {
+            OperationState::Running { waiting_for: Waiting::Key.text(), waits_for_keys: true }
+        }
         Step::Wait(waiting) => running(waiting.text()),
         Step::Place if !instance.waiting_for.is_empty() => {
             if for_too_long(operation.created_at, patience.placement_ms) {
@@ -218,7 +232,7 @@ fn failing(since: UnixMs, reason: &str, now: UnixMs, patience: Patience) -> Oper
         let text = format!("the host can't bring it about: {reason}");
         return failed(ErrorKind::Unavailable, &text);
     }
-    OperationState::Running { waiting_for: Waiting::Failure(reason.to_owned()).text() }
+    OperationState::running(Waiting::Failure(reason.to_owned()).text())
 }
 
 fn failed(kind: ErrorKind, message: &str) -> OperationState {
@@ -257,7 +271,7 @@ pub(crate) fn volume_operation_state(
 ) -> OperationState {
     let running = || match volume.observed.failure() {
         Some(reason) => failing(operation.created_at, reason, now, patience),
-        None => OperationState::Running { waiting_for: String::new() },
+        None => OperationState::running(""),
     };
     if operation.kind == OperationKind::Delete {
         return running();

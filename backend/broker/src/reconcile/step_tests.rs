@@ -25,6 +25,7 @@ struct Situation {
     spot_allows: bool,
     gone: bool,
     has_data: bool,
+    lacks_key: bool,
 }
 
 impl Situation {
@@ -36,6 +37,7 @@ impl Situation {
             spot_allows: self.spot_allows,
             gone: self.gone,
             has_data: self.has_data,
+            lacks_key: self.lacks_key,
         }
     }
 }
@@ -72,7 +74,8 @@ fn situation() -> impl Strategy<Value = Situation> {
         restart_policy(),
         any::<bool>(),
     );
-    let around = (standing(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let around = (standing(), flags);
     (row, around).prop_map(|((epoch, state, versions, policy, deleting), around)| {
         let mut instance = instance(policy);
         let (observed_epoch, observed_version, version) = versions;
@@ -88,8 +91,8 @@ fn situation() -> impl Strategy<Value = Situation> {
             at: UnixMs(1),
         };
         instance.deleting = deleting.then(|| OperationId::from_parts(1, 1));
-        let (standing, wants_to_run, spot_allows, gone, has_data) = around;
-        Situation { instance, standing, wants_to_run, spot_allows, gone, has_data }
+        let (standing, (wants_to_run, spot_allows, gone, has_data, lacks_key)) = around;
+        Situation { instance, standing, wants_to_run, spot_allows, gone, has_data, lacks_key }
     })
 }
 
@@ -153,7 +156,7 @@ fn operation(kind: OperationKind, spec_version: u64) -> Operation {
         kind,
         target: InstanceId::from_parts(1, 1).to_string(),
         spec_version,
-        state: OperationState::Running { waiting_for: String::new() },
+        state: OperationState::running(""),
         created_at: UnixMs(1),
         finished_at: None,
         revision: Revision(1),
@@ -171,6 +174,11 @@ fn take(situation: &mut Situation, step: &Step) -> bool {
             instance.observed = InstanceObserved::default();
             situation.standing = Standing::Connected;
             situation.has_data = false;
+            situation.lacks_key = true;
+            true
+        }
+        Step::Wait(Waiting::Key) => {
+            situation.lacks_key = false;
             true
         }
         Step::Wait(Waiting::Host | Waiting::Failure(_)) if instance.deleting.is_some() => {
@@ -319,6 +327,7 @@ fn patience_with_a_failing_host_ends() {
         spot_allows: true,
         gone: false,
         has_data: false,
+        lacks_key: false,
     };
     let facts = situation.facts();
     let step = next_step(&facts);
@@ -327,7 +336,7 @@ fn patience_with_a_failing_host_ends() {
         operation_state(&operation, &facts, &step, UnixMs(ms), PATIENCE)
     };
     assert!(
-        matches!(at(2), OperationState::Running { waiting_for } if waiting_for.contains("no disk"))
+        matches!(at(2), OperationState::Running { waiting_for, .. } if waiting_for.contains("no disk"))
     );
     assert!(
         matches!(at(60_001), OperationState::Failed { error } if error.message.contains("no disk"))

@@ -252,7 +252,7 @@ async fn what_a_host_fails_to_bring_about_is_told_and_patience_with_it_ends() {
     let fails = async |operation: fairmazon_model::id::OperationId| {
         kit.until("it says what it waits for", || {
             let row = engine.operation(customer, operation).unwrap();
-            matches!(&row.state, OperationState::Running { waiting_for } if waiting_for.contains("failed"))
+            matches!(&row.state, OperationState::Running { waiting_for, .. } if waiting_for.contains("failed"))
         })
         .await;
         kit.clock.forward(quick().failure_patience_ms);

@@ -131,7 +131,7 @@ fn operations(
         };
         match &operation.state {
             OperationState::Done => {}
-            OperationState::Running { waiting_for } => {
+            OperationState::Running { waiting_for, .. } => {
                 wrong.push(format!("{operation:?} still waits for `{waiting_for}`"));
             }
             OperationState::Failed { error } => {

@@ -3,7 +3,7 @@
 //! Everything is kept in the data folder: a second start over the same folder has the same
 //! accounts, tokens, machines and, where it is free, the same port.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use fairmazon_broker::{
@@ -14,6 +14,7 @@ use fairmazon_broker::{
 use tokio::time::{Instant, interval_at};
 
 use crate::{
+    commands::key::make_identity,
     dev::{
         agents::{Agents, HostToRun},
         people,
@@ -101,7 +102,10 @@ impl Dev {
         secrets: &Secrets,
     ) -> Result<Platform, CommandError> {
         let address = self.listen.unwrap_or_else(|| ([127, 0, 0, 1], secrets.port).into());
-        let api = ApiConfig { metrics: Some(self.metrics), ..ApiConfig::on(address) };
+        let authority = Authority::in_folder(folder.tls());
+        let host_authority = Some(Arc::new(authority.for_hosts().map_err(CommandError::Tls)?));
+        let metrics = Some(self.metrics);
+        let api = ApiConfig { metrics, host_authority, ..ApiConfig::on(address) };
         let started = Platform::start(folder, tls, &api, CoreConfig::default()).await;
         match started {
             // Only the remembered port may be given up for another one.
@@ -125,9 +129,10 @@ impl Dev {
         let specs = sites::hosts(self.hosts);
         let hosts = people::ensure_hosts(engine, &operator, &specs, secrets, folder).await?;
         let mut to_run = Vec::with_capacity(hosts.len());
-        for (id, spec, token) in hosts {
+        for people::DevHost { id, spec, token, identity } in hosts {
             let hypervisor = hypervisors.of(id, &spec.capacity).await?;
-            to_run.push(HostToRun { id, name: spec.name, token, hypervisor });
+            let token = Some(token);
+            to_run.push(HostToRun { id, name: spec.name, token, identity, hypervisor });
         }
         let ca = Authority::in_folder(folder.tls()).certificate();
         let ca_pem = fs::read_to_string(&ca).map_err(CommandError::file("read", ca))?;
@@ -161,6 +166,10 @@ fn tell(
 ) -> Result<Vec<String>, CommandError> {
     let port = platform.address().port();
     Secrets { port, ..secrets.clone() }.keep(folder)?;
+    let key_file = folder.customer_key();
+    if !key_file.exists() {
+        make_identity(&key_file)?;
+    }
     let exports = |token: &str| {
         [
             ("FAIRMAZON_ENDPOINT", format!("https://{}", platform.address())),
@@ -170,7 +179,8 @@ fn tell(
         .map(|(name, value)| format!("export {name}={}", quoted(&value)))
         .to_vec()
     };
-    let customer = exports(&secrets.customer);
+    let mut customer = exports(&secrets.customer);
+    customer.push(format!("export FAIRMAZON_KEY_FILE={}", quoted(&key_file.display().to_string())));
     for (file, lines) in [
         ("env", &customer),
         ("env.hosts", &exports(&secrets.operator)),

@@ -4,10 +4,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand};
 use fairmazon_host::{
-    Config,
-    clock::SystemClock,
-    state::FileState,
-    transport::{GrpcConfig, GrpcTransport},
+    Config, clock::SystemClock, identity::HostIdentity, state::FileState,
+    transport::JoinedTransport,
 };
 use fairmazon_model::{
     host::Capacity,
@@ -51,6 +49,9 @@ enum Action {
     },
     /// Prove that this machine keeps the host standard, and say what to do where it does not.
     Check(Box<HostCheck>),
+    /// Join a host to its platform: makes its keys, and has the platform sign for them. The token
+    /// that its registration answered is of no use afterwards.
+    Join(Join),
     /// List the account's hosts.
     List {
         #[command(flatten)]
@@ -82,7 +83,7 @@ struct Run {
     /// Which host this is, as it was registered.
     #[arg(long, env = "FAIRMAZON_HOST_ID", value_name = "ID")]
     host_id: Option<HostId>,
-    /// The file with the host's token.
+    /// The file with the token that the host joins with; not needed once it has joined.
     #[arg(long, env = "FAIRMAZON_HOST_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The certificate of the authority that signs the broker's.
@@ -148,6 +149,7 @@ impl Host {
         match self.action {
             Some(Action::Register { client, offer }) => register(&client, *offer).await,
             Some(Action::Check(check)) => check.run().await,
+            Some(Action::Join(join)) => join.run().await,
             Some(Action::List { client }) => list(&client).await,
             Some(Action::RotateToken { client, id }) => rotate_token(&client, id).await,
             Some(Action::Remove { client, id }) => remove(&client, id).await,
@@ -162,20 +164,24 @@ impl Run {
         let agent = |error: Box<dyn std::error::Error + Send + Sync>| CommandError::Agent(error);
         let ca = given(self.ca, "--ca")?;
         let host = given(self.host_id, "--host-id")?;
-        let transport = GrpcTransport::new(&GrpcConfig {
-            address: given(self.broker, "--broker")?,
-            ca_pem: fs::read_to_string(&ca).map_err(CommandError::file("read", &ca))?,
-            token: read_token(&given(self.token_file, "--token-file")?)?,
-        })
-        .map_err(|error| agent(error.into()))?;
         let folder = given(self.state_dir, "--state-dir")?;
+        let identity = Arc::new(HostIdentity::open(&folder).map_err(|error| agent(error.into()))?);
+        let transport = Arc::new(JoinedTransport::new(
+            given(self.broker, "--broker")?,
+            fs::read_to_string(&ca).map_err(CommandError::file("read", &ca))?,
+            identity.clone(),
+            self.token_file.as_deref().map(read_token).transpose()?,
+        ));
         let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
         let hypervisors = Hypervisors::choose(self.hypervisor).await?;
         let hypervisor = hypervisors.of(host, &plenty()).await?;
-        let config = Config::new(host, seed()?, Arc::new(state));
+        let secret = Some(identity.secret());
+        let config = Config { secret, ..Config::new(host, seed()?, Arc::new(state)) };
         let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
         let stop = CancellationToken::new();
-        let run = fairmazon_host::run(config, hypervisor, Arc::new(transport), clock, stop.clone());
+        let (tended, renewals) = (transport.clone(), stop.clone());
+        tokio::spawn(async move { tended.tend(renewals).await });
+        let run = fairmazon_host::run(config, hypervisor, transport, clock, stop.clone());
         tokio::pin!(run);
         output::line(&format!("the agent of {host} runs ({})", hypervisors.name()));
         loop {
@@ -184,6 +190,41 @@ impl Run {
                 asked = signals.next() => if let Asked::End = asked { stop.cancel() },
             }
         }
+    }
+}
+
+/// A host that joins.
+#[derive(Debug, Args)]
+struct Join {
+    /// The broker, as `https://HOST:PORT`.
+    #[arg(long, env = "FAIRMAZON_BROKER", value_name = "URL")]
+    broker: String,
+    /// The file with the token that the host's registration answered.
+    #[arg(long, env = "FAIRMAZON_HOST_TOKEN_FILE", value_name = "FILE")]
+    token_file: PathBuf,
+    /// The certificate of the authority that signs the broker's.
+    #[arg(long, env = "FAIRMAZON_CA_CERTIFICATE", value_name = "FILE")]
+    ca: PathBuf,
+    /// Where the agent keeps its state; its keys are made there.
+    #[arg(long, env = "FAIRMAZON_HOST_STATE", value_name = "FOLDER")]
+    state_dir: PathBuf,
+}
+
+impl Join {
+    async fn run(self) -> Result<(), CommandError> {
+        let agent = |error: Box<dyn std::error::Error + Send + Sync>| CommandError::Agent(error);
+        let ca_pem = fs::read_to_string(&self.ca).map_err(CommandError::file("read", &self.ca))?;
+        let token = read_token(&self.token_file)?;
+        // Locked against an agent that runs already.
+        let _state = FileState::open(&self.state_dir).map_err(|error| agent(error.into()))?;
+        let identity = HostIdentity::open(&self.state_dir).map_err(|error| agent(error.into()))?;
+        let identity = Arc::new(identity);
+        identity.forget_certificate().map_err(|error| agent(error.into()))?;
+        let transport = JoinedTransport::new(self.broker, ca_pem, identity.clone(), Some(token));
+        transport.certificate().await.map_err(|error| agent(error.into()))?;
+        output::line("the host has joined; its customers see this fingerprint:");
+        output::line(&identity.secret().sealing_key().fingerprint());
+        Ok(())
     }
 }
 

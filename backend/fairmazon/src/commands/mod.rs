@@ -9,6 +9,7 @@ mod dev;
 mod host;
 mod host_check;
 mod image;
+pub(crate) mod key;
 mod token;
 
 use std::future::Future;
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Broker(broker::Broker),
     /// Run the agent of a host, or register, list and remove hosts.
     Host(host::Host),
+    /// Make the identity that opens your volumes, and give keys to hosts.
+    Key(key::Key),
     /// Open and list accounts, for the platform's operators.
     Account(account::Account),
     /// Make, list and revoke tokens.
@@ -51,6 +54,7 @@ impl Command {
             Self::Dev(command) => run(command.run()),
             Self::Broker(command) => run(command.run()),
             Self::Host(command) => run_beside_guests(command.run()),
+            Self::Key(command) => run(command.run()),
             Self::Account(command) => run(command.run()),
             Self::Token(command) => run(command.run()),
             Self::Image(command) => run(command.run()),

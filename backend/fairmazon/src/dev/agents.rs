@@ -1,14 +1,12 @@
 //! The host agents of `fairmazon dev`: in this process, but connected as any other host is,
-//! over TLS and each with a token of its own.
+//! over TLS and each with keys and a certificate of its own.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fairmazon_broker::core::{Caller, Engine, Standing};
 use fairmazon_host::{
-    Config,
-    clock::SystemClock,
-    state::FileState,
-    transport::{GrpcConfig, GrpcTransport},
+    Config, clock::SystemClock, identity::HostIdentity, state::FileState,
+    transport::JoinedTransport,
 };
 use fairmazon_hypervisor::Hypervisor;
 use fairmazon_model::id::HostId;
@@ -27,7 +25,9 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(crate) struct HostToRun {
     pub(crate) id: HostId,
     pub(crate) name: String,
-    pub(crate) token: String,
+    /// What it joins with; none once it has.
+    pub(crate) token: Option<String>,
+    pub(crate) identity: HostIdentity,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
 }
 
@@ -53,17 +53,21 @@ impl Agents {
             let state = FileState::open(folder.host(&host.name))
                 .map(Arc::new)
                 .map_err(|error| CommandError::Agent(error.into()))?;
-            let config = Config::new(host.id, seed()?, state);
-            let transport = GrpcTransport::new(&GrpcConfig {
-                address: format!("https://{address}"),
-                ca_pem: ca_pem.to_owned(),
-                token: host.token,
-            })
-            .map_err(|error| CommandError::Agent(error.into()))?;
+            let secret = Some(host.identity.secret());
+            let config = Config { secret, ..Config::new(host.id, seed()?, state) };
+            let transport = Arc::new(JoinedTransport::new(
+                format!("https://{address}"),
+                ca_pem.to_owned(),
+                Arc::new(host.identity),
+                host.token,
+            ));
+            let tended = transport.clone();
+            let renewals = stop.clone();
+            tasks.spawn(async move { tended.tend(renewals).await });
             let run = fairmazon_host::run(
                 config,
                 host.hypervisor,
-                Arc::new(transport),
+                transport,
                 clock.clone(),
                 stop.clone(),
             );

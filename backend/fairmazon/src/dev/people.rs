@@ -4,14 +4,16 @@
 use std::collections::HashSet;
 
 use fairmazon_broker::core::{Caller, Engine, hash_secret};
+use fairmazon_host::identity::{HostIdentity, IdentityError};
 use fairmazon_model::{
     DomainError,
     access::Role,
     host::HostSpec,
     id::{AccountId, HostId},
+    units::UnixMs,
 };
 
-use crate::{dev::secrets::Secrets, error::CommandError, folder::Folder, keys};
+use crate::{dev::secrets::Secrets, error::CommandError, folder::Folder, keys, platform::now_ms};
 
 const PLATFORM: &str = "platform";
 const OPERATOR: &str = "hosts";
@@ -74,26 +76,55 @@ pub(crate) async fn ensure_hosts(
     specs: &[HostSpec],
     secrets: &mut Secrets,
     folder: &Folder,
-) -> Result<Vec<(HostId, HostSpec, String)>, CommandError> {
+) -> Result<Vec<DevHost>, CommandError> {
     let mut hosts = Vec::with_capacity(specs.len());
     let mut is_new = false;
     for spec in specs {
-        let (id, token, fresh) = ensure_host(engine, operator, spec, secrets).await?;
+        let (host, fresh) = ensure_host(engine, operator, spec, secrets, folder).await?;
         is_new |= fresh;
-        hosts.push((id, spec.clone(), token));
+        hosts.push(host);
     }
     // Hosts of an earlier, larger start run on, with all that is on them.
-    let present: HashSet<_> = hosts.iter().map(|(id, ..)| *id).collect();
+    let present: HashSet<_> = hosts.iter().map(|host| host.id).collect();
     for (id, token) in secrets.hosts.iter().filter(|(id, _)| !present.contains(id)) {
         if let Ok(view) = engine.host(&Caller::platform(), *id) {
-            hosts.push((*id, view.row.spec.clone(), token.clone()));
+            let spec = view.row.spec.clone();
+            let identity = identity_of(folder, &spec)?;
+            hosts.push(DevHost { id: *id, spec, token: token.clone(), identity });
         }
     }
     if is_new {
-        secrets.hosts = hosts.iter().map(|(id, _, token)| (*id, token.clone())).collect();
+        secrets.hosts = hosts.iter().map(|host| (host.id, host.token.clone())).collect();
         secrets.keep(folder)?;
     }
     Ok(hosts)
+}
+
+/// A host of `fairmazon dev`.
+pub(crate) struct DevHost {
+    pub(crate) id: HostId,
+    pub(crate) spec: HostSpec,
+    /// What it joins with; of no use once it has.
+    pub(crate) token: String,
+    pub(crate) identity: HostIdentity,
+}
+
+fn identity_of(folder: &Folder, spec: &HostSpec) -> Result<HostIdentity, CommandError> {
+    HostIdentity::open(folder.host(&spec.name)).map_err(|error| CommandError::Agent(error.into()))
+}
+
+/// Whether the host has a certificate that the platform accepts; one that it does not accept any
+/// more is given up.
+fn has_joined(engine: &Engine, identity: &HostIdentity) -> Result<bool, CommandError> {
+    let failed = |error: IdentityError| CommandError::Agent(error.into());
+    let Some(certificate) = identity.certificate().map_err(failed)? else { return Ok(false) };
+    let row = engine.credential_by_hash(&certificate.sha256);
+    let now = UnixMs(now_ms());
+    let counts = row.is_some_and(|row| row.revoked_at.is_none()) && !certificate.has_ended(now);
+    if !counts {
+        identity.forget_certificate().map_err(failed)?;
+    }
+    Ok(counts)
 }
 
 async fn ensure_host(
@@ -101,7 +132,10 @@ async fn ensure_host(
     operator: &Caller,
     spec: &HostSpec,
     secrets: &Secrets,
-) -> Result<(HostId, String, bool), CommandError> {
+    folder: &Folder,
+) -> Result<(DevHost, bool), CommandError> {
+    let identity = identity_of(folder, spec)?;
+    let made = |id, token, identity| DevHost { id, spec: spec.clone(), token, identity };
     let failed = || CommandError::refused(format!("unable to register the host {}", spec.name));
     let account = operator.account.ok_or_else(|| {
         CommandError::Usage("the operator of the hosts has no account".to_owned())
@@ -109,12 +143,14 @@ async fn ensure_host(
     if let Some(host) = engine.host_named(account, &spec.name) {
         if let Some(token) = secrets.hosts.get(&host.id) {
             let row = engine.credential_by_hash(&hash_secret(token.as_bytes()));
-            if row.is_none_or(|row| row.revoked_at.is_none()) {
-                return Ok((host.id, token.clone(), false));
+            let is_valid = row.is_none_or(|row| row.revoked_at.is_none());
+            if has_joined(engine, &identity)? || is_valid {
+                return Ok((made(host.id, token.clone(), identity), false));
             }
             let key = keys::idempotency()?;
             let rotated = engine.rotate_host_token(operator, host.id, &key).await;
-            return Ok((host.id, rotated.map_err(failed())?.1.secret, true));
+            let token = rotated.map_err(failed())?.1.secret;
+            return Ok((made(host.id, token, identity), true));
         }
         // A crash came between the registration and the keeping of the token, so it has never
         // connected and nothing is on it.
@@ -124,5 +160,6 @@ async fn ensure_host(
     let key = keys::idempotency()?;
     let (view, token) =
         engine.register_host(operator, spec.clone(), &key).await.map_err(failed())?;
-    Ok((view.row.id, token.secret, true))
+    identity.forget_certificate().map_err(|error| CommandError::Agent(error.into()))?;
+    Ok((made(view.row.id, token.secret, identity), true))
 }

@@ -16,8 +16,8 @@ use rustc_hash::FxHashMap;
 use crate::{
     backoff::Backoff,
     plan::{
-        DiskReady, MachineAction, MachineCase, Step, VolumeAction, VolumeCase, Wish, may_restart,
-        next_machine_step, next_volume_step,
+        DiskReady, KeyCase, MachineAction, MachineCase, Step, VolumeAction, VolumeCase, Wish,
+        may_restart, next_machine_step, next_volume_step,
     },
 };
 
@@ -65,6 +65,8 @@ pub(super) struct VolumeRecord {
     pub(super) backoff: Backoff,
     pub(super) error: Option<Box<str>>,
     pub(super) touched: u64,
+    /// The version of its key that the hypervisor was given by this process.
+    pub(super) given: Option<u32>,
 }
 
 /// All that the agent knows of its host.
@@ -158,7 +160,32 @@ impl Book {
             must_be_there: missing
                 && self.features.durable
                 && self.users(volume).any(|(_, machine)| machine.had(volume)),
+            key: self.key_case(record),
         }))
+    }
+
+    /// Notes that the hypervisor has not the keys of a machine's volumes any more; which those are.
+    pub(super) fn keys_lost_with(&mut self, instance: InstanceId) -> Vec<VolumeId> {
+        let spec = self.machines.get(&instance).and_then(|record| record.desired.clone());
+        let volumes: Vec<_> =
+            spec.iter().flat_map(|spec| disks(spec)).map(|disk| disk.volume).collect();
+        for volume in &volumes {
+            if let Some(record) = self.volumes.get_mut(volume) {
+                record.given = None;
+            }
+        }
+        volumes
+    }
+
+    fn key_case(&self, record: &VolumeRecord) -> KeyCase {
+        let desired = record.desired.as_ref().and_then(|wish| wish.key.as_ref());
+        match (desired, record.given) {
+            (Some(key), Some(given)) if given == key.version => KeyCase::Given,
+            (Some(_), _) => KeyCase::Sealed,
+            (None, Some(_)) => KeyCase::Given,
+            (None, None) if self.features.encrypts => KeyCase::Awaited,
+            (None, None) => KeyCase::NotNeeded,
+        }
     }
 
     /// All that there is, as the broker is told.
@@ -280,6 +307,10 @@ impl Book {
     fn disk_ready(&self, instance: InstanceId, disk: &Disk) -> DiskReady {
         if self.volumes.get(&disk.volume).is_none_or(|record| record.seen.is_none()) {
             return DiskReady::Missing;
+        }
+        let locked = self.volumes.get(&disk.volume).is_some_and(|r| !self.key_case(r).opens());
+        if locked {
+            return DiskReady::Locked;
         }
         let taken = self.users(disk.volume).any(|(other, record)| {
             other != instance

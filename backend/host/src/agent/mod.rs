@@ -122,7 +122,7 @@ impl Agent {
         let mut agent = Self {
             hypervisor_kind: hypervisor.kind(),
             book: Book::new(hypervisor.features()),
-            hands: Hands::new(hypervisor, config.step_deadline),
+            hands: Hands::new(hypervisor, &config),
             transport,
             session: format!("{:016x}", random.next_u64()),
             random,
@@ -408,7 +408,7 @@ impl Agent {
             Done::Machine { instance, step, seen } => self.machine_done(instance, &step, seen),
             Done::Ended { instance, ran_ms, said } => self.ended(instance, ran_ms, &said),
             Done::Fenced { instance, result, seen } => self.fenced(instance, result, seen),
-            Done::Volume { volume, result, seen } => self.volume_done(volume, &result, seen),
+            Done::Volume { volume, step, seen } => self.volume_done(volume, &step, seen),
             Done::Inventory { started, result } => self.inventory_done(started, result),
             Done::Saved { set, result } => self.saved(set, result),
             Done::LeaseSaved(result) => self.lease_saved(result),

@@ -7,8 +7,13 @@ use fairmazon_hypervisor::{
 };
 use fairmazon_model::id::{InstanceId, VolumeId};
 
-use super::{Agent, FENCE_AGAIN, queue::Target, words::with_last_lines, work::MachineStep};
-use crate::plan::MachineAction;
+use super::{
+    Agent, FENCE_AGAIN,
+    queue::Target,
+    words::with_last_lines,
+    work::{MachineStep, VolumeStep},
+};
+use crate::plan::{MachineAction, VolumeAction};
 
 /// Failures in a row after which the broker is told.
 const TELL_AFTER: u32 = 3;
@@ -73,14 +78,21 @@ impl Agent {
     pub(super) fn volume_done(
         &mut self,
         volume: VolumeId,
-        result: &Result<()>,
+        step: &VolumeStep,
         seen: Result<Option<Volume>>,
     ) {
         self.under_way -= 1;
         let now_ms = self.clock.now_ms();
-        let failure = result.as_ref().err().or(seen.as_ref().err());
+        let failure = step.result.as_ref().err().or(seen.as_ref().err());
         let Some(record) = self.book.volumes.get_mut(&volume) else { return };
         record.busy = false;
+        match (step.action, &step.result) {
+            (Some(VolumeAction::GiveKey), Ok(())) => record.given = step.key,
+            (Some(VolumeAction::ForgetKey), Ok(())) => record.given = None,
+            // The hypervisor has ended and begun anew meanwhile.
+            (_, Err(HypervisorError::KeyMissing { .. })) => record.given = None,
+            _ => {}
+        }
         match failure {
             None => {
                 record.backoff.succeeded();
@@ -115,6 +127,8 @@ impl Agent {
             self.sight_volume(volume, seen);
         }
         self.queue.push(Target::Volume(volume));
+        // Machines may have waited for its key, which no look shows.
+        self.queue.unblock();
         self.forget_volume_if_empty(volume);
     }
 
@@ -223,6 +237,11 @@ impl Agent {
             host = %self.config.host, %instance, pause_ms = pause,
             error = error as &dyn std::error::Error, "a step of a machine failed"
         );
+        if matches!(error, HypervisorError::KeyMissing { .. }) {
+            for volume in self.book.keys_lost_with(instance) {
+                self.queue.push(Target::Volume(volume));
+            }
+        }
     }
 
     fn sight_machine(&mut self, instance: InstanceId, seen: Option<Machine>, now_ms: u64) {
@@ -327,5 +346,6 @@ fn tells_at_once(error: &HypervisorError) -> bool {
             | HypervisorError::KeyMissing { .. }
             | HypervisorError::KeyWrong { .. }
             | HypervisorError::ImageDamaged { .. }
+            | HypervisorError::KeySealed { .. }
     )
 }

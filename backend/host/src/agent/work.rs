@@ -3,14 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{Hypervisor, HypervisorError, Inventory, Machine, Result, Volume};
+use fairmazon_keys::{Binding, HostSecret, Purpose, SealedKey};
 use fairmazon_model::{
-    id::{InstanceId, VolumeId},
+    id::{HostId, InstanceId, VolumeId},
     machine::{HostVolume, MachineSpec},
 };
 use futures::future::BoxFuture;
 
 use super::words::last_lines;
 use crate::{
+    Config,
     plan::{MachineAction, VolumeAction},
     state::{SavedState, StateError},
     transport::{Link, TransportError},
@@ -36,7 +38,7 @@ pub(super) enum Done {
     },
     Volume {
         volume: VolumeId,
-        result: Result<()>,
+        step: VolumeStep,
         seen: Result<Option<Volume>>,
     },
     Inventory {
@@ -59,18 +61,34 @@ pub(super) struct MachineStep {
     pub(super) said: String,
 }
 
+/// What was done about a volume; none for a look.
+pub(super) struct VolumeStep {
+    pub(super) action: Option<VolumeAction>,
+    /// The version of the key that came with the wish for it.
+    pub(super) key: Option<u32>,
+    pub(super) result: Result<()>,
+}
+
 pub(super) type Work = BoxFuture<'static, Done>;
 
 /// Makes the futures of steps.
 #[derive(Clone)]
 pub(super) struct Hands {
     hypervisor: Arc<dyn Hypervisor>,
+    host: HostId,
+    /// Opens the seals of volume keys; none on a host that has not joined.
+    secret: Option<Arc<HostSecret>>,
     deadline: Duration,
 }
 
 impl Hands {
-    pub(super) fn new(hypervisor: Arc<dyn Hypervisor>, deadline: Duration) -> Self {
-        Self { hypervisor, deadline }
+    pub(super) fn new(hypervisor: Arc<dyn Hypervisor>, config: &Config) -> Self {
+        Self {
+            hypervisor,
+            host: config.host,
+            secret: config.secret.clone(),
+            deadline: config.step_deadline,
+        }
     }
 
     /// Does the action, then looks at the machine.
@@ -137,8 +155,11 @@ impl Hands {
     ) -> Work {
         let hands = self.clone();
         Box::pin(async move {
+            let key = wish.as_ref().and_then(|wish| wish.key.as_ref()).map(|key| key.version);
             let act = async {
                 match (action, wish) {
+                    (Some(VolumeAction::GiveKey), Some(wish)) => hands.give_key(&wish).await,
+                    (Some(VolumeAction::ForgetKey), _) => hands.hypervisor.forget_key(volume).await,
                     (Some(VolumeAction::Create), Some(wish)) => {
                         hands.hypervisor.create_volume(&wish).await
                     }
@@ -152,8 +173,24 @@ impl Hands {
             let result = hands.within("bring a volume a step on", act).await;
             let look = hands.hypervisor.volume(volume);
             let seen = hands.within("look at a volume", look).await;
-            Done::Volume { volume, result, seen }
+            Done::Volume { volume, step: VolumeStep { action, key, result }, seen }
         })
+    }
+
+    /// Opens the seal of a volume's key and hands the key on; here it is wiped at once.
+    async fn give_key(&self, wish: &HostVolume) -> Result<()> {
+        let volume = wish.volume;
+        let refused =
+            |reason: String| HypervisorError::KeySealed { what: volume.to_string(), reason };
+        let Some(sealed) = &wish.key else { return Ok(()) };
+        let Some(secret) = &self.secret else {
+            return Err(refused("this host has not joined, so no seal opens here".into()));
+        };
+        let binding =
+            Binding { volume, host: self.host, purpose: Purpose::Run, version: sealed.version };
+        let sealed = SealedKey::from_bytes(sealed.sealed.0.as_slice());
+        let opened = sealed.open(secret, &binding).map_err(|error| refused(error.to_string()))?;
+        self.hypervisor.give_key(volume, opened.key).await
     }
 
     /// Looks at everything.

@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fairmazon_model::{machine::DesiredSet, units::Generation};
-use fairmazon_proto::host::v1::{
-    self, from_host, host_stream_service_client::HostStreamServiceClient, to_host,
+use fairmazon_proto::{
+    host::v1::{self, from_host, host_stream_service_client::HostStreamServiceClient, to_host},
+    v1::{JoinHostRequest, hosts_service_client::HostsServiceClient},
 };
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{
     Code, Request, Status, Streaming,
     metadata::{Ascii, MetadataValue},
-    transport::{Certificate, ClientTlsConfig, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
+use zeroize::Zeroizing;
 
 use super::{BrokerEnd, FromHost, Link, ToHost, Transport, TransportError, pair};
 
@@ -30,8 +32,22 @@ pub struct GrpcConfig {
     pub address: String,
     /// The certificates that may vouch for the broker, as PEM.
     pub ca_pem: String,
-    /// The host's token.
-    pub token: String,
+    /// How the host shows who it is.
+    pub credential: Credential,
+}
+
+/// How a host shows who it is.
+#[derive(Clone)]
+pub enum Credential {
+    /// The token that it joins with.
+    Token(String),
+    /// The certificate that it joined for, PEM.
+    Certificate {
+        /// The certificate with its chain.
+        pem: String,
+        /// Its private key.
+        key_pem: Zeroizing<String>,
+    },
 }
 
 impl std::fmt::Debug for GrpcConfig {
@@ -40,12 +56,12 @@ impl std::fmt::Debug for GrpcConfig {
     }
 }
 
-/// Opens streams over TLS with a token.
+/// Opens streams over TLS.
 #[derive(Debug)]
 pub struct GrpcTransport {
     address: String,
     endpoint: Endpoint,
-    token: MetadataValue<Ascii>,
+    token: Option<MetadataValue<Ascii>>,
 }
 
 impl GrpcTransport {
@@ -59,7 +75,10 @@ impl GrpcTransport {
             let address = &config.address;
             return Err(wrong(format!("the address `{address}` has to begin with `https://`")));
         }
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&config.ca_pem));
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&config.ca_pem));
+        if let Credential::Certificate { pem, key_pem } = &config.credential {
+            tls = tls.identity(Identity::from_pem(pem, key_pem.as_bytes()));
+        }
         let endpoint = Endpoint::from_shared(config.address.clone())
             .and_then(|endpoint| endpoint.tls_config(tls))
             .map_err(|error| wrong(format!("`{}`: {error}", config.address)))?
@@ -67,26 +86,58 @@ impl GrpcTransport {
             .http2_keep_alive_interval(PROBE_EVERY)
             .keep_alive_timeout(PROBE_EVERY)
             .keep_alive_while_idle(true);
-        let mut token: MetadataValue<Ascii> = format!("Bearer {}", config.token)
-            .parse()
-            .map_err(|_| wrong("the token has characters that no token has".into()))?;
-        token.set_sensitive(true);
+        let token = match &config.credential {
+            Credential::Certificate { .. } => None,
+            Credential::Token(token) => {
+                let mut token: MetadataValue<Ascii> = format!("Bearer {token}")
+                    .parse()
+                    .map_err(|_| wrong("the token has characters that no token has".into()))?;
+                token.set_sensitive(true);
+                Some(token)
+            }
+        };
         Ok(Self { address: config.address.clone(), endpoint, token })
+    }
+
+    /// Has the platform sign for this host; answers the certificate with its chain, PEM.
+    ///
+    /// # Errors
+    /// When the broker can't be reached or refuses.
+    pub async fn join(
+        &self,
+        certificate_request: String,
+        sealing_key: Vec<u8>,
+    ) -> Result<String, TransportError> {
+        let mut client = HostsServiceClient::new(self.channel().await?);
+        let request = self.shown(JoinHostRequest { certificate_request, sealing_key });
+        let answer = client.join_host(request).await.map_err(|status| refused(&status))?;
+        Ok(answer.into_inner().certificate)
+    }
+
+    async fn channel(&self) -> Result<Channel, TransportError> {
+        self.endpoint.connect().await.map_err(|error| TransportError::Unreachable {
+            address: self.address.clone(),
+            source: error.into(),
+        })
+    }
+
+    fn shown<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        request
     }
 }
 
 #[async_trait]
 impl Transport for GrpcTransport {
     async fn connect(&self) -> Result<Link, TransportError> {
-        let channel = self.endpoint.connect().await.map_err(|error| {
-            TransportError::Unreachable { address: self.address.clone(), source: error.into() }
-        })?;
-        let mut client = HostStreamServiceClient::new(channel)
+        let mut client = HostStreamServiceClient::new(self.channel().await?)
             .max_decoding_message_size(MESSAGE_MOST)
             .max_encoding_message_size(MESSAGE_MOST);
         let (link, BrokerEnd { sender, receiver }) = pair();
-        let mut request = Request::new(ReceiverStream::new(receiver).map(to_message));
-        request.metadata_mut().insert("authorization", self.token.clone());
+        let request = self.shown(ReceiverStream::new(receiver).map(to_message));
         // The broker may answer only once it has heard Hello, which is sent on the link: so the
         // call runs beside it.
         tokio::spawn(async move {

@@ -2,6 +2,7 @@
 //! simulated world runs without a network.
 
 mod grpc;
+mod joined;
 
 use async_trait::async_trait;
 use fairmazon_model::{
@@ -11,7 +12,8 @@ use fairmazon_model::{
 };
 use tokio::sync::mpsc;
 
-pub use grpc::{GrpcConfig, GrpcTransport};
+pub use grpc::{Credential, GrpcConfig, GrpcTransport};
+pub use joined::JoinedTransport;
 
 /// Messages that may wait in a direction of a stream.
 const QUEUED_MOST: usize = 8;
@@ -142,11 +144,16 @@ pub enum TransportError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The broker does not let this host in.
-    #[error("the broker refuses this host ({reason}): check the host's token and its id")]
+    #[error(
+        "the broker refuses this host ({reason}): check the host's token, or have its operator make a new one"
+    )]
     Refused {
         /// What it said.
         reason: String,
     },
+    /// The host's own keys or certificate can't be used.
+    #[error("the host's identity can't be used")]
+    Identity(#[source] Box<crate::identity::IdentityError>),
     /// The stream ended.
     #[error("the stream to the broker ended: {reason}")]
     Ended {

@@ -16,6 +16,7 @@ use fairmazon_hypervisor::{
     contract::{CLASS, spec, wish},
     sim::{SimHost, World},
 };
+use fairmazon_keys::HostSecret;
 use fairmazon_model::{
     host::Capacity,
     id::{HostId, InstanceId, VolumeId},
@@ -187,6 +188,7 @@ pub struct Subject {
     pub state: Arc<dyn StateStore>,
     pub broker: Arc<Broker>,
     pub streams: mpsc::Sender<BrokerEnd>,
+    pub secret: Arc<HostSecret>,
     starts: u64,
     agent: Option<(CancellationToken, JoinHandle<Result<(), HostError>>)>,
 }
@@ -212,12 +214,16 @@ impl Subject {
         let capacity = Capacity { vcpus: Vcpus(64), memory: Mib(1_000_000), storage };
         let host = world.add_host(host_id(), capacity);
         let (broker, streams) = Broker::start();
-        Self { world, host, clock, state, broker, streams, starts: 0, agent: None }
+        let secret = Arc::new(HostSecret::generate());
+        Self { world, host, clock, state, broker, streams, secret, starts: 0, agent: None }
     }
 
     pub fn start_agent(&mut self) {
         self.starts += 1;
-        let config = Config::new(host_id(), self.starts, Arc::clone(&self.state));
+        let config = Config {
+            secret: Some(Arc::clone(&self.secret)),
+            ..Config::new(host_id(), self.starts, Arc::clone(&self.state))
+        };
         let shutdown = CancellationToken::new();
         let agent = run(
             config,

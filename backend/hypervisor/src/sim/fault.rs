@@ -35,6 +35,10 @@ pub enum Verb {
     GrowVolume,
     /// `delete_volume`.
     DeleteVolume,
+    /// `give_key`.
+    GiveKey,
+    /// `forget_key`.
+    ForgetKey,
     /// `attach`.
     Attach,
     /// `detach`.

@@ -87,6 +87,22 @@ impl SimHost {
         }
     }
 
+    /// From now on volumes are made with their keys, and opened with nothing else. At first they
+    /// are not, and hold nothing.
+    pub fn set_encrypts(&self) {
+        self.cell.state.lock().encrypts = true;
+    }
+
+    /// All keys are gone, as when the process that held them ends.
+    pub fn lose_keys(&self) {
+        self.cell.state.lock().keys.clear();
+    }
+
+    /// The fingerprint of a volume's key that was given.
+    pub fn key_given(&self, volume: VolumeId) -> Option<String> {
+        self.cell.state.lock().keys.get(&volume).map(ToString::to_string)
+    }
+
     /// How many calls there were so far.
     pub fn calls(&self) -> u64 {
         self.cell.calls.load(Ordering::Relaxed)
@@ -128,7 +144,8 @@ impl Hypervisor for SimHost {
     }
 
     fn features(&self) -> Features {
-        Features { hotplug: true, grow: true, durable: true, encrypts: false }
+        let encrypts = self.cell.state.lock().encrypts;
+        Features { hotplug: true, grow: true, durable: true, encrypts }
     }
 
     async fn capacity(&self) -> Result<Capacity> {
@@ -217,12 +234,20 @@ impl Hypervisor for SimHost {
         self.call(Verb::Look, look).await
     }
 
-    async fn give_key(&self, _: VolumeId, _: VolumeKey) -> Result<()> {
-        Ok(())
+    async fn give_key(&self, volume: VolumeId, key: VolumeKey) -> Result<()> {
+        let give = || {
+            self.cell.state.lock().keys.insert(volume, key.fingerprint().into());
+            Ok(())
+        };
+        self.call(Verb::GiveKey, give).await
     }
 
-    async fn forget_key(&self, _: VolumeId) -> Result<()> {
-        Ok(())
+    async fn forget_key(&self, volume: VolumeId) -> Result<()> {
+        let forget = || {
+            self.cell.state.lock().keys.remove(&volume);
+            Ok(())
+        };
+        self.call(Verb::ForgetKey, forget).await
     }
 
     async fn create_volume(&self, volume: &HostVolume) -> Result<()> {

@@ -34,6 +34,8 @@ pub(super) struct SimVolume {
     pub(super) size: Gib,
     pub(super) class: Arc<str>,
     pub(super) serial: u64,
+    /// Fingerprint of the key that it was made with; none when it was made without.
+    pub(super) key: Option<Box<str>>,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +43,10 @@ pub(super) struct HostState {
     pub(super) machines: FxHashMap<InstanceId, SimMachine>,
     pub(super) volumes: FxHashMap<VolumeId, SimVolume>,
     pub(super) foreign: FxHashSet<InstanceId>,
+    /// Fingerprints of the keys that were given.
+    pub(super) keys: FxHashMap<VolumeId, Box<str>>,
+    /// Whether volumes are made with a key from now on.
+    pub(super) encrypts: bool,
     memory_used_mib: u64,
     storage_used: BTreeMap<Arc<str>, u64>,
     next_serial: u64,
@@ -136,7 +142,7 @@ impl HostState {
         if taken {
             return Err(HypervisorError::busy(disk.volume, "another machine uses it"));
         }
-        Ok(())
+        self.check_key(disk.volume)
     }
 
     pub(super) fn in_use(&self, volume: VolumeId) -> bool {
@@ -147,11 +153,27 @@ impl HostState {
         if self.volumes.contains_key(&wish.volume) {
             return Ok(());
         }
+        let key = self.keys.get(&wish.volume).filter(|_| self.encrypts).cloned();
+        if self.encrypts && key.is_none() {
+            return Err(HypervisorError::KeyMissing { what: wish.volume.to_string() });
+        }
         let class = self.take_storage(&wish.class, wish.size.0, capacity)?;
         self.next_serial += 1;
         let serial = self.next_serial;
-        self.volumes.insert(wish.volume, SimVolume { size: wish.size, class, serial });
+        self.volumes.insert(wish.volume, SimVolume { size: wish.size, class, serial, key });
         Ok(())
+    }
+
+    /// Whether the volume's key is here and the one that it was made with.
+    fn check_key(&self, volume: VolumeId) -> Result<()> {
+        let made_with = self.volumes.get(&volume).and_then(|found| found.key.as_ref());
+        let what = || volume.to_string();
+        match (made_with, self.keys.get(&volume)) {
+            (None, _) => Ok(()),
+            (Some(_), None) => Err(HypervisorError::KeyMissing { what: what() }),
+            (Some(made), Some(given)) if made == given => Ok(()),
+            (Some(_), Some(_)) => Err(HypervisorError::KeyWrong { what: what() }),
+        }
     }
 
     pub(super) fn grow_volume(
@@ -166,6 +188,8 @@ impl HostState {
         if found.size >= size {
             return Ok(());
         }
+        self.check_key(volume)?;
+        let Some(found) = self.volumes.get(&volume) else { return Ok(()) };
         let (class, more) = (Arc::clone(&found.class), size.0 - found.size.0);
         self.take_storage(&class, more, capacity)?;
         if let Some(found) = self.volumes.get_mut(&volume) {

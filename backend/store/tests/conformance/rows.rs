@@ -44,6 +44,7 @@ pub(crate) fn account(number: u64) -> Account {
 /// A host of the account.
 pub(crate) fn host(account: AccountId, number: u64) -> Host {
     Host {
+        sealing: None,
         id: HostId::from_parts(unix_ms(number), 2),
         account,
         spec: HostSpec {
@@ -163,6 +164,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
         boot_of: Some(id),
         attached_to: Some(id),
         may_be_on: Default::default(),
+        keys: Default::default(),
         host: None,
         observed: VolumeObserved::Unknown,
         deleting: None,
@@ -176,7 +178,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
         kind: OperationKind::Create,
         target: id.to_string(),
         spec_version: 1,
-        state: OperationState::Running { waiting_for: String::new() },
+        state: OperationState::running(""),
         created_at: NOW,
         finished_at: None,
         revision: Revision(0),

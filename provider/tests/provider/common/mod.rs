@@ -79,6 +79,7 @@ pub(crate) struct Broker {
     pub(crate) endpoint: String,
     pub(crate) ca_pem: String,
     serving: JoinHandle<()>,
+    folder: tempfile::TempDir,
 }
 
 impl Drop for Broker {
@@ -96,6 +97,9 @@ impl Broker {
         let identity = Identity::from_pem(certificate.pem(), key.serialize_pem());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let identity_line = fairmazon_keys::Identity::generate().line();
+        std::fs::write(folder.path().join("key"), identity_line.as_bytes()).unwrap();
         let state: Shared = Arc::new(Mutex::new(State::new()));
         let services = services::all(&state);
         let mut server =
@@ -109,12 +113,18 @@ impl Broker {
             endpoint: format!("https://127.0.0.1:{}", address.port()),
             ca_pem: certificate.pem(),
             serving,
+            folder,
         }
     }
 
     /// The provider block that leads here.
     pub(crate) fn block(&self) -> Json {
-        json!({ "endpoint": self.endpoint, "token": TOKEN, "ca_certificate": self.ca_pem })
+        json!({
+            "endpoint": self.endpoint,
+            "token": TOKEN,
+            "ca_certificate": self.ca_pem,
+            "key_file": self.folder.path().join("key"),
+        })
     }
 
     /// A client in memory, its provider configured for this broker.

@@ -303,6 +303,27 @@ impl volumes_service_server::VolumesService for Fake {
         state.volumes.remove(&request.id);
         Ok(Response::new(operation(&mut state, OperationKind::Delete, &request.id)))
     }
+
+    async fn list_key_requests(
+        &self,
+        request: Request<ListKeyRequestsRequest>,
+    ) -> Answer<ListKeyRequestsResponse> {
+        let _ = self.open("list_key_requests", request)?;
+        Ok(Response::new(ListKeyRequestsResponse::default()))
+    }
+
+    async fn give_keys(&self, request: Request<GiveKeysRequest>) -> Answer<GiveKeysResponse> {
+        let _ = self.open("give_keys", request)?;
+        Ok(Response::new(GiveKeysResponse {}))
+    }
+
+    async fn get_wrapped_key(
+        &self,
+        request: Request<GetWrappedKeyRequest>,
+    ) -> Answer<GetWrappedKeyResponse> {
+        let _ = self.open("get_wrapped_key", request)?;
+        Err(Status::unimplemented("no keys here"))
+    }
 }
 
 #[tonic::async_trait]

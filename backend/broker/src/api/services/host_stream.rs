@@ -32,6 +32,7 @@ impl HostStreamService for Api {
         let host = context.caller.host.ok_or_else(|| {
             context.refuse(&DomainError::internal("a host's credential names no host"))
         })?;
+        self.engine.has_joined(&context.caller).await.map_err(|error| context.refuse(&error))?;
         let (engine, failure) = (self.engine.clone(), Failure::default());
         let inbound = Box::pin(read(messages, failure.clone()));
         let (sender, receiver) = mpsc::channel(QUEUE);

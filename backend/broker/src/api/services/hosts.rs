@@ -1,9 +1,11 @@
 //! `HostsService`.
 
+use fairmazon_model::{DomainError, ErrorKind};
 use fairmazon_proto::v1::{
-    GetHostRequest, Host, ListHostsRequest, ListHostsResponse, RegisterHostRequest,
-    RegisterHostResponse, RemoveHostRequest, RemoveHostResponse, RotateHostTokenRequest,
-    RotateHostTokenResponse, UpdateHostRequest, hosts_service_server::HostsService,
+    GetHostRequest, Host, JoinHostRequest, JoinHostResponse, ListHostsRequest, ListHostsResponse,
+    RegisterHostRequest, RegisterHostResponse, RemoveHostRequest, RemoveHostResponse,
+    RotateHostTokenRequest, RotateHostTokenResponse, UpdateHostRequest,
+    hosts_service_server::HostsService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -75,6 +77,31 @@ impl HostsService for Api {
             let (target, key) = (id("id", &message.id)?, &message.idempotency_key);
             let (view, token) = self.engine.rotate_host_token(&context.caller, target, key).await?;
             Ok(RotateHostTokenResponse { host: Some(host(&view)), token: token.secret })
+        };
+        context.answer(work).await
+    }
+
+    async fn join_host(
+        &self,
+        request: Request<JoinHostRequest>,
+    ) -> Result<Response<JoinHostResponse>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let host = context
+                .caller
+                .host
+                .ok_or_else(|| DomainError::internal("a host's credential names no host"))?;
+            let authority = self.host_authority.as_ref().ok_or_else(|| {
+                DomainError::new(ErrorKind::Precondition, "this broker signs for no hosts")
+            })?;
+            let request = &message.certificate_request;
+            let made = authority.sign(request, &message.sealing_key, host, self.engine.now())?;
+            self.engine.join_host(&context.caller, &made).await?;
+            Ok(JoinHostResponse {
+                host_id: host.to_string(),
+                certificate: made.sealing.certificate,
+                expires_at_ms: made.expires_at.0,
+            })
         };
         context.answer(work).await
     }

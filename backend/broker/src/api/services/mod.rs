@@ -13,7 +13,7 @@ mod sites;
 mod tokens;
 mod volumes;
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, sync::Arc};
 
 use fairmazon_model::{DomainError, limits, site::Site};
 use fairmazon_proto::{
@@ -31,20 +31,27 @@ use fairmazon_proto::{
 };
 use tonic::service::Routes;
 
-use crate::core::{Engine, Page, PageRequest};
+use crate::{
+    api::HostAuthority,
+    core::{Engine, Page, PageRequest},
+};
 
 /// Implements the services of the core.
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) engine: Engine,
+    pub(crate) host_authority: Option<Arc<HostAuthority>>,
 }
 
 /// All services of the platform, and reflection.
 ///
 /// # Errors
 /// When the descriptors that were compiled in can't be read.
-pub(crate) fn routes(engine: Engine) -> Result<Routes, tonic_reflection::server::Error> {
-    let api = Api { engine };
+pub(crate) fn routes(
+    engine: Engine,
+    host_authority: Option<Arc<HostAuthority>>,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let api = Api { engine, host_authority };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

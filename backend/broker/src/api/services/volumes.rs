@@ -1,16 +1,21 @@
 //! `VolumesService`.
 
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    key::{Blob, KeyRequest, VolumeHostKey},
+};
 use fairmazon_proto::v1::{
-    self, CreateVolumeRequest, DeleteVolumeRequest, GetVolumeRequest, ListVolumesRequest,
-    ListVolumesResponse, Operation, UpdateVolumeRequest, VolumeResponse,
-    volumes_service_server::VolumesService,
+    self, CreateVolumeRequest, DeleteVolumeRequest, GetVolumeRequest, GetWrappedKeyRequest,
+    GetWrappedKeyResponse, GiveKeysRequest, GiveKeysResponse, ListKeyRequestsRequest,
+    ListKeyRequestsResponse, ListVolumesRequest, ListVolumesResponse, Operation,
+    UpdateVolumeRequest, VolumeResponse, volumes_service_server::VolumesService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Api, cut, id, page, place, required};
 use crate::{
     api::context::Context,
-    core::{VolumeChange, VolumeState, VolumeUpdate, VolumeView},
+    core::{GivenKey, VolumeChange, VolumeState, VolumeUpdate, VolumeView},
 };
 
 #[async_trait]
@@ -83,6 +88,83 @@ impl VolumesService for Api {
         };
         context.answer(work).await
     }
+
+    async fn list_key_requests(
+        &self,
+        request: Request<ListKeyRequestsRequest>,
+    ) -> Result<Response<ListKeyRequestsResponse>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let instance = match message.instance_id.as_str() {
+                "" => None,
+                text => Some(id("instance_id", text)?),
+            };
+            let requests = self.engine.key_requests(&context.caller, instance)?;
+            let requests = requests.into_iter().map(key_request).collect();
+            Ok(ListKeyRequestsResponse { requests })
+        };
+        context.answer(work).await
+    }
+
+    async fn give_keys(
+        &self,
+        request: Request<GiveKeysRequest>,
+    ) -> Result<Response<GiveKeysResponse>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let keys = message.keys.into_iter().enumerate().map(|(index, key)| {
+                given(key).map_err(|error| error.below(&format!("keys[{index}]")))
+            });
+            let keys = keys.collect::<Result<Vec<_>, _>>()?;
+            self.engine.give_keys(&context.caller, &keys).await?;
+            Ok(GiveKeysResponse {})
+        };
+        context.answer(work).await
+    }
+
+    async fn get_wrapped_key(
+        &self,
+        request: Request<GetWrappedKeyRequest>,
+    ) -> Result<Response<GetWrappedKeyResponse>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let volume = id("volume_id", &message.volume_id)?;
+            let view = self.engine.volume(&context.caller, volume)?;
+            let key = view.row.key().ok_or_else(|| {
+                DomainError::new(ErrorKind::Precondition, format!("{volume} has no key yet"))
+                    .advise("a volume gets its key when it is first attached")
+            })?;
+            Ok(GetWrappedKeyResponse {
+                version: key.version,
+                fingerprint: key.fingerprint.clone(),
+                wrapped: key.wrapped.0.clone(),
+            })
+        };
+        context.answer(work).await
+    }
+}
+
+/// Reads a key that was given.
+fn given(message: v1::GivenKey) -> Result<GivenKey, DomainError> {
+    Ok(GivenKey {
+        volume: id("volume_id", &message.volume_id)?,
+        host: id("host_id", &message.host_id)?,
+        key: VolumeHostKey {
+            version: message.version,
+            fingerprint: message.fingerprint,
+            sealed: Blob(message.sealed),
+            wrapped: Blob(message.wrapped),
+        },
+    })
+}
+
+fn key_request(request: KeyRequest) -> v1::KeyRequest {
+    v1::KeyRequest {
+        volume_id: request.volume.to_string(),
+        host_id: request.host.to_string(),
+        version: request.version,
+        host_certificate: request.certificate,
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as the last step of a call")]
@@ -110,6 +192,7 @@ fn volume(view: &VolumeView) -> v1::Volume {
         price_per_month_nano_eur: view.price_per_hour.per_month().0,
         created_at_ms: row.created_at.0,
         unconfirmed: row.unconfirmed,
+        key_fingerprint: row.key().map(|key| key.fingerprint.clone()).unwrap_or_default(),
     }
 }
 

@@ -14,7 +14,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{CertificateFiles, TlsError, validity_of};
+use super::{CertificateFiles, HostAuthority, TlsError, validity_of};
 use crate::files;
 
 /// How long the authority lives, in days.
@@ -50,18 +50,45 @@ impl Authority {
         }
     }
 
+    /// Makes the authority itself where it is missing: enough to sign for hosts, where the broker's
+    /// own certificate comes from elsewhere. `now_ms` is the wall clock in ms since the Unix epoch.
+    ///
+    /// # Errors
+    /// When files can't be read or written, or hold something else.
+    pub fn ensure_itself(&self, now_ms: i64) -> Result<(), TlsError> {
+        self.ensure_key(now_ms).map(|_| ())
+    }
+
     /// Makes what is missing and renews what ends soon. `names` are host names and addresses
     /// that the broker is reached by; `now_ms` is the wall clock in ms since the Unix epoch.
     ///
     /// # Errors
     /// When files can't be read or written, or hold something else.
     pub fn ensure(&self, names: &[String], now_ms: i64) -> Result<(), TlsError> {
+        let is_new = self.ensure_key(now_ms)?;
+        let server = self.server_files();
+        if is_new || !server.key.exists() || ends_soon(&server.certificate, now_ms)? {
+            self.make_server(names, now_ms)?;
+        }
+        Ok(())
+    }
+
+    /// What signs for the hosts of the platform.
+    ///
+    /// # Errors
+    /// When the files can't be read, or hold something else.
+    pub fn for_hosts(&self) -> Result<HostAuthority, TlsError> {
+        Ok(HostAuthority { key: self.read_key()?, certificate: read(&self.certificate())? })
+    }
+
+    /// Whether key and certificate had to be made anew.
+    fn ensure_key(&self, now_ms: i64) -> Result<bool, TlsError> {
         files::make_private_folder(&self.folder).map_err(|source| TlsError::File {
             verb: "make the folder",
             path: self.folder.clone(),
             source,
         })?;
-        let key_file = self.folder.join("ca.key");
+        let key_file = self.key_file();
         let is_new = !key_file.exists() || ends_soon(&self.certificate(), now_ms)?;
         if is_new {
             let key = new_key()?;
@@ -70,20 +97,25 @@ impl Authority {
             let certificate = params.self_signed(&key).map_err(TlsError::Make)?;
             write(&self.certificate(), &certificate.pem())?;
         }
-        let server = self.server_files();
-        if is_new || !server.key.exists() || ends_soon(&server.certificate, now_ms)? {
-            self.make_server(&key_file, names, now_ms)?;
-        }
-        Ok(())
+        Ok(is_new)
     }
 
-    fn make_server(&self, key_file: &Path, names: &[String], now_ms: i64) -> Result<(), TlsError> {
-        let pem = read(key_file)?;
-        let authority_key = KeyPair::from_pem(&pem).map_err(|error| TlsError::Content {
-            path: key_file.to_owned(),
+    fn key_file(&self) -> PathBuf {
+        self.folder.join("ca.key")
+    }
+
+    fn read_key(&self) -> Result<KeyPair, TlsError> {
+        let path = self.key_file();
+        let key = KeyPair::from_pem(&read(&path)?);
+        key.map_err(|error| TlsError::Content {
+            path,
             what: "private key",
             reason: error.to_string(),
-        })?;
+        })
+    }
+
+    fn make_server(&self, names: &[String], now_ms: i64) -> Result<(), TlsError> {
+        let authority_key = self.read_key()?;
         let params = authority_params(now_ms);
         let issuer = Issuer::from_params(&params, &authority_key);
         let key = new_key()?;
@@ -102,7 +134,7 @@ impl Authority {
 
 /// Name and rights of the authority: the same each time, so that a certificate signed later
 /// names the one that clients have.
-fn authority_params(now_ms: i64) -> CertificateParams {
+pub(super) fn authority_params(now_ms: i64) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "Fairmazon development authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -116,7 +148,7 @@ fn new_key() -> Result<KeyPair, TlsError> {
 }
 
 /// From yesterday (clocks differ) for `days`.
-fn set_validity(params: &mut CertificateParams, now_ms: i64, days: i32) {
+pub(super) fn set_validity(params: &mut CertificateParams, now_ms: i64, days: i32) {
     let today = Timestamp::from_millisecond(now_ms)
         .unwrap_or(Timestamp::UNIX_EPOCH)
         .to_zoned(TimeZone::UTC)

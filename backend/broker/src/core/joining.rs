@@ -1,0 +1,131 @@
+//! Hosts that join: from a token that is used once to a certificate, and what volume keys are
+//! sealed to.
+
+use fairmazon_model::{
+    DomainError,
+    access::{Credential, CredentialKind, Role},
+    host::Host,
+    key::HostSealing,
+    units::UnixMs,
+};
+
+use super::{
+    accounts::{insert_token, revoke},
+    audit,
+    caller::Caller,
+    draft::Draft,
+    engine::{Engine, PlanError, Planned},
+    hosts::{bound_to, token_name},
+    rules,
+    state::State,
+};
+
+/// A certificate that was made for a host and is not in use yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeCertificate {
+    /// SHA-256 of its DER, in hex.
+    pub sha256: String,
+    /// When it ends.
+    pub expires_at: UnixMs,
+    /// What it says of the host, with the certificate itself.
+    pub sealing: HostSealing,
+}
+
+impl Engine {
+    /// Registers the certificate that was made for the caller's host, in the place of all that
+    /// the host had, but for the one that it called with.
+    ///
+    /// The token that it joined with stays valid until the host has shown the certificate
+    /// ([`Engine::has_joined`]): an answer that is lost on its way costs nothing.
+    ///
+    /// # Errors
+    /// `Forbidden` for a caller that is no host; `Precondition` when it comes with another
+    /// sealing key while volumes are on the host, which were sealed to the first.
+    pub async fn join_host(
+        &self,
+        caller: &Caller,
+        made: &MadeCertificate,
+    ) -> Result<(), DomainError> {
+        self.run(|state| self.plan_join(state, caller, made)).await.map_err(Into::into)
+    }
+
+    fn plan_join(
+        &self,
+        state: &mut State,
+        caller: &Caller,
+        made: &MadeCertificate,
+    ) -> Result<Planned<()>, PlanError> {
+        let old = own_host(state, caller)?;
+        let (id, at) = (old.id, self.now());
+        let changes_key =
+            old.sealing.as_ref().is_some_and(|sealing| sealing.key != made.sealing.key);
+        let (machines, volumes) = bound_to(state, id);
+        if changes_key && machines + volumes > 0 {
+            return Err(rules::precondition(format!(
+                "{volumes} volumes are on the host {id}, and their keys are sealed to the key that \
+                 it joined with first"
+            ))
+            .advise("start the agent with the state folder that it had; if that is lost, remove what is on the host, then the host, and register it anew")
+            .into());
+        }
+        state.holds.free(id)?;
+        let mut draft = Draft::default();
+        let new = Host { sealing: Some(made.sealing.clone()), ..Host::clone(&old) };
+        draft.audit(audit::entry(caller, at, "host.join", &id, Some(&*old), Some(&new)));
+        draft.update(new);
+        for row in state.world.credentials.of_account(old.account) {
+            let ends = row.host == Some(id)
+                && row.kind == CredentialKind::Certificate
+                && row.revoked_at.is_none()
+                && Some(row.id) != caller.credential;
+            if ends {
+                revoke(&mut draft, caller, at, row);
+            }
+        }
+        let token = self.token(
+            old.account,
+            Role::Host,
+            &token_name(&old.spec),
+            Some(made.expires_at),
+            Some(id),
+        );
+        let credential = Credential {
+            kind: CredentialKind::Certificate,
+            sha256: made.sha256.clone(),
+            ..Credential::clone(&token.credential)
+        };
+        insert_token(&mut draft, caller, at, &credential);
+        Ok(Planned { draft, answer: () })
+    }
+
+    /// Notes that a host has shown its certificate: the token that it joined with, and
+    /// certificates that it had before, are of no use to anybody any more.
+    ///
+    /// # Errors
+    /// When the store can't write.
+    pub async fn has_joined(&self, caller: &Caller) -> Result<(), DomainError> {
+        let plan = |state: &mut State| {
+            let mut draft = Draft::default();
+            let own = caller.credential.and_then(|id| state.world.credentials.get(id));
+            let Some(own) = own.filter(|own| own.kind == CredentialKind::Certificate).cloned()
+            else {
+                return Ok(Planned { draft, answer: () });
+            };
+            let at = self.now();
+            for row in state.world.credentials.of_account(own.account) {
+                // What was made after it may be on its way to the host.
+                let is_older = row.id < own.id;
+                if row.host == own.host && is_older && row.revoked_at.is_none() {
+                    revoke(&mut draft, caller, at, row);
+                }
+            }
+            Ok(Planned { draft, answer: () })
+        };
+        self.run(plan).await.map_err(Into::into)
+    }
+}
+
+fn own_host(state: &State, caller: &Caller) -> Result<std::sync::Arc<Host>, DomainError> {
+    let id = caller.host.ok_or_else(|| DomainError::internal("a caller that is no host"))?;
+    state.world.hosts.get(id).cloned().ok_or_else(|| DomainError::not_found("host", id))
+}

@@ -1,0 +1,143 @@
+//! Keys of volumes: which ones hosts wait for, and taking the customer's. What is carried here
+//! can't be opened here.
+
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    id::{HostId, InstanceId, VolumeId},
+    key::{KeyRequest, VolumeHostKey},
+    volume::Volume,
+};
+
+use super::{
+    audit,
+    caller::Caller,
+    draft::Draft,
+    engine::{Engine, PlanError, Planned},
+    state::State,
+};
+
+/// Most keys that are asked for or given at a time.
+pub const KEYS_MAX: usize = 1_000;
+
+/// The key of one volume for one host, as its customer gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenKey {
+    /// Of which volume.
+    pub volume: VolumeId,
+    /// For which host.
+    pub host: HostId,
+    /// What was sealed and wrapped.
+    pub key: VolumeHostKey,
+}
+
+impl Engine {
+    /// The keys that hosts wait for, of the caller's volumes: of one instance, or of all. At most
+    /// [`KEYS_MAX`]; the rest is asked for once these are given.
+    ///
+    /// # Errors
+    /// `NotFound` for an instance that the caller does not see.
+    pub fn key_requests(
+        &self,
+        caller: &Caller,
+        instance: Option<InstanceId>,
+    ) -> Result<Vec<KeyRequest>, DomainError> {
+        let account = caller.owner()?;
+        let state = self.state();
+        let requests = match instance {
+            Some(id) => {
+                let row = state.world.instances.get(id).filter(|row| row.account == account);
+                let row = row.ok_or_else(|| DomainError::not_found("instance", id))?;
+                let boot = state.world.volumes.get(row.boot_volume_id).cloned();
+                let volumes = boot.into_iter().chain(state.volumes_of(row));
+                volumes.filter_map(|volume| state.key_request(&volume)).collect()
+            }
+            None => {
+                let volumes = state.world.volumes.of_account(account);
+                volumes.filter_map(|row| state.key_request(row)).take(KEYS_MAX).collect()
+            }
+        };
+        Ok(requests)
+    }
+
+    /// Takes keys that hosts wait for. All of them or none.
+    ///
+    /// A key that was given already is not replaced: its volume may have been made with it. The
+    /// same again changes nothing.
+    ///
+    /// # Errors
+    /// `Invalid` for what is no key, `NotFound` for a volume that is not the caller's, `Conflict`
+    /// for a host that does not wait for one, or for another key than was given first.
+    pub async fn give_keys(&self, caller: &Caller, keys: &[GivenKey]) -> Result<(), DomainError> {
+        if keys.len() > KEYS_MAX {
+            return Err(DomainError::invalid(
+                "keys",
+                format!("at most {KEYS_MAX} keys at a time, these are {}", keys.len()),
+            ));
+        }
+        for (index, given) in keys.iter().enumerate() {
+            given.key.check().map_err(|error| error.below(&format!("keys[{index}]")))?;
+        }
+        self.run(|state| self.plan_give_keys(state, caller, keys)).await.map_err(Into::into)
+    }
+
+    fn plan_give_keys(
+        &self,
+        state: &mut State,
+        caller: &Caller,
+        keys: &[GivenKey],
+    ) -> Result<Planned<()>, PlanError> {
+        let (now, mut draft) = (self.now(), Draft::default());
+        for GivenKey { volume: id, host, key } in keys {
+            let row = state.world.volumes.get(*id).filter(|row| caller.may_change(row.account));
+            let row = row.cloned().ok_or_else(|| DomainError::not_found("volume", id))?;
+            match row.keys.get(host) {
+                Some(there) if there.fingerprint == key.fingerprint => continue,
+                Some(_) => return Err(given_before(&row).into()),
+                None => {}
+            }
+            let waits = state.key_request(&row).filter(|request| request.host == *host);
+            if waits.is_none_or(|request| request.version != key.version) {
+                return Err(DomainError::new(
+                    ErrorKind::Conflict,
+                    format!("no host waits for this key of {id}"),
+                )
+                .advise("ask again which keys are wanted, and seal for the hosts of the answer")
+                .into());
+            }
+            state.holds.free(*id)?;
+            let mut new = Volume::clone(&row);
+            new.keys.insert(*host, key.clone());
+            let (before, after) = (Some(row.as_ref()), Some(&new));
+            draft.audit(audit::entry(caller, now, "volume.give_key", id, before, after));
+            draft.update(new);
+        }
+        Ok(Planned { draft, answer: () })
+    }
+}
+
+impl State {
+    /// Whether the volume's host waits for its key.
+    pub(crate) fn lacks_key(&self, row: &Volume) -> bool {
+        row.deleting.is_none()
+            && row.host.is_some_and(|host| {
+                !row.keys.contains_key(&host)
+                    && self.world.hosts.get(host).is_some_and(|host| host.sealing.is_some())
+            })
+    }
+
+    /// The key that the volume's host waits for.
+    fn key_request(&self, row: &Volume) -> Option<KeyRequest> {
+        if !self.lacks_key(row) {
+            return None;
+        }
+        let host = row.host?;
+        let sealing = self.world.hosts.get(host)?.sealing.as_ref()?;
+        let certificate = sealing.certificate.clone();
+        Some(KeyRequest { volume: row.id, host, version: 1, certificate })
+    }
+}
+
+fn given_before(row: &Volume) -> DomainError {
+    DomainError::new(ErrorKind::Conflict, format!("{} has a key on that host already", row.id))
+        .advise("use the one that was given first: its wrapped copy is with the volume")
+}

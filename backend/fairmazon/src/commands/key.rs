@@ -1,0 +1,279 @@
+//! `fairmazon key`: the customer's identity, and the keys that hosts wait for.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use fairmazon_keys::{Identity, Keyring, WrappedKey};
+use fairmazon_model::{id::VolumeId, key::KeyRequest, units::UnixMs};
+use fairmazon_proto::v1::{
+    GetWrappedKeyRequest, GiveKeysRequest, GivenKey, ListKeyRequestsRequest,
+    volumes_service_client::VolumesServiceClient,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    client::{Client, ClientOptions, refused},
+    error::CommandError,
+    output,
+    platform::now_ms,
+};
+
+/// What is said when an identity is made, since nobody can help once it is lost.
+const WARNING: &str = "\
+This file is the only thing that opens your volumes. Nobody else has it, the platform neither:
+  - keep a copy in a place of its own, offline, before you make the first volume;
+  - whoever has it can read your data: show it to nobody, commit it nowhere;
+  - when it is lost with all its copies, your volumes can't be opened any more, by anybody.";
+
+/// Makes and uses the customer's identity.
+#[derive(Debug, Args)]
+pub(crate) struct Key {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make an identity in a new file; one that is there is never touched.
+    Init {
+        /// Where; for `key_file` of the Terraform provider, or FAIRMAZON_KEY_FILE.
+        file: PathBuf,
+    },
+    /// Show whom keys are wrapped for with an identity: no secret.
+    Show {
+        #[command(flatten)]
+        identity: IdentityOptions,
+    },
+    /// Give the keys that hosts wait for, as an apply does: after a machine was placed anew.
+    Give {
+        #[command(flatten)]
+        client: ClientOptions,
+        #[command(flatten)]
+        identity: IdentityOptions,
+        /// The authority that signs for the platform's hosts [default: that of --ca-certificate].
+        #[arg(long, env = "FAIRMAZON_HOST_AUTHORITY", value_name = "FILE")]
+        host_authority: Option<PathBuf>,
+    },
+    /// Show the passphrase of a volume's LUKS header: a secret, for opening an exported volume.
+    Passphrase {
+        #[command(flatten)]
+        identity: IdentityOptions,
+        /// The volume.
+        volume: VolumeId,
+        /// The wrapped key of the volume, as `fairmazon key fetch` wrote it.
+        wrapped: PathBuf,
+    },
+    /// Fetch the copy of a volume's key that is wrapped for its customer; useless without the
+    /// identity.
+    Fetch {
+        #[command(flatten)]
+        client: ClientOptions,
+        /// The volume.
+        volume: VolumeId,
+        /// Where to.
+        file: PathBuf,
+    },
+}
+
+/// Which identity.
+#[derive(Debug, Args)]
+struct IdentityOptions {
+    /// The file with the identity.
+    #[arg(long, env = "FAIRMAZON_KEY_FILE", value_name = "FILE")]
+    key_file: PathBuf,
+}
+
+impl Key {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
+        match self.action {
+            Action::Init { file } => init(&file),
+            Action::Show { identity } => {
+                output::line(&identity.read()?.recipient().to_string());
+                Ok(())
+            }
+            Action::Give { client, identity, host_authority } => {
+                give(&client, &identity, host_authority).await
+            }
+            Action::Passphrase { identity, volume, wrapped } => {
+                passphrase(&identity, volume, &wrapped)
+            }
+            Action::Fetch { client, volume, file } => fetch(&client, volume, &file).await,
+        }
+    }
+}
+
+impl IdentityOptions {
+    fn read(&self) -> Result<Identity, CommandError> {
+        let path = &self.key_file;
+        let text = fs::read_to_string(path).map_err(CommandError::file("read", path))?;
+        Identity::read(&Zeroizing::new(text))
+            .map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))
+    }
+
+    /// Where hosts that were given a key are noted, beside the identity.
+    fn known_hosts(&self) -> PathBuf {
+        let mut file = self.key_file.as_os_str().to_owned();
+        file.push(".hosts");
+        PathBuf::from(file)
+    }
+}
+
+fn init(file: &Path) -> Result<(), CommandError> {
+    let recipient = make_identity(file)?;
+    output::line(&format!("{} is made; keys are wrapped for {recipient}", file.display()));
+    output::line("");
+    output::line(WARNING);
+    Ok(())
+}
+
+/// Makes an identity in a new file; whom keys are wrapped for with it.
+pub(crate) fn make_identity(file: &Path) -> Result<String, CommandError> {
+    let identity = Identity::generate();
+    let recipient = identity.recipient().to_string();
+    let text = Zeroizing::new(format!(
+        "# Opens your volumes; keep it secret and keep a copy.\n# public key: {recipient}\n{}\n",
+        identity.line().as_str()
+    ));
+    let write = || -> io::Result<()> {
+        let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+        made.write_all(text.as_bytes())?;
+        made.sync_all()
+    };
+    match write() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(CommandError::Usage(format!(
+                "{} is there already and is not touched: it may be the only thing that opens your \
+                 volumes. Give another path",
+                file.display()
+            )))
+        }
+        written => written.map_err(CommandError::file("write", file)).map(|()| recipient),
+    }
+}
+
+async fn give(
+    client: &ClientOptions,
+    identity: &IdentityOptions,
+    host_authority: Option<PathBuf>,
+) -> Result<(), CommandError> {
+    let authority = host_authority.or_else(|| client.ca_certificate().cloned());
+    let authority = authority.ok_or_else(|| {
+        CommandError::Usage(
+            "nothing says who signs for the platform's hosts: give --host-authority".into(),
+        )
+    })?;
+    let authorities =
+        fs::read_to_string(&authority).map_err(CommandError::file("read", &authority))?;
+    let known_hosts = identity.known_hosts();
+    let known = match fs::read_to_string(&known_hosts) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(CommandError::file("read", &known_hosts))?,
+    };
+    let mut keyring = Keyring::new(identity.read()?, authorities, &known);
+    let mut volumes = VolumesServiceClient::new(client.connect().await?);
+    let mut given = 0;
+    loop {
+        let wanted = wanted(&mut volumes).await?;
+        if wanted.is_empty() {
+            output::line(&format!("{given} keys given; no host waits for one"));
+            return Ok(());
+        }
+        let mut keys = Vec::with_capacity(wanted.len());
+        for request in wanted {
+            let answer = keyring.answer(&request, UnixMs(now_ms())).map_err(|error| {
+                CommandError::Usage(format!(
+                    "{error}. The hosts that are known stand in {}",
+                    known_hosts.display()
+                ))
+            })?;
+            if let Some(line) = answer.first_seen {
+                note(&known_hosts, &line).map_err(CommandError::file("write", &known_hosts))?;
+            }
+            keys.push(GivenKey {
+                volume_id: request.volume.to_string(),
+                host_id: request.host.to_string(),
+                version: answer.key.version,
+                fingerprint: answer.key.fingerprint,
+                sealed: answer.key.sealed.0,
+                wrapped: answer.key.wrapped.0,
+            });
+        }
+        given += keys.len();
+        let answer = volumes.give_keys(GiveKeysRequest { keys }).await;
+        answer.map_err(refused("unable to give the keys"))?;
+    }
+}
+
+async fn wanted(
+    volumes: &mut VolumesServiceClient<Client>,
+) -> Result<Vec<KeyRequest>, CommandError> {
+    let what = "unable to ask which keys hosts wait for";
+    let answer = volumes.list_key_requests(ListKeyRequestsRequest::default()).await;
+    let requests = answer.map_err(refused(what))?.into_inner().requests;
+    let odd = |id: String| CommandError::Usage(format!("the broker asks for a key of {id:?}"));
+    requests
+        .into_iter()
+        .map(|request| {
+            Ok(KeyRequest {
+                volume: request.volume_id.parse().map_err(|_| odd(request.volume_id))?,
+                host: request.host_id.parse().map_err(|_| odd(request.host_id))?,
+                version: request.version,
+                certificate: request.host_certificate,
+            })
+        })
+        .collect()
+}
+
+fn note(file: &Path, line: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(file)?;
+    file.write_all(line.as_bytes())?;
+    file.sync_data()
+}
+
+async fn fetch(client: &ClientOptions, volume: VolumeId, file: &Path) -> Result<(), CommandError> {
+    let mut volumes = VolumesServiceClient::new(client.connect().await?);
+    let request = GetWrappedKeyRequest { volume_id: volume.to_string() };
+    let answer = volumes.get_wrapped_key(request).await;
+    let key = answer.map_err(refused(format!("unable to fetch the key of {volume}")))?.into_inner();
+    fairmazon_broker::write_private(file, &key.wrapped)
+        .map_err(CommandError::file("write", file))?;
+    output::line(&format!("{}: the wrapped key {}", file.display(), key.fingerprint));
+    Ok(())
+}
+
+fn passphrase(
+    identity: &IdentityOptions,
+    volume: VolumeId,
+    wrapped: &Path,
+) -> Result<(), CommandError> {
+    let bytes = fs::read(wrapped).map_err(CommandError::file("read", wrapped))?;
+    let key = WrappedKey::from_bytes(bytes)
+        .open(volume, &identity.read()?)
+        .map_err(|error| CommandError::Usage(error.to_string()))?;
+    output::line(&key.passphrase());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_made_once_and_for_the_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        let recipient = make_identity(&file).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(Identity::read(&text).unwrap().recipient().to_string(), recipient);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let again = make_identity(&file).unwrap_err().to_string();
+        assert!(again.contains("is not touched"), "{again}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    }
+}

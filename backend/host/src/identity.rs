@@ -1,0 +1,279 @@
+//! Who this host is: its key for TLS, the key that volume keys are sealed to, and the certificate
+//! that the platform has signed for both.
+//!
+//! Kept in the agent's state folder, for its owner alone. The keys are made once and stay;
+//! certificates come and go. Losing the folder loses the keys, and with them what was sealed.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fairmazon_keys::{HostSecret, KeyError};
+use fairmazon_model::units::UnixMs;
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use sha2::{Digest, Sha256};
+use x509_parser::parse_x509_certificate;
+use zeroize::Zeroizing;
+
+const TLS_KEY: &str = "host.key";
+const SEALING_KEY: &str = "sealing.key";
+const CERTIFICATE: &str = "host.pem";
+
+/// A host's keys, and its certificate once it has joined.
+pub struct HostIdentity {
+    folder: PathBuf,
+    tls_key: KeyPair,
+    secret: Arc<HostSecret>,
+}
+
+/// Why a host has no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file can't be read or written.
+    #[error("could not {attempted} {}: check the disk's room and the folder's rights", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        attempted: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A file holds something else.
+    #[error(
+        "{} holds no {what}: put the right file back; without it nothing that was sealed to this \
+         host can be opened, and the host has to be removed and registered anew", path.display()
+    )]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+    },
+    /// A key or a request can't be made.
+    #[error("could not make a key or a request for a certificate")]
+    Make(#[source] rcgen::Error),
+}
+
+impl HostIdentity {
+    /// Opens the identity in the folder; makes the keys where there are none.
+    ///
+    /// # Errors
+    /// When a file can't be read or written, or holds something else.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, IdentityError> {
+        let folder = folder.into();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(failed("make", &folder))?;
+        let tls_file = folder.join(TLS_KEY);
+        let tls_key = match read(&tls_file)? {
+            Some(pem) => {
+                let key = str::from_utf8(&pem).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
+                key.ok_or_else(|| content(&tls_file, "private key"))?
+            }
+            None => {
+                let key =
+                    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(IdentityError::Make)?;
+                let pem = Zeroizing::new(key.serialize_pem());
+                write(&tls_file, pem.as_bytes())?;
+                key
+            }
+        };
+        let secret_file = folder.join(SEALING_KEY);
+        let secret = match read(&secret_file)? {
+            Some(bytes) => HostSecret::new(&bytes)
+                .map_err(|_: KeyError| content(&secret_file, "sealing key"))?,
+            None => {
+                let secret = HostSecret::generate();
+                write(&secret_file, secret.bytes().as_slice())?;
+                secret
+            }
+        };
+        Ok(Self { folder, tls_key, secret: Arc::new(secret) })
+    }
+
+    /// What opens the keys that were sealed to this host.
+    pub fn secret(&self) -> Arc<HostSecret> {
+        Arc::clone(&self.secret)
+    }
+
+    /// A request for a certificate, PKCS #10 as PEM.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn request(&self) -> Result<String, IdentityError> {
+        let request = CertificateParams::default().serialize_request(&self.tls_key);
+        request.and_then(|request| request.pem()).map_err(IdentityError::Make)
+    }
+
+    /// The private key of the certificate, as PEM.
+    pub fn tls_key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.tls_key.serialize_pem())
+    }
+
+    /// The certificate with its chain, as PEM; none before the host has joined.
+    ///
+    /// # Errors
+    /// When the file can't be read, or holds something else.
+    pub fn certificate(&self) -> Result<Option<JoinedCertificate>, IdentityError> {
+        let path = self.folder.join(CERTIFICATE);
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let odd = || content(&path, "certificate");
+        let pem = String::from_utf8(bytes.to_vec()).map_err(|_| odd())?;
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| odd())?;
+        let (_, parsed) = parse_x509_certificate(&der).map_err(|_| odd())?;
+        let ms = |seconds: i64| UnixMs(seconds.saturating_mul(1_000));
+        let validity = parsed.validity();
+        Ok(Some(JoinedCertificate {
+            from: ms(validity.not_before.timestamp()),
+            until: ms(validity.not_after.timestamp()),
+            sha256: hex::encode(Sha256::digest(&der)),
+            pem,
+        }))
+    }
+
+    /// Gives up the certificate, which nobody accepts any more: the host joins anew.
+    ///
+    /// # Errors
+    /// When it can't be removed.
+    pub fn forget_certificate(&self) -> Result<(), IdentityError> {
+        let path = self.folder.join(CERTIFICATE);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps a certificate that was signed for this host.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn keep(&self, certificate: &str) -> Result<(), IdentityError> {
+        write(&self.folder.join(CERTIFICATE), certificate.as_bytes())
+    }
+}
+
+/// A certificate that a host has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinedCertificate {
+    /// It and its chain, as PEM.
+    pub pem: String,
+    /// SHA-256 of its DER, in hex: what the platform knows it by.
+    pub sha256: String,
+    /// When it begins.
+    pub from: UnixMs,
+    /// When it ends.
+    pub until: UnixMs,
+}
+
+impl JoinedCertificate {
+    /// Whether two thirds of its life are over, so that it is to be renewed.
+    pub const fn is_old(&self, now: UnixMs) -> bool {
+        let (lived, life) = (now.0 - self.from.0, self.until.0 - self.from.0);
+        lived.saturating_mul(3) >= life.saturating_mul(2)
+    }
+
+    /// Whether nobody accepts it any more.
+    pub const fn has_ended(&self, now: UnixMs) -> bool {
+        now.0 >= self.until.0
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, IdentityError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(failed("read", path)(source)),
+    }
+}
+
+/// All of it or nothing, durable, for the owner alone.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    let written = || -> io::Result<()> {
+        let beside = path.with_extension("new");
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        match path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    written().map_err(failed("write", path))
+}
+
+fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
+    let path = path.to_owned();
+    move |source| IdentityError::Io { attempted, path, source }
+}
+
+fn content(path: &Path, what: &'static str) -> IdentityError {
+    IdentityError::Content { path: path.to_owned(), what }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_made_once_and_for_the_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = HostIdentity::open(folder.path().join("state")).unwrap();
+        let again = HostIdentity::open(folder.path().join("state")).unwrap();
+        assert_eq!(first.secret().sealing_key(), again.secret().sealing_key());
+        assert_eq!(first.tls_key_pem(), again.tls_key_pem());
+        assert_eq!(first.certificate().unwrap(), None);
+        for file in [TLS_KEY, SEALING_KEY] {
+            let path = folder.path().join("state").join(file);
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+        }
+        assert!(first.request().unwrap().contains("BEGIN CERTIFICATE REQUEST"));
+    }
+
+    #[test]
+    fn damaged_keys_are_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        HostIdentity::open(folder.path()).unwrap();
+        for file in [TLS_KEY, SEALING_KEY] {
+            let path = folder.path().join(file);
+            let was = fs::read(&path).unwrap();
+            fs::write(&path, "damaged").unwrap();
+            let error = HostIdentity::open(folder.path()).err().unwrap();
+            assert!(error.to_string().contains(file), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), b"damaged");
+            fs::write(&path, was).unwrap();
+        }
+        fs::write(folder.path().join(CERTIFICATE), "damaged").unwrap();
+        let identity = HostIdentity::open(folder.path()).unwrap();
+        assert!(identity.certificate().unwrap_err().to_string().contains(CERTIFICATE));
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_after_two_thirds_of_its_life() {
+        let certificate = JoinedCertificate {
+            pem: String::new(),
+            sha256: String::new(),
+            from: UnixMs(0),
+            until: UnixMs(300),
+        };
+        assert!(!certificate.is_old(UnixMs(199)) && certificate.is_old(UnixMs(200)));
+        assert!(!certificate.has_ended(UnixMs(299)) && certificate.has_ended(UnixMs(300)));
+    }
+}

@@ -1,0 +1,121 @@
+//! A host's way to the broker from its first call on: joins with a token that is used once, then
+//! shows its certificate, and renews that before it ends.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use fairmazon_model::units::UnixMs;
+use tokio_util::sync::CancellationToken;
+
+use super::{Credential, GrpcConfig, GrpcTransport, Link, Transport, TransportError};
+use crate::identity::{HostIdentity, IdentityError, JoinedCertificate};
+
+/// How often it is looked whether the certificate is to be renewed.
+const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Opens streams as a host that joins by itself.
+pub struct JoinedTransport {
+    address: String,
+    ca_pem: String,
+    identity: Arc<HostIdentity>,
+    /// For the first call; of no use after it.
+    token: Option<String>,
+    joining: tokio::sync::Mutex<()>,
+}
+
+impl JoinedTransport {
+    /// A way to the broker at `address` (`https://NAME:PORT`), which `ca_pem` vouches for. The
+    /// token is needed until the host has joined.
+    pub fn new(
+        address: String,
+        ca_pem: String,
+        identity: Arc<HostIdentity>,
+        token: Option<String>,
+    ) -> Self {
+        Self { address, ca_pem, identity, token, joining: tokio::sync::Mutex::default() }
+    }
+
+    /// Renews the certificate in time, until `stop`.
+    pub async fn tend(&self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if let Err(error) = self.certificate().await {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the host's certificate was not looked after");
+            }
+        }
+    }
+
+    /// The certificate to show: joins for the first, renews one that is old.
+    ///
+    /// # Errors
+    /// `Setup` without a certificate and without a token; why the broker does not sign otherwise.
+    pub async fn certificate(&self) -> Result<JoinedCertificate, TransportError> {
+        let _one_at_a_time = self.joining.lock().await;
+        let now = now();
+        let kept = self.identity.certificate().map_err(odd)?;
+        match kept.filter(|kept| !kept.has_ended(now)) {
+            Some(kept) if kept.is_old(now) => {
+                let renewed = self.join(self.shown(&kept)).await;
+                renewed.or_else(|error| {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "the host's certificate was not renewed yet");
+                    Ok(kept)
+                })
+            }
+            Some(kept) => Ok(kept),
+            None => match &self.token {
+                Some(token) => self.join(Credential::Token(token.clone())).await,
+                None => Err(TransportError::Setup {
+                    what: "this host has no valid certificate and no token to join with: have its \
+                           operator make one with `fairmazon host rotate-token`, and join with that"
+                        .into(),
+                }),
+            },
+        }
+    }
+
+    async fn join(&self, credential: Credential) -> Result<JoinedCertificate, TransportError> {
+        let transport = GrpcTransport::new(&self.config(credential))?;
+        let request = self.identity.request().map_err(odd)?;
+        let sealing_key = *self.identity.secret().sealing_key().bytes();
+        let pem = transport.join(request, sealing_key.to_vec()).await?;
+        self.identity.keep(&pem).map_err(odd)?;
+        let kept = self.identity.certificate().map_err(odd)?;
+        kept.ok_or_else(|| TransportError::Garbled { what: "its certificate is empty".into() })
+    }
+
+    fn shown(&self, certificate: &JoinedCertificate) -> Credential {
+        Credential::Certificate {
+            pem: certificate.pem.clone(),
+            key_pem: self.identity.tls_key_pem(),
+        }
+    }
+
+    fn config(&self, credential: Credential) -> GrpcConfig {
+        GrpcConfig { address: self.address.clone(), ca_pem: self.ca_pem.clone(), credential }
+    }
+}
+
+#[async_trait]
+impl Transport for JoinedTransport {
+    async fn connect(&self) -> Result<Link, TransportError> {
+        let certificate = self.certificate().await?;
+        GrpcTransport::new(&self.config(self.shown(&certificate)))?.connect().await
+    }
+}
+
+fn odd(error: IdentityError) -> TransportError {
+    TransportError::Identity(Box::new(error))
+}
+
+fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,58 @@
+//! Keys of volumes: given to the hosts that wait for them while an operation is followed.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fairmazon_model::units::UnixMs;
+use fairmazon_proto::v1;
+
+use super::{Client, ClientError};
+
+/// How often the keys that are wanted are asked for anew when others answer at the same time.
+const ROUNDS: usize = 8;
+
+impl Client {
+    /// Gives the keys that hosts wait for, of one instance's volumes.
+    ///
+    /// # Errors
+    /// When this client has no identity, a host is not to be believed, or the broker refuses.
+    pub(super) async fn give_keys(&self, instance_id: &str) -> Result<(), ClientError> {
+        let keyring = self.keyring.as_ref().ok_or(ClientError::NoIdentity)?;
+        let mut rounds = 0;
+        loop {
+            let request = v1::ListKeyRequestsRequest { instance_id: instance_id.to_owned() };
+            let wanted = self
+                .call(request, |request| {
+                    let mut service = self.volumes_service();
+                    async move { service.list_key_requests(request).await }
+                })
+                .await?;
+            if wanted.requests.is_empty() {
+                return Ok(());
+            }
+            let now = now();
+            let keys = wanted
+                .requests
+                .into_iter()
+                .map(|request| keyring.answer(request, now).map_err(Box::new));
+            let keys = keys.collect::<Result<Vec<_>, _>>()?;
+            let given = self
+                .call(v1::GiveKeysRequest { keys }, |request| {
+                    let mut service = self.volumes_service();
+                    async move { service.give_keys(request).await }
+                })
+                .await;
+            rounds += 1;
+            match given {
+                Ok(_) => return Ok(()),
+                // Somebody else gave one first, or the machine was placed elsewhere.
+                Err(error) if error.is_conflict() && rounds < ROUNDS => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
