@@ -50,6 +50,11 @@ impl Folder {
         self.0.join("hosts").join(name)
     }
 
+    /// The images of its hosts.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.0.join("images")
+    }
+
     /// The identity of the customer of `fairmazon dev`.
     pub(crate) fn customer_key(&self) -> PathBuf {
         self.0.join("customer.key")

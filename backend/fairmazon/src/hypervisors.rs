@@ -1,36 +1,67 @@
 //! Which hypervisor the hosts of this process use.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use clap::ValueEnum;
 use fairmazon_hypervisor::{Hypervisor, sim};
-use fairmazon_hypervisor_libvirt::{LibvirtError, TestHost};
-use fairmazon_model::{host::Capacity, id::HostId};
+use fairmazon_hypervisor_libvirt::{
+    LibvirtError, TestHost,
+    qemu::{Accelerator, Network, QemuConfig, QemuHost},
+};
+use fairmazon_image::{About, TrustedKey};
+use fairmazon_model::{catalogue::Catalogue, host::Capacity, id::HostId};
+use parking_lot::Mutex;
 
-use crate::error::CommandError;
+use crate::{dev::libvirt::Libvirt, error::CommandError, folder::Folder};
+
+/// What guests of `fairmazon dev` have as their network.
+const BRIDGE: &str = "guests";
 
 /// Which hypervisor is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum HypervisorKind {
-    /// The most real one that works on this machine.
+    /// The most real one that works on this machine and needs nothing else.
     Auto,
     /// Machines that exist in this process only.
     Simulated,
     /// libvirt with its test driver: the real interface, without machines behind it.
     LibvirtTest,
+    /// Real guests under QEMU, on encrypted volumes: needs root.
+    Qemu,
 }
 
 /// Makes the hypervisor of each host.
 pub(crate) enum Hypervisors {
     Simulated(Arc<sim::World>),
     LibvirtTest,
+    Qemu(Qemu),
+}
+
+/// What hosts with real guests have in common.
+pub(crate) struct Qemu {
+    folder: Folder,
+    accelerator: Accelerator,
+    trusted: TrustedKey,
+    running: Mutex<Vec<Libvirt>>,
 }
 
 impl Hypervisors {
-    /// The hypervisor that was asked for, when it works here.
+    /// The hypervisor that was asked for, when it works here. QEMU is not for this: see
+    /// [`Self::qemu`].
     pub(crate) async fn choose(kind: HypervisorKind) -> Result<Self, CommandError> {
         if kind == HypervisorKind::Simulated {
             return Ok(Self::simulated());
+        }
+        if kind == HypervisorKind::Qemu {
+            return Err(CommandError::Usage(
+                "real guests need to know their images: `fairmazon dev --hypervisor qemu --guest \
+                 FOLDER`, or the agent's options of libvirt"
+                    .into(),
+            ));
         }
         match (kind, aside(fairmazon_hypervisor_libvirt::probe).await) {
             (_, Ok(())) => Ok(Self::LibvirtTest),
@@ -43,11 +74,24 @@ impl Hypervisors {
         }
     }
 
+    /// Real guests: every image of the catalogue is the guest in `guest`, a folder with `kernel`,
+    /// `initrd` and `cmdline`, signed with a key of the data folder's own.
+    pub(crate) async fn qemu(folder: &Folder, guest: PathBuf) -> Result<Self, CommandError> {
+        let (kept, images) = (folder.path().to_owned(), folder.images());
+        let made = tokio::task::spawn_blocking(move || publish(&kept, &images, &guest));
+        let trusted = made.await.map_err(|error| CommandError::System(error.into()))??;
+        let probe = tokio::task::spawn_blocking(Accelerator::probe).await;
+        let accelerator = probe.map_err(|error| CommandError::System(error.into()))?;
+        let running = Mutex::default();
+        Ok(Self::Qemu(Qemu { folder: folder.clone(), accelerator, trusted, running }))
+    }
+
     /// What it is called.
-    pub(crate) const fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> String {
         match self {
-            Self::Simulated(_) => "simulated",
-            Self::LibvirtTest => "libvirt-test",
+            Self::Simulated(_) => "simulated".into(),
+            Self::LibvirtTest => "libvirt-test".into(),
+            Self::Qemu(qemu) => format!("qemu, {}", qemu.accelerator),
         }
     }
 
@@ -55,13 +99,22 @@ impl Hypervisors {
     pub(crate) async fn of(
         &self,
         host: HostId,
+        name: &str,
         capacity: &Capacity,
     ) -> Result<Arc<dyn Hypervisor>, CommandError> {
         let capacity = capacity.clone();
         match self {
             Self::Simulated(world) => Ok(Arc::new(world.add_host(host, capacity))),
             Self::LibvirtTest => Ok(Arc::new(aside(move || TestHost::open(capacity)).await?)),
+            Self::Qemu(qemu) => qemu.of(name, capacity).await,
         }
+    }
+
+    /// Ends what runs beside this process; guests end with it.
+    pub(crate) async fn stop(&self) {
+        let Self::Qemu(qemu) = self else { return };
+        let running = std::mem::take(&mut *qemu.running.lock());
+        futures::future::join_all(running.into_iter().map(Libvirt::stop)).await;
     }
 
     fn simulated() -> Self {
@@ -71,11 +124,52 @@ impl Hypervisors {
     }
 }
 
+impl Qemu {
+    async fn of(
+        &self,
+        name: &str,
+        capacity: Capacity,
+    ) -> Result<Arc<dyn Hypervisor>, CommandError> {
+        let folder = self.folder.host(name);
+        let libvirt = Libvirt::start(&folder.join("libvirt")).await?;
+        let config = QemuConfig {
+            uri: libvirt.uri(),
+            storage: folder.join("storage"),
+            images: self.folder.images(),
+            trusted_keys: vec![self.trusted.clone()],
+            consoles: libvirt.runtime().to_owned(),
+            network: Network::Bridge(BRIDGE.into()),
+            accelerator: self.accelerator,
+            capacity,
+        };
+        self.running.lock().push(libvirt);
+        Ok(Arc::new(aside(move || QemuHost::open(config)).await?))
+    }
+}
+
+fn publish(kept: &Path, images: &Path, guest: &Path) -> Result<TrustedKey, CommandError> {
+    let failed = |error: fairmazon_image::ImageError| CommandError::Hypervisor {
+        kind: "qemu",
+        source: error.into(),
+    };
+    let (key, trusted) = fairmazon_image::key_pair(kept).map_err(failed)?;
+    for image in Catalogue::default_catalogue().images {
+        let about = About {
+            id: image.id,
+            name: image.name,
+            architecture: image.architecture,
+            min_disk_gib: image.min_boot.0,
+        };
+        fairmazon_image::publish(guest, images, &about, &key).map_err(failed)?;
+    }
+    Ok(trusted)
+}
+
 /// Runs what blocks for a moment beside the runtime's threads.
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LibvirtError> + Send + 'static,
 ) -> Result<T, CommandError> {
-    let kind = "libvirt-test";
+    let kind = "libvirt";
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(source)) => Err(CommandError::Hypervisor { kind, source: source.into() }),

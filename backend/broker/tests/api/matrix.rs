@@ -33,6 +33,7 @@ HostsService/GetHost hpa
 HostsService/ListHosts hpa
 HostsService/UpdateHost h
 HostsService/RotateHostToken h
+HostsService/JoinHost m
 HostsService/RemoveHost h
 InstancesService/CreateInstance c
 InstancesService/GetInstance cpa
@@ -55,6 +56,9 @@ VolumesService/GetVolume cpa
 VolumesService/ListVolumes cpa
 VolumesService/UpdateVolume c
 VolumesService/DeleteVolume c
+VolumesService/ListKeyRequests c
+VolumesService/GiveKeys c
+VolumesService/GetWrappedKey c
 HostStreamService/OpenStream m
 ";
 

@@ -47,9 +47,18 @@ pub(crate) struct Dev {
     /// What runs the machines.
     #[arg(long, value_enum, default_value_t = HypervisorKind::Auto)]
     hypervisor: HypervisorKind,
-    /// Hosts at each of the sites.
-    #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=200))]
-    hosts: u16,
+    /// Hosts at each of the sites [default: 2, or 1 with real guests].
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=200))]
+    hosts: Option<u16>,
+    /// With real guests, what they boot: a folder with `kernel`, `initrd` and `cmdline`, as
+    /// scripts/guest/build makes it.
+    #[arg(
+        long,
+        env = "FAIRMAZON_DEV_GUEST",
+        value_name = "FOLDER",
+        required_if_eq("hypervisor", "qemu")
+    )]
+    guest: Option<PathBuf>,
 }
 
 impl Dev {
@@ -57,7 +66,12 @@ impl Dev {
         let begun = Instant::now();
         let mut signals = Signals::listen()?;
         let folder = Folder::open(&self.data_dir.clone().unwrap_or_else(Folder::usual))?;
-        let hypervisors = Hypervisors::choose(self.hypervisor).await?;
+        let hypervisors = match (self.hypervisor, &self.guest) {
+            (HypervisorKind::Qemu, Some(guest)) => {
+                Hypervisors::qemu(&folder, guest.clone()).await?
+            }
+            (kind, _) => Hypervisors::choose(kind).await?,
+        };
         let mut secrets = Secrets::of(&folder)?;
         let authority = Authority::in_folder(folder.tls());
         authority.ensure(&names(), now_ms()).map_err(CommandError::Tls)?;
@@ -71,7 +85,11 @@ impl Dev {
         let agents = match started {
             Ok(agents) => agents,
             Err(error) => {
-                unless_forced(&mut signals, platform.stop()).await;
+                let stop = async {
+                    platform.stop().await;
+                    hypervisors.stop().await;
+                };
+                unless_forced(&mut signals, stop).await;
                 return Err(error);
             }
         };
@@ -90,6 +108,7 @@ impl Dev {
         let stop = async {
             agents.stop().await;
             platform.stop().await;
+            hypervisors.stop().await;
         };
         unless_forced(&mut signals, stop).await;
         told.map(|_| ())
@@ -126,11 +145,12 @@ impl Dev {
     ) -> Result<Agents, CommandError> {
         let engine = &platform.engine;
         let operator = people::ensure(engine, secrets, folder).await?;
-        let specs = sites::hosts(self.hosts);
+        let usual = if matches!(hypervisors, Hypervisors::Qemu(_)) { 1 } else { 2 };
+        let specs = sites::hosts(self.hosts.unwrap_or(usual));
         let hosts = people::ensure_hosts(engine, &operator, &specs, secrets, folder).await?;
         let mut to_run = Vec::with_capacity(hosts.len());
         for people::DevHost { id, spec, token, identity } in hosts {
-            let hypervisor = hypervisors.of(id, &spec.capacity).await?;
+            let hypervisor = hypervisors.of(id, &spec.name, &spec.capacity).await?;
             let token = Some(token);
             to_run.push(HostToRun { id, name: spec.name, token, identity, hypervisor });
         }

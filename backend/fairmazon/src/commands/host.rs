@@ -174,7 +174,7 @@ impl Run {
         ));
         let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
         let hypervisors = Hypervisors::choose(self.hypervisor).await?;
-        let hypervisor = hypervisors.of(host, &plenty()).await?;
+        let hypervisor = hypervisors.of(host, &host.to_string(), &plenty()).await?;
         let secret = Some(identity.secret());
         let config = Config { secret, ..Config::new(host, seed()?, Arc::new(state)) };
         let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
