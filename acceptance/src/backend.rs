@@ -24,12 +24,13 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a graceful end may take.
 const END_LIMIT: Duration = Duration::from_secs(30);
 /// The variables that a start must have told before it counts as ready.
-const EXPORTS: [&str; 3] = ["FAIRMAZON_ENDPOINT", "FAIRMAZON_TOKEN", "FAIRMAZON_CA_CERTIFICATE"];
+const EXPORTS: [&str; 4] =
+    ["FAIRMAZON_ENDPOINT", "FAIRMAZON_TOKEN", "FAIRMAZON_CA_CERTIFICATE", "FAIRMAZON_KEY_FILE"];
 
 /// What a backend is started with.
 #[derive(Debug, Clone)]
 pub struct BackendOptions {
-    /// `simulated` or `libvirt-test`.
+    /// `simulated`, `libvirt-test` or `qemu`, which needs `--guest` among the other arguments.
     pub hypervisor: &'static str,
     /// More arguments of `fairmazon dev`.
     pub more: Vec<String>,

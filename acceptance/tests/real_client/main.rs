@@ -6,6 +6,7 @@
 mod examples;
 mod faults;
 mod features;
+mod guests;
 mod interrupted;
 mod lifecycle;
 mod reference;

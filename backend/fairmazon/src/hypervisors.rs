@@ -142,6 +142,16 @@ impl Qemu {
             accelerator: self.accelerator,
             capacity,
         };
+        let consoles = folder.join("consoles");
+        let point = || {
+            // What an earlier start has left, where it was killed.
+            if let Ok(left) = std::fs::read_link(&consoles) {
+                let _ = std::fs::remove_dir_all(left);
+                std::fs::remove_file(&consoles)?;
+            }
+            std::os::unix::fs::symlink(libvirt.runtime(), &consoles)
+        };
+        point().map_err(CommandError::file("make the link", &consoles))?;
         self.running.lock().push(libvirt);
         Ok(Arc::new(aside(move || QemuHost::open(config)).await?))
     }

@@ -48,6 +48,11 @@ pub(super) fn schema() -> Schema {
         .attribute(computed("site", "The site it is at, once it was attached."))
         .attribute(computed("country", "The country it is in, once it was attached."))
         .attribute(computed("attached_to", "Id of the machine it is attached to."))
+        .attribute(computed(
+            "key_fingerprint",
+            "Tells the key that its data is encrypted with from others, and says nothing of it; \
+             once it was attached. The key is made by the provider, with `key_file`.",
+        ))
         .attribute(computed("price_per_hour", "What an hour costs, in EUR."))
         .attribute(computed("price_per_month", "What a month of 730 hours costs, in EUR."))
         .attribute(computed("created_at", "When it was asked for, in UTC (RFC 3339)."))

@@ -1,0 +1,116 @@
+//! Real guests under QEMU, used as a customer does: what they say, that their data survives, and
+//! that nothing of it can be read. Needs root, QEMU and libvirt's daemon.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use acceptance::{Backend, BackendOptions, Cli, Failure, Outcome, Workspace};
+
+/// What may take a while under emulation on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The folder of the tiny guest.
+fn tiny_guest() -> Outcome<PathBuf> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/guest/build");
+    let output = Command::new(script)
+        .output()
+        .map_err(|error| Failure::Unexpected(format!("{script} can't be run: {error}")))?;
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() {
+        return Ok(PathBuf::from(said));
+    }
+    Err(Failure::Unexpected(format!("{script}: {}", String::from_utf8_lossy(&output.stderr))))
+}
+
+fn backend() -> Outcome<Backend> {
+    let guest = tiny_guest()?.display().to_string();
+    Backend::start_with(BackendOptions { hypervisor: "qemu", more: vec!["--guest".into(), guest] })
+}
+
+/// All that the consoles of the platform's guests hold now.
+fn consoles(data: &Path) -> String {
+    let mut said = String::new();
+    for host in fs::read_dir(data.join("hosts")).into_iter().flatten().flatten() {
+        let folder = host.path().join("consoles");
+        for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if file.file_name().to_string_lossy().starts_with("ins-") {
+                said += &String::from_utf8_lossy(&fs::read(file.path()).unwrap_or_default());
+            }
+        }
+    }
+    said
+}
+
+/// Waits until a guest has said this.
+fn says(data: &Path, text: &str) -> Outcome<String> {
+    let begin = Instant::now();
+    loop {
+        let said = consoles(data);
+        if said.contains(text) {
+            return Ok(said);
+        }
+        if begin.elapsed() > PATIENCE {
+            return Err(Failure::Unexpected(format!("no guest has said {text:?}: {said}")));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The files below a folder that hold this.
+fn files_with(folder: &Path, needle: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+        if kind.is_dir() {
+            found.extend(files_with(&path, needle));
+        } else if kind.is_file() {
+            let bytes = fs::read(&path).unwrap_or_default();
+            if bytes.windows(needle.len()).any(|part| part == needle) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_guest_runs_the_users_script_and_keeps_its_data_through_a_stop_and_a_restart() -> Outcome {
+    let cli = Cli::chosen()?;
+    let mut backend = backend()?;
+    let data = backend.data().to_owned();
+    let workspace = Workspace::example("first-boot", &cli, backend.environment())?;
+    workspace.apply(&[])?;
+    says(&data, "first boot of web, said by the machine itself")?;
+    says(&data, "GUEST-COUNTER vdb 1")?;
+    workspace.expect_no_changes()?;
+
+    // What the guest has written is on the host's disk, and nobody can read it there; nor is the
+    // user's script anywhere but where the platform keeps what was asked for.
+    let hosts = data.join("hosts");
+    let volumes: Vec<_> = files_with(&hosts, b"LUKS");
+    assert!(volumes.len() >= 2, "the volumes are there: {volumes:?}");
+    assert_eq!(files_with(&hosts, b"written by the guest in plain text"), Vec::<PathBuf>::new());
+
+    let id = workspace.state()?.resource("fairmazon_instance.web")?["id"].clone();
+    let main = workspace.read("main.tf")?;
+    let off = main.replace("flavor = \"small\"", "flavor = \"small\"\n  power_state = \"stopped\"");
+    workspace.write("main.tf", &off)?;
+    workspace.apply(&[])?;
+    workspace.write("main.tf", &main)?;
+    workspace.apply(&[])?;
+    says(&data, "GUEST-COUNTER vdb 2")?;
+
+    // The whole host machine ends, with libvirt and all guests; no customer is there when it is
+    // back, and the keys that were sealed for it are all that it needs.
+    backend.kill();
+    backend.again()?;
+    says(&data, "GUEST-COUNTER vdb 3")?;
+    assert_eq!(workspace.state()?.resource("fairmazon_instance.web")?["id"], id);
+    workspace.destroy()?;
+    assert_eq!(files_with(&hosts, b"LUKS"), Vec::<PathBuf>::new(), "no volume is left");
+    backend.interrupt()
+}
