@@ -57,11 +57,8 @@ impl Hypervisors {
             return Ok(Self::simulated());
         }
         if kind == HypervisorKind::Qemu {
-            return Err(CommandError::Usage(
-                "real guests need to know their images: `fairmazon dev --hypervisor qemu --guest \
-                 FOLDER`, or the agent's options of libvirt"
-                    .into(),
-            ));
+            let text = "real guests need to know what they boot: name the folder with --guest";
+            return Err(CommandError::Usage(text.into()));
         }
         match (kind, aside(fairmazon_hypervisor_libvirt::probe).await) {
             (_, Ok(())) => Ok(Self::LibvirtTest),
@@ -173,6 +170,13 @@ fn publish(kept: &Path, images: &Path, guest: &Path) -> Result<TrustedKey, Comma
         fairmazon_image::publish(guest, images, &about, &key).map_err(failed)?;
     }
     Ok(trusted)
+}
+
+/// Opens a host with real guests, however they run here.
+pub(crate) async fn open_qemu(
+    config: impl FnOnce(Accelerator) -> QemuConfig + Send + 'static,
+) -> Result<Arc<dyn Hypervisor>, CommandError> {
+    Ok(Arc::new(aside(move || QemuHost::open(config(Accelerator::probe()))).await?))
 }
 
 /// Runs what blocks for a moment beside the runtime's threads.

@@ -50,8 +50,7 @@ pub struct Binding {
     pub host: HostId,
     /// What for.
     pub purpose: Purpose,
-    /// Which of the volume's keys on that host, ascending: an older one than a host has seen is
-    /// refused there.
+    /// Which of the volume's keys on that host, ascending from 1: no seal passes for another one.
     pub version: u32,
 }
 

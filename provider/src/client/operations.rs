@@ -60,6 +60,30 @@ impl Client {
         }
     }
 
+    /// Gives the keys that the operation's target waits for, as soon as it does; for those who do
+    /// not wait for its end.
+    ///
+    /// # Errors
+    /// Why it failed, or why no key can be given.
+    pub async fn hand_keys(&self, operation: &v1::Operation) -> Result<(), ClientError> {
+        let request = v1::WaitOperationRequest { id: operation.id.clone() };
+        let mut changes = self
+            .call(request, |request| {
+                let mut service = self.operations_service();
+                async move { service.wait_operation(request).await }
+            })
+            .await?;
+        while let Some(Ok(change)) = changes.next().await {
+            if change.waits_for_keys {
+                return self.give_keys(&change.target_id).await;
+            }
+            if let Some(end) = ending(&change) {
+                return end;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn operations_service(
         &self,
     ) -> v1::operations_service_client::OperationsServiceClient<Channel> {

@@ -1,6 +1,6 @@
 //! What the audit log says of a change: who, what, before and after, without secrets.
 
-use fairmazon_model::{instance::Instance, units::UnixMs};
+use fairmazon_model::{instance::Instance, units::UnixMs, volume::Volume};
 use fairmazon_store::{Actor, AuditEntry};
 use serde::Serialize;
 use serde_json::Value;
@@ -20,8 +20,20 @@ impl Audited for fairmazon_model::access::Account {}
 impl Audited for fairmazon_model::access::Credential {}
 impl Audited for fairmazon_model::host::Host {}
 impl Audited for fairmazon_model::placement::PlacementGroup {}
-impl Audited for fairmazon_model::volume::Volume {}
 impl Audited for fairmazon_model::instance::Decision {}
+
+impl Audited for Volume {
+    /// Which keys there are, without what opens them for somebody: the log outlives the volume.
+    fn redacted(&self) -> Option<Value> {
+        let mut value = serde_json::to_value(self).ok()?;
+        for key in value.get_mut("keys").and_then(Value::as_object_mut).into_iter().flatten() {
+            if let Some(key) = key.1.as_object_mut() {
+                key.retain(|field, _| matches!(field.as_str(), "version" | "fingerprint"));
+            }
+        }
+        Some(value)
+    }
+}
 
 impl Audited for Instance {
     /// User data often holds passwords: its hash shows that it changed, and nothing else.

@@ -72,8 +72,8 @@ impl Waiting {
         match self {
             Self::Host => "its host brings it about".into(),
             Self::Key => {
-                "its host waits for the keys of its volumes, which only its customer has: apply \
-                 with key_file set, or run `fairmazon key give`"
+                "its host waits for the keys of its volumes, which only its customer can make: run \
+                 `fairmazon key give`"
                     .into()
             }
             Self::Failure(reason) => format!("its host reports: {reason}; it tries again"),

@@ -7,6 +7,9 @@ use fairmazon_host::{
     Config, clock::SystemClock, identity::HostIdentity, state::FileState,
     transport::JoinedTransport,
 };
+use fairmazon_hypervisor::Hypervisor;
+use fairmazon_hypervisor_libvirt::qemu::{Network, QemuConfig};
+use fairmazon_image::TrustedKey;
 use fairmazon_model::{
     host::Capacity,
     id::HostId,
@@ -23,7 +26,7 @@ use crate::{
     commands::{broker::read_token, host_check::HostCheck},
     dev::agents::seed,
     error::CommandError,
-    hypervisors::{HypervisorKind, Hypervisors},
+    hypervisors::{HypervisorKind, Hypervisors, open_qemu},
     keys, output,
     signals::{Asked, Signals},
 };
@@ -95,6 +98,65 @@ struct Run {
     /// What runs the machines.
     #[arg(long, value_enum, default_value_t = HypervisorKind::Auto)]
     hypervisor: HypervisorKind,
+    #[command(flatten)]
+    qemu: QemuOptions,
+}
+
+/// What an agent with real guests needs to know.
+#[derive(Debug, Args)]
+struct QemuOptions {
+    /// With `--hypervisor qemu`: libvirt's daemon on this machine.
+    #[arg(long, value_name = "URI", default_value = "qemu:///system")]
+    libvirt: String,
+    /// With `--hypervisor qemu`: where volumes are kept, a folder for each storage class in it.
+    #[arg(long, value_name = "FOLDER")]
+    storage_dir: Option<PathBuf>,
+    /// With `--hypervisor qemu`: where images are, as `fairmazon image add` puts them there.
+    #[arg(long, value_name = "FOLDER")]
+    images_dir: Option<PathBuf>,
+    /// With `--hypervisor qemu`: whose images are used, as a file with a public key. May be given
+    /// several times.
+    #[arg(long, value_name = "FILE")]
+    image_key: Vec<PathBuf>,
+    /// With `--hypervisor qemu`: a folder in memory (tmpfs) for consoles and user data.
+    #[arg(long, value_name = "FOLDER")]
+    runtime_dir: Option<PathBuf>,
+    /// With `--hypervisor qemu`: the bridge that guests are on [default: they have no network].
+    #[arg(long, value_name = "NAME")]
+    bridge: Option<String>,
+}
+
+impl QemuOptions {
+    async fn open(self) -> Result<Arc<dyn Hypervisor>, CommandError> {
+        let trusted_keys = self
+            .image_key
+            .iter()
+            .map(|path| TrustedKey::read(path))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| CommandError::Hypervisor { kind: "qemu", source: error.into() })?;
+        if trusted_keys.is_empty() {
+            return Err(CommandError::Usage(
+                "an agent with real guests needs --image-key: the public key of who signs its \
+                 images (`fairmazon image key`)"
+                    .into(),
+            ));
+        }
+        let storage = given(self.storage_dir, "--storage-dir")?;
+        let images = given(self.images_dir, "--images-dir")?;
+        let consoles = given(self.runtime_dir, "--runtime-dir")?;
+        let network = self.bridge.map_or(Network::None, Network::Bridge);
+        open_qemu(move |accelerator| QemuConfig {
+            uri: self.libvirt,
+            storage,
+            images,
+            trusted_keys,
+            consoles,
+            network,
+            accelerator,
+            capacity: plenty(),
+        })
+        .await
+    }
 }
 
 /// What a host offers.
@@ -173,8 +235,14 @@ impl Run {
             self.token_file.as_deref().map(read_token).transpose()?,
         ));
         let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
-        let hypervisors = Hypervisors::choose(self.hypervisor).await?;
-        let hypervisor = hypervisors.of(host, &host.to_string(), &plenty()).await?;
+        let hypervisor = match self.hypervisor {
+            HypervisorKind::Qemu => self.qemu.open().await?,
+            kind => {
+                let hypervisors = Hypervisors::choose(kind).await?;
+                hypervisors.of(host, &host.to_string(), &plenty()).await?
+            }
+        };
+        let kind = hypervisor.kind();
         let secret = Some(identity.secret());
         let config = Config { secret, ..Config::new(host, seed()?, Arc::new(state)) };
         let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
@@ -183,7 +251,7 @@ impl Run {
         tokio::spawn(async move { tended.tend(renewals).await });
         let run = fairmazon_host::run(config, hypervisor, transport, clock, stop.clone());
         tokio::pin!(run);
-        output::line(&format!("the agent of {host} runs ({})", hypervisors.name()));
+        output::line(&format!("the agent of {host} runs ({kind})"));
         loop {
             tokio::select! {
                 outcome = &mut run => return outcome.map_err(|error| agent(error.into())),

@@ -31,7 +31,7 @@ pub(crate) enum Command {
     /// Run the broker.
     Broker(broker::Broker),
     /// Run the agent of a host, or register, list and remove hosts.
-    Host(host::Host),
+    Host(Box<host::Host>),
     /// Make the identity that opens your volumes, and give keys to hosts.
     Key(key::Key),
     /// Open and list accounts, for the platform's operators.

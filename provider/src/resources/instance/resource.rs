@@ -25,6 +25,8 @@ use crate::{
 const NOUN: &str = "instance";
 /// Between two looks at a machine that has no address yet.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long a machine that is not waited for may take to find a host that asks for its keys.
+const KEYS_WITHIN: Duration = Duration::from_secs(10);
 /// How long the platform may take to say why something took too long.
 const REASON_WITHIN: Duration = Duration::from_secs(2);
 
@@ -107,6 +109,10 @@ impl Resource for InstanceResource {
         let work = async {
             if plan.model.waits_for("running") || plan.model.waits_for("address") {
                 follow(client, &operation).await?;
+            } else {
+                // Its host can do nothing without the keys, and nobody else makes them later.
+                let handed = tokio::time::timeout(KEYS_WITHIN, client.hand_keys(&operation)).await;
+                handed.unwrap_or(Ok(()))?;
             }
             if plan.model.waits_for("address") {
                 return with_address(client, &row.id).await;
