@@ -12,6 +12,9 @@ provider "fairmazon" {
   endpoint = "https://broker.example.com:8443"
   token    = var.fairmazon_token
 
+  # The identity that opens your volumes, made once by `fairmazon key init`: keep a copy.
+  key_file = pathexpand("~/.config/fairmazon/key")
+
   default_labels = {
     team = "infrastructure"
   }

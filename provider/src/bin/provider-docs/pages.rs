@@ -10,11 +10,7 @@ use crate::page::{Page, Writer, type_name};
 /// Attributes and more that the design has and this version has not: told, so that nobody looks
 /// for them.
 const NOT_YET: [(&str, &str); 5] = [
-    (
-        "provider",
-        "`key_file` (your own key for volumes), and the resources for standby pairs, snapshots, \
-         networks and billing accounts.",
-    ),
+    ("provider", "The resources for standby pairs, snapshots, networks and billing accounts."),
     (
         "fairmazon_instance",
         "`networks`, `user_data_wo`, `ssh_command`, `host_fingerprint`, and the conditions \
@@ -142,8 +138,9 @@ fn index(schema: &Schema, example: Option<&str>) -> Page {
     page.part(
         "## Environment\n\n\
          - `FAIRMAZON_ENDPOINT`, `FAIRMAZON_TOKEN`, `FAIRMAZON_CLIENT_CERTIFICATE`, \
-         `FAIRMAZON_CLIENT_KEY`, `FAIRMAZON_CA_CERTIFICATE`, `FAIRMAZON_MAX_PRICE_PER_HOUR`: the \
-         twins of the attributes above.\n\
+         `FAIRMAZON_CLIENT_KEY`, `FAIRMAZON_CA_CERTIFICATE`, `FAIRMAZON_KEY_FILE`, \
+         `FAIRMAZON_HOST_AUTHORITY`, `FAIRMAZON_MAX_PRICE_PER_HOUR`: the twins of the attributes \
+         above.\n\
          - `FAIRMAZON_STATE_SCOPE`: a name for the state that is worked on, the same in each run. \
          By default it is made of the working directory, the workspace and the backend. An apply \
          that was killed is taken up again by it without making anything twice; set it where \
