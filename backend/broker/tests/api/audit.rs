@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fairmazon_broker::session::{BrokerSays, Hello, HostSays};
+use fairmazon_host::identity::HostIdentity;
 use fairmazon_model::{access::Role, units::Generation};
 use fairmazon_proto::{FILE_DESCRIPTOR_SET, v1};
 use prost::Message as _;
@@ -21,7 +22,7 @@ use v1::{
 use crate::harness::{Broker, host_spec, instance_spec};
 
 /// Method and the verb of its entry.
-const VERBS: [(&str, &str); 22] = [
+const VERBS: [(&str, &str); 24] = [
     ("CreateAccount", "account.create"),
     ("CreateToken", "token.create"),
     ("RegisterCertificate", "token.create"),
@@ -29,6 +30,7 @@ const VERBS: [(&str, &str); 22] = [
     ("RegisterHost", "host.register"),
     ("UpdateHost", "host.update"),
     ("RotateHostToken", "token.revoke"),
+    ("JoinHost", "host.join"),
     ("RemoveHost", "host.remove"),
     ("CreateInstance", "instance.create"),
     ("UpdateInstance", "instance.update"),
@@ -41,6 +43,7 @@ const VERBS: [(&str, &str); 22] = [
     ("CreateVolume", "volume.create"),
     ("UpdateVolume", "volume.update"),
     ("DeleteVolume", "volume.delete"),
+    ("GiveKeys", "volume.give_key"),
     // What comes with another change has an entry of its own.
     ("CreateAccount", "token.create"),
     ("RegisterHost", "token.create"),
@@ -143,6 +146,16 @@ async fn every_change_stands_in_the_audit_log() {
     hosts.remove_host(request).await.unwrap();
     log.after("RemoveHost").await;
 
+    let folder = tempfile::tempdir().unwrap();
+    let identity = HostIdentity::open(folder.path()).unwrap();
+    let request = v1::JoinHostRequest {
+        certificate_request: identity.request().unwrap(),
+        sealing_key: identity.secret().sealing_key().bytes().to_vec(),
+    };
+    let mut joining = HostsServiceClient::new(broker.as_role(Role::Host).await);
+    joining.join_host(request).await.unwrap();
+    log.after("JoinHost").await;
+
     let customer = broker.as_role(Role::Customer).await;
     let mut instances = InstancesServiceClient::new(customer.clone());
     let spec = Some(instance_spec("one"));
@@ -171,6 +184,19 @@ async fn every_change_stands_in_the_audit_log() {
     while !decided().await {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    let mut volumes = VolumesServiceClient::new(customer.clone());
+    let request = v1::ListKeyRequestsRequest { instance_id: one.id.clone() };
+    let wanted = volumes.list_key_requests(request).await.unwrap().into_inner().requests;
+    let given = v1::GivenKey {
+        volume_id: wanted[0].volume_id.clone(),
+        host_id: wanted[0].host_id.clone(),
+        version: wanted[0].version,
+        fingerprint: format!("SHA256:{}", "A".repeat(43)),
+        sealed: vec![1],
+        wrapped: vec![2],
+    };
+    volumes.give_keys(v1::GiveKeysRequest { keys: vec![given] }).await.unwrap();
+    log.after("GiveKeys").await;
     let request = v1::RebootInstanceRequest { id: one.id.clone(), idempotency_key: key() };
     instances.reboot_instance(request).await.unwrap();
     log.after("RebootInstance").await;
@@ -199,7 +225,6 @@ async fn every_change_stands_in_the_audit_log() {
     groups.delete_placement_group(request).await.unwrap();
     log.after("DeletePlacementGroup").await;
 
-    let mut volumes = VolumesServiceClient::new(customer);
     let spec = v1::VolumeSpec {
         name: "data".into(),
         size_gib: 1,

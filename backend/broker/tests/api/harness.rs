@@ -109,6 +109,7 @@ impl Broker {
         authority.ensure(&["localhost".into(), "127.0.0.1".into()], now_ms).unwrap();
         let tls = ServerTls::load(authority.server_files(), now_ms).unwrap();
         let mut config = ApiConfig::on(([127, 0, 0, 1], 0).into());
+        config.host_authority = Some(Arc::new(authority.for_hosts().unwrap()));
         configure(&mut config);
         let server = Server::start(engine.clone(), &tls, &config).await.unwrap();
         let ca_pem = std::fs::read_to_string(authority.certificate()).unwrap();
