@@ -76,7 +76,8 @@ impl HostCertificate {
                 None,
             )
             .map_err(|error| match error {
-                webpki::Error::UnknownIssuer => {
+                // The second is an authority's that only has the name of one that is trusted.
+                webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
                     "no authority that is trusted for hosts has signed it".to_owned()
                 }
                 other => other.to_string(),
@@ -176,12 +177,15 @@ mod tests {
     fn everything_else_is_refused_with_the_reason() {
         let key = HostSecret::generate().sealing_key();
         let (ours, theirs) = (authority("one"), authority("two"));
+        let namesake = authority("one");
         let names = [host_name(host()), sealing_key_name(&key)];
         let good = leaf(&ours, &names, |_| ());
         let reason = |pem: &str, authorities: &str, host, now| {
             HostCertificate::verify(pem, authorities, host, now).unwrap_err().to_string()
         };
         let said = reason(&good, &theirs.pem(), host(), NOW);
+        assert!(said.contains("no authority that is trusted"), "{said}");
+        let said = reason(&good, &namesake.pem(), host(), NOW);
         assert!(said.contains("no authority that is trusted"), "{said}");
         let said = reason(&good, &ours.pem(), HostId::from_parts(1, 2), NOW);
         assert!(said.contains("it is the one of"), "{said}");

@@ -123,6 +123,11 @@ impl Engine {
         self.inner.random.id() as u64
     }
 
+    /// A random number, for the serial number of a certificate.
+    pub(crate) fn serial_number(&self) -> u128 {
+        self.inner.random.id()
+    }
+
     pub(crate) fn now(&self) -> UnixMs {
         self.inner.clock.now()
     }

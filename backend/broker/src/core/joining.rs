@@ -113,8 +113,9 @@ impl Engine {
             };
             let at = self.now();
             for row in state.world.credentials.of_account(own.account) {
-                // What was made after it may be on its way to the host.
-                let is_older = row.id < own.id;
+                // What was made after it may be on its way to the host. By the store's order, as
+                // the clock that ids begin with may have been set back.
+                let is_older = row.revision < own.revision;
                 if row.host == own.host && is_older && row.revoked_at.is_none() {
                     revoke(&mut draft, caller, at, row);
                 }

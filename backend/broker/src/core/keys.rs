@@ -1,6 +1,8 @@
 //! Keys of volumes: which ones hosts wait for, and taking the customer's. What is carried here
 //! can't be opened here.
 
+use std::collections::HashSet;
+
 use fairmazon_model::{
     DomainError, ErrorKind,
     id::{HostId, InstanceId, VolumeId},
@@ -65,7 +67,7 @@ impl Engine {
     /// same again changes nothing.
     ///
     /// # Errors
-    /// `Invalid` for what is no key, `NotFound` for a volume that is not the caller's, `Conflict`
+    /// `Invalid` for what is no key and for a volume that is named twice, `NotFound` for a volume that is not the caller's, `Conflict`
     /// for a host that does not wait for one, or for another key than was given first.
     pub async fn give_keys(&self, caller: &Caller, keys: &[GivenKey]) -> Result<(), DomainError> {
         if keys.len() > KEYS_MAX {
@@ -74,7 +76,15 @@ impl Engine {
                 format!("at most {KEYS_MAX} keys at a time, these are {}", keys.len()),
             ));
         }
+        let mut volumes = HashSet::with_capacity(keys.len());
         for (index, given) in keys.iter().enumerate() {
+            if !volumes.insert(given.volume) {
+                return Err(DomainError::invalid(
+                    "volume_id",
+                    format!("{} is in the list twice: give one key of each", given.volume),
+                )
+                .below(&format!("keys[{index}]")));
+            }
             given.key.check().map_err(|error| error.below(&format!("keys[{index}]")))?;
         }
         self.run(|state| self.plan_give_keys(state, caller, keys)).await.map_err(Into::into)

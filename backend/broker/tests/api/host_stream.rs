@@ -15,18 +15,19 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::harness::{Broker, detail};
+use crate::harness::{Broker, Client, detail};
 
-struct Stream {
-    sender: mpsc::Sender<FromHost>,
-    answers: Streaming<fairmazon_proto::host::v1::ToHost>,
+/// A stream of a host.
+pub(crate) struct Stream {
+    pub(crate) sender: mpsc::Sender<FromHost>,
+    pub(crate) answers: Streaming<fairmazon_proto::host::v1::ToHost>,
 }
 
-fn says(message: from_host::Message) -> FromHost {
+pub(crate) fn says(message: from_host::Message) -> FromHost {
     FromHost { message: Some(message) }
 }
 
-fn hello(host_id: String) -> FromHost {
+pub(crate) fn hello(host_id: String) -> FromHost {
     says(from_host::Message::Hello(Hello {
         host_id,
         agent_version: "1".into(),
@@ -37,20 +38,26 @@ fn hello(host_id: String) -> FromHost {
 }
 
 async fn open(broker: &Broker, first: FromHost) -> Stream {
+    open_as(&broker.as_role(Role::Host).await, first).await.unwrap()
+}
+
+/// Opens a stream with the client's credential.
+pub(crate) async fn open_as(client: &Client, first: FromHost) -> Result<Stream, Status> {
     let (sender, receiver) = mpsc::channel(4);
     sender.send(first).await.unwrap();
-    let mut client = HostStreamServiceClient::new(broker.as_role(Role::Host).await);
-    let answers = client.open_stream(ReceiverStream::new(receiver)).await.unwrap().into_inner();
-    Stream { sender, answers }
+    let mut client = HostStreamServiceClient::new(client.clone());
+    let answers = client.open_stream(ReceiverStream::new(receiver)).await?.into_inner();
+    Ok(Stream { sender, answers })
 }
 
 impl Stream {
-    async fn next(&mut self) -> to_host::Message {
+    /// What the broker says next.
+    pub(crate) async fn next(&mut self) -> to_host::Message {
         self.answers.message().await.unwrap().unwrap().message.unwrap()
     }
 
     /// Why it ended; what came before is skipped.
-    async fn end(mut self) -> Status {
+    pub(crate) async fn end(mut self) -> Status {
         loop {
             match self.answers.message().await {
                 Ok(Some(_)) => {}

@@ -94,8 +94,9 @@ impl HostsService for Api {
             let authority = self.host_authority.as_ref().ok_or_else(|| {
                 DomainError::new(ErrorKind::Precondition, "this broker signs for no hosts")
             })?;
+            let (serial, now) = (self.engine.serial_number(), self.engine.now());
             let request = &message.certificate_request;
-            let made = authority.sign(request, &message.sealing_key, host, self.engine.now())?;
+            let made = authority.sign(request, &message.sealing_key, host, serial, now)?;
             self.engine.join_host(&context.caller, &made).await?;
             Ok(JoinHostResponse {
                 host_id: host.to_string(),

@@ -12,7 +12,7 @@ use fairmazon_model::{
 };
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 
 use super::{
@@ -49,6 +49,7 @@ impl PartialEq for HostAuthority {
 impl HostAuthority {
     /// Signs for a host that asks with a request of PKCS #10, in PEM form. Of the request only
     /// the public key counts, which its signature shows the host to hold; the names are ours.
+    /// `serial` is a number that no other certificate of this authority has.
     ///
     /// # Errors
     /// `Invalid` for a request or a sealing key that can't be used.
@@ -57,6 +58,7 @@ impl HostAuthority {
         request: &str,
         sealing_key: &[u8],
         host: HostId,
+        serial: u128,
         now: UnixMs,
     ) -> Result<MadeCertificate, DomainError> {
         let sealing_key = SealingKey::new(sealing_key)
@@ -69,6 +71,8 @@ impl HostAuthority {
             .map_err(|error| bad(format!("it is no request of PKCS #10: {error}")))?;
         let internal = |error: rcgen::Error| DomainError::internal(error.to_string());
         let mut params = CertificateParams::default();
+        // Left to itself, it would be the hash of the key, which a host keeps over renewals.
+        params.serial_number = Some(SerialNumber::from_slice(&serial.to_be_bytes()));
         params.distinguished_name.push(DnType::CommonName, host.to_string());
         for name in [host_name(host), sealing_key_name(&sealing_key)] {
             let name = name.try_into().map_err(internal)?;

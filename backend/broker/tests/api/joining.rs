@@ -1,0 +1,606 @@
+//! Hosts that join, and the way of a volume's key from its customer to its host.
+
+use std::collections::BTreeSet;
+
+use fairmazon_broker::core::{Clock as _, SystemClock};
+use fairmazon_host::identity::HostIdentity;
+use fairmazon_keys::{
+    Binding, HostCertificate, HostSecret, Identity, KeyError, Keyring, Purpose, SealedKey,
+    SealingKey, VolumeKey, WrappedKey, host_name, sealing_key_name,
+};
+use fairmazon_model::{
+    access::Role,
+    id::{HostId, VolumeId},
+    key::KeyRequest,
+    units::UnixMs,
+};
+use fairmazon_proto::{
+    host::v1::{
+        Desired, MachineSeen, Observed, SealedKey as SentKey, SeenState, VolumeSeen, from_host,
+        to_host,
+    },
+    v1::{
+        self, CreateAccountRequest, CreateInstanceRequest, GetOperationRequest,
+        GetWrappedKeyRequest, GiveKeysRequest, GivenKey, JoinHostRequest, JoinHostResponse,
+        ListKeyRequestsRequest, ListTokensRequest, RevokeTokenRequest, RotateHostTokenRequest,
+        WaitOperationRequest, accounts_service_client::AccountsServiceClient,
+        hosts_service_client::HostsServiceClient, instances_service_client::InstancesServiceClient,
+        operations_service_client::OperationsServiceClient,
+        tokens_service_client::TokensServiceClient, volumes_service_client::VolumesServiceClient,
+    },
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, SanType,
+};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use crate::{
+    harness::{Broker, Client, detail, instance_spec},
+    host_stream::{Stream, hello, open_as, says},
+};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// What a host has on its disk.
+struct Machine {
+    identity: HostIdentity,
+    _folder: TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = HostIdentity::open(folder.path()).unwrap();
+        Self { identity, _folder: folder }
+    }
+
+    fn request(&self) -> JoinHostRequest {
+        JoinHostRequest {
+            certificate_request: self.identity.request().unwrap(),
+            sealing_key: self.identity.secret().sealing_key().bytes().to_vec(),
+        }
+    }
+
+    async fn join(&self, client: &Client) -> Result<JoinHostResponse, Status> {
+        join(client, self.request()).await
+    }
+
+    /// A client that shows a certificate of this host.
+    async fn showing(&self, broker: &Broker, joined: &JoinHostResponse) -> Client {
+        let key = self.identity.tls_key_pem();
+        broker.with_certificate(&joined.certificate, &key).await.unwrap()
+    }
+}
+
+async fn join(client: &Client, request: JoinHostRequest) -> Result<JoinHostResponse, Status> {
+    HostsServiceClient::new(client.clone())
+        .join_host(request)
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+async fn stream(broker: &Broker, client: &Client) -> Result<Stream, Status> {
+    let mut stream = open_as(client, hello(broker.host.to_string())).await?;
+    assert!(matches!(stream.next().await, to_host::Message::Welcome(_)));
+    Ok(stream)
+}
+
+/// That a credential is refused, and why.
+fn refused<T>(answer: Result<T, Status>, why: &str) {
+    let status = answer.err().unwrap();
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    assert!(status.message().contains(why), "{status}");
+}
+
+fn serial(certificate: &str) -> String {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
+    pem.parse_x509().unwrap().raw_serial_as_string()
+}
+
+fn now() -> UnixMs {
+    SystemClock.now()
+}
+
+#[tokio::test]
+async fn a_token_joins_until_the_certificate_is_shown() {
+    let broker = Broker::start().await;
+    let (machine, token) = (Machine::new(), broker.as_role(Role::Host).await);
+    let lost = machine.join(&token).await.unwrap();
+    // The answer never came: the host asks again.
+    let joined = machine.join(&token).await.unwrap();
+    assert_eq!(joined.host_id, broker.host.to_string());
+    let days = (joined.expires_at_ms - now().0) / DAY_MS;
+    assert!((28..=30).contains(&days), "{days}");
+    let shown =
+        HostCertificate::verify(&joined.certificate, &broker.ca_pem, broker.host, now()).unwrap();
+    assert_eq!(shown.sealing_key, machine.identity.secret().sealing_key());
+    refused(machine.join(&machine.showing(&broker, &lost).await).await, "revoked");
+    assert_ne!(serial(&lost.certificate), serial(&joined.certificate));
+
+    let client = machine.showing(&broker, &joined).await;
+    let before = stream(&broker, &token).await.unwrap();
+    let _stream = stream(&broker, &client).await.unwrap();
+    assert_eq!(before.end().await.code(), Code::Unauthenticated, "what the token had open ends");
+    refused(machine.join(&token).await, "revoked");
+    refused(stream(&broker, &token).await, "revoked");
+    machine.join(&client).await.unwrap();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_ends_the_one_before() {
+    let broker = Broker::start().await;
+    let machine = Machine::new();
+    let first = machine.join(&broker.as_role(Role::Host).await).await.unwrap();
+    let first = machine.showing(&broker, &first).await;
+    let open = stream(&broker, &first).await.unwrap();
+    // While the stream is open, and with an answer that never came.
+    let lost = machine.join(&first).await.unwrap();
+    let renewed = machine.join(&first).await.unwrap();
+    refused(machine.join(&machine.showing(&broker, &lost).await).await, "revoked");
+
+    let renewed = machine.showing(&broker, &renewed).await;
+    let _stream = stream(&broker, &renewed).await.unwrap();
+    assert_eq!(open.end().await.code(), Code::Unauthenticated);
+    refused(machine.join(&first).await, "revoked");
+    refused(stream(&broker, &first).await, "revoked");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_made_after_the_clock_was_set_back_counts_too() {
+    let broker = Broker::start().await;
+    let (machine, token) = (Machine::new(), broker.as_role(Role::Host).await);
+    broker.clock.forward(-60 * 60 * 1_000);
+    let joined = machine.join(&token).await.unwrap();
+    let client = machine.showing(&broker, &joined).await;
+    let _stream = stream(&broker, &client).await.unwrap();
+    refused(machine.join(&token).await, "revoked");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_ends_its_stream_at_once() {
+    let broker = Broker::start().await;
+    let machine = Machine::new();
+    let joined = machine.join(&broker.as_role(Role::Host).await).await.unwrap();
+    let client = machine.showing(&broker, &joined).await;
+    let open = stream(&broker, &client).await.unwrap();
+    let mut tokens = TokensServiceClient::new(broker.as_role(Role::PlatformOperator).await);
+    let listed = tokens.list_tokens(ListTokensRequest::default()).await.unwrap().into_inner();
+    let own = listed.tokens.iter().find(|row| row.kind == "certificate").unwrap();
+    let request = RevokeTokenRequest { id: own.id.clone(), idempotency_key: "revoke".into() };
+    tokens.revoke_token(request).await.unwrap();
+    assert_eq!(open.end().await.code(), Code::Unauthenticated);
+    refused(stream(&broker, &client).await, "revoked");
+    refused(machine.join(&client).await, "revoked");
+
+    // Its operator lets it in again, and out.
+    let mut hosts = HostsServiceClient::new(broker.as_role(Role::HostOperator).await);
+    let mut rotate = async |key: &str| {
+        let id = broker.host.to_string();
+        let request = RotateHostTokenRequest { id, idempotency_key: key.into() };
+        hosts.rotate_host_token(request).await.unwrap().into_inner().token
+    };
+    let token = rotate("in").await;
+    let joined = machine.join(&broker.with_token(Some(&token)).await).await.unwrap();
+    let client = machine.showing(&broker, &joined).await;
+    let open = stream(&broker, &client).await.unwrap();
+    rotate("out").await;
+    assert_eq!(open.end().await.code(), Code::Unauthenticated);
+    refused(machine.join(&client).await, "revoked");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_is_refused() {
+    let broker = Broker::start().await;
+    let machine = Machine::new();
+    let joined = machine.join(&broker.as_role(Role::Host).await).await.unwrap();
+    let client = machine.showing(&broker, &joined).await;
+    broker.clock.forward(joined.expires_at_ms - now().0 - 60_000);
+    machine.join(&client).await.unwrap();
+    broker.clock.forward(120_000);
+    refused(machine.join(&client).await, "ended");
+    refused(stream(&broker, &client).await, "ended");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_request_is_refused_with_its_field() {
+    let broker = Broker::start().await;
+    let (machine, client) = (Machine::new(), broker.as_role(Role::Host).await);
+    let good = machine.request();
+    // The signature is the end of it.
+    let end = good.certificate_request.rfind("-----END").unwrap() - 12;
+    let mut changed = good.certificate_request.clone();
+    let other = if &changed[end..=end] == "A" { "B" } else { "A" };
+    changed.replace_range(end..=end, other);
+    let large = good.certificate_request.replace("\n-----END", &"\nAAAA".repeat(4_000));
+    for (request, why) in [
+        (String::new(), "PKCS #10"),
+        ("garbage".into(), "PKCS #10"),
+        (broker.ca_pem.clone(), "PKCS #10"),
+        (changed, "signature"),
+        (large, "16384 bytes"),
+    ] {
+        let request = JoinHostRequest { certificate_request: request, ..good.clone() };
+        let status = join(&client, request).await.unwrap_err();
+        let detail = detail(&status);
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert_eq!(detail.field, "certificate_request", "{status}");
+        assert!(detail.message.to_lowercase().contains(&why.to_lowercase()), "{why}: {status}");
+    }
+    for bytes in [0, 31, 33, 100_000] {
+        let request = JoinHostRequest { sealing_key: vec![1; bytes], ..good.clone() };
+        let status = join(&client, request).await.unwrap_err();
+        let field = detail(&status).field;
+        assert_eq!((status.code(), field.as_str()), (Code::InvalidArgument, "sealing_key"));
+    }
+    // Nothing of it was kept, and the token is as good as before.
+    assert_eq!(credentials(&broker).await, 1);
+    machine.join(&client).await.unwrap();
+    broker.stop().await;
+}
+
+async fn credentials(broker: &Broker) -> usize {
+    let mut tokens = TokensServiceClient::new(broker.as_role(Role::PlatformOperator).await);
+    let listed = tokens.list_tokens(ListTokensRequest::default()).await.unwrap().into_inner();
+    listed.tokens.iter().filter(|row| row.name.starts_with("host ")).count()
+}
+
+#[tokio::test]
+async fn what_a_request_asks_to_be_called_does_not_count() {
+    let broker = Broker::start().await;
+    let client = broker.as_role(Role::Host).await;
+    let (other, secret) = (HostId::from_parts(1, 1), HostSecret::generate());
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Fairmazon development authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let foreign = HostSecret::generate().sealing_key();
+    for name in [host_name(other), sealing_key_name(&foreign)] {
+        params.subject_alt_names.push(SanType::URI(name.try_into().unwrap()));
+    }
+    let key = KeyPair::generate().unwrap();
+    let request = JoinHostRequest {
+        certificate_request: params.serialize_request(&key).unwrap().pem().unwrap(),
+        sealing_key: secret.sealing_key().bytes().to_vec(),
+    };
+    // A request for an authority's certificate may be refused too.
+    if let Ok(joined) = join(&client, request).await {
+        let verify =
+            |host| HostCertificate::verify(&joined.certificate, &broker.ca_pem, host, now());
+        assert_eq!(verify(broker.host).unwrap().sealing_key, secret.sealing_key());
+        verify(other).unwrap_err();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(joined.certificate.as_bytes()).unwrap();
+        assert!(!pem.parse_x509().unwrap().is_ca());
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_without_an_authority_signs_for_nobody() {
+    let broker = Broker::start_with(|config| config.host_authority = None).await;
+    let status = Machine::new().join(&broker.as_role(Role::Host).await).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    broker.stop().await;
+}
+
+/// A broker that works, and its host, which has joined and is on its stream.
+struct Platform {
+    broker: Broker,
+    machine: Machine,
+    client: Client,
+    stream: Stream,
+    stop: CancellationToken,
+    reconciler: JoinHandle<()>,
+}
+
+impl Platform {
+    async fn start() -> Self {
+        let broker = Broker::start().await;
+        let machine = Machine::new();
+        let joined = machine.join(&broker.as_role(Role::Host).await).await.unwrap();
+        let client = machine.showing(&broker, &joined).await;
+        let stream = stream(&broker, &client).await.unwrap();
+        let stop = CancellationToken::new();
+        let reconciler = broker.engine.start(stop.clone());
+        Self { broker, machine, client, stream, stop, reconciler }
+    }
+
+    /// An instance that was created and waits for its keys; its operation and its boot volume's
+    /// request.
+    async fn waiting(&mut self) -> (v1::Instance, String, v1::KeyRequest) {
+        let customer = self.broker.as_role(Role::Customer).await;
+        let mut instances = InstancesServiceClient::new(customer.clone());
+        let spec = Some(instance_spec("one"));
+        let request = CreateInstanceRequest { spec, idempotency_key: "one".into() };
+        let made = instances.create_instance(request).await.unwrap().into_inner();
+        let (instance, operation) = (made.instance.unwrap(), made.operation.unwrap().id);
+        let request = WaitOperationRequest { id: operation.clone() };
+        let mut operations = OperationsServiceClient::new(customer.clone());
+        let mut states = operations.wait_operation(request).await.unwrap().into_inner();
+        loop {
+            let state = states.message().await.unwrap().unwrap();
+            assert_eq!(state.state(), v1::OperationState::Running);
+            if state.waits_for_keys {
+                assert!(state.waiting_for.contains("key"), "{}", state.waiting_for);
+                break;
+            }
+        }
+        let mut wanted = wanted(&customer, &instance.id).await.unwrap();
+        assert_eq!(wanted.len(), 1);
+        (instance, operation, wanted.remove(0))
+    }
+
+    /// The first set from now on that has what is looked for.
+    async fn desired<T>(&mut self, find: impl Fn(&Desired) -> Option<T>) -> (Desired, T) {
+        loop {
+            if let to_host::Message::Desired(set) = self.stream.next().await
+                && let Some(found) = find(&set)
+            {
+                return (set, found);
+            }
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.reconciler.await.unwrap();
+        self.broker.stop().await;
+    }
+}
+
+async fn wanted(client: &Client, instance_id: &str) -> Result<Vec<v1::KeyRequest>, Status> {
+    let request = ListKeyRequestsRequest { instance_id: instance_id.into() };
+    let answer = VolumesServiceClient::new(client.clone()).list_key_requests(request).await?;
+    Ok(answer.into_inner().requests)
+}
+
+async fn give(client: &Client, keys: Vec<GivenKey>) -> Result<(), Status> {
+    let mut volumes = VolumesServiceClient::new(client.clone());
+    volumes.give_keys(GiveKeysRequest { keys }).await.map(|_| ())
+}
+
+fn read(request: &v1::KeyRequest) -> KeyRequest {
+    KeyRequest {
+        volume: request.volume_id.parse().unwrap(),
+        host: request.host_id.parse().unwrap(),
+        version: request.version,
+        certificate: request.host_certificate.clone(),
+    }
+}
+
+fn answer(keyring: &mut Keyring, request: &v1::KeyRequest) -> GivenKey {
+    let key = keyring.answer(&read(request), now()).unwrap().key;
+    GivenKey {
+        volume_id: request.volume_id.clone(),
+        host_id: request.host_id.clone(),
+        version: key.version,
+        fingerprint: key.fingerprint,
+        sealed: key.sealed.0,
+        wrapped: key.wrapped.0,
+    }
+}
+
+/// Opens what a host was sent.
+fn open(secret: &HostSecret, request: &v1::KeyRequest, sent: &SentKey) -> Option<VolumeKey> {
+    let KeyRequest { volume, host, .. } = read(request);
+    let binding = Binding { volume, host, purpose: Purpose::Run, version: sent.version };
+    let sealed = SealedKey::from_bytes(sent.sealed.as_slice());
+    sealed.open(secret, &binding).ok().map(|opened| opened.key)
+}
+
+#[tokio::test]
+async fn a_key_goes_from_its_customer_to_its_host_and_nobody_else() {
+    let mut platform = Platform::start().await;
+    let (instance, operation, request) = platform.waiting().await;
+    assert_eq!(request.host_id, platform.broker.host.to_string());
+    let customer = platform.broker.as_role(Role::Customer).await;
+    let mut operations = OperationsServiceClient::new(customer.clone());
+    let (identity, ca) = (Identity::generate(), platform.broker.ca_pem.clone());
+    let mut keyring = Keyring::new(identity.clone(), ca, "");
+    let key = answer(&mut keyring, &request);
+    give(&customer, vec![key.clone()]).await.unwrap();
+    assert_eq!(wanted(&customer, "").await.unwrap(), []);
+
+    let find = |set: &Desired| set.volumes.iter().find_map(|volume| volume.key.clone());
+    let (set, sent) = platform.desired(find).await;
+    assert_eq!(set.volumes[0].volume_id, request.volume_id);
+    let opened = open(&platform.machine.identity.secret(), &request, &sent).unwrap();
+    assert_eq!(opened.fingerprint(), key.fingerprint);
+    assert!(open(&HostSecret::generate(), &request, &sent).is_none());
+    // The host's part is what is waited for now.
+    let get = GetOperationRequest { id: operation.clone() };
+    while operations.get_operation(get.clone()).await.unwrap().into_inner().waits_for_keys {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+
+    let machine = &set.machines[0];
+    let observed = Observed {
+        sequence: 1,
+        generation: set.generation,
+        machines: vec![MachineSeen {
+            instance_id: instance.id,
+            epoch: machine.epoch,
+            spec_version: machine.spec_version,
+            state: SeenState::Running.into(),
+            ..MachineSeen::default()
+        }],
+        volumes: vec![VolumeSeen {
+            volume_id: request.volume_id.clone(),
+            present: true,
+            size_gib: 5,
+            ..VolumeSeen::default()
+        }],
+    };
+    platform.stream.sender.send(says(from_host::Message::Observed(observed))).await.unwrap();
+    let wait = WaitOperationRequest { id: operation };
+    let mut states = operations.wait_operation(wait).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(state) = states.message().await.unwrap() {
+        last = Some(state);
+    }
+    assert_eq!(last.unwrap().state(), v1::OperationState::Done);
+
+    let mut volumes = VolumesServiceClient::new(customer);
+    let ask = GetWrappedKeyRequest { volume_id: request.volume_id.clone() };
+    let kept = volumes.get_wrapped_key(ask).await.unwrap().into_inner();
+    assert_eq!(kept.fingerprint, key.fingerprint);
+    let volume: VolumeId = request.volume_id.parse().unwrap();
+    let kept = WrappedKey::from_bytes(kept.wrapped).open(volume, &identity).unwrap();
+    assert_eq!(kept.passphrase(), opened.passphrase());
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_was_given_stays() {
+    let mut platform = Platform::start().await;
+    let (_, _, request) = platform.waiting().await;
+    let customer = platform.broker.as_role(Role::Customer).await;
+    let mut keyring = Keyring::new(Identity::generate(), platform.broker.ca_pem.clone(), "");
+    let (first, other) = (answer(&mut keyring, &request), answer(&mut keyring, &request));
+    assert_ne!(first.fingerprint, other.fingerprint);
+    give(&customer, vec![first.clone()]).await.unwrap();
+    let last = platform.broker.audited(0).await.1;
+    give(&customer, vec![first.clone()]).await.unwrap();
+    assert_eq!(platform.broker.audited(last).await.0, Vec::<String>::new(), "nothing was done");
+    let status = give(&customer, vec![other]).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+    let ask = GetWrappedKeyRequest { volume_id: request.volume_id.clone() };
+    let kept = VolumesServiceClient::new(customer).get_wrapped_key(ask).await.unwrap();
+    assert_eq!(kept.into_inner().fingerprint, first.fingerprint);
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn keys_that_nobody_waits_for_are_refused() {
+    let mut platform = Platform::start().await;
+    let (instance, _, request) = platform.waiting().await;
+    let customer = platform.broker.as_role(Role::Customer).await;
+    let mut keyring = Keyring::new(Identity::generate(), platform.broker.ca_pem.clone(), "");
+    let good = answer(&mut keyring, &request);
+
+    let elsewhere = GivenKey { host_id: HostId::from_parts(1, 1).to_string(), ..good.clone() };
+    let next = GivenKey { version: 2, ..good.clone() };
+    for odd in [elsewhere, next] {
+        let status = give(&customer, vec![odd]).await.unwrap_err();
+        assert_eq!(status.code(), Code::Aborted, "{status}");
+    }
+    let nowhere = GivenKey { volume_id: VolumeId::from_parts(1, 1).to_string(), ..good.clone() };
+    let status = give(&customer, vec![good.clone(), nowhere]).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    for (odd, field) in [
+        (GivenKey { volume_id: "x".into(), ..good.clone() }, "keys[0].volume_id"),
+        (GivenKey { host_id: String::new(), ..good.clone() }, "keys[0].host_id"),
+        (GivenKey { fingerprint: "the key".into(), ..good.clone() }, "keys[0].fingerprint"),
+        (GivenKey { sealed: vec![0; 513], ..good.clone() }, "keys[0].sealed"),
+        (GivenKey { wrapped: Vec::new(), ..good.clone() }, "keys[0].wrapped"),
+    ] {
+        let status = give(&customer, vec![odd]).await.unwrap_err();
+        let named = detail(&status).field;
+        assert_eq!((status.code(), named.as_str()), (Code::InvalidArgument, field));
+    }
+    let twice = vec![good.clone(), answer(&mut keyring, &request)];
+    let status = give(&customer, twice).await.unwrap_err();
+    assert_eq!(detail(&status).field, "keys[1].volume_id", "{status}");
+
+    let mut accounts =
+        AccountsServiceClient::new(platform.broker.as_role(Role::PlatformOperator).await);
+    let create = CreateAccountRequest { name: "other".into(), idempotency_key: "other".into() };
+    let token = accounts.create_account(create).await.unwrap().into_inner().token;
+    let stranger = platform.broker.with_token(Some(&token)).await;
+    assert_eq!(wanted(&stranger, "").await.unwrap(), []);
+    let status = wanted(&stranger, &instance.id).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    let status = give(&stranger, vec![good.clone()]).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    let ask = GetWrappedKeyRequest { volume_id: request.volume_id.clone() };
+    let mut volumes = VolumesServiceClient::new(stranger);
+    assert_eq!(volumes.get_wrapped_key(ask).await.unwrap_err().code(), Code::NotFound);
+
+    // None of these has left anything.
+    assert_eq!(wanted(&customer, &instance.id).await.unwrap(), [request]);
+    give(&customer, vec![good]).await.unwrap();
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn another_sealing_key_is_refused_while_volumes_are_there() {
+    let mut platform = Platform::start().await;
+    // Nothing is there yet, so nothing was sealed.
+    let anew = Machine::new();
+    let joined = anew.join(&platform.client).await.unwrap();
+    platform.client = anew.showing(&platform.broker, &joined).await;
+    platform.stream = stream(&platform.broker, &platform.client).await.unwrap();
+    platform.machine = anew;
+
+    let (_, _, request) = platform.waiting().await;
+    let shown = HostCertificate::verify(
+        &request.host_certificate,
+        &platform.broker.ca_pem,
+        platform.broker.host,
+        now(),
+    );
+    let own = platform.machine.identity.secret().sealing_key();
+    assert_eq!(shown.unwrap().sealing_key, own);
+    let status = Machine::new().join(&platform.client).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    platform.machine.join(&platform.client).await.unwrap();
+    platform.stop().await;
+}
+
+/// A certificate of the host for this sealing key, by an authority that has the platform's name.
+fn forged(host: HostId, sealing_key: &SealingKey) -> String {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Fairmazon development authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let by = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let mut params = CertificateParams::default();
+    for name in [host_name(host), sealing_key_name(sealing_key)] {
+        params.subject_alt_names.push(SanType::URI(name.try_into().unwrap()));
+    }
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let leaf = params.signed_by(&KeyPair::generate().unwrap(), &by).unwrap();
+    format!("{}{}", leaf.pem(), by.pem())
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_swapped_on_the_way_gets_no_key() {
+    let mut platform = Platform::start().await;
+    let (_, _, request) = platform.waiting().await;
+    let ca = platform.broker.ca_pem.clone();
+    let keyring = |known: &str| Keyring::new(Identity::generate(), ca.clone(), known);
+    let foreign = HostSecret::generate().sealing_key();
+    let swapped =
+        KeyRequest { certificate: forged(platform.broker.host, &foreign), ..read(&request) };
+    let error = keyring("").answer(&swapped, now()).unwrap_err();
+    assert!(matches!(error, KeyError::BadCertificate { .. }), "{error}");
+    assert!(error.to_string().contains("no authority that is trusted"), "{error}");
+
+    // A platform that signs for a key of its own is found out with a host that is known.
+    let seen = keyring("").answer(&read(&request), now()).unwrap().first_seen.unwrap();
+    let known = platform.machine.identity.secret().sealing_key().fingerprint();
+    assert_eq!(seen, format!("{} {known}\n", platform.broker.host));
+    let other = format!("{} {}\n", platform.broker.host, foreign.fingerprint());
+    let error = keyring(&other).answer(&read(&request), now()).unwrap_err();
+    assert!(matches!(error, KeyError::ChangedHost { .. }), "{error}");
+    assert!(keyring(&seen).answer(&read(&request), now()).unwrap().first_seen.is_none());
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn certificates_of_a_host_have_serial_numbers_of_their_own() {
+    let broker = Broker::start().await;
+    let (machine, client) = (Machine::new(), broker.as_role(Role::Host).await);
+    let mut serials = BTreeSet::new();
+    for _ in 0..4 {
+        serials.insert(serial(&machine.join(&client).await.unwrap().certificate));
+    }
+    assert_eq!(serials.len(), 4, "{serials:?}");
+    broker.stop().await;
+}
