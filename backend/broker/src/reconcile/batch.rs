@@ -314,7 +314,11 @@ impl<'a> Batch<'a> {
         let volume = if may_be_on == volume.may_be_on {
             volume
         } else {
-            let row = Volume { may_be_on, ..Volume::clone(&volume) };
+            let mut row = Volume { may_be_on, ..Volume::clone(&volume) };
+            // There is nothing that its key opens, and the host may seal with another one when it
+            // is decided on again.
+            let Volume { keys, host, may_be_on, .. } = &mut row;
+            keys.retain(|of, _| *host == Some(*of) || may_be_on.contains(of));
             self.change_volume(row.clone());
             Arc::new(row)
         };

@@ -2,18 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use fairmazon_broker::core::{InstanceState, InstanceUpdate, Standing, VolumeState, VolumeUpdate};
+use fairmazon_broker::core::{
+    Caller, GivenKey, InstanceState, InstanceUpdate, MadeCertificate, Standing, VolumeState,
+    VolumeUpdate,
+};
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError,
     sim::{Call, Fault, Verb},
 };
 use fairmazon_model::{
     ErrorKind,
+    access::Role,
     host::HostSpec,
+    id::HostId,
     instance::{Attachment, InstanceSpec, Power},
+    key::{Blob, HostSealing, VolumeHostKey},
     operation::OperationState,
     placement::Placement,
-    units::{Epoch, Gib},
+    units::{Epoch, Gib, UnixMs},
     volume::VolumeSpec,
 };
 
@@ -133,6 +139,17 @@ async fn a_restarted_broker_goes_on_where_it_was() {
     kit.stop().await;
 }
 
+/// Joins a host, so that it waits for keys.
+async fn joins(kit: &Kit, host: HostId) {
+    let caller = Caller { role: Role::Host, host: Some(host), ..kit.customer };
+    let made = MadeCertificate {
+        sha256: "00".repeat(32),
+        expires_at: UnixMs(i64::MAX),
+        sealing: HostSealing { key: Blob(vec![1; 32]), certificate: String::new() },
+    };
+    kit.engine.join_host(&caller, &made).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -145,6 +162,8 @@ async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() 
     kit.start();
     let mut hosts = Hosts::start(&kit, 1).await;
     let (engine, customer) = (&kit.engine, &kit.customer);
+    let first = hosts.hosts[0].id;
+    joins(&kit, first).await;
     let ran = engine.create_instance(customer, spec("ran"), &kit.key()).await.unwrap();
     kit.done(ran.operation.id).await;
     // The host can't do anything any more, but is still connected when the next one is decided.
@@ -158,8 +177,16 @@ async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() 
         engine.instance(customer, never_id).unwrap().row.decision.is_some()
     })
     .await;
+    let wanted = engine.key_requests(customer, Some(never_id)).unwrap().remove(0);
+    let key = VolumeHostKey {
+        version: wanted.version,
+        fingerprint: format!("SHA256:{}", "A".repeat(43)),
+        sealed: Blob(vec![1]),
+        wrapped: Blob(vec![2]),
+    };
+    let volume = wanted.volume;
+    engine.give_keys(customer, &[GivenKey { volume, host: first, key }]).await.unwrap();
     hosts.cut(0);
-    let first = hosts.hosts[0].id;
     kit.until("the lease lapses", || {
         engine.host(customer, first).unwrap().standing == Standing::Lapsed
     })
@@ -179,6 +206,11 @@ async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() 
     hosts.connect(0, engine);
     kit.until("it runs again", || {
         engine.instance(customer, ran.instance.row.id).unwrap().state == InstanceState::Running
+    })
+    .await;
+    // Nothing of it is there, and the host may come with another sealing key one day.
+    kit.until("the key that was given in vain is dropped", || {
+        engine.volume(customer, volume).unwrap().row.keys.is_empty()
     })
     .await;
     hosts.check();
