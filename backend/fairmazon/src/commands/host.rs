@@ -227,6 +227,8 @@ impl Run {
         let ca = given(self.ca, "--ca")?;
         let host = given(self.host_id, "--host-id")?;
         let folder = given(self.state_dir, "--state-dir")?;
+        // Locked first: of two agents that start at once over a new folder, one makes the keys.
+        let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
         let identity = Arc::new(HostIdentity::open(&folder).map_err(|error| agent(error.into()))?);
         let transport = Arc::new(JoinedTransport::new(
             given(self.broker, "--broker")?,
@@ -234,7 +236,6 @@ impl Run {
             identity.clone(),
             self.token_file.as_deref().map(read_token).transpose()?,
         ));
-        let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
         let hypervisor = match self.hypervisor {
             HypervisorKind::Qemu => self.qemu.open().await?,
             kind => {
@@ -287,9 +288,8 @@ impl Join {
         let _state = FileState::open(&self.state_dir).map_err(|error| agent(error.into()))?;
         let identity = HostIdentity::open(&self.state_dir).map_err(|error| agent(error.into()))?;
         let identity = Arc::new(identity);
-        identity.forget_certificate().map_err(|error| agent(error.into()))?;
         let transport = JoinedTransport::new(self.broker, ca_pem, identity.clone(), Some(token));
-        transport.certificate().await.map_err(|error| agent(error.into()))?;
+        transport.join_anew().await.map_err(|error| agent(error.into()))?;
         output::line("the host has joined; its customers see this fingerprint:");
         output::line(&identity.secret().sealing_key().fingerprint());
         Ok(())

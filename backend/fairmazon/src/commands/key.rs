@@ -1,6 +1,7 @@
 //! `fairmazon key`: the customer's identity, and the keys that hosts wait for.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -8,12 +9,17 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use fairmazon_keys::{Identity, Keyring, WrappedKey};
-use fairmazon_model::{id::VolumeId, key::KeyRequest, units::UnixMs};
+use fairmazon_keys::{Identity, KeyError, Keyring, WrappedKey};
+use fairmazon_model::{
+    id::{HostId, VolumeId},
+    key::KeyRequest,
+    units::UnixMs,
+};
 use fairmazon_proto::v1::{
     GetWrappedKeyRequest, GiveKeysRequest, GivenKey, ListKeyRequestsRequest,
     volumes_service_client::VolumesServiceClient,
 };
+use tonic::Code;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -23,6 +29,8 @@ use crate::{
     platform::now_ms,
 };
 
+/// How often the keys that are wanted are asked for anew when others answer at the same time.
+const CONFLICTS: usize = 8;
 /// What is said when an identity is made, since nobody can help once it is lost.
 const WARNING: &str = "\
 This file is the only thing that opens your volumes. Nobody else has it, the platform neither:
@@ -176,21 +184,19 @@ async fn give(
     };
     let mut keyring = Keyring::new(identity.read()?, authorities, &known);
     let mut volumes = VolumesServiceClient::new(client.connect().await?);
-    let mut given = 0;
+    let (mut given, mut conflicts) = (0, 0);
     loop {
         let wanted = wanted(&mut volumes).await?;
-        if wanted.is_empty() {
-            output::line(&format!("{given} keys given; no host waits for one"));
-            return Ok(());
-        }
-        let mut keys = Vec::with_capacity(wanted.len());
+        let (mut keys, mut not_believed) = (Vec::with_capacity(wanted.len()), BTreeMap::new());
         for request in wanted {
-            let answer = keyring.answer(&request, UnixMs(now_ms())).map_err(|error| {
-                CommandError::Usage(format!(
-                    "{error}. The hosts that are known stand in {}",
-                    known_hosts.display()
-                ))
-            })?;
+            let answer = match keyring.answer(&request, UnixMs(now_ms())) {
+                Ok(answer) => answer,
+                // The others are not to wait for this one.
+                Err(error) => {
+                    not_believed.entry(request.host).or_insert(error);
+                    continue;
+                }
+            };
             if let Some(line) = answer.first_seen {
                 note(&known_hosts, &line).map_err(CommandError::file("write", &known_hosts))?;
             }
@@ -203,10 +209,38 @@ async fn give(
                 wrapped: answer.key.wrapped.0,
             });
         }
-        given += keys.len();
-        let answer = volumes.give_keys(GiveKeysRequest { keys }).await;
-        answer.map_err(refused("unable to give the keys"))?;
+        let number = keys.len();
+        if number == 0 {
+            return ended(given, &not_believed, &known_hosts);
+        }
+        match volumes.give_keys(GiveKeysRequest { keys }).await {
+            Ok(_) => given += number,
+            // An apply gave one first, or a machine was placed elsewhere: asked anew.
+            Err(status) if status.code() == Code::Aborted && conflicts < CONFLICTS => {
+                conflicts += 1;
+            }
+            Err(status) => return Err(refused("unable to give the keys")(status)),
+        }
     }
+}
+
+/// How giving ends: with an error when hosts were given no key.
+fn ended(
+    given: usize,
+    not_believed: &BTreeMap<HostId, KeyError>,
+    known_hosts: &Path,
+) -> Result<(), CommandError> {
+    if not_believed.is_empty() {
+        output::line(&format!("{given} keys given; no host waits for one"));
+        return Ok(());
+    }
+    output::line(&format!("{given} keys given"));
+    let reasons: Vec<_> = not_believed.values().map(|error| format!("\n  {error}")).collect();
+    Err(CommandError::Usage(format!(
+        "hosts that wait for keys were given none:{}\nthe hosts that are known stand in {}",
+        reasons.concat(),
+        known_hosts.display()
+    )))
 }
 
 async fn wanted(

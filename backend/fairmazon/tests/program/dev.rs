@@ -31,7 +31,7 @@ fn request(name: &str) -> CreateInstanceRequest {
     CreateInstanceRequest { spec: Some(spec), idempotency_key: name.into() }
 }
 
-async fn create_and_wait(client: &Client, name: &str) -> v1::Instance {
+pub(crate) async fn create_and_wait(client: &Client, name: &str) -> v1::Instance {
     let mut instances = InstancesServiceClient::new(client.clone());
     let created = instances.create_instance(request(name)).await.unwrap().into_inner();
     let id = created.operation.unwrap().id;

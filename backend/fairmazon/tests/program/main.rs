@@ -8,4 +8,5 @@ mod commands;
 mod dev;
 mod host_check;
 mod images;
+mod keys;
 mod refusals;

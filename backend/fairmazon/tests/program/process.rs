@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
@@ -85,21 +86,74 @@ impl Dev {
 
     /// A client with the customer's token.
     pub(crate) async fn client(&self) -> Client {
-        let pem = std::fs::read_to_string(&self.environment["FAIRMAZON_CA_CERTIFICATE"]).unwrap();
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-        let channel = Endpoint::from_shared(self.environment["FAIRMAZON_ENDPOINT"].clone())
-            .unwrap()
-            .tls_config(tls)
-            .unwrap()
-            .connect()
-            .await
-            .unwrap();
-        let token = format!("Bearer {}", self.environment["FAIRMAZON_TOKEN"]);
-        InterceptedService::new(channel, Show(token))
+        client(&self.environment).await
     }
 }
 
 impl Drop for Dev {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client of the broker that the variables name.
+pub(crate) async fn client(environment: &Environment) -> Client {
+    let pem = std::fs::read_to_string(&environment["FAIRMAZON_CA_CERTIFICATE"]).unwrap();
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+    let channel = Endpoint::from_shared(environment["FAIRMAZON_ENDPOINT"].clone())
+        .unwrap()
+        .tls_config(tls)
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let token = format!("Bearer {}", environment["FAIRMAZON_TOKEN"]);
+    InterceptedService::new(channel, Show(token))
+}
+
+/// A command that runs until it is asked to end; what it logs goes to a file.
+pub(crate) struct Running {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Running {
+    /// Starts it.
+    pub(crate) fn start(arguments: &[&str], environment: &Environment, log: &Path) -> Self {
+        let log = OpenOptions::new().append(true).create(true).open(log).unwrap();
+        let mut child = fairmazon()
+            .args(arguments)
+            .envs(environment)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    /// Waits for a line that begins so; the rest of it.
+    pub(crate) fn told(&mut self, beginning: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.lines.read_line(&mut line).unwrap();
+            assert_ne!(read, 0, "it ended before it said {beginning:?}");
+            if let Some(rest) = line.trim().strip_prefix(beginning) {
+                return rest.to_owned();
+            }
+        }
+    }
+
+    /// Asks it to end, and waits.
+    pub(crate) fn end(mut self) -> ExitStatus {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.child.kill();

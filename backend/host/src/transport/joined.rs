@@ -70,14 +70,28 @@ impl JoinedTransport {
                 })
             }
             Some(kept) => Ok(kept),
-            None => match &self.token {
-                Some(token) => self.join(Credential::Token(token.clone())).await,
-                None => Err(TransportError::Setup {
-                    what: "this host has no valid certificate and no token to join with: have its \
-                           operator make one with `fairmazon host rotate-token`, and join with that"
-                        .into(),
-                }),
-            },
+            None => self.join_with_token().await,
+        }
+    }
+
+    /// Joins with the token, whatever certificate there is. That stays until there is another
+    /// one, so a token that is refused costs a host nothing.
+    ///
+    /// # Errors
+    /// `Setup` without a token; why the broker does not sign otherwise.
+    pub async fn join_anew(&self) -> Result<JoinedCertificate, TransportError> {
+        let _one_at_a_time = self.joining.lock().await;
+        self.join_with_token().await
+    }
+
+    async fn join_with_token(&self) -> Result<JoinedCertificate, TransportError> {
+        match &self.token {
+            Some(token) => self.join(Credential::Token(token.clone())).await,
+            None => Err(TransportError::Setup {
+                what: "this host has no valid certificate and no token to join with: have its \
+                       operator make one with `fairmazon host rotate-token`, and join with that"
+                    .into(),
+            }),
         }
     }
 

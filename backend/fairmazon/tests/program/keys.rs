@@ -1,0 +1,234 @@
+//! A host that joins a broker, and the keys of the volumes on it, from command to command.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use fairmazon_keys::VolumeKey;
+use fairmazon_proto::v1::{self, GetVolumeRequest, volumes_service_client::VolumesServiceClient};
+use tempfile::TempDir;
+
+use crate::{
+    dev::create_and_wait,
+    process::{Environment, Running, ask, client, run},
+};
+
+/// A broker and hosts that have joined it, each in a process of its own.
+struct Platform {
+    folder: TempDir,
+    broker: Running,
+    agents: Vec<Running>,
+    /// The customer's.
+    customer: Environment,
+    operator: Environment,
+    hosts: Vec<Host>,
+}
+
+/// A host that has joined.
+struct Host {
+    name: &'static str,
+    id: String,
+    /// Of its sealing key, as it was shown when it joined.
+    fingerprint: String,
+}
+
+impl Platform {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let arguments = [
+            "broker",
+            "--listen",
+            "127.0.0.1:0",
+            "--own-authority-for",
+            "127.0.0.1",
+            "--data-dir",
+            data.to_str().unwrap(),
+        ];
+        let log = folder.path().join("broker.log");
+        let mut broker = Running::start(&arguments, &verbose(), &log);
+        let token_file = broker.told("the platform's token is in ");
+        let endpoint = broker.told("listening on ");
+        let as_token = |token: &str| {
+            let authority = data.join("tls/ca.pem").display().to_string();
+            Environment::from([
+                ("FAIRMAZON_ENDPOINT".into(), endpoint.clone()),
+                ("FAIRMAZON_TOKEN".into(), token.trim().into()),
+                ("FAIRMAZON_CA_CERTIFICATE".into(), authority),
+            ])
+        };
+        let platform = as_token(&fs::read_to_string(token_file).unwrap());
+        let opened = ask(&["account", "create", "--name", "customer"], &platform);
+        let customer = as_token(line(&opened, "token: "));
+        let opened = ask(&["account", "create", "--name", "hosts"], &platform);
+        let (account, role) = (line(&opened, "id: "), "host-operator");
+        let create = ["token", "create", "--name", "hosts", "--role", role, "--account", account];
+        let operator = as_token(&ask(&create, &platform));
+        let (agents, hosts) = (Vec::new(), Vec::new());
+        let mut made = Self { folder, broker, agents, customer, operator, hosts };
+        made.add_host("one");
+        made
+    }
+
+    /// Registers a host that has room for two machines, joins it and starts its agent.
+    fn add_host(&mut self, name: &'static str) {
+        let offer = format!(
+            "host register --name {name} --site muc1 --town Munich --country DE --region \
+             eu-central --latitude 48.1 --longitude 11.6 --vcpus 8 --memory-mib 16384 --storage \
+             standard=10"
+        );
+        let registered = ask(&offer.split_whitespace().collect::<Vec<_>>(), &self.operator);
+        fs::write(self.path(&format!("{name}.token")), line(&registered, "token: ")).unwrap();
+        let joined = run(&["host", "join"], &self.of_host(name));
+        assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+        let said = String::from_utf8(joined.stdout).unwrap();
+        let fingerprint = said.lines().find(|line| line.starts_with("SHA256:")).unwrap();
+        let id = line(&registered, "id: ").to_owned();
+        self.hosts.push(Host { name, id, fingerprint: fingerprint.to_owned() });
+        self.start_agent(self.hosts.len() - 1);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The variables of a host's own commands.
+    fn of_host(&self, name: &str) -> Environment {
+        let mut environment = verbose();
+        let authority = self.customer["FAIRMAZON_CA_CERTIFICATE"].clone();
+        let token = self.path(&format!("{name}.token"));
+        environment.extend([
+            ("FAIRMAZON_BROKER".into(), self.customer["FAIRMAZON_ENDPOINT"].clone()),
+            ("FAIRMAZON_CA_CERTIFICATE".into(), authority),
+            ("FAIRMAZON_HOST_STATE".into(), self.path(name).display().to_string()),
+            ("FAIRMAZON_HOST_TOKEN_FILE".into(), token.display().to_string()),
+        ]);
+        environment
+    }
+
+    /// Starts the agent of a host without a token, and waits until the broker has heard of it.
+    fn start_agent(&mut self, index: usize) {
+        let Host { name, id, .. } = &self.hosts[index];
+        let mut environment = self.of_host(name);
+        environment.remove("FAIRMAZON_HOST_TOKEN_FILE");
+        let arguments = ["host", "--hypervisor", "simulated", "--host-id", id];
+        let log = self.path(&format!("{name}.log"));
+        let mut agent = Running::start(&arguments, &environment, &log);
+        agent.told("the agent of ");
+        self.agents.insert(index, agent);
+        let is_connected = |line: &str| line.starts_with(id) && line.contains("\tconnected\t");
+        while !ask(&["host", "list"], &self.operator).lines().any(is_connected) {}
+    }
+
+    /// The customer's variables with an identity.
+    fn with_identity(&self, file: &Path) -> Environment {
+        let mut environment = self.customer.clone();
+        environment.insert("FAIRMAZON_KEY_FILE".into(), file.display().to_string());
+        environment
+    }
+
+    async fn volume(&self, id: &str) -> v1::Volume {
+        let mut volumes = VolumesServiceClient::new(client(&self.customer).await);
+        volumes.get_volume(GetVolumeRequest { id: id.into() }).await.unwrap().into_inner()
+    }
+
+    fn end(self) {
+        for agent in self.agents {
+            assert!(agent.end().success());
+        }
+        assert!(self.broker.end().success());
+    }
+}
+
+fn verbose() -> Environment {
+    Environment::from([("FAIRMAZON_LOG".into(), "trace".into())])
+}
+
+/// The rest of the line that begins so.
+fn line<'a>(text: &'a str, beginning: &str) -> &'a str {
+    text.lines().find_map(|line| line.strip_prefix(beginning)).unwrap()
+}
+
+/// What a command says that must fail.
+fn fail(arguments: &[&str], environment: &Environment) -> String {
+    let output = run(arguments, environment);
+    assert!(!output.status.success(), "{arguments:?} must fail");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// The key that a passphrase is of.
+fn key_of(passphrase: &str) -> [u8; 32] {
+    let bytes: Vec<_> = (0..32)
+        .map(|at| u8::from_str_radix(&passphrase[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    bytes.try_into().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_joins_and_gets_the_keys_of_its_volumes() {
+    let mut platform = Platform::start();
+    let file = platform.path("customer.key");
+    let init = ["key", "init", file.to_str().unwrap()];
+    let made = ask(&init, &Environment::new());
+    let (environment, text) = (platform.with_identity(&file), fs::read(&file).unwrap());
+    let recipient = ask(&["key", "show"], &environment);
+    assert!(recipient.starts_with("age1") && made.contains(recipient.trim()), "{made}");
+    assert!(fail(&init, &Environment::new()).contains("is not touched"));
+    assert_eq!(fs::read(&file).unwrap(), text);
+
+    let machine = create_and_wait(&client(&platform.customer).await, "first").await;
+    let volume = machine.boot_volume_id.as_str();
+    let wrapped = platform.path("wrapped");
+    let fetch = ["key", "fetch", volume, wrapped.to_str().unwrap()];
+    assert!(fail(&fetch, &environment).contains("no key yet"));
+    assert!(ask(&["key", "give"], &environment).starts_with("1 keys given"));
+    assert!(ask(&["key", "give"], &environment).starts_with("0 keys given"));
+    let known = fs::read_to_string(platform.path("customer.key.hosts")).unwrap();
+    let of_one = format!("{} {}\n", platform.hosts[0].id, platform.hosts[0].fingerprint);
+    assert_eq!(known, of_one);
+
+    let fingerprint = platform.volume(volume).await.key_fingerprint;
+    assert!(ask(&fetch, &environment).contains(&fingerprint));
+    let open = ["key", "passphrase", volume, wrapped.to_str().unwrap()];
+    let passphrase = ask(&open, &environment);
+    let key = VolumeKey::new(&key_of(passphrase.trim()));
+    assert_eq!(key.fingerprint(), fingerprint);
+    let other = platform.path("other.key");
+    ask(&["key", "init", other.to_str().unwrap()], &Environment::new());
+    let said = fail(&open, &platform.with_identity(&other));
+    assert!(said.contains("does not open with this identity"), "{said}");
+
+    // A host that shows another key than it is known with gets none; others do not wait for it.
+    let second = create_and_wait(&client(&platform.customer).await, "second").await;
+    platform.add_host("two");
+    let third = create_and_wait(&client(&platform.customer).await, "third").await;
+    let changed = format!("{} SHA256:{}\n", platform.hosts[0].id, "A".repeat(43));
+    fs::write(platform.path("customer.key.hosts"), &changed).unwrap();
+    let said = fail(&["key", "give"], &environment);
+    assert!(said.contains(&platform.hosts[0].id) && said.contains("has changed"), "{said}");
+    assert_eq!(platform.volume(&second.boot_volume_id).await.key_fingerprint, "");
+    assert_ne!(platform.volume(&third.boot_volume_id).await.key_fingerprint, "");
+    let of_two = format!("{} {}\n", platform.hosts[1].id, platform.hosts[1].fingerprint);
+    let known = fs::read_to_string(platform.path("customer.key.hosts")).unwrap();
+    assert_eq!(known, changed + &of_two);
+    fs::write(platform.path("customer.key.hosts"), of_one + &of_two).unwrap();
+    assert!(ask(&["key", "give"], &environment).starts_with("1 keys given"));
+    assert_ne!(platform.volume(&second.boot_volume_id).await.key_fingerprint, fingerprint);
+
+    // The token is used up; that it is refused costs the host nothing.
+    let of_host = platform.of_host("one");
+    assert!(fail(&["host", "join"], &of_host).contains("another host agent"), "one runs there");
+    assert!(platform.agents.remove(0).end().success());
+    let certificate = fs::read(platform.path("one/host.pem")).unwrap();
+    let said = fail(&["host", "join"], &of_host);
+    assert!(said.contains("revoked"), "{said}");
+    assert_eq!(fs::read(platform.path("one/host.pem")).unwrap(), certificate);
+    for secret in ["one/host.key", "one/sealing.key", "customer.key"] {
+        let mode = fs::metadata(platform.path(secret)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{secret}");
+    }
+    platform.start_agent(0);
+    platform.end();
+}
