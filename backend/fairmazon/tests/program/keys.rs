@@ -1,8 +1,9 @@
 //! A host that joins a broker, and the keys of the volumes on it, from command to command.
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -231,4 +232,138 @@ async fn a_host_joins_and_gets_the_keys_of_its_volumes() {
     }
     platform.start_agent(0);
     platform.end();
+}
+
+/// What is searched for: names and texts.
+struct Searched(Vec<(&'static str, Vec<u8>)>);
+
+impl Searched {
+    /// The names of those that are in the bytes.
+    fn found_in(&self, bytes: &[u8]) -> BTreeSet<&'static str> {
+        let mut begins = [false; 256];
+        for (_, text) in &self.0 {
+            begins[usize::from(text[0])] = true;
+        }
+        let mut found = BTreeSet::new();
+        for (at, byte) in bytes.iter().enumerate() {
+            if begins[usize::from(*byte)] {
+                let here = self.0.iter().filter(|(_, text)| bytes[at..].starts_with(text));
+                found.extend(here.map(|(name, _)| *name));
+            }
+        }
+        found
+    }
+
+    /// The same for the files of a folder and of those in it, by file.
+    fn found_below(&self, folder: &Path) -> BTreeMap<PathBuf, BTreeSet<&'static str>> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(self.found_below(&path));
+            } else {
+                // A file of the store may have gone meanwhile.
+                let bytes = fs::read(&path).unwrap_or_default();
+                found.insert(path, self.found_in(&bytes));
+            }
+        }
+        found
+    }
+
+    /// The same for all that is in the memory of a process.
+    fn found_in_memory(&self, process: u32) -> BTreeSet<&'static str> {
+        const CHUNK: usize = 4 << 20;
+        let longest = self.0.iter().map(|(_, text)| text.len()).max().unwrap();
+        let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+        let memory = File::open(format!("/proc/{process}/mem")).unwrap();
+        let (mut bytes, zero) = (vec![0; CHUNK + longest], vec![0; CHUNK + longest]);
+        let mut found = BTreeSet::new();
+        for map in maps.lines() {
+            let mut fields = map.split_whitespace();
+            let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
+            if !rights.starts_with('r') {
+                continue;
+            }
+            let (from, to) = range.split_once('-').unwrap();
+            let hex = |text| u64::from_str_radix(text, 16).unwrap();
+            let (mut at, to) = (hex(from), hex(to));
+            while at < to {
+                let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(bytes.len());
+                // What the kernel keeps for itself can't be read.
+                let read = memory.read_at(&mut bytes[..length], at).unwrap_or(0);
+                if bytes[..read] != zero[..read] {
+                    found.extend(self.found_in(&bytes[..read]));
+                }
+                at += CHUNK as u64;
+            }
+        }
+        found
+    }
+}
+
+/// The forms in which a key may have got somewhere.
+fn forms(key: &[u8; 32], passphrase: &str, identity: &str) -> Searched {
+    let numbers = |between: &str| key.map(|byte| byte.to_string()).join(between).into_bytes();
+    Searched(vec![
+        ("the key", key.to_vec()),
+        ("the key in hexadecimal", passphrase.as_bytes().to_vec()),
+        ("the key in capital hexadecimal", passphrase.to_uppercase().into_bytes()),
+        ("the key as a list", numbers(",")),
+        ("the key as a list for people", numbers(", ")),
+        ("the customer's identity", identity.as_bytes().to_vec()),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_nowhere_but_with_its_customer() {
+    let platform = Platform::start();
+    // All else of the platform is in its folder, which is searched.
+    let own = tempfile::tempdir().unwrap();
+    let (file, wrapped) = (own.path().join("key"), own.path().join("wrapped"));
+    ask(&["key", "init", file.to_str().unwrap()], &Environment::new());
+    let environment = platform.with_identity(&file);
+    let machine = create_and_wait(&client(&platform.customer).await, "first").await;
+    ask(&["key", "give"], &environment);
+    let sealed = Searched(vec![("sealed", b"\"sealed\":\"".to_vec())]);
+    while !sealed.found_below(&platform.path("one")).values().any(|found| !found.is_empty()) {}
+
+    let volume = machine.boot_volume_id.as_str();
+    ask(&["key", "fetch", volume, wrapped.to_str().unwrap()], &environment);
+    let open = ["key", "passphrase", volume, wrapped.to_str().unwrap()];
+    let passphrase = ask(&open, &environment);
+    let key = key_of(passphrase.trim());
+    let identity = fs::read_to_string(&file).unwrap();
+    let identity = identity.lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")).unwrap();
+    let secrets = forms(&key, passphrase.trim(), identity);
+    // Searching finds what is there.
+    let fingerprint = platform.volume(volume).await.key_fingerprint;
+    assert_eq!(VolumeKey::new(&key).fingerprint(), fingerprint);
+    let told = Searched(vec![("fingerprint", fingerprint.into_bytes())]);
+    let of = |searched: &Searched, process| searched.found_in_memory(process).len();
+    let (broker, agent) = (platform.broker.id(), platform.agents[0].id());
+    assert_eq!(of(&told, broker), 1, "the broker's memory has the fingerprint");
+    // The broker tells hosts no fingerprint: the agent has it from the key, so it was opened.
+    while of(&told, agent) == 0 {}
+    let in_store = told.found_below(&platform.path("data"));
+    assert!(in_store.values().any(|found| !found.is_empty()), "{in_store:?}");
+    let calls = Searched(vec![("calls", b"VolumesService/GiveKeys".to_vec())]);
+    assert_eq!(calls.found_in(&fs::read(platform.path("broker.log")).unwrap()).len(), 1);
+    assert!(fs::metadata(platform.path("one.log")).unwrap().len() > 0);
+
+    let none = BTreeSet::new();
+    assert_eq!(secrets.found_in_memory(broker), none, "the broker's memory");
+    // The simulator keeps no key, so what was opened has been wiped.
+    assert_eq!(secrets.found_in_memory(agent), none, "the agent's memory");
+    let searched = |folder: &Path| {
+        let found = secrets.found_below(folder);
+        assert!(found.len() > 10, "{found:?}");
+        found.into_iter().filter(|(_, found)| !found.is_empty()).collect::<Vec<_>>()
+    };
+    assert_eq!(searched(platform.folder.path()), []);
+    let Platform { folder, agents, broker, .. } = platform;
+    for agent in agents {
+        assert!(agent.end().success());
+    }
+    assert!(broker.end().success());
+    assert_eq!(searched(folder.path()), [], "after the end");
 }
