@@ -2,9 +2,10 @@
 //! sealed to.
 
 use fairmazon_model::{
-    DomainError,
+    DomainError, ErrorKind,
     access::{Credential, CredentialKind, Role},
     host::Host,
+    id::TokenId,
     key::HostSealing,
     units::UnixMs,
 };
@@ -40,7 +41,8 @@ impl Engine {
     ///
     /// # Errors
     /// `Forbidden` for a caller that is no host; `Precondition` when it comes with another
-    /// sealing key while volumes are on the host, which were sealed to the first.
+    /// sealing key while volumes are on the host, which were sealed to the first;
+    /// `Unauthenticated` when the credential was revoked since it was checked.
     pub async fn join_host(
         &self,
         caller: &Caller,
@@ -70,6 +72,14 @@ impl Engine {
         }
         state.holds.free(id)?;
         let mut draft = Draft::default();
+        let shown_since = match caller.credential {
+            Some(own) => {
+                state.holds.free(own)?;
+                draft.rely_on(own);
+                Some(valid(state, own)?.revision)
+            }
+            None => None,
+        };
         let new = Host { sealing: Some(made.sealing.clone()), ..Host::clone(&old) };
         draft.audit(audit::entry(caller, at, "host.join", &id, Some(&*old), Some(&new)));
         draft.update(new);
@@ -78,7 +88,16 @@ impl Engine {
                 && row.kind == CredentialKind::Certificate
                 && row.revoked_at.is_none()
                 && Some(row.id) != caller.credential;
-            if ends {
+            if !ends {
+                continue;
+            }
+            // One that was made after the caller's was never shown on a stream: there is nothing
+            // to end, and however often a host asks, no more of them are kept.
+            if shown_since.is_some_and(|since| row.revision > since) {
+                let (before, after) = (Some(row.as_ref()), None::<&Credential>);
+                draft.audit(audit::entry(caller, at, "token.remove", &row.id, before, after));
+                draft.delete(row.id, row.revision);
+            } else {
                 revoke(&mut draft, caller, at, row);
             }
         }
@@ -124,6 +143,15 @@ impl Engine {
         };
         self.run(plan).await.map_err(Into::into)
     }
+}
+
+/// The credential, still valid: a certificate that was shown since the call came in ends it.
+fn valid(state: &State, id: TokenId) -> Result<&Credential, DomainError> {
+    let row = state.world.credentials.get(id).filter(|row| row.revoked_at.is_none());
+    row.map(AsRef::as_ref).ok_or_else(|| {
+        DomainError::new(ErrorKind::Unauthenticated, format!("the credential {id} was revoked"))
+            .advise("use the certificate that the host was given since")
+    })
 }
 
 fn own_host(state: &State, caller: &Caller) -> Result<std::sync::Arc<Host>, DomainError> {
