@@ -14,3 +14,4 @@ mod matrix;
 mod metrics;
 mod services;
 mod streams;
+mod volume_keys;
