@@ -139,6 +139,27 @@ async fn keys_that_only_the_hypervisor_lost_are_given_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restored_broker_costs_no_data() {
+    let mut subject = encrypting();
+    let (key, first) = sealed(&subject.secret, host_id(), 1);
+    subject.broker.desire(with_key(5, Some(first)));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    // Restored to before the key was given: it knows none, and is given another one.
+    subject.broker.desire(with_key(6, None));
+    let (_, other) = sealed(&subject.secret, host_id(), 1);
+    subject.broker.desire(with_key(7, Some(other)));
+    subject.broker.sees(|seen| seen.generation == Generation(7)).await;
+    subject.crash_agent().await;
+    subject.world.host_loses_power(host_id());
+    subject.host.lose_keys();
+    subject.start_agent();
+    let ledger = subject.world.ledger();
+    let again = |seen: &_| runs(seen, &machine(1)) && ledger.starts(instance(1)) == 2;
+    subject.broker.sees(again).await;
+    assert_eq!(subject.host.key_given(volume(1)), Some(key.fingerprint()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_is_forgotten_with_its_volume() {
     let subject = encrypting();
     let (_, sealed) = sealed(&subject.secret, host_id(), 1);

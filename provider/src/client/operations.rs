@@ -16,7 +16,7 @@ impl Client {
         operation: &v1::Operation,
         progress: impl Fn(&str) + Send + Sync,
     ) -> Result<(), ClientError> {
-        let (mut told, mut gives) = (String::new(), false);
+        let mut told = String::new();
         let mut last = operation.clone();
         loop {
             if let Some(end) = ending(&last) {
@@ -47,10 +47,9 @@ impl Client {
                 if let Some(end) = ending(&last) {
                     return end;
                 }
-                if last.waits_for_keys && !gives {
+                if last.waits_for_keys {
                     self.give_keys(&last.target_id).await?;
                 }
-                gives = last.waits_for_keys;
                 if told != last.waiting_for {
                     told.clone_from(&last.waiting_for);
                     progress(&told);

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fairmazon_hypervisor::Counters;
-use fairmazon_model::{machine::DesiredSet, units::Generation};
+use fairmazon_model::{key::SealedVolumeKey, machine::DesiredSet, units::Generation};
 
 use super::{Agent, observe::ms, queue::Target, work::Done};
 use crate::{
@@ -34,6 +34,22 @@ impl Saving {
     pub(super) fn next_at_ms(&self) -> Option<u64> {
         let waits = !self.under_way && (self.waiting.is_some() || self.again);
         waits.then_some(self.retry_at_ms)
+    }
+}
+
+/// The key of a volume under a new set. Where its data is, the key that it was made with stays
+/// unless a later version takes its place: a broker that was restored to a time before that key
+/// knows none, and may have been given another one since, which opens nothing here.
+fn kept_key(
+    has_data: bool,
+    had: Option<&SealedVolumeKey>,
+    new: Option<SealedVolumeKey>,
+) -> Option<SealedVolumeKey> {
+    match (had, new) {
+        (Some(had), new) if has_data => {
+            Some(new.filter(|new| new.version > had.version).unwrap_or_else(|| had.clone()))
+        }
+        (_, new) => new,
     }
 }
 
@@ -161,8 +177,12 @@ impl Agent {
             had.map_or(spec, Arc::clone)
         });
         let machines = machines.collect();
-        let volumes = set.volumes.into_iter().map(|wish| {
-            let had = self.book.volumes.get(&wish.volume).and_then(|r| r.desired.as_ref());
+        let volumes = set.volumes.into_iter().map(|mut wish| {
+            let record = self.book.volumes.get(&wish.volume);
+            let had = record.and_then(|record| record.desired.as_ref());
+            if let (Some(record), Some(had)) = (record, had) {
+                wish.key = kept_key(record.seen.is_some(), had.key.as_ref(), wish.key);
+            }
             let had = had.filter(|had| ***had == wish);
             is_known &= had.is_some();
             had.map_or_else(|| Arc::new(wish), Arc::clone)

@@ -68,7 +68,7 @@ async fn a_guest_that_ends_at_once_is_told_with_its_last_lines() {
     let machine = MachineSpec { user_data: script.into(), ..spec(1) };
     let desired = DesiredSet {
         generation: Generation(1),
-        machines: vec![machine],
+        machines: vec![machine.into()],
         volumes: vec![HostVolume { image: Some(IMAGE.into()), ..wish(1) }],
     };
     let (streams, incoming) = mpsc::channel(1);
