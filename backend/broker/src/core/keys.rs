@@ -7,7 +7,7 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::{HostId, InstanceId, VolumeId},
     key::{KeyRequest, VolumeHostKey},
-    volume::{Volume, VolumeObserved},
+    volume::Volume,
 };
 
 use super::{
@@ -128,10 +128,7 @@ impl Engine {
 impl State {
     /// Whether the volume's host waits for its key.
     pub(crate) fn lacks_key(&self, row: &Volume) -> bool {
-        // Data that is there was made with a key, which its host has: another one would not open it.
-        let has_data = matches!(row.observed, VolumeObserved::Present { .. });
         row.deleting.is_none()
-            && !has_data
             && row.host.is_some_and(|host| {
                 !row.keys.contains_key(&host)
                     && self.world.hosts.get(host).is_some_and(|host| host.sealing.is_some())
