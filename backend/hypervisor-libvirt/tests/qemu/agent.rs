@@ -10,16 +10,18 @@ use fairmazon_host::{
     transport::{BrokerEnd, FromHost, ToHost},
 };
 use fairmazon_hypervisor::contract::{instance, spec, wish};
+use fairmazon_keys::{Binding, HostSecret, Identity, Purpose, SealedKey, VolumeKey};
 use fairmazon_model::{
     id::HostId,
     instance::ObservedState,
+    key::{Blob, SealedVolumeKey},
     machine::{DesiredSet, HostVolume, MachineSpec, ObservedSet},
     units::Generation,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::lab::{IMAGE, Lab, PATIENCE, give_keys};
+use crate::lab::{IMAGE, Lab, PATIENCE};
 
 const TERM_MS: u64 = 60_000;
 
@@ -63,18 +65,25 @@ fn failure(set: &ObservedSet) -> Option<&str> {
 async fn a_guest_that_ends_at_once_is_told_with_its_last_lines() {
     let lab = Lab::start();
     let host = lab.host();
-    give_keys(&host).await;
+    let id = HostId::from_parts(1, 1);
+    // The agent opens the seal and gives the key to the driver, as with a customer's.
+    let secret = Arc::new(HostSecret::generate());
+    let boot = wish(1);
+    let binding = Binding { volume: boot.volume, host: id, purpose: Purpose::Run, version: 1 };
+    let (key, recipient) = (VolumeKey::random().unwrap(), Identity::generate().recipient());
+    let sealed = SealedKey::seal(&key, &recipient, &secret.sealing_key(), &binding).unwrap();
+    let key = SealedVolumeKey { version: 1, sealed: Blob(sealed.bytes().to_vec()) };
     let script = "#!/bin/sh\necho 'no licence found'\nsync\npoweroff -f\n";
     let machine = MachineSpec { user_data: script.into(), ..spec(1) };
     let desired = DesiredSet {
         generation: Generation(1),
         machines: vec![machine.into()],
-        volumes: vec![HostVolume { image: Some(IMAGE.into()), ..wish(1) }],
+        volumes: vec![HostVolume { image: Some(IMAGE.into()), key: Some(key), ..boot }],
     };
     let (streams, incoming) = mpsc::channel(1);
     let shutdown = CancellationToken::new();
     let agent = tokio::spawn(run(
-        Config::new(HostId::from_parts(1, 1), 1, Arc::new(MemoryState::default())),
+        Config { secret: Some(secret), ..Config::new(id, 1, Arc::new(MemoryState::default())) },
         Arc::new(host),
         Arc::new(streams),
         Arc::new(SystemClock::new().unwrap()),
