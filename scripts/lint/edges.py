@@ -28,7 +28,7 @@ HOMES = {
     ),
 }
 
-# Crates that do no I/O and know no runtime.
+# Crates that know no runtime, and but for the known hosts of fairmazon-keys do no I/O.
 PURE = {"fairmazon-keys", "fairmazon-model", "fairmazon-scheduler"}
 IMPURE = {"tokio", "async-trait", "tonic", "rusqlite", "hyper-util", "futures", "tracing-subscriber"}
 

@@ -5,13 +5,15 @@
 //! customer ([`WrappedKey`]). A host shows by a certificate ([`HostCertificate`]) which key of
 //! its own it opens seals with ([`HostSecret`]). Whoever carries these blobs opens none of them.
 //!
-//! Does no I/O, and holds secrets only in types that are wiped and never shown.
+//! Holds secrets only in types that are wiped and never shown, and touches no file but the one of
+//! the known hosts.
 
 mod certificate;
 mod error;
 mod host_key;
 mod identity;
 mod keyring;
+mod known_hosts;
 mod sealed;
 mod volume_key;
 mod wrapped;
@@ -21,6 +23,7 @@ pub use error::KeyError;
 pub use host_key::{HostSecret, SealingKey};
 pub use identity::{Identity, Recipient};
 pub use keyring::{Answer, Keyring};
+pub use known_hosts::KnownHostsFile;
 pub use sealed::{Binding, Opened, Purpose, SealedKey};
 pub use volume_key::VolumeKey;
 pub use wrapped::WrappedKey;

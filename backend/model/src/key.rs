@@ -112,6 +112,17 @@ pub struct KeyRequest {
     pub certificate: String,
 }
 
+/// The key of one volume for one host, as its customer gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenKey {
+    /// Of which volume.
+    pub volume: VolumeId,
+    /// For which host.
+    pub host: HostId,
+    /// What was sealed and wrapped.
+    pub key: VolumeHostKey,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

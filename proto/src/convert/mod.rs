@@ -8,6 +8,7 @@ mod catalogue;
 mod error;
 mod hosts;
 mod instance;
+mod key;
 mod machine;
 mod operation;
 mod placement;

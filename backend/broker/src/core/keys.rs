@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use fairmazon_model::{
     DomainError, ErrorKind,
-    id::{HostId, InstanceId, VolumeId},
-    key::{KeyRequest, VolumeHostKey},
+    id::InstanceId,
+    key::{GivenKey, KeyRequest},
     volume::Volume,
 };
 
@@ -20,17 +20,6 @@ use super::{
 
 /// Most keys that are asked for or given at a time.
 pub const KEYS_MAX: usize = 1_000;
-
-/// The key of one volume for one host, as its customer gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GivenKey {
-    /// Of which volume.
-    pub volume: VolumeId,
-    /// For which host.
-    pub host: HostId,
-    /// What was sealed and wrapped.
-    pub key: VolumeHostKey,
-}
 
 impl Engine {
     /// The keys that hosts wait for, of the caller's volumes: of one instance, or of all. At most

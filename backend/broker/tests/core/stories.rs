@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use fairmazon_broker::core::{
-    Caller, GivenKey, InstanceState, InstanceUpdate, MadeCertificate, Standing, VolumeState,
-    VolumeUpdate,
+    Caller, InstanceState, InstanceUpdate, MadeCertificate, Standing, VolumeState, VolumeUpdate,
 };
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError,
@@ -16,7 +15,7 @@ use fairmazon_model::{
     host::HostSpec,
     id::HostId,
     instance::{Attachment, InstanceSpec, Power},
-    key::{Blob, HostSealing, VolumeHostKey},
+    key::{Blob, GivenKey, HostSealing, VolumeHostKey},
     operation::OperationState,
     placement::Placement,
     units::{Epoch, Gib, UnixMs},

@@ -9,14 +9,14 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use fairmazon_keys::{Identity, KeyError, Keyring, WrappedKey};
+use fairmazon_keys::{Identity, KeyError, Keyring, KnownHostsFile, WrappedKey};
 use fairmazon_model::{
     id::{HostId, VolumeId},
-    key::KeyRequest,
+    key::{GivenKey, KeyRequest},
     units::UnixMs,
 };
 use fairmazon_proto::v1::{
-    GetWrappedKeyRequest, GiveKeysRequest, GivenKey, ListKeyRequestsRequest,
+    self, GetWrappedKeyRequest, GiveKeysRequest, ListKeyRequestsRequest,
     volumes_service_client::VolumesServiceClient,
 };
 use tonic::Code;
@@ -122,13 +122,6 @@ impl IdentityOptions {
         Identity::read(&Zeroizing::new(text))
             .map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))
     }
-
-    /// Where hosts that were given a key are noted, beside the identity.
-    fn known_hosts(&self) -> PathBuf {
-        let mut file = self.key_file.as_os_str().to_owned();
-        file.push(".hosts");
-        PathBuf::from(file)
-    }
 }
 
 fn init(file: &Path) -> Result<(), CommandError> {
@@ -177,11 +170,9 @@ async fn give(
     })?;
     let authorities =
         fs::read_to_string(&authority).map_err(CommandError::file("read", &authority))?;
-    let known_hosts = identity.known_hosts();
-    let known = match fs::read_to_string(&known_hosts) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        read => read.map_err(CommandError::file("read", &known_hosts))?,
-    };
+    let known_hosts = KnownHostsFile::beside(&identity.key_file);
+    let path = known_hosts.path();
+    let known = known_hosts.read().map_err(CommandError::file("read", path))?;
     let mut keyring = Keyring::new(identity.read()?, authorities, &known);
     let mut volumes = VolumesServiceClient::new(client.connect().await?);
     let (mut given, mut conflicts) = (0, 0);
@@ -198,20 +189,14 @@ async fn give(
                 }
             };
             if let Some(line) = answer.first_seen {
-                note(&known_hosts, &line).map_err(CommandError::file("write", &known_hosts))?;
+                known_hosts.note(&line).map_err(CommandError::file("write", path))?;
             }
-            keys.push(GivenKey {
-                volume_id: request.volume.to_string(),
-                host_id: request.host.to_string(),
-                version: answer.key.version,
-                fingerprint: answer.key.fingerprint,
-                sealed: answer.key.sealed.0,
-                wrapped: answer.key.wrapped.0,
-            });
+            let KeyRequest { volume, host, .. } = request;
+            keys.push(GivenKey { volume, host, key: answer.key }.into());
         }
         let number = keys.len();
         if number == 0 {
-            return ended(given, &not_believed, &known_hosts);
+            return ended(given, &not_believed, path);
         }
         match volumes.give_keys(GiveKeysRequest { keys }).await {
             Ok(_) => given += number,
@@ -249,24 +234,8 @@ async fn wanted(
     let what = "unable to ask which keys hosts wait for";
     let answer = volumes.list_key_requests(ListKeyRequestsRequest::default()).await;
     let requests = answer.map_err(refused(what))?.into_inner().requests;
-    let odd = |id: String| CommandError::Usage(format!("the broker asks for a key of {id:?}"));
-    requests
-        .into_iter()
-        .map(|request| {
-            Ok(KeyRequest {
-                volume: request.volume_id.parse().map_err(|_| odd(request.volume_id))?,
-                host: request.host_id.parse().map_err(|_| odd(request.host_id))?,
-                version: request.version,
-                certificate: request.host_certificate,
-            })
-        })
-        .collect()
-}
-
-fn note(file: &Path, line: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(file)?;
-    file.write_all(line.as_bytes())?;
-    file.sync_data()
+    let read = |request: v1::KeyRequest| request.try_into();
+    requests.into_iter().map(read).collect::<Result<_, _>>().map_err(CommandError::refused(what))
 }
 
 async fn fetch(client: &ClientOptions, volume: VolumeId, file: &Path) -> Result<(), CommandError> {

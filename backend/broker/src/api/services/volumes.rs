@@ -1,9 +1,6 @@
 //! `VolumesService`.
 
-use fairmazon_model::{
-    DomainError, ErrorKind,
-    key::{Blob, KeyRequest, VolumeHostKey},
-};
+use fairmazon_model::{DomainError, ErrorKind, key::GivenKey};
 use fairmazon_proto::v1::{
     self, CreateVolumeRequest, DeleteVolumeRequest, GetVolumeRequest, GetWrappedKeyRequest,
     GetWrappedKeyResponse, GiveKeysRequest, GiveKeysResponse, ListKeyRequestsRequest,
@@ -15,7 +12,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{Api, cut, id, page, place, required};
 use crate::{
     api::context::Context,
-    core::{GivenKey, VolumeChange, VolumeState, VolumeUpdate, VolumeView},
+    core::{VolumeChange, VolumeState, VolumeUpdate, VolumeView},
 };
 
 #[async_trait]
@@ -100,7 +97,7 @@ impl VolumesService for Api {
                 text => Some(id("instance_id", text)?),
             };
             let requests = self.engine.key_requests(&context.caller, instance)?;
-            let requests = requests.into_iter().map(key_request).collect();
+            let requests = requests.into_iter().map(Into::into).collect();
             Ok(ListKeyRequestsResponse { requests })
         };
         context.answer(work).await
@@ -113,9 +110,9 @@ impl VolumesService for Api {
         let (context, message) = Context::of(request)?;
         let work = async {
             let keys = message.keys.into_iter().enumerate().map(|(index, key)| {
-                given(key).map_err(|error| error.below(&format!("keys[{index}]")))
+                key.try_into().map_err(|error: DomainError| error.below(&format!("keys[{index}]")))
             });
-            let keys = keys.collect::<Result<Vec<_>, _>>()?;
+            let keys = keys.collect::<Result<Vec<GivenKey>, _>>()?;
             self.engine.give_keys(&context.caller, &keys).await?;
             Ok(GiveKeysResponse {})
         };
@@ -141,29 +138,6 @@ impl VolumesService for Api {
             })
         };
         context.answer(work).await
-    }
-}
-
-/// Reads a key that was given.
-fn given(message: v1::GivenKey) -> Result<GivenKey, DomainError> {
-    Ok(GivenKey {
-        volume: id("volume_id", &message.volume_id)?,
-        host: id("host_id", &message.host_id)?,
-        key: VolumeHostKey {
-            version: message.version,
-            fingerprint: message.fingerprint,
-            sealed: Blob(message.sealed),
-            wrapped: Blob(message.wrapped),
-        },
-    })
-}
-
-fn key_request(request: KeyRequest) -> v1::KeyRequest {
-    v1::KeyRequest {
-        volume_id: request.volume.to_string(),
-        host_id: request.host.to_string(),
-        version: request.version,
-        host_certificate: request.certificate,
     }
 }
 
