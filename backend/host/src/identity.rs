@@ -5,9 +5,7 @@
 //! certificates come and go. Losing the folder loses the keys, and with them what was sealed.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,6 +17,8 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 use x509_parser::parse_x509_certificate;
 use zeroize::Zeroizing;
+
+use crate::files::{self, Durability};
 
 const TLS_KEY: &str = "host.key";
 const SEALING_KEY: &str = "sealing.key";
@@ -68,11 +68,7 @@ impl HostIdentity {
     /// When a file can't be read or written, or holds something else.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, IdentityError> {
         let folder = folder.into();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(failed("make", &folder))?;
+        files::make_folder(&folder).map_err(failed("make", &folder))?;
         let tls_file = folder.join(TLS_KEY);
         let tls_key = match read(&tls_file)? {
             Some(pem) => {
@@ -146,12 +142,7 @@ impl HostIdentity {
     /// When it can't be removed.
     pub fn forget_certificate(&self) -> Result<(), IdentityError> {
         let path = self.folder.join(CERTIFICATE);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
+        files::remove(&path).map_err(failed("remove", &path))
     }
 
     /// Keeps a certificate that was signed for this host.
@@ -190,31 +181,12 @@ impl JoinedCertificate {
 }
 
 fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, IdentityError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(failed("read", path)(source)),
-    }
+    files::read(path).map(|found| found.map(Zeroizing::new)).map_err(failed("read", path))
 }
 
 /// All of it or nothing, durable, for the owner alone.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
-    let written = || -> io::Result<()> {
-        let beside = path.with_extension("new");
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        match path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    written().map_err(failed("write", path))
+    files::replace(path, bytes, Durability::Machine).map_err(failed("write", path))
 }
 
 fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
@@ -228,7 +200,7 @@ fn content(path: &Path, what: &'static str) -> IdentityError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
 

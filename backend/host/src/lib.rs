@@ -9,6 +9,7 @@ mod backoff;
 pub mod clock;
 mod config;
 mod error;
+mod files;
 pub mod identity;
 pub mod lease;
 pub mod plan;

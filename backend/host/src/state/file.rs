@@ -7,8 +7,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,7 +17,10 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 use super::{Loaded, SavedState, StateError, StateStore};
-use crate::lease::LeaseRecord;
+use crate::{
+    files::{self, Durability},
+    lease::LeaseRecord,
+};
 
 const MAGIC: &str = "fairmazon-host-state";
 const VERSION: u32 = 1;
@@ -41,13 +44,11 @@ impl FileState {
     /// `InUse` when another agent has it, `Io` when it can't be made or locked.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StateError> {
         let path = folder.into();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(failed("make", &path))?;
+        files::make_folder(&path).map_err(failed("make", &path))?;
         let lock_path = path.join("lock");
-        let lock = private(&lock_path).map_err(failed("open", &lock_path))?;
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(&lock_path).map_err(failed("open", &lock_path))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self(Arc::new(Folder { path, _lock: lock }))),
             Err(fs::TryLockError::WouldBlock) => Err(StateError::InUse { folder: path }),
@@ -84,7 +85,7 @@ impl StateStore for FileState {
         self.blocking(move |folder| {
             let path = folder.join("state");
             let bytes = encode(&state).map_err(failed("write", &path))?;
-            replace(folder, "state", &bytes, Durability::Machine)
+            files::replace(&path, &bytes, Durability::Machine).map_err(failed("write", &path))
         })
         .await
     }
@@ -94,7 +95,7 @@ impl StateStore for FileState {
             let path = folder.join("lease");
             let bytes =
                 serde_json::to_vec(&record).map_err(|e| failed("write", &path)(e.into()))?;
-            replace(folder, "lease", &bytes, Durability::Process)
+            files::replace(&path, &bytes, Durability::Process).map_err(failed("write", &path))
         })
         .await
     }
@@ -118,11 +119,7 @@ fn load(folder: &Path) -> Result<Loaded, StateError> {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(failed("read", path)(source)),
-    }
+    files::read(path).map_err(failed("read", path))
 }
 
 fn put_aside(path: &Path, why: &str) -> Result<String, StateError> {
@@ -170,38 +167,6 @@ fn decode(bytes: &[u8]) -> Result<SavedState, Damage> {
 fn checksum(version: u32, body: &[u8]) -> String {
     let digest = Sha256::new().chain_update(version.to_be_bytes()).chain_update(body).finalize();
     hex::encode(digest)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Durability {
-    /// Outlives the agent.
-    Process,
-    /// Outlives a loss of power.
-    Machine,
-}
-
-/// Replaces the file as a whole: a reader finds the old bytes or the new ones.
-fn replace(folder: &Path, name: &str, bytes: &[u8], lasts: Durability) -> Result<(), StateError> {
-    let (path, new) = (folder.join(name), folder.join(format!("{name}.new")));
-    let write = || {
-        let mut file = private(&new)?;
-        file.set_len(0)?;
-        file.write_all(bytes)?;
-        if lasts == Durability::Machine {
-            file.sync_all()?;
-        }
-        fs::rename(&new, &path)?;
-        if lasts == Durability::Machine {
-            File::open(folder)?.sync_all()?;
-        }
-        Ok(())
-    };
-    write().map_err(failed("write", &path))
-}
-
-/// Opens or makes a file that only its owner may read.
-fn private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
