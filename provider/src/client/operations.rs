@@ -2,6 +2,7 @@
 
 use fairmazon_proto::v1;
 use tokio_stream::StreamExt as _;
+use tonic::Streaming;
 
 use super::{Channel, Client, ClientError};
 
@@ -22,15 +23,7 @@ impl Client {
             if let Some(end) = ending(&last) {
                 return end;
             }
-            let request = v1::WaitOperationRequest { id: operation.id.clone() };
-            let mut changes = self
-                .call(request, |mut request| {
-                    // The stream lives as long as the work: only its opening has a limit.
-                    request.metadata_mut().remove("grpc-timeout");
-                    let mut service = self.operations_service();
-                    async move { service.wait_operation(request).await }
-                })
-                .await?;
+            let mut changes = self.changes(operation).await?;
             while let Some(change) = changes.next().await {
                 match change {
                     Ok(operation) => last = operation,
@@ -65,13 +58,7 @@ impl Client {
     /// # Errors
     /// Why it failed, or why no key can be given.
     pub async fn hand_keys(&self, operation: &v1::Operation) -> Result<(), ClientError> {
-        let request = v1::WaitOperationRequest { id: operation.id.clone() };
-        let mut changes = self
-            .call(request, |request| {
-                let mut service = self.operations_service();
-                async move { service.wait_operation(request).await }
-            })
-            .await?;
+        let mut changes = self.changes(operation).await?;
         while let Some(Ok(change)) = changes.next().await {
             if change.waits_for_keys {
                 return self.give_keys(&change.target_id).await;
@@ -81,6 +68,21 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// Follows the operation: as it is now, and each change.
+    async fn changes(
+        &self,
+        operation: &v1::Operation,
+    ) -> Result<Streaming<v1::Operation>, ClientError> {
+        let request = v1::WaitOperationRequest { id: operation.id.clone() };
+        self.call(request, |mut request| {
+            // The stream lives as long as the work: only its opening has a limit.
+            request.metadata_mut().remove("grpc-timeout");
+            let mut service = self.operations_service();
+            async move { service.wait_operation(request).await }
+        })
+        .await
     }
 
     pub(super) fn operations_service(
