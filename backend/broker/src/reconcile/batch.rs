@@ -20,8 +20,8 @@ use fairmazon_store::{AuditEntry, Key};
 use rustc_hash::FxHashMap;
 
 use super::step::{
-    InstanceFacts, Patience, Step, VolumeStep, Waiting, next_step, next_volume_step,
-    operation_state, volume_operation_state,
+    InstanceFacts, Patience, Step, VolumeStep, Waiting, is_brought_about, next_step,
+    next_volume_step, operation_state, volume_operation_state,
 };
 use crate::core::{
     Standing, audit,
@@ -190,15 +190,17 @@ impl<'a> Batch<'a> {
         let catalogue = self.engine.catalogue();
         let key = Key::Instance(instance.id);
         let now = host.and_then(|host| self.state.hosts.get(host));
+        let wants_to_run = wants_to_run(instance, catalogue, self.now);
         let is_present =
             |volume: &Arc<Volume>| matches!(volume.observed, VolumeObserved::Present { .. });
         InstanceFacts {
             instance,
             standing,
-            wants_to_run: wants_to_run(instance, catalogue, self.now),
+            wants_to_run,
             spot_allows: spot_allows(instance, catalogue),
             gone: now.is_some_and(|now| now.is_gone(key)),
             lacks_key: standing == Standing::Connected
+                && !is_brought_about(instance, wants_to_run, instance.spec_version)
                 && self.volumes_of(instance).iter().any(|row| self.state.lacks_key(row)),
             // Asked only where it matters: it takes several lookups.
             has_data: host.is_some()

@@ -29,7 +29,8 @@ pub(crate) struct InstanceFacts<'a> {
     pub(crate) gone: bool,
     /// Whether data of one of its volumes was seen on the host.
     pub(crate) has_data: bool,
-    /// Whether the host waits for the customer's key of one of its volumes.
+    /// Whether the host waits for the customer's key of one of its volumes; asked only of what is
+    /// not brought about.
     pub(crate) lacks_key: bool,
 }
 
@@ -145,7 +146,7 @@ const fn was_seen(instance: &Instance) -> bool {
 }
 
 /// Whether the decided run has been seen in the wanted state with this version of the spec.
-fn is_brought_about(instance: &Instance, wants_to_run: bool, version: u64) -> bool {
+pub(crate) fn is_brought_about(instance: &Instance, wants_to_run: bool, version: u64) -> bool {
     let observed = &instance.observed;
     let this_run =
         instance.decision.as_ref().is_some_and(|decision| decision.epoch == observed.epoch);
