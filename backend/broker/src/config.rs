@@ -7,7 +7,7 @@ use fairmazon_model::limits;
 use crate::api::{HostAuthority, Rate};
 
 /// How the API is served.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ApiConfig {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use fairmazon_broker::{
     ApiConfig, Server,
-    api::ServerTls,
+    api::{Authority, ServerTls},
     core::{Clock, CoreConfig, Engine, Parts, Randomness, SystemClock},
 };
 use fairmazon_model::catalogue::Catalogue;
@@ -27,13 +27,17 @@ pub(crate) struct Platform {
 }
 
 impl Platform {
-    /// Opens the store of the folder and begins to serve.
+    /// Opens the store of the folder and begins to serve; the folder's authority signs for hosts.
     pub(crate) async fn start(
         folder: &Folder,
         tls: &ServerTls,
         api: &ApiConfig,
         core: CoreConfig,
     ) -> Result<Self, CommandError> {
+        let authority = Authority::in_folder(folder.tls());
+        authority.ensure_itself(now_ms()).map_err(CommandError::Tls)?;
+        let host_authority = Some(Arc::new(authority.for_hosts().map_err(CommandError::Tls)?));
+        let api = ApiConfig { host_authority, ..api.clone() };
         let store = open_store(folder).await?;
         let parts = Parts {
             store: store.clone(),
@@ -44,7 +48,7 @@ impl Platform {
         };
         let engine =
             Engine::open(parts).await.map_err(CommandError::refused("unable to load the state"))?;
-        let server = match Server::start(engine.clone(), tls, api).await {
+        let server = match Server::start(engine.clone(), tls, &api).await {
             Ok(server) => server,
             Err(error) => {
                 close(&store).await;

@@ -4,7 +4,6 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -72,11 +71,7 @@ impl Broker {
         let mut signals = Signals::listen()?;
         let folder = Folder::open(&self.data_dir)?;
         let tls = self.tls(&folder)?;
-        let authority = Authority::in_folder(folder.tls());
-        authority.ensure_itself(now_ms()).map_err(CommandError::Tls)?;
-        let host_authority = Some(Arc::new(authority.for_hosts().map_err(CommandError::Tls)?));
-        let metrics = self.metrics;
-        let api = ApiConfig { metrics, host_authority, ..ApiConfig::on(self.listen) };
+        let api = ApiConfig { metrics: self.metrics, ..ApiConfig::on(self.listen) };
         let core = CoreConfig {
             lease_term: Duration::from_secs(self.lease_seconds),
             ..CoreConfig::default()

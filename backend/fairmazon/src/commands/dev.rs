@@ -3,7 +3,7 @@
 //! Everything is kept in the data folder: a second start over the same folder has the same
 //! accounts, tokens, machines and, where it is free, the same port.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use fairmazon_broker::{
@@ -15,12 +15,7 @@ use tokio::time::{Instant, interval_at};
 
 use crate::{
     commands::key::make_identity,
-    dev::{
-        agents::{Agents, HostToRun},
-        people,
-        secrets::Secrets,
-        sites,
-    },
+    dev::{agents::Agents, people, secrets::Secrets, sites},
     error::CommandError,
     folder::Folder,
     hypervisors::{HypervisorKind, Hypervisors},
@@ -121,10 +116,7 @@ impl Dev {
         secrets: &Secrets,
     ) -> Result<Platform, CommandError> {
         let address = self.listen.unwrap_or_else(|| ([127, 0, 0, 1], secrets.port).into());
-        let authority = Authority::in_folder(folder.tls());
-        let host_authority = Some(Arc::new(authority.for_hosts().map_err(CommandError::Tls)?));
-        let metrics = Some(self.metrics);
-        let api = ApiConfig { metrics, host_authority, ..ApiConfig::on(address) };
+        let api = ApiConfig { metrics: Some(self.metrics), ..ApiConfig::on(address) };
         let started = Platform::start(folder, tls, &api, CoreConfig::default()).await;
         match started {
             // Only the remembered port may be given up for another one.
@@ -149,10 +141,10 @@ impl Dev {
         let specs = sites::hosts(self.hosts.unwrap_or(usual));
         let hosts = people::ensure_hosts(engine, &operator, &specs, secrets, folder).await?;
         let mut to_run = Vec::with_capacity(hosts.len());
-        for people::DevHost { id, spec, token, identity } in hosts {
-            let hypervisor = hypervisors.of(id, &spec.name, &spec.capacity).await?;
-            let token = Some(token);
-            to_run.push(HostToRun { id, name: spec.name, token, identity, hypervisor });
+        for host in hosts {
+            let spec = &host.spec;
+            let hypervisor = hypervisors.of(host.id, &spec.name, &spec.capacity).await?;
+            to_run.push((host, hypervisor));
         }
         let ca = Authority::in_folder(folder.tls()).certificate();
         let ca_pem = fs::read_to_string(&ca).map_err(CommandError::file("read", ca))?;

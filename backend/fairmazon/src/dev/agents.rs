@@ -4,32 +4,19 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fairmazon_broker::core::{Caller, Engine, Standing};
-use fairmazon_host::{
-    Config, clock::SystemClock, identity::HostIdentity, state::FileState,
-    transport::JoinedTransport,
-};
+use fairmazon_host::{Config, clock::SystemClock, state::FileState, transport::JoinedTransport};
 use fairmazon_hypervisor::Hypervisor;
 use fairmazon_model::id::HostId;
 use rand::{TryRngCore, rngs::OsRng};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::CommandError, folder::Folder};
+use crate::{dev::people::DevHost, error::CommandError, folder::Folder};
 
 /// How long the hosts may take to connect.
 const CONNECT_TIME: Duration = Duration::from_secs(30);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(5);
-
-/// One host to run.
-pub(crate) struct HostToRun {
-    pub(crate) id: HostId,
-    pub(crate) name: String,
-    /// What it joins with; none once it has.
-    pub(crate) token: Option<String>,
-    pub(crate) identity: HostIdentity,
-    pub(crate) hypervisor: Arc<dyn Hypervisor>,
-}
 
 /// Running agents.
 pub(crate) struct Agents {
@@ -41,16 +28,17 @@ pub(crate) struct Agents {
 impl Agents {
     /// Starts an agent for each host.
     pub(crate) fn start(
-        hosts: Vec<HostToRun>,
+        hosts: Vec<(DevHost, Arc<dyn Hypervisor>)>,
         address: SocketAddr,
         ca_pem: &str,
         folder: &Folder,
     ) -> Result<Self, CommandError> {
         let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
-        let ids = hosts.iter().map(|host| host.id).collect();
-        for host in hosts {
-            let state = FileState::open(folder.host(&host.name))
+        let ids = hosts.iter().map(|(host, _)| host.id).collect();
+        for (host, hypervisor) in hosts {
+            let name = host.spec.name;
+            let state = FileState::open(folder.host(&name))
                 .map(Arc::new)
                 .map_err(|error| CommandError::Agent(error.into()))?;
             let secret = Some(host.identity.secret());
@@ -59,19 +47,13 @@ impl Agents {
                 format!("https://{address}"),
                 ca_pem.to_owned(),
                 Arc::new(host.identity),
-                host.token,
+                Some(host.token),
             ));
             let tended = transport.clone();
             let renewals = stop.clone();
             tasks.spawn(async move { tended.tend(renewals).await });
-            let run = fairmazon_host::run(
-                config,
-                host.hypervisor,
-                transport,
-                clock.clone(),
-                stop.clone(),
-            );
-            let name = host.name;
+            let run =
+                fairmazon_host::run(config, hypervisor, transport, clock.clone(), stop.clone());
             tasks.spawn(async move {
                 if let Err(error) = run.await {
                     let error: &dyn std::error::Error = &error;

@@ -78,7 +78,7 @@ impl Authority {
     /// # Errors
     /// When the files can't be read, or hold something else.
     pub fn for_hosts(&self) -> Result<HostAuthority, TlsError> {
-        Ok(HostAuthority { key: self.read_key()?, certificate: read(&self.certificate())? })
+        Ok(HostAuthority { key: self.read_key()? })
     }
 
     /// Whether key and certificate had to be made anew.

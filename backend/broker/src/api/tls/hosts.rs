@@ -1,7 +1,7 @@
 //! Certificates of hosts: short, made on request for whoever holds the key, renewed by the host
 //! well before they end. They say which host it is and which key volume keys are sealed to.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use fairmazon_keys::{SealingKey, host_name, sealing_key_name};
 use fairmazon_model::{
@@ -29,20 +29,11 @@ const REQUEST_MAX: usize = 16 * 1024;
 /// Signs for the hosts of the platform.
 pub struct HostAuthority {
     pub(super) key: KeyPair,
-    /// Its certificate, as PEM.
-    pub(super) certificate: String,
 }
 
 impl fmt::Debug for HostAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HostAuthority")
-    }
-}
-
-/// One may be shared; there is only one of it.
-impl PartialEq for HostAuthority {
-    fn eq(&self, other: &Self) -> bool {
-        self.certificate == other.certificate
     }
 }
 
@@ -54,7 +45,7 @@ impl HostAuthority {
     /// # Errors
     /// `Invalid` for a request or a sealing key that can't be used.
     pub(crate) fn sign(
-        self: &Arc<Self>,
+        &self,
         request: &str,
         sealing_key: &[u8],
         host: HostId,
