@@ -43,6 +43,21 @@ fn with_key(generation: u64, key: Option<SealedVolumeKey>) -> DesiredSet {
     set
 }
 
+/// Waits until the machine runs after its second start.
+async fn runs_again(subject: &Subject) {
+    let ledger = subject.world.ledger();
+    let again = |seen: &_| runs(seen, &machine(1)) && ledger.starts(instance(1)) == 2;
+    subject.broker.sees(again).await;
+}
+
+/// The whole host restarts: agent and hypervisor begin without any key.
+async fn restart_host(subject: &mut Subject) {
+    subject.crash_agent().await;
+    subject.world.host_loses_power(host_id());
+    subject.host.lose_keys();
+    subject.start_agent();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_machine_waits_for_its_key_and_runs_with_it() {
     let subject = encrypting();
@@ -97,14 +112,8 @@ async fn a_new_agent_gives_the_keys_again_without_the_customer() {
     let (key, sealed) = sealed(&subject.secret, host_id(), 1);
     subject.broker.desire(with_key(1, Some(sealed)));
     subject.broker.sees(|seen| runs(seen, &machine(1))).await;
-    // The whole host restarts: agent and hypervisor begin without any key.
-    subject.crash_agent().await;
-    subject.world.host_loses_power(host_id());
-    subject.host.lose_keys();
-    subject.start_agent();
-    let ledger = subject.world.ledger();
-    let again = |seen: &_| runs(seen, &machine(1)) && ledger.starts(instance(1)) == 2;
-    subject.broker.sees(again).await;
+    restart_host(&mut subject).await;
+    runs_again(&subject).await;
     assert_eq!(subject.host.key_given(volume(1)), Some(key.fingerprint()));
 }
 
@@ -132,9 +141,7 @@ async fn keys_that_only_the_hypervisor_lost_are_given_again() {
     // As for a machine that has to be started again.
     subject.host.lose_keys();
     subject.world.guest_crashes(host_id(), instance(1));
-    let ledger = subject.world.ledger();
-    let again = |seen: &_| runs(seen, &machine(1)) && ledger.starts(instance(1)) == 2;
-    subject.broker.sees(again).await;
+    runs_again(&subject).await;
     assert_eq!(subject.host.key_given(volume(1)), Some(key.fingerprint()));
 }
 
@@ -149,13 +156,8 @@ async fn a_restored_broker_costs_no_data() {
     let (_, other) = sealed(&subject.secret, host_id(), 1);
     subject.broker.desire(with_key(7, Some(other)));
     subject.broker.sees(|seen| seen.generation == Generation(7)).await;
-    subject.crash_agent().await;
-    subject.world.host_loses_power(host_id());
-    subject.host.lose_keys();
-    subject.start_agent();
-    let ledger = subject.world.ledger();
-    let again = |seen: &_| runs(seen, &machine(1)) && ledger.starts(instance(1)) == 2;
-    subject.broker.sees(again).await;
+    restart_host(&mut subject).await;
+    runs_again(&subject).await;
     assert_eq!(subject.host.key_given(volume(1)), Some(key.fingerprint()));
 }
 

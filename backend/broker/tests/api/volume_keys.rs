@@ -15,9 +15,9 @@ use fairmazon_proto::{
         to_host,
     },
     v1::{
-        self, CreateAccountRequest, CreateInstanceRequest, GetOperationRequest,
-        GetWrappedKeyRequest, GiveKeysRequest, GivenKey, ListKeyRequestsRequest,
-        WaitOperationRequest, accounts_service_client::AccountsServiceClient,
+        self, CreateAccountRequest, CreateInstanceRequest, GetWrappedKeyRequest, GiveKeysRequest,
+        GivenKey, ListKeyRequestsRequest, WaitOperationRequest,
+        accounts_service_client::AccountsServiceClient,
         instances_service_client::InstancesServiceClient,
         operations_service_client::OperationsServiceClient,
         volumes_service_client::VolumesServiceClient,
@@ -162,10 +162,9 @@ async fn a_key_goes_from_its_customer_to_its_host_and_nobody_else() {
     assert_eq!(opened.fingerprint(), key.fingerprint);
     assert!(open(&HostSecret::generate(), &request, &sent).is_none());
     // The host's part is what is waited for now.
-    let get = GetOperationRequest { id: operation.clone() };
-    while operations.get_operation(get.clone()).await.unwrap().into_inner().waits_for_keys {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    let follow = WaitOperationRequest { id: operation.clone() };
+    let mut states = operations.wait_operation(follow).await.unwrap().into_inner();
+    while states.message().await.unwrap().unwrap().waits_for_keys {}
 
     let machine = &set.machines[0];
     let observed = Observed {
