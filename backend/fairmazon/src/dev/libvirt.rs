@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use fairmazon_hypervisor_libvirt::qemu::PRIVATE_LIBVIRT;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -41,13 +42,12 @@ impl Libvirt {
             .tempdir_in("/dev/shm")
             .map_err(CommandError::file("make a folder in", "/dev/shm"))?
             .keep();
-        // Paths of sockets have at most 107 bytes, which a folder of the user's may exceed.
         let errors_path = folder.join("errors");
         let errors =
             File::create(&errors_path).map_err(CommandError::file("write", &errors_path))?;
         let mut child = Command::new("unshare")
             .args(["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"])
-            .args(["bash", "-c", SCRIPT, "libvirt.sh"])
+            .args(["bash", "-c", &format!("{PRIVATE_LIBVIRT}{SCRIPT}"), "libvirt.sh"])
             .arg(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -28,6 +28,11 @@ use fairmazon_model::host::Capacity;
 pub use accelerator::Accelerator;
 pub use host::QemuHost;
 
+/// A function of bash, `private_libvirt FOLDER LOGGING`, that prepares namespaces of their own for a
+/// libvirt daemon beside another one of the same machine: its folders, with what opens keys in
+/// memory, its settings, and a bridge `guests`. For development and tests.
+pub const PRIVATE_LIBVIRT: &str = include_str!("private_libvirt.sh");
+
 /// Where a QEMU host keeps what, and what it may use.
 #[derive(Debug, Clone)]
 pub struct QemuConfig {

@@ -59,6 +59,7 @@ impl Lab {
             .args(["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"])
             .args(["bash", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/qemu/lab.sh")])
             .args([&folder, &consoles])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/qemu/private_libvirt.sh"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(folder.join("errors")).unwrap())
