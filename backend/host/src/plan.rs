@@ -97,6 +97,12 @@ pub enum MachineAction {
     Detach(String),
     /// Destroy its boot volume, which is to be made anew.
     DeleteBoot(VolumeId),
+    /// Send it to the host that it shall go on at.
+    Depart,
+    /// Let it run, since all of it has come.
+    Resume,
+    /// End what has come of it, which was never let run.
+    Refuse,
 }
 
 const fn step<A>(action: A, reason: &'static str) -> Step<A> {
@@ -111,6 +117,10 @@ pub fn next_machine_step(case: &MachineCase<'_>) -> Step<MachineAction> {
     if seen.runs() && !case.leased {
         return step(Do::ForceStop, "the lease has ended");
     }
+    let is_known = !matches!(case.wish, Wish::Unknown);
+    if is_known && seen.marks.halt == Halt::Arriving {
+        return arriving(seen, &case.wish);
+    }
     match case.wish {
         Wish::Unknown => step(Do::Wait, "no desired set is known"),
         Wish::Absent if seen.runs() => stop(case, seen, "it is not desired here"),
@@ -118,8 +128,49 @@ pub fn next_machine_step(case: &MachineCase<'_>) -> Step<MachineAction> {
         Wish::Present(spec) if spec.epoch < seen.marks.epoch => {
             step(Do::Wait, "the desired epoch is older than the one it has")
         }
+        Wish::Present(_) if seen.run == RunState::Arrived => {
+            step(Do::Resume, "all of it has come, and it may run")
+        }
         Wish::Present(spec) if seen.runs() => running(case, seen, spec),
         Wish::Present(spec) => off(case, seen, spec),
+    }
+}
+
+/// One step of a machine that comes from another host, or came, and was never let run here. Only
+/// the host that it leaves says that it may run, or a set that decides it here.
+fn arriving(seen: &Machine, wish: &Wish<'_, Arc<MachineSpec>>) -> Step<MachineAction> {
+    let marks = seen.marks;
+    let Wish::Present(spec) = wish else {
+        return if seen.runs() {
+            step(Do::Refuse, "it is not desired here")
+        } else {
+            step(Do::Undefine, "it is not desired here")
+        };
+    };
+    if spec.epoch < marks.epoch {
+        return step(Do::Wait, "the desired epoch is older than the one it has");
+    }
+    let comes = spec.arrival.filter(|_| spec.epoch == marks.epoch);
+    match (seen.run, comes) {
+        (RunState::Running, _) => step(Do::Mark(Marks { halt: Halt::Started, ..marks }), "it runs"),
+        (RunState::Incoming, _) => step(Do::Refuse, "nobody brings the rest of it"),
+        (RunState::Arrived, None) if spec.epoch == marks.epoch => {
+            step(Do::Mark(Marks { halt: Halt::Started, ..marks }), "it is decided here")
+        }
+        (RunState::Arrived, Some(comes)) if comes.open => {
+            step(Do::Wait, "the host that it left has not said so")
+        }
+        (RunState::Arrived, _) => step(Do::Refuse, "it shall not come any more"),
+        (RunState::Off(_), None) => {
+            step(Do::Mark(Marks { halt: Halt::Idle, ..marks }), "it is decided here")
+        }
+        (RunState::Off(_), Some(comes)) if !comes.open => {
+            step(Do::Undefine, "it shall not come any more")
+        }
+        (RunState::Off(_), Some(_)) if !same_definition(&seen.definition, spec) => {
+            step(Do::Define(marks), "its definition changes")
+        }
+        (RunState::Off(_), Some(_)) => step(Do::Wait, "it is to come from another host"),
     }
 }
 
@@ -127,7 +178,12 @@ fn undefined(case: &MachineCase<'_>) -> Step<MachineAction> {
     let Wish::Present(spec) = case.wish else { return step(Do::Settled, "it is not there") };
     // Counts that nobody remembers are taken as done: to repeat a rebuild would destroy data.
     let done = case.done_before.unwrap_or(Counters::wished(spec));
-    let marks = Marks { epoch: spec.epoch, done, ..Marks::default() };
+    let halt = match spec.arrival {
+        Some(arrival) if !arrival.open => return step(Do::Settled, "it does not come any more"),
+        Some(_) => Halt::Arriving,
+        None => Halt::Idle,
+    };
+    let marks = Marks { epoch: spec.epoch, done, halt, ..Marks::default() };
     step(Do::Define(marks), "it is desired here")
 }
 
@@ -168,8 +224,9 @@ fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> S
     if let Some(reason) = why_stop {
         return stop(case, seen, reason);
     }
-    if marks.halt != Halt::Started {
-        return step(Do::Mark(Marks { halt: Halt::Started, ..marks }), "it was started");
+    let leaves = marks.halt == Halt::Leaving && spec.departure.is_some();
+    if marks.halt != Halt::Started && !leaves {
+        return step(Do::Mark(Marks { halt: Halt::Started, ..marks }), "it runs here");
     }
     if let Some(gone) = had.disks.iter().find(|disk| !spec.disks.contains(disk)) {
         return step(Do::Detach(gone.name.clone()), "the disk is not desired");
@@ -193,11 +250,29 @@ fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> S
     if case.boot_is_small {
         return step(Do::Wait, "its boot volume grows first");
     }
-    step(Do::Settled, "it runs as desired")
+    match &spec.departure {
+        None => step(Do::Settled, "it runs as desired"),
+        Some(departure) if !departure.keys_wanted.is_empty() => {
+            step(Do::Settled, "the host that it goes to waits for keys")
+        }
+        Some(departure) if departure.address.is_empty() => {
+            step(Do::Settled, "the host that it goes to is not to be reached")
+        }
+        Some(_) if !leaves => {
+            step(Do::Mark(Marks { halt: Halt::Leaving, ..marks }), "it is about to leave")
+        }
+        Some(_) => step(Do::Depart, "it shall go on at another host"),
+    }
 }
 
 fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<MachineAction> {
     let mut marks = seen.marks;
+    if spec.epoch == marks.epoch && matches!(marks.halt, Halt::Leaving | Halt::Left) {
+        if seen.run == RunState::Off(OffReason::Moved) && marks.halt == Halt::Leaving {
+            return step(Do::Mark(Marks { halt: Halt::Left, ..marks }), "it was handed over");
+        }
+        return step(Do::Wait, "it may run at another host");
+    }
     if spec.rebuilds > marks.done.rebuilds {
         if (case.volume_there)(seen.definition.boot.volume) {
             let boot = seen.definition.boot.volume;

@@ -172,7 +172,13 @@ async fn converge(
             seen: seen.as_ref(),
             leased,
             asked_ms_ago: asked,
-            features: Features { hotplug: true, grow: true, durable: true, encrypts: false },
+            features: Features {
+                hotplug: true,
+                grow: true,
+                durable: true,
+                encrypts: false,
+                migration: true,
+            },
             done_before: None,
             disk_ready: &|disk| {
                 if there.contains(&disk.volume) { DiskReady::Ready } else { DiskReady::Missing }
@@ -363,7 +369,13 @@ fn every_restart_policy_in_every_case() {
             seen: Some(&machine),
             leased: true,
             asked_ms_ago: None,
-            features: Features { hotplug: true, grow: true, durable: true, encrypts: false },
+            features: Features {
+                hotplug: true,
+                grow: true,
+                durable: true,
+                encrypts: false,
+                migration: true,
+            },
             done_before: None,
             disk_ready: &|_| DiskReady::Ready,
             boot_is_small: false,

@@ -228,7 +228,7 @@ impl Domains {
         };
         let addresses = match run {
             RunState::Running => self.addresses(domain, note.spec.instance),
-            RunState::Off(_) => Vec::new(),
+            RunState::Incoming | RunState::Arrived | RunState::Off(_) => Vec::new(),
         };
         Ok(Some(Machine { definition: Arc::clone(&note.spec), marks: note.marks, run, addresses }))
     }

@@ -123,7 +123,7 @@ impl Hypervisor for TestHost {
     }
 
     fn features(&self) -> Features {
-        Features { hotplug: false, grow: true, durable: false, encrypts: false }
+        Features { hotplug: false, grow: true, durable: false, encrypts: false, migration: false }
     }
 
     async fn capacity(&self) -> Result<Capacity> {

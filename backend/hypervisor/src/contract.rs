@@ -93,6 +93,8 @@ pub fn spec(number: u128) -> MachineSpec {
         reboots: 0,
         rebuilds: 0,
         first_boots: 0,
+        departure: None,
+        arrival: None,
     }
 }
 

@@ -62,6 +62,14 @@ pub enum HypervisorError {
         /// Why it does not open.
         reason: String,
     },
+    /// What the other host of a migration says can't be done here; repeating does not help.
+    #[error("the other host's {what} is refused: {why}")]
+    Refused {
+        /// Of which machine, by id.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Something that is not the platform's has the identity of this machine or volume.
     #[error("{what} has the identity of a machine or volume of the platform, and is not ours")]
     Foreign {
@@ -112,6 +120,7 @@ impl HypervisorError {
                 "{self}, so it is not used; choose another image or another host, or ask the \
                  host's operator to import it again"
             ),
+            Self::Refused { .. } => "its next host does not take it as it is".into(),
             Self::Foreign { .. } => "the host has something else under its identity".into(),
             Self::Timeout { .. } => "the host took too long and tries again".into(),
             Self::Driver { .. } => "the host's hypervisor failed; the host tries again".into(),

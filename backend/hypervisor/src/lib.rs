@@ -8,6 +8,7 @@
 pub mod contract;
 mod error;
 mod machine;
+pub mod migration;
 pub mod sim;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use fairmazon_model::{
     units::Gib,
 };
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 pub use error::HypervisorError;
 pub use fairmazon_keys::VolumeKey;
@@ -27,6 +29,10 @@ pub use machine::{
     Access, Counters, Features, Halt, Hint, Inventory, Machine, Marks, OffReason, RunState,
     Statistics, Traffic, Volume, same_disks, same_shape,
 };
+pub use migration::{Channels, Connection, Description, Landing};
+
+const CANT_MIGRATE: HypervisorError =
+    HypervisorError::Unsupported { what: "move a running machine to another host" };
 
 /// What every call of a hypervisor returns.
 pub type Result<T> = std::result::Result<T, HypervisorError>;
@@ -140,6 +146,57 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// `Unsupported` without [`Features::hotplug`].
     async fn detach(&self, instance: InstanceId, disk: &str) -> Result<()>;
+
+    /// At the source of a migration: describes a running machine to the destination's driver.
+    ///
+    /// # Errors
+    /// `Unsupported` without [`Features::migration`]; `Busy` when it does not run, or has a disk
+    /// that another machine has, too.
+    async fn describe(&self, _: InstanceId) -> Result<Description> {
+        Err(CANT_MIGRATE)
+    }
+
+    /// At the destination: gets ready to take a machine that is defined here, is off, and has all
+    /// its volumes, empty, with their keys. Nothing that the description says reaches anything of
+    /// this host but what the definition names.
+    ///
+    /// # Errors
+    /// `Unsupported` without [`Features::migration`]; as of [`Hypervisor::start`]; `Refused` for a
+    /// description that does not fit the definition.
+    async fn prepare(&self, _: InstanceId, _: &[u8]) -> Result<Landing> {
+        Err(CANT_MIGRATE)
+    }
+
+    /// At the source: sends the machine, which runs on meanwhile. Once this has succeeded it is off
+    /// here for [`OffReason::Moved`], and all of it is at the destination in
+    /// [`RunState::Arrived`]. When it fails, or `give_up` is cancelled, the machine runs on here,
+    /// unless it ended by itself. Takes as long as it takes.
+    ///
+    /// # Errors
+    /// `Unsupported` without [`Features::migration`]; `Busy` when it does not run.
+    async fn depart(
+        &self,
+        _: InstanceId,
+        _landing: &[u8],
+        _channels: Arc<dyn Channels>,
+        _give_up: CancellationToken,
+    ) -> Result<()> {
+        Err(CANT_MIGRATE)
+    }
+
+    /// At the destination: lets a machine run that has arrived.
+    ///
+    /// # Errors
+    /// `Busy` when it has not arrived and does not run.
+    async fn resume(&self, _: InstanceId) -> Result<()> {
+        Err(CANT_MIGRATE)
+    }
+
+    /// At the destination: ends what has come of a machine and was not resumed; one that runs is
+    /// left alone.
+    async fn refuse(&self, _: InstanceId) -> Result<()> {
+        Ok(())
+    }
 
     /// Hints that something changed. A receiver that lags has missed some and looks at all.
     fn hints(&self) -> broadcast::Receiver<Hint>;

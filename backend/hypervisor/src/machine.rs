@@ -55,6 +55,13 @@ pub enum Halt {
     Started,
     /// The platform is stopping it, and it is to be off before anything else happens.
     Stopping,
+    /// The platform sends it to another host. Found off, it may run there, unless a new epoch says
+    /// that it does not.
+    Leaving,
+    /// It has been handed over to another host, and runs here under a new epoch at most.
+    Left,
+    /// It comes from another host, and was never let run here in this epoch.
+    Arriving,
 }
 
 /// A defined machine as its hypervisor has it.
@@ -76,9 +83,9 @@ impl Machine {
         self.definition.instance
     }
 
-    /// Whether it runs.
+    /// Whether it runs, or is on its way here: its volumes are in use.
     pub fn runs(&self) -> bool {
-        self.run == RunState::Running
+        !matches!(self.run, RunState::Off(_))
     }
 
     /// Whether the volume is one of its disks, boot included; with the right to write or not.
@@ -131,6 +138,10 @@ pub enum Access {
 pub enum RunState {
     /// It runs, or is paused or shutting down: it may write to its volumes.
     Running,
+    /// It is coming from another host, and not all of it is here.
+    Incoming,
+    /// All of it has come from another host; it waits for [`Hypervisor::resume`](crate::Hypervisor::resume).
+    Arrived,
     /// It does not, for this reason.
     Off(OffReason),
 }
@@ -144,6 +155,8 @@ pub enum OffReason {
     Guest,
     /// Its guest crashed.
     Crashed,
+    /// It was handed over to another host.
+    Moved,
     /// Ended from outside: by force, by a restart of the host, or for an unknown reason.
     Host,
 }
@@ -179,6 +192,8 @@ pub struct Features {
     pub durable: bool,
     /// Volumes are encrypted, so that they need their keys.
     pub encrypts: bool,
+    /// Running machines move between hosts of this kind.
+    pub migration: bool,
 }
 
 /// Something changed: look sooner. Never a fact to act on by itself.

@@ -49,13 +49,46 @@ impl HostCertificate {
         host: HostId,
         now: UnixMs,
     ) -> Result<Self, KeyError> {
-        Self::believe(chain, authorities, host, now)
+        let bad = |reason| KeyError::BadCertificate { host, reason };
+        let chain = certificates(chain).map_err(bad)?;
+        let none = || bad("there is none in what was given".into());
+        let (leaf, between) = chain.split_first().ok_or_else(none)?;
+        Self::verify_der(leaf, between, authorities, host, now)
+    }
+
+    /// As [`verify`](Self::verify), of a certificate and the rest of its chain in DER.
+    ///
+    /// # Errors
+    /// `BadCertificate` with the reason.
+    pub fn verify_der(
+        leaf: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        authorities: &str,
+        host: HostId,
+        now: UnixMs,
+    ) -> Result<Self, KeyError> {
+        Self::believe(leaf, between, authorities, host, now)
             .map_err(|reason| KeyError::BadCertificate { host, reason })
     }
 
-    fn believe(chain: &str, authorities: &str, host: HostId, now: UnixMs) -> Result<Self, String> {
-        let chain = certificates(chain)?;
-        let (leaf, between) = chain.split_first().ok_or("there is none in what was given")?;
+    /// Which host a certificate says that it is of: to be believed only of one that was verified.
+    ///
+    /// # Errors
+    /// `NoHost` when it names none, or several.
+    pub fn claimed_host(leaf: &CertificateDer<'_>) -> Result<HostId, KeyError> {
+        let (_, parsed) = parse_x509_certificate(leaf).map_err(|_| KeyError::NoHost)?;
+        let names = names(&parsed).map_err(|_| KeyError::NoHost)?;
+        let host = only(&names, HOST, "host").map_err(|_| KeyError::NoHost)?;
+        host.parse().map_err(|_| KeyError::NoHost)
+    }
+
+    fn believe(
+        leaf: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        authorities: &str,
+        host: HostId,
+        now: UnixMs,
+    ) -> Result<Self, String> {
         let authorities = certificates(authorities)?;
         let anchors = authorities
             .iter()

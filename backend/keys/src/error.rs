@@ -72,6 +72,9 @@ pub enum KeyError {
         /// The fingerprint that it shows.
         shown: String,
     },
+    /// A certificate is not a host's.
+    #[error("this certificate says of no host, or of several, that it is theirs")]
+    NoHost,
     /// A host's certificate is not to be believed.
     #[error("the certificate of {host} is not to be trusted: {reason}")]
     BadCertificate {

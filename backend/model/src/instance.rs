@@ -9,6 +9,7 @@ use crate::{
     DomainError,
     id::{AccountId, HostId, InstanceId, OperationId, VolumeId},
     limits,
+    migration::Migration,
     placement::Placement,
     price::NanoEur,
     schedule::Schedule,
@@ -364,6 +365,9 @@ pub struct Instance {
     pub boot_volume_id: VolumeId,
     /// Decided; none before the first placement.
     pub decision: Option<Decision>,
+    /// Its way to another host while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<Migration>,
     /// The highest epoch ever decided, so that a next run always has a higher one.
     #[serde(default)]
     pub last_epoch: Epoch,

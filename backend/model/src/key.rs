@@ -112,8 +112,8 @@ pub struct KeyRequest {
     pub certificate: String,
 }
 
-/// The key of one volume for one host, as its customer gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The key of one volume for one host, as its customer gives it, or a host that has the volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GivenKey {
     /// Of which volume.
     pub volume: VolumeId,

@@ -15,6 +15,7 @@ pub mod instance;
 pub mod key;
 pub mod limits;
 pub mod machine;
+pub mod migration;
 pub mod operation;
 pub mod placement;
 pub mod price;

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{InstanceId, VolumeId},
     instance::{ObservedState, Power, RestartPolicy},
-    key::SealedVolumeKey,
+    key::{GivenKey, SealedVolumeKey},
+    migration::{Arrival, Departure, Handover},
     units::{Epoch, Generation, Gib, Mib, Vcpus},
     volume::VolumeObserved,
 };
@@ -53,6 +54,12 @@ pub struct MachineSpec {
     pub rebuilds: u64,
     /// When this is above what the host has done, the next start is a first boot to the guest.
     pub first_boots: u64,
+    /// It shall go on at another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub departure: Option<Departure>,
+    /// It shall not be started here, but come from another host while it runs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<Arrival>,
 }
 
 /// A volume as a machine sees it.
@@ -120,6 +127,9 @@ pub struct MachineSeen {
     pub failure: Option<String>,
     /// Its addresses.
     pub addresses: Vec<String>,
+    /// How far its migration is; none when it is in none, and once it has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
 }
 
 /// One volume as its host sees it.
@@ -140,4 +150,7 @@ pub struct ObservedSet {
     pub machines: Vec<MachineSeen>,
     /// Every volume, also those that no set named.
     pub volumes: Vec<VolumeSeen>,
+    /// The keys that it has made for other hosts, of machines that leave it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<GivenKey>,
 }

@@ -14,7 +14,7 @@ use fairmazon_model::{
     volume::VolumeObserved,
 };
 
-use super::{id, known, required};
+use super::{id, known, migration::handover, required};
 use crate::host::v1;
 
 impl From<&DesiredSet> for v1::Desired {
@@ -67,6 +67,8 @@ impl From<&MachineSpec> for v1::Machine {
             reboots: machine.reboots,
             rebuilds: machine.rebuilds,
             first_boots: machine.first_boots,
+            departure: machine.departure.as_ref().map(Into::into),
+            arrival: machine.arrival.map(Into::into),
         }
     }
 }
@@ -93,6 +95,8 @@ impl TryFrom<v1::Machine> for MachineSpec {
             reboots: message.reboots,
             rebuilds: message.rebuilds,
             first_boots: message.first_boots,
+            departure: message.departure.map(TryInto::try_into).transpose()?,
+            arrival: message.arrival.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -179,6 +183,7 @@ impl From<&ObservedSet> for v1::Observed {
             generation: set.generation.0,
             machines: set.machines.iter().map(Into::into).collect(),
             volumes: set.volumes.iter().map(Into::into).collect(),
+            keys: set.keys.iter().map(Into::into).collect(),
         }
     }
 }
@@ -199,6 +204,7 @@ impl TryFrom<v1::Observed> for ObservedSet {
                 .into_iter()
                 .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?,
+            keys: message.keys.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -222,6 +228,7 @@ impl From<&MachineSeen> for v1::MachineSeen {
             state: state.into(),
             reason: reason.to_owned(),
             addresses: seen.addresses.clone(),
+            handover: seen.handover.map_or(v1::Handover::Unspecified, Into::into).into(),
         }
     }
 }
@@ -251,6 +258,7 @@ impl TryFrom<v1::MachineSeen> for MachineSeen {
             state,
             failure,
             addresses: addresses(message.addresses),
+            handover: handover(message.handover)?,
         })
     }
 }
@@ -357,6 +365,7 @@ mod tests {
             state: ObservedState::Running,
             failure: Some("no room".into()),
             addresses: Vec::new(),
+            handover: Some(fairmazon_model::migration::Handover::Left),
         };
         assert_eq!(MachineSeen::try_from(v1::MachineSeen::from(&seen)).unwrap(), seen);
         let state = VolumeObserved::Present { size: Gib(3), failure: Some("no room".into()) };

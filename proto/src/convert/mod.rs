@@ -10,6 +10,7 @@ mod hosts;
 mod instance;
 mod key;
 mod machine;
+mod migration;
 mod operation;
 mod placement;
 mod volume;

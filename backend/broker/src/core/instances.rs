@@ -111,6 +111,7 @@ impl Engine {
             reboots: 0,
             rebuilds: 0,
             first_boots: 0,
+            migration: None,
             boot_volume_id,
             decision: None,
             last_epoch: Epoch(0),

@@ -135,6 +135,8 @@ fn machine(
         reboots: row.reboots,
         rebuilds: row.rebuilds,
         first_boots: row.first_boots,
+        departure: None,
+        arrival: None,
     })
 }
 

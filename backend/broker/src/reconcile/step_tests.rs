@@ -137,6 +137,7 @@ fn instance(restart_policy: RestartPolicy) -> Instance {
         reboots: 0,
         rebuilds: 0,
         first_boots: 0,
+        migration: None,
         boot_volume_id: VolumeId::from_parts(1, 1),
         decision: None,
         last_epoch: Epoch(0),

@@ -22,6 +22,8 @@ pub struct Hello {
     pub session: String,
     /// The highest generation that the host has.
     pub generation: Generation,
+    /// Where its agent takes machines from other hosts, as `NAME:PORT`; empty when it takes none.
+    pub migration_address: String,
 }
 
 /// What a host says.
@@ -84,6 +86,7 @@ impl TryFrom<v1::FromHost> for HostSays {
                 hypervisor: hello.hypervisor,
                 session: hello.session,
                 generation: Generation(hello.generation),
+                migration_address: hello.migration_address,
             })),
             v1::from_host::Message::Renew(renew) => Ok(Self::Renew { sequence: renew.sequence }),
             v1::from_host::Message::Observed(observed) => {

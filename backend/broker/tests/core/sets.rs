@@ -197,8 +197,14 @@ async fn a_run_and_data_that_only_a_host_knows_of_are_taken_into_account() {
         state: ObservedState::Running,
         failure: None,
         addresses: Vec::new(),
+        handover: None,
     };
-    let report = ObservedSet { generation: set.generation, machines: vec![seen], volumes: vec![] };
+    let report = ObservedSet {
+        generation: set.generation,
+        machines: vec![seen],
+        volumes: vec![],
+        keys: vec![],
+    };
     one.reports(report).await;
     let set = one.hears(|set| set.machines.iter().any(|machine| machine.epoch > Epoch(1))).await;
     assert_eq!(set.machines[0].epoch, Epoch(8), "a run of its own, after the one that is there");
@@ -208,7 +214,12 @@ async fn a_run_and_data_that_only_a_host_knows_of_are_taken_into_account() {
     let set = other.hears(|_| true).await;
     let state = VolumeObserved::Present { size: Gib(10), failure: None };
     let stray = VolumeSeen { volume: row.boot_volume_id, state };
-    let report = ObservedSet { generation: set.generation, machines: vec![], volumes: vec![stray] };
+    let report = ObservedSet {
+        generation: set.generation,
+        machines: vec![],
+        volumes: vec![stray],
+        keys: vec![],
+    };
     other.reports(report).await;
     // A machine for the other host, so that it is told something after its report.
     for number in 0..4 {

@@ -203,6 +203,7 @@ fn host_says(message: FromHost) -> HostSays {
             hypervisor: hello.hypervisor,
             session: hello.session,
             generation: hello.generation,
+            migration_address: hello.migration_address,
         }),
         FromHost::Renew { sequence } => HostSays::Renew { sequence },
         // Through the wire's own form, which must lose nothing that matters.

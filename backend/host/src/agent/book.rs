@@ -214,7 +214,8 @@ impl Book {
             })
             .collect();
         volumes.sort_unstable_by_key(|seen| seen.volume);
-        ObservedSet { generation: self.generation.unwrap_or_default(), machines, volumes }
+        let generation = self.generation.unwrap_or_default();
+        ObservedSet { generation, machines, volumes, keys: Vec::new() }
     }
 
     fn machine_seen(
@@ -232,6 +233,7 @@ impl Book {
                 failure: self.trouble(record, &state),
                 state,
                 addresses: seen.addresses.clone(),
+                handover: None,
             },
             None => MachineSeen {
                 instance,
@@ -240,6 +242,7 @@ impl Book {
                 state,
                 failure: None,
                 addresses: Vec::new(),
+                handover: None,
             },
         }
     }

@@ -199,6 +199,7 @@ impl Agent {
             hypervisor: self.hypervisor_kind.into(),
             session: self.session.clone(),
             generation: self.generation(),
+            migration_address: String::new(),
         };
         if !self.stream.send(FromHost::Hello(hello)) {
             self.stream_ended(None);

@@ -210,7 +210,7 @@ impl Hands {
     ) -> Result<()> {
         let hypervisor = &self.hypervisor;
         match action {
-            MachineAction::Settled | MachineAction::Wait => Ok(()),
+            MachineAction::Settled | MachineAction::Wait | MachineAction::Depart => Ok(()),
             MachineAction::Define(marks) => match spec {
                 Some(spec) => hypervisor.define(&spec, *marks).await,
                 None => Ok(()),
@@ -223,6 +223,8 @@ impl Hands {
             MachineAction::Attach(disk) => hypervisor.attach(instance, disk).await,
             MachineAction::Detach(name) => hypervisor.detach(instance, name).await,
             MachineAction::DeleteBoot(volume) => hypervisor.delete_volume(*volume).await,
+            MachineAction::Resume => hypervisor.resume(instance).await,
+            MachineAction::Refuse => hypervisor.refuse(instance).await,
         }
     }
 

@@ -196,6 +196,7 @@ fn to_message(message: FromHost) -> v1::FromHost {
             hypervisor: hello.hypervisor,
             session: hello.session,
             generation: hello.generation.0,
+            migration_address: hello.migration_address,
         }),
         FromHost::Renew { sequence } => from_host::Message::Renew(v1::Renew { sequence }),
         FromHost::Observed { sequence, set } => {

@@ -50,6 +50,8 @@ pub struct Hello {
     pub session: String,
     /// The highest generation that the host has.
     pub generation: Generation,
+    /// Where its agent takes machines from other hosts, as `NAME:PORT`; empty when it takes none.
+    pub migration_address: String,
 }
 
 /// What the broker says.

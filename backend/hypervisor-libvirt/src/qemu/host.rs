@@ -252,7 +252,7 @@ impl Hypervisor for QemuHost {
     }
 
     fn features(&self) -> Features {
-        Features { hotplug: true, grow: true, durable: true, encrypts: true }
+        Features { hotplug: true, grow: true, durable: true, encrypts: true, migration: true }
     }
 
     async fn capacity(&self) -> Result<Capacity> {

@@ -43,6 +43,16 @@ pub enum Verb {
     Attach,
     /// `detach`.
     Detach,
+    /// `describe`.
+    Describe,
+    /// `prepare`.
+    Prepare,
+    /// The beginning of `depart`.
+    Depart,
+    /// `resume`.
+    Resume,
+    /// `refuse`.
+    Refuse,
 }
 
 /// A call that is about to be done.

@@ -18,16 +18,17 @@ use fairmazon_model::{
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     World,
     fault::{Call, Fault, Faults, Verb},
     ledger::Run,
-    state::HostState,
+    state::{HostState, SimMachine},
 };
 use crate::{
-    Features, Hint, Hypervisor, HypervisorError, Inventory, Machine, Marks, OffReason, Result,
-    RunState, Statistics, Volume, VolumeKey,
+    Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, Landing,
+    Machine, Marks, OffReason, Result, RunState, Statistics, Volume, VolumeKey,
 };
 
 /// Hints that a slow listener may be behind before it has to look at all.
@@ -36,9 +37,9 @@ const HINTS_KEPT: usize = 16;
 const CONSOLE_KEPT: usize = 64 * 1024;
 
 pub(super) struct HostCell {
-    id: HostId,
-    capacity: Capacity,
-    state: Mutex<HostState>,
+    pub(super) id: HostId,
+    pub(super) capacity: Capacity,
+    pub(super) state: Mutex<HostState>,
     hints: broadcast::Sender<Hint>,
     calls: AtomicU64,
     faults: Mutex<Option<Arc<dyn Faults>>>,
@@ -145,7 +146,7 @@ impl Hypervisor for SimHost {
 
     fn features(&self) -> Features {
         let encrypts = self.cell.state.lock().encrypts;
-        Features { hotplug: true, grow: true, durable: true, encrypts }
+        Features { hotplug: true, grow: true, durable: true, encrypts, migration: true }
     }
 
     async fn capacity(&self) -> Result<Capacity> {
@@ -205,9 +206,7 @@ impl Hypervisor for SimHost {
             let mut state = self.cell.state.lock();
             match state.machine(instance) {
                 Err(_) => Ok(()),
-                Ok(found) if found.run == RunState::Running => {
-                    Err(HypervisorError::busy(instance, "it runs"))
-                }
+                Ok(found) if found.is_on() => Err(HypervisorError::busy(instance, "it runs")),
                 Ok(_) => {
                     state.machines.remove(&instance);
                     Ok(())
@@ -284,6 +283,39 @@ impl Hypervisor for SimHost {
         self.call(Verb::Detach, || self.cell.detach(&self.world, instance, disk)).await
     }
 
+    async fn describe(&self, instance: InstanceId) -> Result<Description> {
+        self.call(Verb::Describe, || self.cell.state.lock().describe(instance)).await
+    }
+
+    async fn prepare(&self, instance: InstanceId, description: &[u8]) -> Result<Landing> {
+        let prepare = || self.cell.prepare(&self.world, instance, description);
+        self.call(Verb::Prepare, prepare).await
+    }
+
+    async fn depart(
+        &self,
+        instance: InstanceId,
+        _: &[u8],
+        channels: Arc<dyn Channels>,
+        give_up: CancellationToken,
+    ) -> Result<()> {
+        // A fault before; those on the way are the channels'.
+        self.call(Verb::Depart, || Ok(())).await?;
+        self.cell.depart(&self.world, instance, channels, give_up).await
+    }
+
+    async fn resume(&self, instance: InstanceId) -> Result<()> {
+        self.call(Verb::Resume, || self.cell.resume(&self.world, instance)).await
+    }
+
+    async fn refuse(&self, instance: InstanceId) -> Result<()> {
+        let refuse = || {
+            self.cell.refuse(&self.world, instance);
+            Ok(())
+        };
+        self.call(Verb::Refuse, refuse).await
+    }
+
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.cell.hints.subscribe()
     }
@@ -305,10 +337,12 @@ impl HostCell {
     /// Ends a machine as from outside or by itself; nothing when it is off already.
     pub(super) fn end(&self, world: &World, instance: InstanceId, reason: OffReason) {
         let ended = self.state.lock().end(instance, reason);
-        if let Some(definition) = ended {
-            world.ledger().ended(instance, self.id, world.now_ms());
-            for disk in std::iter::once(&definition.boot).chain(&definition.disks) {
-                world.ledger().closed(disk.volume, instance);
+        if let Some((definition, ran)) = ended {
+            if ran {
+                world.ledger().ended(instance, self.id, world.now_ms());
+                for disk in std::iter::once(&definition.boot).chain(&definition.disks) {
+                    world.ledger().closed(disk.volume, instance);
+                }
             }
             self.hint(Hint::Machine(instance));
         }
@@ -356,7 +390,15 @@ impl HostCell {
             return Ok(());
         }
         // Told to the ledger before anybody else can see the machine run.
-        let machine = state.machine(instance)?;
+        self.now_runs(world, state.machine(instance)?);
+        drop(state);
+        self.hint(Hint::Machine(instance));
+        Ok(())
+    }
+
+    pub(super) fn now_runs(&self, world: &World, machine: &SimMachine) {
+        let definition = &machine.definition;
+        let instance = definition.instance;
         world.ledger().started(Run {
             instance,
             host: self.id,
@@ -364,13 +406,9 @@ impl HostCell {
             from_ms: world.now_ms(),
             until_ms: None,
         });
-        let definition = &machine.definition;
         for disk in std::iter::once(&definition.boot).chain(&definition.disks) {
             world.ledger().opened(disk.volume, instance, disk.read_only);
         }
-        drop(state);
-        self.hint(Hint::Machine(instance));
-        Ok(())
     }
 
     fn ask_to_stop(self: &Arc<Self>, world: &Arc<World>, instance: InstanceId) -> Result<()> {
@@ -424,7 +462,7 @@ impl HostCell {
         Ok(())
     }
 
-    fn hint(&self, hint: Hint) {
+    pub(super) fn hint(&self, hint: Hint) {
         // Nobody listening is no failure: a listener that comes later looks at all first.
         let _ = self.hints.send(hint);
     }

@@ -45,6 +45,14 @@ pub enum Violation {
         /// The epoch of the new run.
         got: Epoch,
     },
+    /// A machine was let run at a host that it had come to, though it had gone on where it came
+    /// from since: what it did there is undone.
+    WentBack {
+        /// Which machine.
+        instance: InstanceId,
+        /// Where it was let run.
+        host: HostId,
+    },
     /// A volume was in use by two machines, and one of them could write.
     TwoWriters {
         /// Which volume.
@@ -67,6 +75,8 @@ struct Book {
     highest: FxHashMap<InstanceId, Epoch>,
     users: FxHashMap<VolumeId, Vec<(InstanceId, bool)>>,
     deleted: Vec<VolumeId>,
+    /// How often each machine began or went on to run.
+    turns: FxHashMap<InstanceId, u64>,
     violations: Vec<Violation>,
 }
 
@@ -96,9 +106,28 @@ impl Ledger {
         self.0.lock().open.values().map(Vec::len).sum()
     }
 
+    /// How far the machine's guest is: whoever took it at an earlier turn has something old.
+    pub(super) fn turn(&self, instance: InstanceId) -> u64 {
+        self.0.lock().turns.get(&instance).copied().unwrap_or(0)
+    }
+
+    /// The machine goes on where it was.
+    pub(super) fn went_on(&self, instance: InstanceId) {
+        *self.0.lock().turns.entry(instance).or_default() += 1;
+    }
+
+    /// The machine was let run at a host that it came to at this turn; told right after its start.
+    pub(super) fn resumed(&self, instance: InstanceId, host: HostId, turn: u64) {
+        let mut book = self.0.lock();
+        if book.turns.get(&instance).copied().unwrap_or(0) != turn + 1 {
+            book.violations.push(Violation::WentBack { instance, host });
+        }
+    }
+
     pub(super) fn started(&self, run: Run) {
         let mut guard = self.0.lock();
         let book = &mut *guard;
+        *book.turns.entry(run.instance).or_default() += 1;
         let others = book.open.entry(run.instance).or_default();
         let first = others.first().and_then(|&index| book.runs.get(index as usize));
         if let Some(first) = first {

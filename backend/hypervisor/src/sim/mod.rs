@@ -8,6 +8,7 @@
 mod fault;
 mod host;
 mod ledger;
+mod migration;
 mod state;
 mod world;
 

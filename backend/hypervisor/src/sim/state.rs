@@ -25,6 +25,8 @@ pub(super) struct SimMachine {
     /// How often it was started, and when it was last, in ms of its world.
     pub(super) incarnation: u64,
     pub(super) started_at_ms: u64,
+    /// How far its guest was when it came from another host, as the ledger counts.
+    pub(super) turn: u64,
     /// What its guest has said.
     pub(super) console: Vec<u8>,
 }
@@ -68,15 +70,21 @@ impl HostState {
         let Some(machine) = self.machines.get_mut(&spec.instance) else {
             let run = RunState::Off(OffReason::NeverStarted);
             let definition = Arc::clone(spec);
-            let (incarnation, started_at_ms, console) = (0, 0, Vec::new());
-            let machine =
-                SimMachine { definition, marks, run, incarnation, started_at_ms, console };
+            let machine = SimMachine {
+                definition,
+                marks,
+                run,
+                incarnation: 0,
+                started_at_ms: 0,
+                turn: 0,
+                console: Vec::new(),
+            };
             self.machines.insert(spec.instance, machine);
             return Ok(());
         };
         let old = &machine.definition;
         let changes_guest = !same_shape(old, spec) || !same_disks(old, spec);
-        if machine.run == RunState::Running && changes_guest {
+        if machine.is_on() && changes_guest {
             return Err(HypervisorError::busy(spec.instance, "it runs with another shape"));
         }
         machine.definition = Arc::clone(spec);
@@ -92,18 +100,10 @@ impl HostState {
         now_ms: u64,
     ) -> Result<bool> {
         let machine = self.machine(instance)?;
-        if machine.run == RunState::Running {
+        if machine.is_on() {
             return Ok(false);
         }
-        let definition = Arc::clone(&machine.definition);
-        for disk in std::iter::once(&definition.boot).chain(&definition.disks) {
-            self.check_disk(instance, disk)?;
-        }
-        let used = self.memory_used_mib + definition.memory.0;
-        if used > capacity.memory.0 {
-            return Err(HypervisorError::Full { what: "memory".into() });
-        }
-        self.memory_used_mib = used;
+        self.occupy(instance, capacity.memory.0)?;
         let machine = self.machine_mut(instance)?;
         machine.run = RunState::Running;
         machine.incarnation += 1;
@@ -111,19 +111,34 @@ impl HostState {
         Ok(true)
     }
 
-    /// Ends the machine; its definition when it ran.
+    /// Takes a machine's memory, once its disks are seen to be there and free.
+    pub(super) fn occupy(&mut self, instance: InstanceId, memory_mib: u64) -> Result<()> {
+        let definition = Arc::clone(&self.machine(instance)?.definition);
+        for disk in std::iter::once(&definition.boot).chain(&definition.disks) {
+            self.check_disk(instance, disk)?;
+        }
+        let used = self.memory_used_mib + definition.memory.0;
+        if used > memory_mib {
+            return Err(HypervisorError::Full { what: "memory".into() });
+        }
+        self.memory_used_mib = used;
+        Ok(())
+    }
+
+    /// Ends the machine; its definition, and whether its guest ran, when it was on.
     pub(super) fn end(
         &mut self,
         instance: InstanceId,
         reason: OffReason,
-    ) -> Option<Arc<MachineSpec>> {
+    ) -> Option<(Arc<MachineSpec>, bool)> {
         let machine = self.machines.get_mut(&instance)?;
-        if machine.run != RunState::Running {
+        if !machine.is_on() {
             return None;
         }
+        let ran = machine.run == RunState::Running;
         machine.run = RunState::Off(reason);
         self.memory_used_mib -= machine.definition.memory.0;
-        Some(Arc::clone(&machine.definition))
+        Some((Arc::clone(&machine.definition), ran))
     }
 
     /// That the disk's volume is there and free for this machine.
@@ -211,7 +226,7 @@ impl HostState {
     }
 
     fn running(&self) -> impl Iterator<Item = &SimMachine> {
-        self.machines.values().filter(|machine| machine.run == RunState::Running)
+        self.machines.values().filter(|machine| machine.is_on())
     }
 
     fn take_storage(&mut self, class: &str, gib: u64, capacity: &Capacity) -> Result<Arc<str>> {
@@ -230,6 +245,11 @@ impl HostState {
 }
 
 impl SimMachine {
+    /// Whether it runs or is on its way here.
+    pub(super) const fn is_on(&self) -> bool {
+        !matches!(self.run, RunState::Off(_))
+    }
+
     pub(super) fn seen(&self) -> Machine {
         let running = self.run == RunState::Running;
         let instance = self.definition.instance;

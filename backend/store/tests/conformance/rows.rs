@@ -140,6 +140,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
         reboots: 0,
         rebuilds: 0,
         first_boots: 0,
+        migration: None,
         boot_volume_id,
         decision: None,
         last_epoch: Epoch(0),
