@@ -1,8 +1,15 @@
 //! The agent's clock: counts on while the machine sleeps, and says which boot it belongs to.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fairmazon_model::units::UnixMs;
 use tokio::time::Instant;
+
+/// The wall clock, for certificates.
+pub(crate) fn unix_now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
 
 /// Time as leases need it. Never a wall clock: nobody may set it.
 pub trait Clock: Send + Sync + 'static {

@@ -10,7 +10,7 @@ use fairmazon_host::plan::{
     next_machine_step, next_volume_step,
 };
 use fairmazon_hypervisor::{
-    Counters, Features, Halt, Hypervisor, Marks, RunState,
+    Counters, Features, Halt, Hypervisor, Machine, Marks, OffReason, RunState,
     contract::{CLASS, instance, spec, volume, wish},
     sim::{SimHost, World},
 };
@@ -19,12 +19,15 @@ use fairmazon_model::{
     id::{HostId, VolumeId},
     instance::{Power, RestartPolicy},
     machine::{Disk, HostVolume, MachineSpec, VolumeWish},
+    migration::Arrival,
     units::{Epoch, Gib, Mib, Vcpus},
 };
 use proptest::prelude::*;
 
 /// More steps than any way from one state to another has.
 const STEPS_MOST: usize = 40;
+const FEATURES: Features =
+    Features { hotplug: true, grow: true, durable: true, encrypts: false, migration: true };
 
 #[derive(Debug, Clone)]
 struct Start {
@@ -96,6 +99,32 @@ fn any_start() -> impl Strategy<Value = Start> {
     let volumes = proptest::collection::btree_set(1_u128..5, 0..5);
     (proptest::option::of((any_spec(), marks)), any::<bool>(), volumes)
         .prop_map(|(defined, runs, volumes)| Start { defined, runs, volumes })
+}
+
+fn any_run() -> impl Strategy<Value = RunState> {
+    prop_oneof![
+        Just(RunState::Running),
+        Just(RunState::Incoming),
+        Just(RunState::Arrived),
+        Just(RunState::Off(OffReason::Moved)),
+        Just(RunState::Off(OffReason::Guest)),
+        Just(RunState::Off(OffReason::Host)),
+    ]
+}
+
+/// A machine that shall be so, with all its volumes there.
+fn case<'a>(desired: &'a Arc<MachineSpec>, machine: &'a Machine, leased: bool) -> MachineCase<'a> {
+    MachineCase {
+        wish: Wish::Present(desired),
+        seen: Some(machine),
+        leased,
+        asked_ms_ago: None,
+        features: FEATURES,
+        done_before: None,
+        disk_ready: &|_| DiskReady::Ready,
+        boot_is_small: false,
+        volume_there: &|_| true,
+    }
 }
 
 async fn world(start: &Start) -> (Arc<World>, SimHost) {
@@ -172,13 +201,7 @@ async fn converge(
             seen: seen.as_ref(),
             leased,
             asked_ms_ago: asked,
-            features: Features {
-                hotplug: true,
-                grow: true,
-                durable: true,
-                encrypts: false,
-                migration: true,
-            },
+            features: FEATURES,
             done_before: None,
             disk_ready: &|disk| {
                 if there.contains(&disk.volume) { DiskReady::Ready } else { DiskReady::Missing }
@@ -210,6 +233,9 @@ async fn converge(
             MachineAction::Attach(disk) => host.attach(id, disk).await.unwrap(),
             MachineAction::Detach(name) => host.detach(id, name).await.unwrap(),
             MachineAction::DeleteBoot(volume) => host.delete_volume(*volume).await.unwrap(),
+            MachineAction::Depart | MachineAction::Resume | MachineAction::Refuse => {
+                panic!("there is no other host")
+            }
         }
         if host.machine(id).await.unwrap().is_none_or(|machine| !machine.runs()) {
             asked = None;
@@ -311,6 +337,49 @@ proptest! {
         })?;
     }
 
+    /// Whatever else is desired: what left is not started under its epoch, and what comes is
+    /// started, let run or kept only as its set says.
+    #[test]
+    fn a_machine_between_two_hosts_is_never_started_by_chance(
+        desired in any_spec(),
+        left in any::<bool>(),
+        arrival in proptest::option::of(any::<bool>()),
+        run in any_run(),
+        leased in any::<bool>(),
+    ) {
+        let arrival = arrival.map(|open| Arrival { from: HostId::from_parts(1, 2), open });
+        let desired = Arc::new(MachineSpec { arrival, ..desired });
+        let halts = if left { [Halt::Leaving, Halt::Left] } else { [Halt::Arriving; 2] };
+        for halt in halts {
+            let marks = Marks { epoch: desired.epoch, halt, ..Marks::default() };
+            let machine = Machine {
+                definition: Arc::clone(&desired),
+                marks,
+                run,
+                addresses: Vec::new(),
+            };
+            let action = next_machine_step(&case(&desired, &machine, leased)).action;
+            let on = !matches!(run, RunState::Off(_));
+            match halt {
+                _ if on && !leased => prop_assert_eq!(action, MachineAction::ForceStop),
+                Halt::Arriving => {
+                    let lets = Marks { halt: Halt::Started, ..marks };
+                    let may = arrival.is_none() || run == RunState::Running;
+                    prop_assert!(action != MachineAction::Start && action != MachineAction::Resume);
+                    prop_assert!(may || action != MachineAction::Mark(lets));
+                    let ends = action == MachineAction::Refuse;
+                    prop_assert!(!ends || matches!(run, RunState::Incoming | RunState::Arrived));
+                    let waits = arrival.is_some_and(|arrival| arrival.open);
+                    prop_assert!(!(ends && waits && run == RunState::Arrived));
+                }
+                _ if !on => prop_assert!(
+                    matches!(action, MachineAction::Wait | MachineAction::Mark(_)), "{:?}", action
+                ),
+                _ => prop_assert_ne!(action, MachineAction::Start),
+            }
+        }
+    }
+
     #[test]
     fn a_volume_goes_only_with_the_wish_and_never_from_under_a_machine(
         present in any::<bool>(),
@@ -358,30 +427,13 @@ fn every_restart_policy_in_every_case() {
     let starts = |restart, halt, reason| {
         let desired = Arc::new(MachineSpec { restart, ..spec(1) });
         let marks = Marks { epoch: Epoch(1), spec_version: 1, halt, ..Marks::default() };
-        let machine = fairmazon_hypervisor::Machine {
+        let machine = Machine {
             definition: Arc::clone(&desired),
             marks,
             run: RunState::Off(reason),
             addresses: Vec::new(),
         };
-        let case = MachineCase {
-            wish: Wish::Present(&desired),
-            seen: Some(&machine),
-            leased: true,
-            asked_ms_ago: None,
-            features: Features {
-                hotplug: true,
-                grow: true,
-                durable: true,
-                encrypts: false,
-                migration: true,
-            },
-            done_before: None,
-            disk_ready: &|_| DiskReady::Ready,
-            boot_is_small: false,
-            volume_there: &|_| true,
-        };
-        next_machine_step(&case).action == MachineAction::Start
+        next_machine_step(&case(&desired, &machine, true)).action == MachineAction::Start
     };
     use RestartPolicy::{Always, Never, OnHostFailure};
     for reason in [NeverStarted, Guest, Crashed, Host] {

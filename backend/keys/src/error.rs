@@ -72,6 +72,12 @@ pub enum KeyError {
         /// The fingerprint that it shows.
         shown: String,
     },
+    /// The host has no key that seals open with.
+    #[error("{host} has not joined, so no seal opens there")]
+    NotJoined {
+        /// Which host.
+        host: HostId,
+    },
     /// A certificate is not a host's.
     #[error("this certificate says of no host, or of several, that it is theirs")]
     NoHost,

@@ -32,6 +32,8 @@ pub struct Migration {
 pub struct Departure {
     /// Where it goes.
     pub to: HostId,
+    /// The run that it is there.
+    pub epoch: Epoch,
     /// Where the other host's agent listens, as `NAME:PORT`; empty while that is not known.
     pub address: String,
     /// The other host's certificate with its chain, as PEM.

@@ -4,6 +4,7 @@ use fairmazon_model::{
     DomainError,
     key::{Blob, GivenKey, VolumeHostKey},
     migration::{Arrival, Departure, Handover, KeyWanted},
+    units::Epoch,
 };
 
 use super::{id, known};
@@ -17,6 +18,7 @@ impl From<&Departure> for v1::Departure {
         };
         Self {
             host_id: departure.to.to_string(),
+            epoch: departure.epoch.0,
             address: departure.address.clone(),
             certificate: departure.certificate.clone(),
             keys_wanted: departure.keys_wanted.iter().map(wanted).collect(),
@@ -34,6 +36,7 @@ impl TryFrom<v1::Departure> for Departure {
         let keys_wanted = message.keys_wanted.into_iter().map(wanted);
         Ok(Self {
             to: id("host_id", &message.host_id)?,
+            epoch: Epoch(message.epoch),
             address: message.address,
             certificate: message.certificate,
             keys_wanted: keys_wanted.collect::<Result<_, DomainError>>()?,

@@ -149,7 +149,7 @@ impl Dev {
         let ca = Authority::in_folder(folder.tls()).certificate();
         let ca_pem = fs::read_to_string(&ca).map_err(CommandError::file("read", ca))?;
         let address = platform.address();
-        let agents = Agents::start(to_run, address, &ca_pem, folder)?;
+        let agents = Agents::start(to_run, address, &ca_pem, folder).await?;
         agents.connected(engine, address).await?;
         Ok(agents)
     }

@@ -1,34 +1,19 @@
 //! `fairmazon host`: the agent of one host, and the operator's commands for hosts.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand};
-use fairmazon_host::{
-    Config, clock::SystemClock, identity::HostIdentity, state::FileState,
-    transport::JoinedTransport,
-};
-use fairmazon_hypervisor::Hypervisor;
-use fairmazon_hypervisor_libvirt::qemu::{Network, QemuConfig};
-use fairmazon_image::TrustedKey;
-use fairmazon_model::{
-    host::Capacity,
-    id::HostId,
-    units::{Gib, Mib, Vcpus},
-};
+use fairmazon_host::{identity::HostIdentity, state::FileState, transport::JoinedTransport};
 use fairmazon_proto::v1::{
     HostSpec, ListHostsRequest, Page, RegisterHostRequest, RemoveHostRequest,
     RotateHostTokenRequest, hosts_service_client::HostsServiceClient,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{ClientOptions, refused},
-    commands::{broker::read_token, host_check::HostCheck},
-    dev::agents::seed,
+    commands::{broker::read_token, host_agent::HostAgent, host_check::HostCheck},
     error::CommandError,
-    hypervisors::{HypervisorKind, Hypervisors, open_qemu},
     keys, output,
-    signals::{Asked, Signals},
 };
 
 /// Runs the agent of a host, or registers, lists and removes hosts.
@@ -38,7 +23,7 @@ pub(crate) struct Host {
     #[command(subcommand)]
     action: Option<Action>,
     #[command(flatten)]
-    run: Run,
+    agent: HostAgent,
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,89 +59,6 @@ enum Action {
         /// Its id.
         id: String,
     },
-}
-
-/// The agent. Everything is optional for the command line, so that the other commands need
-/// none of it, and asked for when the agent runs.
-#[derive(Debug, Args)]
-struct Run {
-    /// The broker, as `https://HOST:PORT`.
-    #[arg(long, env = "FAIRMAZON_BROKER", value_name = "URL")]
-    broker: Option<String>,
-    /// Which host this is, as it was registered.
-    #[arg(long, env = "FAIRMAZON_HOST_ID", value_name = "ID")]
-    host_id: Option<HostId>,
-    /// The file with the token that the host joins with; not needed once it has joined.
-    #[arg(long, env = "FAIRMAZON_HOST_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// The certificate of the authority that signs the broker's.
-    #[arg(long, env = "FAIRMAZON_CA_CERTIFICATE", value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Where the agent keeps its state.
-    #[arg(long, env = "FAIRMAZON_HOST_STATE", value_name = "FOLDER")]
-    state_dir: Option<PathBuf>,
-    /// What runs the machines.
-    #[arg(long, value_enum, default_value_t = HypervisorKind::Auto)]
-    hypervisor: HypervisorKind,
-    #[command(flatten)]
-    qemu: QemuOptions,
-}
-
-/// What an agent with real guests needs to know.
-#[derive(Debug, Args)]
-struct QemuOptions {
-    /// With `--hypervisor qemu`: libvirt's daemon on this machine.
-    #[arg(long, value_name = "URI", default_value = "qemu:///system")]
-    libvirt: String,
-    /// With `--hypervisor qemu`: where volumes are kept, a folder for each storage class in it.
-    #[arg(long, value_name = "FOLDER")]
-    storage_dir: Option<PathBuf>,
-    /// With `--hypervisor qemu`: where images are, as `fairmazon image add` puts them there.
-    #[arg(long, value_name = "FOLDER")]
-    images_dir: Option<PathBuf>,
-    /// With `--hypervisor qemu`: whose images are used, as a file with a public key. May be given
-    /// several times.
-    #[arg(long, value_name = "FILE")]
-    image_key: Vec<PathBuf>,
-    /// With `--hypervisor qemu`: a folder in memory (tmpfs) for consoles and user data.
-    #[arg(long, value_name = "FOLDER")]
-    runtime_dir: Option<PathBuf>,
-    /// With `--hypervisor qemu`: the bridge that guests are on [default: they have no network].
-    #[arg(long, value_name = "NAME")]
-    bridge: Option<String>,
-}
-
-impl QemuOptions {
-    async fn open(self) -> Result<Arc<dyn Hypervisor>, CommandError> {
-        let trusted_keys = self
-            .image_key
-            .iter()
-            .map(|path| TrustedKey::read(path))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| CommandError::Hypervisor { kind: "qemu", source: error.into() })?;
-        if trusted_keys.is_empty() {
-            return Err(CommandError::Usage(
-                "an agent with real guests needs --image-key: the public key of who signs its \
-                 images (`fairmazon image key`)"
-                    .into(),
-            ));
-        }
-        let storage = given(self.storage_dir, "--storage-dir")?;
-        let images = given(self.images_dir, "--images-dir")?;
-        let consoles = given(self.runtime_dir, "--runtime-dir")?;
-        let network = self.bridge.map_or(Network::None, Network::Bridge);
-        open_qemu(move |accelerator| QemuConfig {
-            uri: self.libvirt,
-            storage,
-            images,
-            trusted_keys,
-            consoles,
-            network,
-            accelerator,
-            capacity: plenty(),
-        })
-        .await
-    }
 }
 
 /// What a host offers.
@@ -215,49 +117,7 @@ impl Host {
             Some(Action::List { client }) => list(&client).await,
             Some(Action::RotateToken { client, id }) => rotate_token(&client, id).await,
             Some(Action::Remove { client, id }) => remove(&client, id).await,
-            None => self.run.run().await,
-        }
-    }
-}
-
-impl Run {
-    async fn run(self) -> Result<(), CommandError> {
-        let mut signals = Signals::listen()?;
-        let agent = |error: Box<dyn std::error::Error + Send + Sync>| CommandError::Agent(error);
-        let ca = given(self.ca, "--ca")?;
-        let host = given(self.host_id, "--host-id")?;
-        let folder = given(self.state_dir, "--state-dir")?;
-        // Locked first: of two agents that start at once over a new folder, one makes the keys.
-        let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
-        let identity = Arc::new(HostIdentity::open(&folder).map_err(|error| agent(error.into()))?);
-        let transport = Arc::new(JoinedTransport::new(
-            given(self.broker, "--broker")?,
-            fs::read_to_string(&ca).map_err(CommandError::file("read", &ca))?,
-            identity.clone(),
-            self.token_file.as_deref().map(read_token).transpose()?,
-        ));
-        let hypervisor = match self.hypervisor {
-            HypervisorKind::Qemu => self.qemu.open().await?,
-            kind => {
-                let hypervisors = Hypervisors::choose(kind).await?;
-                hypervisors.of(host, &host.to_string(), &plenty()).await?
-            }
-        };
-        let kind = hypervisor.kind();
-        let secret = Some(identity.secret());
-        let config = Config { secret, ..Config::new(host, seed()?, Arc::new(state)) };
-        let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
-        let stop = CancellationToken::new();
-        let (tended, renewals) = (transport.clone(), stop.clone());
-        tokio::spawn(async move { tended.tend(renewals).await });
-        let run = fairmazon_host::run(config, hypervisor, transport, clock, stop.clone());
-        tokio::pin!(run);
-        output::line(&format!("the agent of {host} runs ({kind})"));
-        loop {
-            tokio::select! {
-                outcome = &mut run => return outcome.map_err(|error| agent(error.into())),
-                asked = signals.next() => if let Asked::End = asked { stop.cancel() },
-            }
+            None => self.agent.run().await,
         }
     }
 }
@@ -293,26 +153,6 @@ impl Join {
         output::line("the host has joined; its customers see this fingerprint:");
         output::line(&identity.secret().sealing_key().fingerprint());
         Ok(())
-    }
-}
-
-fn given<T>(value: Option<T>, option: &str) -> Result<T, CommandError> {
-    value.ok_or_else(|| {
-        CommandError::Usage(format!(
-            "the agent of a host needs {option}; `fairmazon host --help` shows all of it"
-        ))
-    })
-}
-
-/// What a simulated host has: the broker keeps the books by what the operator offers.
-fn plenty() -> Capacity {
-    Capacity {
-        vcpus: Vcpus(1_024),
-        memory: Mib(16 * 1_024 * 1_024),
-        storage: BTreeMap::from([
-            ("fast".to_owned(), Gib(1_048_576)),
-            ("standard".to_owned(), Gib(1_048_576)),
-        ]),
     }
 }
 

@@ -7,6 +7,7 @@ mod bench;
 pub(crate) mod broker;
 mod dev;
 mod host;
+mod host_agent;
 mod host_check;
 mod image;
 pub(crate) mod key;

@@ -4,7 +4,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fairmazon_broker::core::{Caller, Engine, Standing};
-use fairmazon_host::{Config, clock::SystemClock, state::FileState, transport::JoinedTransport};
+use fairmazon_host::{
+    Config, clock::SystemClock, peers::TlsPeers, state::FileState, transport::JoinedTransport,
+};
 use fairmazon_hypervisor::Hypervisor;
 use fairmazon_model::id::HostId;
 use rand::{TryRngCore, rngs::OsRng};
@@ -15,6 +17,8 @@ use crate::{dev::people::DevHost, error::CommandError, folder::Folder};
 
 /// How long the hosts may take to connect.
 const CONNECT_TIME: Duration = Duration::from_secs(30);
+/// Where they take machines from each other.
+const ANYWHERE: &str = "127.0.0.1:0";
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -27,7 +31,7 @@ pub(crate) struct Agents {
 
 impl Agents {
     /// Starts an agent for each host.
-    pub(crate) fn start(
+    pub(crate) async fn start(
         hosts: Vec<(DevHost, Arc<dyn Hypervisor>)>,
         address: SocketAddr,
         ca_pem: &str,
@@ -41,12 +45,20 @@ impl Agents {
             let state = FileState::open(folder.host(&name))
                 .map(Arc::new)
                 .map_err(|error| CommandError::Agent(error.into()))?;
-            let secret = Some(host.identity.secret());
-            let config = Config { secret, ..Config::new(host.id, seed()?, state) };
+            let identity = Arc::new(host.identity);
+            let authorities = ca_pem.to_owned();
+            let peers = TlsPeers::listen(ANYWHERE, None, identity.clone(), authorities.clone());
+            let peers = peers.await.map_err(|error| CommandError::Agent(error.into()))?;
+            let config = Config {
+                secret: Some(identity.secret()),
+                peers: Some(Arc::new(peers)),
+                authorities,
+                ..Config::new(host.id, seed()?, state)
+            };
             let transport = Arc::new(JoinedTransport::new(
                 format!("https://{address}"),
                 ca_pem.to_owned(),
-                Arc::new(host.identity),
+                identity,
                 Some(host.token),
             ));
             let tended = transport.clone();

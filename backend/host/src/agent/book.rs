@@ -3,16 +3,21 @@
 
 use std::sync::Arc;
 
-use fairmazon_hypervisor::{Access, Counters, Features, Halt, Machine, Volume};
+use fairmazon_hypervisor::{
+    Access, Counters, Features, Halt, Machine, OffReason, RunState, Volume,
+};
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
     instance::{ObservedState, Power},
+    key::GivenKey,
     machine::{Disk, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeSeen, VolumeWish},
+    migration::{Arrival, Handover},
     units::Generation,
     volume::VolumeObserved,
 };
 use rustc_hash::FxHashMap;
 
+use super::migrate::Transit;
 use crate::{
     backoff::Backoff,
     plan::{
@@ -48,6 +53,8 @@ pub(super) struct MachineRecord {
     pub(super) ended: Option<Box<str>>,
     /// Which look or step last changed it.
     pub(super) touched: u64,
+    /// It is on its way to or from another host.
+    pub(super) transit: Option<Transit>,
 }
 
 /// What is known of one volume.
@@ -79,6 +86,8 @@ pub(super) struct Book {
     /// Counted wishes that an earlier run of the agent knew to be done.
     pub(super) done_before: FxHashMap<InstanceId, Counters>,
     pub(super) features: Features,
+    /// The keys that were made for other hosts and are still wanted.
+    pub(super) made_keys: Vec<GivenKey>,
     /// Machines that may use a volume: all that do are here, some here do no more.
     users: FxHashMap<VolumeId, Vec<InstanceId>>,
 }
@@ -91,6 +100,7 @@ impl Book {
             generation: None,
             done_before: FxHashMap::default(),
             features,
+            made_keys: Vec::new(),
             users: FxHashMap::default(),
         }
     }
@@ -215,7 +225,7 @@ impl Book {
             .collect();
         volumes.sort_unstable_by_key(|seen| seen.volume);
         let generation = self.generation.unwrap_or_default();
-        ObservedSet { generation, machines, volumes, keys: Vec::new() }
+        ObservedSet { generation, machines, volumes, keys: self.made_keys.clone() }
     }
 
     fn machine_seen(
@@ -233,7 +243,7 @@ impl Book {
                 failure: self.trouble(record, &state),
                 state,
                 addresses: seen.addresses.clone(),
-                handover: None,
+                handover: handover(seen),
             },
             None => MachineSeen {
                 instance,
@@ -242,7 +252,7 @@ impl Book {
                 state,
                 failure: None,
                 addresses: Vec::new(),
-                handover: None,
+                handover: record.arrival().map(|_| Handover::Awaited),
             },
         }
     }
@@ -251,8 +261,20 @@ impl Book {
     /// work: the broker may only take for ended what has ended.
     fn state(&self, record: &MachineRecord, leased: bool) -> ObservedState {
         let Some(seen) = &record.seen else {
+            if record.arrival().is_some_and(|arrival| !arrival.open) {
+                return ObservedState::Absent;
+            }
             return self.failure(record).unwrap_or(ObservedState::Starting);
         };
+        match (seen.marks.halt, seen.run) {
+            (Halt::Arriving, run) if run != RunState::Running => {
+                return self.failure(record).unwrap_or(ObservedState::Starting);
+            }
+            // Handed over a moment ago, and not marked so yet.
+            (Halt::Leaving, RunState::Off(OffReason::Moved)) => return ObservedState::Stopping,
+            (Halt::Leaving | Halt::Left, RunState::Off(_)) => return ObservedState::Stopped,
+            _ => {}
+        }
         if seen.runs() {
             let stopping = record.asked_at_ms.is_some() || seen.marks.halt == Halt::Stopping;
             return if stopping { ObservedState::Stopping } else { ObservedState::Running };
@@ -307,7 +329,7 @@ impl Book {
         }
     }
 
-    fn disk_ready(&self, instance: InstanceId, disk: &Disk) -> DiskReady {
+    pub(super) fn disk_ready(&self, instance: InstanceId, disk: &Disk) -> DiskReady {
         if self.volumes.get(&disk.volume).is_none_or(|record| record.seen.is_none()) {
             return DiskReady::Missing;
         }
@@ -333,6 +355,9 @@ impl Book {
 impl MachineRecord {
     /// Something else is desired from now on: what went wrong with the wish before is over.
     pub(super) fn desire(&mut self, spec: Option<Arc<MachineSpec>>) {
+        if let Some(transit) = &self.transit {
+            transit.end();
+        }
         self.desired = spec;
         self.not_before_ms = 0;
         self.error = None;
@@ -341,6 +366,11 @@ impl MachineRecord {
     /// Whether it runs, as far as was last seen.
     pub(super) fn runs(&self) -> bool {
         self.seen.as_ref().is_some_and(Machine::runs)
+    }
+
+    /// From where it shall come, if from anywhere.
+    fn arrival(&self) -> Option<Arrival> {
+        self.desired.as_ref().and_then(|spec| spec.arrival)
     }
 
     /// Whether it is off and shall be started again.
@@ -394,6 +424,16 @@ impl VolumeRecord {
     }
 }
 
-fn disks(spec: &MachineSpec) -> impl Iterator<Item = &Disk> {
+/// How far a machine's migration is, as its marks and its run say.
+const fn handover(seen: &Machine) -> Option<Handover> {
+    match (seen.marks.halt, seen.run) {
+        (Halt::Left, _) => Some(Handover::Left),
+        (Halt::Arriving, RunState::Arrived) => Some(Handover::Arrived),
+        (Halt::Arriving, RunState::Incoming | RunState::Off(_)) => Some(Handover::Awaited),
+        _ => None,
+    }
+}
+
+pub(super) fn disks(spec: &MachineSpec) -> impl Iterator<Item = &Disk> {
     std::iter::once(&spec.boot).chain(&spec.disks)
 }

@@ -5,6 +5,7 @@
 //! lease is acted on whatever else goes on.
 
 mod book;
+mod migrate;
 mod observe;
 mod queue;
 mod set;
@@ -18,7 +19,13 @@ use fairmazon_hypervisor::{Hint, Hypervisor};
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::{
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc,
+    },
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,6 +33,7 @@ use crate::{
     backoff::Backoff,
     clock::Clock,
     lease::Lease,
+    peers::Incoming,
     plan::{MachineAction, VolumeAction},
     state::Loaded,
     transport::Transport,
@@ -65,6 +73,14 @@ pub async fn run(
     Ok(())
 }
 
+/// The next connection of another host; never where none can come.
+async fn next_of(incoming: &mut Option<mpsc::Receiver<Incoming>>) -> Option<Incoming> {
+    match incoming {
+        Some(incoming) => incoming.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Agent {
     config: Config,
     hypervisor_kind: &'static str,
@@ -86,6 +102,10 @@ struct Agent {
     work: FuturesUnordered<Work>,
     /// Steps under way that count against the limit.
     under_way: usize,
+    /// What other hosts open.
+    incoming: Option<mpsc::Receiver<Incoming>>,
+    /// Channels of machines that come.
+    leads: JoinSet<()>,
 }
 
 /// When everything is looked at.
@@ -136,6 +156,8 @@ impl Agent {
             looks: Looks::default(),
             work: FuturesUnordered::new(),
             under_way: 0,
+            incoming: config.peers.as_ref().map(|peers| peers.incoming()),
+            leads: JoinSet::new(),
             clock,
             config,
         };
@@ -169,6 +191,7 @@ impl Agent {
                 biased;
                 () = shutdown.cancelled() => break,
                 message = self.stream.next() => self.on_message(message),
+                incoming = next_of(&mut self.incoming) => self.on_incoming(incoming),
                 hint = hints.recv() => {
                     self.on_hint(&hint);
                     while let Ok(hint) = hints.try_recv() {
@@ -217,6 +240,7 @@ impl Agent {
                 host = %self.config.host,
                 "the lease has ended without a renewal: all machines are stopped"
             );
+            self.end_transits();
         }
         self.queue_all();
         self.report.wanted();
@@ -317,6 +341,13 @@ impl Agent {
                 self.queue.push_at(record.not_before_ms, target);
                 return;
             }
+            MachineAction::Depart => {
+                let departure = record.desired.as_ref().and_then(|spec| spec.departure.clone());
+                if let Some(departure) = departure {
+                    self.begin_departure(instance, departure);
+                }
+                return;
+            }
             action => {
                 tracing::debug!(
                     host = %self.config.host, %instance, ?action, reason = step.reason, "step"
@@ -413,6 +444,9 @@ impl Agent {
             Done::Saved { set, result } => self.saved(set, result),
             Done::LeaseSaved(result) => self.lease_saved(result),
             Done::Connected(result) => self.connected(result),
+            Done::Opened(opened) => self.opened(opened),
+            Done::Transit { instance, result, seen } => self.transit_done(instance, &result, seen),
+            Done::Nothing => {}
         }
     }
 }

@@ -244,7 +244,12 @@ impl Agent {
         }
     }
 
-    fn sight_machine(&mut self, instance: InstanceId, seen: Option<Machine>, now_ms: u64) {
+    pub(super) fn sight_machine(
+        &mut self,
+        instance: InstanceId,
+        seen: Option<Machine>,
+        now_ms: u64,
+    ) {
         self.looks.counter += 1;
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
         record.touched = self.looks.counter;

@@ -163,6 +163,7 @@ impl Agent {
             !record.is_empty()
         });
         self.book.done_before.retain(|instance, _| self.book.machines.contains_key(instance));
+        self.make_wanted_keys();
         self.queue.unblock();
     }
 

@@ -199,7 +199,12 @@ impl Agent {
             hypervisor: self.hypervisor_kind.into(),
             session: self.session.clone(),
             generation: self.generation(),
-            migration_address: String::new(),
+            migration_address: self
+                .config
+                .peers
+                .as_ref()
+                .map(|peers| peers.address())
+                .unwrap_or_default(),
         };
         if !self.stream.send(FromHost::Hello(hello)) {
             self.stream_ended(None);

@@ -1,18 +1,19 @@
 //! Steps under way: each a future that does one thing under a deadline and then looks again.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{Hypervisor, HypervisorError, Inventory, Machine, Result, Volume};
-use fairmazon_keys::{Binding, HostSecret, Purpose, SealedKey};
+use fairmazon_keys::{Binding, HostSecret, KeyError, Opened as OpenedSeal, Purpose, SealedKey};
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
     machine::{HostVolume, MachineSpec},
 };
 use futures::future::BoxFuture;
 
-use super::words::last_lines;
+use super::{migrate::Opened, words::last_lines};
 use crate::{
     Config,
+    peers::Peers,
     plan::{MachineAction, VolumeAction},
     state::{SavedState, StateError},
     transport::{Link, TransportError},
@@ -51,6 +52,16 @@ pub(super) enum Done {
     },
     LeaseSaved(std::result::Result<(), StateError>),
     Connected(std::result::Result<Link, TransportError>),
+    /// Another host has said what a connection of it is for.
+    Opened(io::Result<Opened>),
+    /// A machine has moved, or not.
+    Transit {
+        instance: InstanceId,
+        result: Result<()>,
+        seen: Result<Option<Machine>>,
+    },
+    /// What is of no consequence.
+    Nothing,
 }
 
 /// What was done about a machine; none for a look.
@@ -74,10 +85,12 @@ pub(super) type Work = BoxFuture<'static, Done>;
 /// Makes the futures of steps.
 #[derive(Clone)]
 pub(super) struct Hands {
-    hypervisor: Arc<dyn Hypervisor>,
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
     host: HostId,
     /// Opens the seals of volume keys; none on a host that has not joined.
     secret: Option<Arc<HostSecret>>,
+    pub(super) peers: Option<Arc<dyn Peers>>,
+    pub(super) authorities: Arc<str>,
     deadline: Duration,
 }
 
@@ -87,6 +100,8 @@ impl Hands {
             hypervisor,
             host: config.host,
             secret: config.secret.clone(),
+            peers: config.peers.clone(),
+            authorities: config.authorities.as_str().into(),
             deadline: config.step_deadline,
         }
     }
@@ -179,18 +194,20 @@ impl Hands {
 
     /// Opens the seal of a volume's key and hands the key on; here it is wiped at once.
     async fn give_key(&self, wish: &HostVolume) -> Result<()> {
-        let volume = wish.volume;
-        let refused =
-            |reason: String| HypervisorError::KeySealed { what: volume.to_string(), reason };
-        let Some(sealed) = &wish.key else { return Ok(()) };
-        let Some(secret) = &self.secret else {
-            return Err(refused("this host has not joined, so no seal opens here".into()));
-        };
-        let binding =
-            Binding { volume, host: self.host, purpose: Purpose::Run, version: sealed.version };
-        let sealed = SealedKey::from_bytes(sealed.sealed.0.as_slice());
-        let opened = sealed.open(secret, &binding).map_err(|error| refused(error.to_string()))?;
-        self.hypervisor.give_key(volume, opened.key).await
+        let opened = self.open_seal(wish).map_err(|error| HypervisorError::KeySealed {
+            what: wish.volume.to_string(),
+            reason: error.to_string(),
+        })?;
+        self.hypervisor.give_key(wish.volume, opened.key).await
+    }
+
+    /// Opens the seal of a volume's key.
+    pub(super) fn open_seal(&self, wish: &HostVolume) -> std::result::Result<OpenedSeal, KeyError> {
+        let (volume, host) = (wish.volume, self.host);
+        let sealed = wish.key.as_ref().ok_or(KeyError::NotOpened { volume, host })?;
+        let secret = self.secret.as_ref().ok_or(KeyError::NotJoined { host })?;
+        let binding = Binding { volume, host, purpose: Purpose::Run, version: sealed.version };
+        SealedKey::from_bytes(sealed.sealed.0.as_slice()).open(secret, &binding)
     }
 
     /// Looks at everything.
@@ -228,7 +245,7 @@ impl Hands {
         }
     }
 
-    async fn look_at_machine(&self, instance: InstanceId) -> Result<Option<Machine>> {
+    pub(super) async fn look_at_machine(&self, instance: InstanceId) -> Result<Option<Machine>> {
         self.within("look at a machine", self.hypervisor.machine(instance)).await
     }
 
@@ -242,7 +259,11 @@ impl Hands {
         })
     }
 
-    async fn within<T>(&self, attempted: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn within<T>(
+        &self,
+        attempted: &str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let late = |_| HypervisorError::Timeout {
             attempted: attempted.to_owned(),
             deadline_ms: u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX),

@@ -52,8 +52,8 @@ impl Conversation {
     ///
     /// # Errors
     /// When the connection has ended.
-    pub async fn say(&mut self, word: &Word) -> io::Result<()> {
-        write(&mut self.0, word).await
+    pub async fn say(&mut self, word: Word) -> io::Result<()> {
+        write(&mut self.0, &word).await
     }
 
     /// Hears the next word.
@@ -114,7 +114,7 @@ mod tests {
         let (one, other) = pair();
         let (mut one, mut other) = (Conversation::new(one), Conversation::new(other));
         let word = Word::Describe { description: Blob(vec![0, 255, 10]) };
-        let (said, heard) = tokio::join!(one.say(&word), other.hear());
+        let (said, heard) = tokio::join!(one.say(word.clone()), other.hear());
         said.unwrap();
         assert_eq!(heard.unwrap(), word);
 

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use conversation::{Conversation, Word, say_opening, take_opening};
-pub use memory::MemoryPeers;
+pub use memory::{MemoryPeers, Town};
 pub use tls::{PeersError, TlsPeers};
 
 /// Connections of other hosts that may wait.

@@ -1,16 +1,13 @@
 //! A host's way to the broker from its first call on: joins with a token that is used once, then
 //! shows its certificate, and renews that before it ends.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use fairmazon_model::units::UnixMs;
 use tokio_util::sync::CancellationToken;
 
 use super::{Credential, GrpcConfig, GrpcTransport, Link, Transport, TransportError};
+use crate::clock::unix_now;
 use crate::identity::{HostIdentity, IdentityError, JoinedCertificate};
 
 /// How often it is looked whether the certificate is to be renewed.
@@ -58,7 +55,7 @@ impl JoinedTransport {
     /// `Setup` without a certificate and without a token; why the broker does not sign otherwise.
     pub async fn certificate(&self) -> Result<JoinedCertificate, TransportError> {
         let _one_at_a_time = self.joining.lock().await;
-        let now = now();
+        let now = unix_now();
         let kept = self.identity.certificate().map_err(odd)?;
         match kept.filter(|kept| !kept.has_ended(now)) {
             Some(kept) if kept.is_old(now) => {
@@ -127,9 +124,4 @@ impl Transport for JoinedTransport {
 
 fn odd(error: IdentityError) -> TransportError {
     TransportError::Identity(Box::new(error))
-}
-
-fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use fairmazon_host::{
     Config, HostError,
     clock::{Clock, SimClock},
+    peers::Peers,
     run,
     state::{MemoryState, StateStore},
     transport::{BrokerEnd, FromHost, Hello, ToHost},
@@ -189,6 +190,11 @@ pub struct Subject {
     pub broker: Arc<Broker>,
     pub streams: mpsc::Sender<BrokerEnd>,
     pub secret: Arc<HostSecret>,
+    /// Which host it is.
+    pub id: HostId,
+    /// Its way to others, and whom it believes.
+    pub peers: Option<Arc<dyn Peers>>,
+    pub authorities: String,
     starts: u64,
     agent: Option<(CancellationToken, JoinHandle<Result<(), HostError>>)>,
 }
@@ -210,19 +216,51 @@ impl Subject {
         let clock = SimClock::new();
         let world_clock = clock.clone();
         let world = World::new(Arc::new(move || world_clock.now_ms()));
+        Self::in_world(world, clock, host_id(), state)
+    }
+
+    /// Another host of the same world, without an agent.
+    pub fn beside(&self, id: HostId) -> Self {
+        let state = Arc::new(MemoryState::default());
+        Self::in_world(Arc::clone(&self.world), self.clock.clone(), id, state)
+    }
+
+    fn in_world(
+        world: Arc<World>,
+        clock: SimClock,
+        id: HostId,
+        state: Arc<dyn StateStore>,
+    ) -> Self {
         let storage = [(CLASS.to_owned(), Gib(10_000))].into();
         let capacity = Capacity { vcpus: Vcpus(64), memory: Mib(1_000_000), storage };
-        let host = world.add_host(host_id(), capacity);
+        let host = world.add_host(id, capacity);
         let (broker, streams) = Broker::start();
         let secret = Arc::new(HostSecret::generate());
-        Self { world, host, clock, state, broker, streams, secret, starts: 0, agent: None }
+        let (peers, authorities) = (None, String::new());
+        let (starts, agent) = (0, None);
+        Self {
+            world,
+            host,
+            clock,
+            state,
+            broker,
+            streams,
+            secret,
+            id,
+            peers,
+            authorities,
+            starts,
+            agent,
+        }
     }
 
     pub fn start_agent(&mut self) {
         self.starts += 1;
         let config = Config {
             secret: Some(Arc::clone(&self.secret)),
-            ..Config::new(host_id(), self.starts, Arc::clone(&self.state))
+            peers: self.peers.clone(),
+            authorities: self.authorities.clone(),
+            ..Config::new(self.id, self.starts, Arc::clone(&self.state))
         };
         let shutdown = CancellationToken::new();
         let agent = run(

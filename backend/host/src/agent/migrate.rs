@@ -1,0 +1,481 @@
+//! Machines that move: what this host makes, sends and takes for that.
+//!
+//! Whether a machine leaves or comes is decided as every other step is. What is here lasts longer
+//! than a step: it occupies the machine, and ends early when the machine's wish changes or the
+//! lease ends.
+
+use std::{io, sync::Arc, time::Duration};
+
+use fairmazon_hypervisor::{
+    Channels, Connection, Halt, HypervisorError, Landing, Machine, Marks, OffReason, Result,
+    RunState,
+};
+use fairmazon_keys::{
+    Binding, HostCertificate, KeyError, Purpose, SealedKey, VolumeKey, WrappedKey,
+};
+use fairmazon_model::{
+    id::{HostId, InstanceId},
+    key::{Blob, GivenKey, VolumeHostKey},
+    machine::HostVolume,
+    migration::{Departure, KeyWanted},
+};
+use parking_lot::Mutex;
+use tokio::io::copy_bidirectional;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Agent,
+    book::disks,
+    observe::ms,
+    queue::Target,
+    work::{Done, Hands, Work},
+};
+use crate::{
+    clock::unix_now,
+    peers::{Conversation, Incoming, Opening, Outgoing, Word, take_opening},
+    plan::{DiskReady, MachineAction},
+};
+
+/// How long the other host may take to answer a word that it can answer at once.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// A machine on its way, at one of its ends.
+#[derive(Clone)]
+pub(super) struct Transit {
+    /// Ends it early.
+    end: CancellationToken,
+    /// Where its channels are led, while it is taken.
+    channels: Arc<Mutex<Option<Arc<dyn Channels>>>>,
+}
+
+impl std::fmt::Debug for Transit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transit").finish_non_exhaustive()
+    }
+}
+
+impl Transit {
+    fn begin() -> Self {
+        Self { end: CancellationToken::new(), channels: Arc::default() }
+    }
+
+    /// It shall not go on.
+    pub(super) fn end(&self) {
+        self.end.cancel();
+    }
+}
+
+/// A connection of another host, and what it is for.
+pub(super) struct Opened {
+    from: HostId,
+    opening: Opening,
+    connection: Box<dyn Connection>,
+}
+
+impl Agent {
+    /// Another host has opened a connection.
+    pub(super) fn on_incoming(&mut self, incoming: Option<Incoming>) {
+        let Some((from, mut connection)) = incoming else {
+            self.incoming = None;
+            return;
+        };
+        self.work.push(Box::pin(async move {
+            let opening = take_opening(&mut connection).await;
+            Done::Opened(opening.map(|opening| Opened { from, opening, connection }))
+        }));
+    }
+
+    /// Another host has said what its connection is for: it is closed unless that is wished.
+    pub(super) fn opened(&mut self, opened: io::Result<Opened>) {
+        let Opened { from, opening, connection } = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::debug!(host = %self.config.host, %error, "a host said nothing of use");
+                return;
+            }
+        };
+        let Opening { instance, epoch, channel } = opening;
+        let Some(record) = self.book.machines.get(&instance) else { return };
+        let comes = record.desired.as_ref().is_some_and(|spec| {
+            spec.epoch == epoch && spec.arrival.is_some_and(|a| a.open && a.from == from)
+        });
+        if !comes {
+            tracing::warn!(host = %self.config.host, %instance, %from, "a machine is not expected");
+            return;
+        }
+        let Some(number) = channel else { return self.take_in(instance, connection) };
+        let Some(transit) = record.transit.clone() else { return };
+        while self.leads.try_join_next().is_some() {}
+        self.leads.spawn(async move {
+            let channels = transit.channels.lock().clone();
+            let Some(channels) = channels else { return };
+            let lead = async {
+                let (mut theirs, mut ours) = (connection, channels.open(number).await?);
+                // Held no longer than needed: dropping the last one closes the landing.
+                drop(channels);
+                copy_bidirectional(&mut theirs, &mut ours).await
+            };
+            if let Some(Err(error)) = transit.end.run_until_cancelled(lead).await {
+                tracing::debug!(%instance, number, %error, "a channel has ended");
+            }
+        });
+    }
+
+    /// The host that a machine leaves asks whether it may come.
+    fn take_in(&mut self, instance: InstanceId, connection: Box<dyn Connection>) {
+        let conversation = Conversation::new(connection);
+        if let Err(why) = self.may_come(instance) {
+            self.work.push(refuse(conversation, why));
+            self.clear_old(instance);
+            return;
+        }
+        let Some(record) = self.book.machines.get_mut(&instance) else { return };
+        let Some(seen) = &record.seen else { return };
+        let (transit, marks) = (Transit::begin(), seen.marks);
+        record.transit = Some(transit.clone());
+        record.busy = true;
+        tracing::info!(host = %self.config.host, %instance, "a machine comes from another host");
+        self.work.push(self.hands.take_in(instance, marks, conversation, transit));
+    }
+
+    /// Whether all is ready for a machine that is expected; why not otherwise.
+    fn may_come(&self, instance: InstanceId) -> std::result::Result<(), &'static str> {
+        let Some(record) = self.book.machines.get(&instance) else { return Err("it is unknown") };
+        let (Some(spec), Some(seen)) = (&record.desired, &record.seen) else {
+            return Err("it is not defined yet");
+        };
+        let is_ready = |disk| self.book.disk_ready(instance, disk) == DiskReady::Ready;
+        if record.busy || record.fencing {
+            Err("something else is under way with it")
+        } else if !self.leased {
+            Err("this host has no lease")
+        } else if seen.marks.halt != Halt::Arriving || seen.marks.epoch != spec.epoch {
+            Err("it has run here")
+        } else if seen.runs() {
+            Err("what came of it before is still here")
+        } else if !disks(&seen.definition).all(is_ready) || !disks(spec).all(is_ready) {
+            Err("its volumes are not ready")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Ends what came of a machine that is sent once more: it went on where it comes from, so what
+    /// is here is old.
+    fn clear_old(&mut self, instance: InstanceId) {
+        let Some(record) = self.book.machines.get_mut(&instance) else { return };
+        let is_old = record.seen.as_ref().is_some_and(|seen| {
+            seen.marks.halt == Halt::Arriving && seen.runs() && seen.run != RunState::Running
+        });
+        if is_old && !record.busy && !record.fencing {
+            record.busy = true;
+            self.under_way += 1;
+            let refuse = MachineAction::Refuse;
+            self.work.push(self.hands.machine(instance, record.desired.clone(), refuse));
+        }
+    }
+
+    /// Begins to send a machine.
+    pub(super) fn begin_departure(&mut self, instance: InstanceId, departure: Departure) {
+        let Some(record) = self.book.machines.get_mut(&instance) else { return };
+        let Some(seen) = &record.seen else { return };
+        let (marks, transit) = (seen.marks, Transit::begin());
+        record.transit = Some(transit.clone());
+        record.busy = true;
+        tracing::info!(
+            host = %self.config.host, %instance, to = %departure.to, "a machine leaves"
+        );
+        let opening = Opening { instance, epoch: departure.epoch, channel: None };
+        self.work.push(self.hands.depart(marks, departure, opening, transit));
+    }
+
+    /// A machine has moved, or not.
+    pub(super) fn transit_done(
+        &mut self,
+        instance: InstanceId,
+        result: &Result<()>,
+        seen: Result<Option<Machine>>,
+    ) {
+        let now_ms = self.clock.now_ms();
+        if let Some(record) = self.book.machines.get_mut(&instance) {
+            record.busy = false;
+            record.transit = None;
+            record.look |= seen.is_err();
+            match result {
+                Ok(()) => {
+                    record.backoff.succeeded();
+                    record.not_before_ms = 0;
+                }
+                Err(error) => {
+                    // A migration that fails is no failure of the machine, which runs on.
+                    let pause = record.backoff.failed(
+                        ms(self.config.first_pause),
+                        ms(self.config.longest_pause),
+                        &mut self.random,
+                    );
+                    record.not_before_ms = now_ms + pause;
+                    tracing::warn!(
+                        host = %self.config.host, %instance, pause_ms = pause,
+                        error = error as &dyn std::error::Error, "a machine did not move"
+                    );
+                }
+            }
+        }
+        if let Ok(seen) = seen {
+            self.sight_machine(instance, seen, now_ms);
+        }
+        self.report.wanted();
+        self.queue.push(Target::Machine(instance));
+        self.forget_machine_if_empty(instance);
+    }
+
+    /// Ends all that is on its way: without a lease nothing may come, and what leaves is stopped.
+    pub(super) fn end_transits(&self) {
+        for record in self.book.machines.values() {
+            if let Some(transit) = &record.transit {
+                transit.end();
+            }
+        }
+    }
+
+    /// Makes the keys that other hosts need for machines that leave, once each.
+    pub(super) fn make_wanted_keys(&mut self) {
+        let mut wanted = Vec::new();
+        for record in self.book.machines.values() {
+            let Some(departure) = record.desired.as_ref().and_then(|spec| spec.departure.as_ref())
+            else {
+                continue;
+            };
+            for key in &departure.keys_wanted {
+                wanted.push((departure.to, *key, &departure.certificate));
+            }
+        }
+        let is_wanted =
+            |made: &GivenKey| wanted.iter().any(|(host, key, _)| is_made(made, *host, *key));
+        self.book.made_keys.retain(is_wanted);
+        for (host, key, certificate) in wanted {
+            if self.book.made_keys.iter().any(|made| is_made(made, host, key)) {
+                continue;
+            }
+            let wish = self.book.volumes.get(&key.volume).and_then(|r| r.desired.as_ref());
+            let Some(wish) = wish else { continue };
+            match self.hands.make_key(wish, host, key, certificate) {
+                Ok(made) => {
+                    self.book.made_keys.push(made);
+                    self.report.wanted();
+                }
+                Err(error) => tracing::error!(
+                    host = %self.config.host, volume = %key.volume, to = %host,
+                    error = &error as &dyn std::error::Error,
+                    "the key for a volume's next host could not be made"
+                ),
+            }
+        }
+    }
+}
+
+fn is_made(made: &GivenKey, host: HostId, wanted: KeyWanted) -> bool {
+    (made.host, made.volume, made.key.version) == (host, wanted.volume, wanted.version)
+}
+
+fn refuse(mut conversation: Conversation, why: &str) -> Work {
+    let why = why.to_owned();
+    Box::pin(async move {
+        // Whether it was heard shows when it is asked again.
+        let said = conversation.say(Word::Refuse { why });
+        let _ = tokio::time::timeout(ANSWER_WITHIN, said).await;
+        Done::Nothing
+    })
+}
+
+impl Hands {
+    /// Makes a key of a volume for the host that it goes to: sealed for that host, wrapped for the
+    /// customer, whom only the seal of the volume's key here names. It is kept nowhere else.
+    fn make_key(
+        &self,
+        wish: &HostVolume,
+        host: HostId,
+        wanted: KeyWanted,
+        certificate: &str,
+    ) -> std::result::Result<GivenKey, KeyError> {
+        let volume = wish.volume;
+        let recipient = self.open_seal(wish)?.recipient;
+        let shown = HostCertificate::verify(certificate, &self.authorities, host, unix_now())?;
+        let binding = Binding { volume, host, purpose: Purpose::Run, version: wanted.version };
+        let key = VolumeKey::random()?;
+        let sealed = SealedKey::seal(&key, &recipient, &shown.sealing_key, &binding)?;
+        let wrapped = WrappedKey::wrap(&key, volume, &recipient)?;
+        Ok(GivenKey {
+            volume,
+            host,
+            key: VolumeHostKey {
+                version: wanted.version,
+                fingerprint: key.fingerprint(),
+                sealed: Blob(sealed.bytes().to_vec()),
+                wrapped: Blob(wrapped.bytes().to_vec()),
+            },
+        })
+    }
+
+    /// Sends a machine, and tells the other host once it is off here for good.
+    fn depart(
+        &self,
+        marks: Marks,
+        departure: Departure,
+        opening: Opening,
+        transit: Transit,
+    ) -> Work {
+        let (hands, instance) = (self.clone(), opening.instance);
+        Box::pin(async move {
+            let result = hands.send(marks, departure, opening, &transit).await;
+            let seen = hands.look_at_machine(instance).await;
+            Done::Transit { instance, result, seen }
+        })
+    }
+
+    async fn send(
+        &self,
+        marks: Marks,
+        departure: Departure,
+        opening: Opening,
+        transit: &Transit,
+    ) -> Result<()> {
+        let instance = opening.instance;
+        let Some(peers) = self.peers.clone() else {
+            return Err(HypervisorError::Unsupported { what: "reach other hosts" });
+        };
+        let way = Outgoing { peers, to: departure.to, address: departure.address, opening };
+        let described = self.hypervisor.describe(instance);
+        let description = self.within("describe a machine", described).await?;
+        let asked = async {
+            let mut conversation = way.converse().await.map_err(lost(instance))?;
+            let word = Word::Describe { description: Blob(description) };
+            conversation.say(word).await.map_err(lost(instance))?;
+            match conversation.hear().await.map_err(lost(instance))? {
+                Word::Come { description } => Ok((conversation, description)),
+                Word::Refuse { why } => {
+                    Err(HypervisorError::Refused { what: instance.to_string(), why })
+                }
+                _ => Err(HypervisorError::Refused {
+                    what: instance.to_string(),
+                    why: "it answers something else".into(),
+                }),
+            }
+        };
+        let asked = self.within("ask another host to take a machine", asked);
+        let (mut conversation, landing) = match transit.end.run_until_cancelled(asked).await {
+            Some(asked) => asked?,
+            None => return Err(given_up(instance)),
+        };
+        let end = transit.end.clone();
+        self.hypervisor.depart(instance, &landing.0, Arc::new(way), end).await?;
+        // From here on it is at the other host or nowhere: nothing ends this early.
+        let seen = self.look_at_machine(instance).await?;
+        if seen.is_none_or(|seen| seen.run != RunState::Off(OffReason::Moved)) {
+            return Err(HypervisorError::Driver {
+                attempted: format!("hand {instance} over"),
+                source: "it did not end as one that was handed over".into(),
+            });
+        }
+        let left = Marks { halt: Halt::Left, ..marks };
+        self.within("mark a machine", self.hypervisor.mark(instance, left)).await?;
+        let told = async {
+            conversation.say(Word::Left).await?;
+            conversation.hear().await
+        };
+        // Unheard, the broker says the same with its next set.
+        match tokio::time::timeout(ANSWER_WITHIN, told).await {
+            Ok(Ok(Word::Runs)) => {}
+            other => tracing::warn!(%instance, ?other, "the other host has not said that it runs"),
+        }
+        Ok(())
+    }
+
+    /// Takes a machine in, and lets it run when the other host says that it left.
+    fn take_in(
+        &self,
+        instance: InstanceId,
+        marks: Marks,
+        conversation: Conversation,
+        transit: Transit,
+    ) -> Work {
+        let hands = self.clone();
+        Box::pin(async move {
+            let result = hands.receive(instance, marks, conversation, &transit).await;
+            // From here on its channels lead nowhere, so that nothing more of it comes.
+            *transit.channels.lock() = None;
+            transit.end();
+            let seen = hands.look_at_machine(instance).await;
+            Done::Transit { instance, result, seen }
+        })
+    }
+
+    async fn receive(
+        &self,
+        instance: InstanceId,
+        marks: Marks,
+        mut conversation: Conversation,
+        transit: &Transit,
+    ) -> Result<()> {
+        let word = {
+            let heard = tokio::time::timeout(ANSWER_WITHIN, conversation.hear());
+            heard.await.map_err(io::Error::from).and_then(|heard| heard).map_err(lost(instance))?
+        };
+        let Word::Describe { description } = word else {
+            return Err(HypervisorError::Refused {
+                what: instance.to_string(),
+                why: "it says something else".into(),
+            });
+        };
+        let prepare = self.hypervisor.prepare(instance, &description.0);
+        let Landing { description, channels } =
+            match self.within("prepare for a machine", prepare).await {
+                Ok(landing) => landing,
+                Err(error) => {
+                    let said = conversation.say(Word::Refuse { why: error.to_string() });
+                    let _ = tokio::time::timeout(ANSWER_WITHIN, said).await;
+                    return Err(error);
+                }
+            };
+        *transit.channels.lock() = Some(channels);
+        let heard = async {
+            conversation.say(Word::Come { description: Blob(description) }).await?;
+            conversation.hear().await
+        };
+        let word = match transit.end.run_until_cancelled(heard).await {
+            Some(word) => word.map_err(lost(instance))?,
+            None => return Err(given_up(instance)),
+        };
+        if word != Word::Left {
+            return Err(HypervisorError::Refused {
+                what: instance.to_string(),
+                why: "it says something else".into(),
+            });
+        }
+        let runs = Marks { halt: Halt::Started, ..marks };
+        self.within("mark a machine", self.hypervisor.mark(instance, runs)).await?;
+        self.within("let a machine run", self.hypervisor.resume(instance)).await?;
+        // Whoever left it does not depend on hearing this.
+        let _ = tokio::time::timeout(ANSWER_WITHIN, conversation.say(Word::Runs)).await;
+        Ok(())
+    }
+}
+
+impl Outgoing {
+    async fn converse(&self) -> io::Result<Conversation> {
+        let mut connection = self.peers.dial(self.to, &self.address).await?;
+        crate::peers::say_opening(&mut connection, &self.opening).await?;
+        Ok(Conversation::new(connection))
+    }
+}
+
+fn lost(instance: InstanceId) -> impl FnOnce(io::Error) -> HypervisorError {
+    move |error| HypervisorError::Driver {
+        attempted: format!("move {instance} between hosts"),
+        source: error.into(),
+    }
+}
+
+fn given_up(instance: InstanceId) -> HypervisorError {
+    HypervisorError::busy(instance, "its migration is given up")
+}

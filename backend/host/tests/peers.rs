@@ -1,0 +1,107 @@
+//! Hosts reach each other over TLS with the certificates of one authority, and nobody else does.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+mod authority;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use authority::Authority;
+use fairmazon_host::{
+    identity::HostIdentity,
+    peers::{Incoming, Peers, TlsPeers},
+};
+use fairmazon_keys::SealingKey;
+use fairmazon_model::id::HostId;
+use rcgen::KeyPair;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
+
+fn id(number: u128) -> HostId {
+    HostId::from_parts(1, number)
+}
+
+/// A host that has joined under the authority.
+fn joined(folder: &Path, number: u128, authority: &Authority) -> Arc<HostIdentity> {
+    let identity = HostIdentity::open(folder.join(number.to_string())).unwrap();
+    let key = KeyPair::from_pem(&identity.tls_key_pem()).unwrap();
+    let sealing_key: SealingKey = identity.secret().sealing_key();
+    identity.keep(&authority.sign_for(id(number), &sealing_key, &key)).unwrap();
+    Arc::new(identity)
+}
+
+async fn listening(identity: Arc<HostIdentity>, authority: &Authority) -> TlsPeers {
+    TlsPeers::listen("127.0.0.1:0", None, identity, authority.pem()).await.unwrap()
+}
+
+/// Nobody has come in for a while.
+async fn nobody(incoming: &mut mpsc::Receiver<Incoming>) {
+    let next = tokio::time::timeout(Duration::from_millis(50), incoming.recv());
+    assert!(next.await.is_err(), "somebody came in");
+}
+
+#[tokio::test]
+async fn each_knows_who_the_other_is() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let one = listening(joined(folder.path(), 1, &authority), &authority).await;
+    let other = listening(joined(folder.path(), 2, &authority), &authority).await;
+    let mut incoming = other.incoming();
+    let mut sent = one.dial(id(2), &other.address()).await.unwrap();
+    let (who, mut came) = incoming.recv().await.unwrap();
+    assert_eq!(who, id(1));
+    sent.write_all(b"hello").await.unwrap();
+    sent.flush().await.unwrap();
+    let mut heard = [0; 5];
+    came.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"hello");
+}
+
+#[tokio::test]
+async fn whoever_is_not_meant_is_not_spoken_to() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let one = listening(joined(folder.path(), 1, &authority), &authority).await;
+    let other = listening(joined(folder.path(), 2, &authority), &authority).await;
+    let mut incoming = other.incoming();
+    let error = one.dial(id(3), &other.address()).await.err().unwrap();
+    assert!(error.to_string().contains("it is the one of"), "{error}");
+    nobody(&mut incoming).await;
+}
+
+#[tokio::test]
+async fn hosts_of_another_authority_and_those_without_a_certificate_stay_out() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let other = listening(joined(folder.path(), 2, &authority), &authority).await;
+    let mut incoming = other.incoming();
+
+    let elsewhere = Authority::new();
+    // It believes this authority, which does not believe it.
+    let strange = listening(joined(folder.path(), 3, &elsewhere), &authority).await;
+    // In TLS 1.3 the one who connects is done before it was refused.
+    if let Ok(mut refused) = strange.dial(id(2), &other.address()).await {
+        let mut byte = [0];
+        assert!(!matches!(refused.read(&mut byte).await, Ok(1..)));
+    }
+    nobody(&mut incoming).await;
+
+    let fresh = Arc::new(HostIdentity::open(folder.path().join("fresh")).unwrap());
+    let fresh = listening(fresh, &authority).await;
+    let error = fresh.dial(id(2), &other.address()).await.err().unwrap();
+    assert!(error.to_string().contains("has not joined"), "{error}");
+
+    let mut plain = TcpStream::connect(other.address()).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    nobody(&mut incoming).await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_said() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let one = listening(joined(folder.path(), 1, &authority), &authority).await;
+    let identity = joined(folder.path(), 2, &authority);
+    let error = TlsPeers::listen(&one.address(), None, identity, authority.pem()).await;
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains(&one.address()) && error.contains("choose another"), "{error}");
+}
