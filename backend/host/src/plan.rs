@@ -13,7 +13,7 @@ use fairmazon_hypervisor::{
 use fairmazon_model::{
     id::VolumeId,
     instance::{Power, RestartPolicy},
-    machine::{Disk, HostVolume, MachineSpec, VolumeWish},
+    machine::{Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
     units::Gib,
 };
 
@@ -381,6 +381,9 @@ pub struct VolumeCase<'a> {
     /// A machine that had all its volumes is defined with it, on a hypervisor that keeps volumes:
     /// when it is not there its data was lost, and a new empty one would hide that.
     pub must_be_there: bool,
+    /// The volume that it is to be made as a copy of is there and can be opened; `true` for one
+    /// that is no copy.
+    pub source_ready: bool,
     /// How it stands with its key.
     pub key: KeyCase,
 }
@@ -446,7 +449,7 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
         (VolumeWish::Keep, None) if case.held => {
             step(VolumeAction::Wait, "the rebuild of its machine goes first")
         }
-        (VolumeWish::Keep, None) if case.must_be_there => {
+        (VolumeWish::Keep, None) if case.must_be_there || wish.copy == Some(VolumeCopy::Made) => {
             step(VolumeAction::Lost, "its data is gone from the host")
         }
         (VolumeWish::Keep, _) if case.key == KeyCase::Sealed => {
@@ -454,6 +457,9 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
         }
         (VolumeWish::Keep, None) if !case.key.opens() => {
             step(VolumeAction::Wait, "its customer has not given its key yet")
+        }
+        (VolumeWish::Keep, None) if !case.source_ready => {
+            step(VolumeAction::Wait, "what it is a copy of can't be read yet")
         }
         (VolumeWish::Keep, None) => step(VolumeAction::Create, "it is desired here"),
         (VolumeWish::Keep, Some(seen)) if seen.size < wish.size && !case.key.opens() => {

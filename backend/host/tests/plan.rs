@@ -18,7 +18,7 @@ use fairmazon_model::{
     host::Capacity,
     id::{HostId, VolumeId},
     instance::{Power, RestartPolicy},
-    machine::{Disk, HostVolume, MachineSpec, VolumeWish},
+    machine::{Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
     migration::Arrival,
     units::{Epoch, Gib, Mib, Vcpus},
 };
@@ -177,6 +177,7 @@ async fn converge(
                 held: boot && set == Set::With && pending,
                 in_use: uses || set == Set::With && boot,
                 must_be_there: false,
+                source_ready: true,
                 key: KeyCase::NotNeeded,
             };
             let action = next_volume_step(&case).action;
@@ -389,11 +390,14 @@ proptest! {
         held in any::<bool>(),
         in_use in any::<bool>(),
         must_be_there in any::<bool>(),
+        source_ready in any::<bool>(),
+        copied in any::<bool>(),
         key in any_key(),
     ) {
         let wish = Arc::new(HostVolume {
             size: Gib(2),
             wish: if delete { VolumeWish::Delete } else { VolumeWish::Keep },
+            copy: copied.then_some(VolumeCopy::Made),
             ..wish(1)
         });
         let seen =
@@ -404,6 +408,7 @@ proptest! {
             held,
             in_use,
             must_be_there,
+            source_ready,
             key,
         });
         let forgets = step.action == VolumeAction::ForgetKey;
@@ -412,7 +417,7 @@ proptest! {
         let deletes = step.action == VolumeAction::Delete;
         prop_assert_eq!(deletes, named && delete && present && !in_use && !has_key);
         let creates = step.action == VolumeAction::Create;
-        let may = !held && !must_be_there && key.opens();
+        let may = !held && !must_be_there && !copied && source_ready && key.opens();
         prop_assert_eq!(creates, named && !delete && !present && may);
         // Nothing is done to the data of a volume that can't be opened.
         if matches!(step.action, VolumeAction::Create | VolumeAction::Grow(_)) {

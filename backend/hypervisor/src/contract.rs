@@ -105,6 +105,7 @@ pub fn wish(number: u128) -> HostVolume {
         size: Gib(1),
         class: CLASS.into(),
         image: None,
+        copy: None,
         key: None,
         wish: VolumeWish::Keep,
     }

@@ -118,12 +118,13 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Wipes a volume's key from memory; a machine that runs with the volume goes on.
     async fn forget_key(&self, volume: VolumeId) -> Result<()>;
 
-    /// Makes a volume, filled from its image where it names one. Atomic: after a crash in the
-    /// middle there is no volume. A volume that is there stays as it is.
+    /// Makes a volume, filled from its image where it names one, or from the volume that it is a
+    /// copy of, as that is at one moment, in use or not. Atomic: after a crash in the middle there
+    /// is no volume. A volume that is there stays as it is.
     ///
     /// # Errors
-    /// `Full` when the storage class has no room; `KeyMissing` where volumes are encrypted and it
-    /// was not given.
+    /// `Full` when the storage class has no room; `KeyMissing` where volumes are encrypted and it,
+    /// or that of the volume that is copied, was not given; `NotFound` for what is to be copied.
     async fn create_volume(&self, volume: &HostVolume) -> Result<()>;
 
     /// Grows a volume to at least `size`, also while it is in use; never shrinks it.

@@ -84,11 +84,24 @@ pub struct HostVolume {
     pub class: String,
     /// Image id that it is filled from when it is made; none for an empty one.
     pub image: Option<String>,
+    /// What it is a copy of; none for one that is no copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<VolumeCopy>,
     /// Its key, for the host alone; none until the customer has given it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<SealedVolumeKey>,
     /// Whether it shall be there.
     pub wish: VolumeWish,
+}
+
+/// How a copy of a volume is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeCopy {
+    /// Of this volume, as it is at one moment while it is made.
+    Of(VolumeId),
+    /// It was made: what is not there is lost, and not made from what the source is by now.
+    Made,
 }
 
 /// Whether a volume's data shall be there.

@@ -23,6 +23,12 @@ pub struct VolumeSpec {
     pub size: Gib,
     /// Storage class; fixed.
     pub class: String,
+    /// The volume that it is made as a copy of, as that was at one moment; fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<VolumeId>,
+    /// Nobody writes to it, so that it stays what it was copied as: a snapshot. Fixed.
+    #[serde(default)]
+    pub read_only: bool,
     /// Constraints, added to those of the machine that it is attached to.
     #[serde(default)]
     pub placement: Placement,
@@ -43,6 +49,9 @@ impl VolumeSpec {
         limits::check_name(&self.name)?;
         limits::check_labels(&self.labels)?;
         limits::check_volume_size(self.size.0)?;
+        if self.read_only && self.source.is_none() {
+            return Err(DomainError::invalid("source", "a snapshot is one of a volume: name it"));
+        }
         self.placement.check().map_err(|error| error.below("placement"))
     }
 }
@@ -107,6 +116,9 @@ pub struct Volume {
     /// Its keys, by the host that each is for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys: BTreeMap<HostId, VolumeHostKey>,
+    /// Its copy of its source was seen: it is not made a second time.
+    #[serde(default)]
+    pub copied: bool,
     /// Observed.
     #[serde(default)]
     pub observed: VolumeObserved,
@@ -127,5 +139,10 @@ impl Volume {
     /// Its key on the host that holds its data; none before it has one.
     pub fn key(&self) -> Option<&VolumeHostKey> {
         self.keys.get(&self.host?)
+    }
+
+    /// Whether a copy of this volume is still to be made for it.
+    pub fn copies(&self, source: VolumeId) -> bool {
+        self.spec.source == Some(source) && !self.copied && self.deleting.is_none()
     }
 }

@@ -8,13 +8,14 @@ use fairmazon_model::{
     key::{Blob, SealedVolumeKey},
     limits,
     machine::{
-        DesiredSet, Disk, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeSeen, VolumeWish,
+        DesiredSet, Disk, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeCopy,
+        VolumeSeen, VolumeWish,
     },
     units::{Epoch, Generation, Gib, Mib, Vcpus},
     volume::VolumeObserved,
 };
 
-use super::{id, known, migration::handover, required};
+use super::{id, known, migration::handover, optional_id, required};
 use crate::host::v1;
 
 impl From<&DesiredSet> for v1::Desired {
@@ -150,6 +151,11 @@ impl From<&HostVolume> for v1::Volume {
             class: volume.class.clone(),
             image_id: volume.image.clone().unwrap_or_default(),
             delete: volume.wish == VolumeWish::Delete,
+            copy_of: match volume.copy {
+                Some(VolumeCopy::Of(source)) => source.to_string(),
+                Some(VolumeCopy::Made) | None => String::new(),
+            },
+            copied: volume.copy == Some(VolumeCopy::Made),
             key: volume
                 .key
                 .as_ref()
@@ -167,6 +173,10 @@ impl TryFrom<v1::Volume> for HostVolume {
             size: Gib(message.size_gib),
             class: message.class,
             image: (!message.image_id.is_empty()).then_some(message.image_id),
+            copy: match optional_id("copy_of", &message.copy_of)? {
+                Some(source) => Some(VolumeCopy::Of(source)),
+                None => message.copied.then_some(VolumeCopy::Made),
+            },
             key: message
                 .key
                 .map(|key| SealedVolumeKey { version: key.version, sealed: Blob(key.sealed) }),

@@ -27,6 +27,14 @@ where
     text.parse().map_err(|error: T::Err| DomainError::invalid(field, error.to_string()))
 }
 
+/// As [`id`], where an empty text means that there is none.
+fn optional_id<T>(field: &str, text: &str) -> Result<Option<T>, DomainError>
+where
+    T: FromStr<Err: Display>,
+{
+    (!text.is_empty()).then(|| id(field, text)).transpose()
+}
+
 /// The value of a message field that must be there.
 fn required<T>(field: &str, value: Option<T>) -> Result<T, DomainError> {
     value.ok_or_else(|| DomainError::invalid(field, "it is missing"))

@@ -2,6 +2,7 @@
 
 use fairmazon_model::{DomainError, units::Gib, volume::VolumeSpec};
 
+use super::optional_id;
 use crate::v1;
 
 impl From<&VolumeSpec> for v1::VolumeSpec {
@@ -13,6 +14,8 @@ impl From<&VolumeSpec> for v1::VolumeSpec {
             placement: Some((&spec.placement).into()),
             deletion_protection: spec.deletion_protection,
             labels: spec.labels.clone(),
+            source_volume_id: spec.source.map(|id| id.to_string()).unwrap_or_default(),
+            read_only: spec.read_only,
         }
     }
 }
@@ -32,6 +35,8 @@ impl TryFrom<v1::VolumeSpec> for VolumeSpec {
                 .map_err(|error: DomainError| error.below("placement"))?,
             deletion_protection: message.deletion_protection,
             labels: message.labels,
+            source: optional_id("source_volume_id", &message.source_volume_id)?,
+            read_only: message.read_only,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fairmazon_model::units::UnixMs;
+use fairmazon_model::{id::VolumeId, units::UnixMs};
 use fairmazon_proto::v1;
 
 use super::{Client, ClientError};
@@ -11,15 +11,15 @@ use super::{Client, ClientError};
 const ROUNDS: usize = 8;
 
 impl Client {
-    /// Gives the keys that hosts wait for, of one instance's volumes.
+    /// Gives the keys that hosts wait for, of one instance's volumes or of one volume.
     ///
     /// # Errors
     /// When this client has no identity, a host is not to be believed, or the broker refuses.
-    pub(super) async fn give_keys(&self, instance_id: &str) -> Result<(), ClientError> {
+    pub(super) async fn give_keys(&self, target: &str) -> Result<(), ClientError> {
         let keyring = self.keyring.as_ref().ok_or(ClientError::NoIdentity)?;
         let mut rounds = 0;
         loop {
-            let request = v1::ListKeyRequestsRequest { instance_id: instance_id.to_owned() };
+            let request = wanted_of(target);
             let wanted = self
                 .call(request, |request| {
                     let mut service = self.volumes_service();
@@ -50,6 +50,15 @@ impl Client {
             }
         }
     }
+}
+
+/// Asks which keys are wanted of an instance's volumes, or of one volume.
+fn wanted_of(target: &str) -> v1::ListKeyRequestsRequest {
+    let (instance_id, volume_id) = match target.parse::<VolumeId>() {
+        Ok(volume) => (String::new(), volume.to_string()),
+        Err(_) => (target.to_owned(), String::new()),
+    };
+    v1::ListKeyRequestsRequest { instance_id, volume_id }
 }
 
 fn now() -> UnixMs {

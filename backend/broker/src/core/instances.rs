@@ -6,7 +6,7 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::{AccountId, InstanceId, OperationId, VolumeId},
     impact,
-    instance::{Instance, InstanceObserved, InstanceSpec, Power},
+    instance::{Attachment, Instance, InstanceObserved, InstanceSpec, Power},
     operation::{Operation, OperationKind, OperationState},
     units::{Epoch, Revision},
     volume::{Volume, VolumeObserved, VolumeSpec},
@@ -98,7 +98,7 @@ impl Engine {
         check_room(self, state, account)?;
         let mut draft = Draft::default();
         rely_on_groups(state, &mut draft, account, &spec.placement)?;
-        let volumes = attachable(state, account, id, spec.volumes.values().map(|a| a.volume_id))?;
+        let volumes = attachable(state, account, id, &spec.volumes)?;
         rules::common_host(volumes.iter().map(AsRef::as_ref))?;
         rules::join_placements(&spec.placement, volumes.iter().map(AsRef::as_ref))?;
         let operation = operation(self, account, OperationKind::Create, &id, 1);
@@ -177,8 +177,7 @@ impl Engine {
         state.holds.free(id)?;
         let mut draft = Draft::default();
         rely_on_groups(state, &mut draft, old.account, &spec.placement)?;
-        let volumes =
-            attachable(state, old.account, id, spec.volumes.values().map(|a| a.volume_id))?;
+        let volumes = attachable(state, old.account, id, &spec.volumes)?;
         let placement = rules::join_placements(&spec.placement, volumes.iter().map(AsRef::as_ref))?;
         let effect = rules::effect(&renamed, spec);
         let mut new = Instance { spec: spec.clone(), ..Instance::clone(&old) };
@@ -522,13 +521,14 @@ fn attachable(
     state: &State,
     account: AccountId,
     instance: InstanceId,
-    ids: impl Iterator<Item = VolumeId>,
+    attachments: &BTreeMap<String, Attachment>,
 ) -> Result<Vec<Arc<Volume>>, DomainError> {
-    ids.map(|id| {
-        rules::check_attachable(state.world.volumes.get(id), id, account, instance)
+    let volumes = attachments.values().map(|attachment| {
+        let volume = state.world.volumes.get(attachment.volume_id);
+        rules::check_attachable(volume, *attachment, account, instance)
             .map_err(|error| error.below("volumes"))
-    })
-    .collect()
+    });
+    volumes.collect()
 }
 
 fn boot_volume(instance: &Instance) -> Volume {
@@ -540,6 +540,8 @@ fn boot_volume(instance: &Instance) -> Volume {
             name: boot_volume_name(&instance.spec.name),
             size: boot.size,
             class: boot.class.clone(),
+            source: None,
+            read_only: false,
             placement: Default::default(),
             deletion_protection: false,
             labels: BTreeMap::new(),
@@ -549,6 +551,7 @@ fn boot_volume(instance: &Instance) -> Volume {
         host: None,
         may_be_on: Default::default(),
         keys: BTreeMap::new(),
+        copied: false,
         observed: VolumeObserved::Unknown,
         deleting: None,
         unconfirmed: false,

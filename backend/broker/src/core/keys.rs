@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use fairmazon_model::{
     DomainError, ErrorKind,
-    id::InstanceId,
+    id::{InstanceId, VolumeId},
     key::{GivenKey, KeyRequest},
     volume::Volume,
 };
@@ -21,28 +21,44 @@ use super::{
 /// Most keys that are asked for or given at a time.
 pub const KEYS_MAX: usize = 1_000;
 
+/// Which keys are asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeysOf {
+    /// Those of all volumes of the account.
+    All,
+    /// Those of an instance's volumes.
+    Instance(InstanceId),
+    /// That of one volume.
+    Volume(VolumeId),
+}
+
 impl Engine {
-    /// The keys that hosts wait for, of the caller's volumes: of one instance, or of all. At most
+    /// The keys that hosts wait for, of the caller's volumes: of one instance or volume, or of all. At most
     /// [`KEYS_MAX`]; the rest is asked for once these are given.
     ///
     /// # Errors
-    /// `NotFound` for an instance that the caller does not see.
+    /// `NotFound` for an instance or a volume that the caller does not see.
     pub fn key_requests(
         &self,
         caller: &Caller,
-        instance: Option<InstanceId>,
+        of: KeysOf,
     ) -> Result<Vec<KeyRequest>, DomainError> {
         let account = caller.owner()?;
         let state = self.state();
-        let requests = match instance {
-            Some(id) => {
+        let requests = match of {
+            KeysOf::Instance(id) => {
                 let row = state.world.instances.get(id).filter(|row| row.account == account);
                 let row = row.ok_or_else(|| DomainError::not_found("instance", id))?;
                 let boot = state.world.volumes.get(row.boot_volume_id).cloned();
                 let volumes = boot.into_iter().chain(state.volumes_of(row));
                 volumes.filter_map(|volume| state.key_request(&volume)).collect()
             }
-            None => {
+            KeysOf::Volume(id) => {
+                let row = state.world.volumes.get(id).filter(|row| row.account == account);
+                let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
+                state.key_request(row).into_iter().collect()
+            }
+            KeysOf::All => {
                 let volumes = state.world.volumes.of_account(account);
                 volumes.filter_map(|row| state.key_request(row)).take(KEYS_MAX).collect()
             }

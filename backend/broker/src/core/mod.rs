@@ -34,7 +34,7 @@ pub use engine::{Engine, Parts};
 pub use hosts_now::Standing;
 pub use instances::{InstanceChange, InstanceUpdate, Labels};
 pub use joining::MadeCertificate;
-pub use keys::KEYS_MAX;
+pub use keys::{KEYS_MAX, KeysOf};
 pub use operations::{CONFIRM_MAX, OperationWatch};
 pub use table::{Page, PageRequest};
 pub use view::{HostView, InstanceState, InstanceView, SiteView, Usage, VolumeState, VolumeView};

@@ -6,7 +6,7 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     catalogue::Catalogue,
     id::{AccountId, HostId, InstanceId, VolumeId},
-    instance::{Instance, InstanceSpec, OnUserDataChange},
+    instance::{Attachment, Instance, InstanceSpec, OnUserDataChange},
     placement::Placement,
     volume::Volume,
 };
@@ -69,10 +69,11 @@ fn unknown(field: &str, value: &str) -> DomainError {
 /// to stay, and nobody else's. A volume has one user at a time, reader or writer.
 pub(crate) fn check_attachable(
     volume: Option<&Arc<Volume>>,
-    id: VolumeId,
+    attachment: Attachment,
     account: AccountId,
     instance: InstanceId,
 ) -> Result<Arc<Volume>, DomainError> {
+    let id = attachment.volume_id;
     let volume = volume
         .filter(|volume| volume.account == account)
         .ok_or_else(|| DomainError::not_found("volume", id))?;
@@ -85,6 +86,10 @@ pub(crate) fn check_attachable(
     if let Some(other) = volume.attached_to.filter(|other| *other != instance) {
         return Err(precondition(format!("{id} is attached to {other}"))
             .advise(format!("detach it from {other} first")));
+    }
+    if volume.spec.read_only && !attachment.read_only {
+        return Err(precondition(format!("{id} is a snapshot, and nobody writes to it"))
+            .advise("set read_only for it, or make a volume of it to write to"));
     }
     Ok(volume.clone())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fairmazon_model::{
     DomainError, ErrorKind,
-    id::{AccountId, InstanceId, VolumeId},
+    id::{AccountId, HostId, InstanceId, VolumeId},
     impact,
     operation::{Operation, OperationKind, OperationState},
     units::Revision,
@@ -46,10 +46,12 @@ pub struct VolumeUpdate {
 }
 
 impl Engine {
-    /// Makes a volume. It is bound to a host when it is first attached.
+    /// Makes a volume. It is bound to a host when it is first attached, or to that of the volume
+    /// that it is a copy of.
     ///
     /// # Errors
-    /// `Invalid`, `NotFound` for a group, `LimitExceeded`, `Conflict` for a used key.
+    /// `Invalid`, `NotFound` for a group or a source, `LimitExceeded`, `Conflict` for a used key;
+    /// `Precondition` for a source without data, `NoCapacity` when its host has no room for a copy.
     pub async fn create_volume(
         &self,
         caller: &Caller,
@@ -90,23 +92,35 @@ impl Engine {
         rules::check_count("volumes", there, self.config().volumes_per_account)?;
         let mut draft = Draft::default();
         rely_on_groups(state, &mut draft, account, &spec.placement)?;
+        let host = match spec.source {
+            None => None,
+            Some(source) => Some(host_of_source(state, account, source, spec)?),
+        };
         let volume = Volume {
             id,
             account,
             spec: spec.clone(),
             boot_of: None,
             attached_to: None,
-            host: None,
+            host,
             may_be_on: Default::default(),
             keys: Default::default(),
+            copied: false,
             observed: VolumeObserved::Unknown,
             deleting: None,
             unconfirmed: true,
             created_at: now,
             revision: Revision(0),
         };
-        // Nothing is made before it is attached, so there is nothing to wait for.
-        let operation = done(self, operation(self, account, OperationKind::Create, &id, 0));
+        let mut operation = operation(self, account, OperationKind::Create, &id, 0);
+        if let Some(source) = spec.source {
+            draft.rely_on(source);
+            check_stays(state, &volume)?;
+            claim_room(state, &volume)?;
+        } else {
+            // Nothing is made before it is attached, so there is nothing to wait for.
+            operation = done(self, operation);
+        }
         draft.audit(audit::entry(caller, now, "volume.create", &id, None, Some(&volume)));
         draft.answer(request.record(self, &id, Some(operation.id)));
         draft.insert(operation.clone());
@@ -167,9 +181,7 @@ impl Engine {
         rely_on_groups(state, &mut draft, old.account, &update.spec.placement)?;
         let new = Volume { spec: update.spec.clone(), ..Volume::clone(&old) };
         check_stays(state, &new)?;
-        state.books.claim(None, std::iter::once(&new)).map_err(|why| {
-            DomainError::new(ErrorKind::NoCapacity, format!("its host has no room: {why}"))
-        })?;
+        claim_room(state, &new)?;
         let mut operation = operation(self, old.account, OperationKind::Update, &id, 0);
         if old.host.is_none() || old.spec.size == new.spec.size {
             operation = done(self, operation);
@@ -200,6 +212,7 @@ impl Engine {
             |state, request| {
                 let old = volume_of(state, request.account, id)?;
                 rules::check_volume_deletable(&old)?;
+                check_not_copied(state, &old)?;
                 // One that has failed is over; its host goes on trying, and this one follows it.
                 let under_way = old.deleting.and_then(|id| state.world.operations.get(id));
                 if let Some(operation) = under_way.filter(|row| !row.state.is_final()).cloned() {
@@ -306,6 +319,48 @@ fn check_stays(state: &State, new: &Volume) -> Result<(), DomainError> {
         rules::precondition(format!("the volume can't stay where it is: {why}"))
             .advise("make a volume elsewhere and copy the data")
     })
+}
+
+/// The host on which a volume with this spec is copied: that of its source, which has data there.
+fn host_of_source(
+    state: &State,
+    account: AccountId,
+    source: VolumeId,
+    spec: &VolumeSpec,
+) -> Result<HostId, DomainError> {
+    let row = volume_of(state, account, source)
+        .map_err(|error| DomainError { field: Some("source".into()), ..error })?;
+    rules::check_not_deleting("volume", &source, row.deleting.is_some())?;
+    let is_there = matches!(row.observed, VolumeObserved::Present { .. });
+    let Some(host) = row.host.filter(|_| is_there) else {
+        return Err(rules::precondition(format!("{source} has no data yet to be copied"))
+            .advise("attach it to an instance first, and write to it"));
+    };
+    if spec.size < row.spec.size || spec.read_only && spec.size != row.spec.size {
+        let size = row.spec.size.0;
+        let need = if spec.read_only { "exactly" } else { "at least" };
+        return Err(DomainError::invalid(
+            "size_gib",
+            format!("a copy of {source} needs {need} its {size} GiB"),
+        ));
+    }
+    Ok(host)
+}
+
+/// Books the room that a volume takes on its host.
+fn claim_room(state: &mut State, volume: &Volume) -> Result<(), DomainError> {
+    state.books.claim(None, std::iter::once(volume)).map_err(|why| {
+        DomainError::new(ErrorKind::NoCapacity, format!("its host has no room: {why}"))
+    })
+}
+
+/// No copy of the volume is being made.
+fn check_not_copied(state: &State, row: &Volume) -> Result<(), DomainError> {
+    let Some(host) = row.host else { return Ok(()) };
+    let mut volumes = state.world.volumes_on(host);
+    let Some(copy) = volumes.find(|other| other.copies(row.id)) else { return Ok(()) };
+    let text = format!("{} is still being made as a copy of {}", copy.id, row.id);
+    Err(rules::precondition(text).advise("wait until it is there, or delete it first"))
 }
 
 /// The operation as one that has nothing left to do.

@@ -341,7 +341,9 @@ impl<'a> Batch<'a> {
         // Patience with a failure ends by itself.
         let mut waits = false;
         for operation in open {
-            let to = volume_operation_state(&operation, &volume, self.now, self.patience());
+            let lacks_key = self.state.lacks_key(&volume);
+            let (now, patience) = (self.now, self.patience());
+            let to = volume_operation_state(&operation, &volume, lacks_key, now, patience);
             waits |= !to.is_final() && volume.observed.failure().is_some();
             self.tell(&operation, to);
         }

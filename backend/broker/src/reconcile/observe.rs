@@ -64,7 +64,9 @@ impl Batch<'_> {
                 complete = false;
                 continue;
             }
-            self.change_volume(Volume { observed, ..Volume::clone(&row) });
+            let is_there = matches!(observed, VolumeObserved::Present { .. });
+            let copied = row.copied || row.spec.source.is_some() && is_there;
+            self.change_volume(Volume { copied, observed, ..Volume::clone(&row) });
             self.look_at_volume(id);
         }
         self.note_strays(host, report);

@@ -11,7 +11,7 @@ use fairmazon_model::{
     id::HostId,
     instance::{Decision, Instance, Power},
     key::SealedVolumeKey,
-    machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeWish},
+    machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
     units::{Generation, UnixMs},
     volume::Volume,
 };
@@ -147,6 +147,10 @@ fn host_volume(row: &Volume, host: HostId, image: Option<String>, wish: VolumeWi
         size: row.spec.size,
         class: row.spec.class.clone(),
         image,
+        copy: row
+            .spec
+            .source
+            .map(|source| if row.copied { VolumeCopy::Made } else { VolumeCopy::Of(source) }),
         key: key.map(|key| SealedVolumeKey { version: key.version, sealed: key.sealed.clone() }),
         wish,
     }

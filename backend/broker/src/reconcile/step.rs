@@ -263,15 +263,20 @@ pub(crate) fn next_volume_step(volume: &Volume, gone: bool) -> VolumeStep {
     if volume.deleting.is_some() && is_nowhere { VolumeStep::Remove } else { VolumeStep::Settled }
 }
 
-/// The state that a running operation on a volume is in now.
+/// The state that a running operation on a volume is in now; `lacks_key`: its host waits for the
+/// customer's key.
 pub(crate) fn volume_operation_state(
     operation: &Operation,
     volume: &Volume,
+    lacks_key: bool,
     now: UnixMs,
     patience: Patience,
 ) -> OperationState {
     let running = || match volume.observed.failure() {
         Some(reason) => failing(operation.created_at, reason, now, patience),
+        None if lacks_key => {
+            OperationState::Running { waiting_for: Waiting::Key.text(), waits_for_keys: true }
+        }
         None => OperationState::running(""),
     };
     if operation.kind == OperationKind::Delete {

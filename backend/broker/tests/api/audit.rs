@@ -92,6 +92,7 @@ async fn every_change_stands_in_the_audit_log() {
         hypervisor: String::new(),
         session: String::new(),
         generation: Generation(0),
+        migration_address: String::new(),
     };
     says.send(HostSays::Hello(hello)).await.unwrap();
     let heard = tokio::spawn(async move { while hears.recv().await.is_some() {} });
@@ -185,7 +186,7 @@ async fn every_change_stands_in_the_audit_log() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut volumes = VolumesServiceClient::new(customer.clone());
-    let request = v1::ListKeyRequestsRequest { instance_id: one.id.clone() };
+    let request = v1::ListKeyRequestsRequest { instance_id: one.id.clone(), ..Default::default() };
     let wanted = volumes.list_key_requests(request).await.unwrap().into_inner().requests;
     let given = v1::GivenKey {
         volume_id: wanted[0].volume_id.clone(),

@@ -103,7 +103,7 @@ impl Platform {
 }
 
 async fn wanted(client: &Client, instance_id: &str) -> Result<Vec<v1::KeyRequest>, Status> {
-    let request = ListKeyRequestsRequest { instance_id: instance_id.into() };
+    let request = ListKeyRequestsRequest { instance_id: instance_id.into(), ..Default::default() };
     let answer = VolumesServiceClient::new(client.clone()).list_key_requests(request).await?;
     Ok(answer.into_inner().requests)
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use fairmazon_broker::core::{
-    Caller, InstanceState, InstanceUpdate, MadeCertificate, Standing, VolumeState, VolumeUpdate,
+    Caller, InstanceState, InstanceUpdate, KeysOf, MadeCertificate, Standing, VolumeState,
+    VolumeUpdate,
 };
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError,
@@ -139,7 +140,7 @@ async fn a_restarted_broker_goes_on_where_it_was() {
 }
 
 /// Joins a host, so that it waits for keys.
-async fn joins(kit: &Kit, host: HostId) {
+pub async fn joins(kit: &Kit, host: HostId) {
     let caller = Caller { role: Role::Host, host: Some(host), ..kit.customer };
     let made = MadeCertificate {
         sha256: "00".repeat(32),
@@ -176,7 +177,7 @@ async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() 
         engine.instance(customer, never_id).unwrap().row.decision.is_some()
     })
     .await;
-    let wanted = engine.key_requests(customer, Some(never_id)).unwrap().remove(0);
+    let wanted = engine.key_requests(customer, KeysOf::Instance(never_id)).unwrap().remove(0);
     let key = VolumeHostKey {
         version: wanted.version,
         fingerprint: format!("SHA256:{}", "A".repeat(43)),

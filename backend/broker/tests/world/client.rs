@@ -334,6 +334,8 @@ fn volume_spec(name: &str) -> VolumeSpec {
         name: name.into(),
         size: Gib(10),
         class: "standard".into(),
+        source: None,
+        read_only: false,
         placement: Placement::default(),
         deletion_protection: false,
         labels: BTreeMap::new(),

@@ -10,7 +10,9 @@ use fairmazon_model::{
     id::{InstanceId, VolumeId},
     instance::{ObservedState, Power},
     key::GivenKey,
-    machine::{Disk, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeSeen, VolumeWish},
+    machine::{
+        Disk, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeCopy, VolumeSeen, VolumeWish,
+    },
     migration::{Arrival, Handover},
     units::Generation,
     volume::VolumeObserved,
@@ -170,8 +172,18 @@ impl Book {
             must_be_there: missing
                 && self.features.durable
                 && self.users(volume).any(|(_, machine)| machine.had(volume)),
+            source_ready: self.source_ready(record),
             key: self.key_case(record),
         }))
+    }
+
+    /// Whether what a volume is to be a copy of is there and can be opened.
+    fn source_ready(&self, record: &VolumeRecord) -> bool {
+        let copy = record.desired.as_ref().and_then(|wish| wish.copy);
+        let Some(VolumeCopy::Of(source)) = copy else { return true };
+        self.volumes
+            .get(&source)
+            .is_some_and(|source| source.seen.is_some() && self.key_case(source).opens())
     }
 
     /// Notes that the hypervisor has not the keys of a machine's volumes any more; which those are.

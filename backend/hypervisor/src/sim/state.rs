@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use fairmazon_model::{
     host::Capacity,
     id::{InstanceId, VolumeId},
-    machine::{Disk, HostVolume, MachineSpec},
+    machine::{Disk, HostVolume, MachineSpec, VolumeCopy},
     units::Gib,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -171,6 +171,14 @@ impl HostState {
         let key = self.keys.get(&wish.volume).filter(|_| self.encrypts).cloned();
         if self.encrypts && key.is_none() {
             return Err(HypervisorError::KeyMissing { what: wish.volume.to_string() });
+        }
+        if let Some(VolumeCopy::Of(source)) = wish.copy {
+            let found = self.volumes.get(&source);
+            let found = found.ok_or_else(|| HypervisorError::not_found(source))?;
+            if found.size > wish.size {
+                return Err(HypervisorError::busy(source, "it is larger than its copy"));
+            }
+            self.check_key(source)?;
         }
         let class = self.take_storage(&wish.class, wish.size.0, capacity)?;
         self.next_serial += 1;

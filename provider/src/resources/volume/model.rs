@@ -55,6 +55,8 @@ impl VolumeModel {
             name: r.value(&self.name, String::new(), name),
             size: Gib(r.value(&self.size_gib, 0, base.map_or(1, |base| base.size.0))),
             class: r.value(&self.class, "standard".to_owned(), class),
+            source: None,
+            read_only: false,
             placement: placement::read(&self.placement, r)?,
             deletion_protection: r.value(&self.deletion_protection, false, false),
             labels: if all.is_empty() { own } else { all },

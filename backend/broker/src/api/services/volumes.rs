@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{Api, cut, id, page, place, required};
 use crate::{
     api::context::Context,
-    core::{VolumeChange, VolumeState, VolumeUpdate, VolumeView},
+    core::{KeysOf, VolumeChange, VolumeState, VolumeUpdate, VolumeView},
 };
 
 #[async_trait]
@@ -92,11 +92,16 @@ impl VolumesService for Api {
     ) -> Result<Response<ListKeyRequestsResponse>, Status> {
         let (context, message) = Context::of(request)?;
         let work = async {
-            let instance = match message.instance_id.as_str() {
-                "" => None,
-                text => Some(id("instance_id", text)?),
+            let of = match (message.instance_id.as_str(), message.volume_id.as_str()) {
+                ("", "") => KeysOf::All,
+                (instance, "") => KeysOf::Instance(id("instance_id", instance)?),
+                ("", volume) => KeysOf::Volume(id("volume_id", volume)?),
+                _ => {
+                    let both = "name an instance or a volume, not both";
+                    return Err(DomainError::invalid("volume_id", both));
+                }
             };
-            let requests = self.engine.key_requests(&context.caller, instance)?;
+            let requests = self.engine.key_requests(&context.caller, of)?;
             let requests = requests.into_iter().map(Into::into).collect();
             Ok(ListKeyRequestsResponse { requests })
         };
