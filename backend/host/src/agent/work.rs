@@ -7,6 +7,7 @@ use fairmazon_keys::{Binding, HostSecret, KeyError, Opened as OpenedSeal, Purpos
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
     machine::{HostVolume, MachineSpec},
+    units::Gib,
 };
 use futures::future::BoxFuture;
 
@@ -18,6 +19,9 @@ use crate::{
     state::{SavedState, StateError},
     transport::{Link, TransportError},
 };
+
+/// How long filling one GiB of a volume may take: a slow disk writes 20 MB in a second.
+const FILL_GIB: Duration = Duration::from_secs(60);
 
 /// Something that was under way has ended.
 pub(super) enum Done {
@@ -171,6 +175,7 @@ impl Hands {
         let hands = self.clone();
         Box::pin(async move {
             let key = wish.as_ref().and_then(|wish| wish.key.as_ref()).map(|key| key.version);
+            let size = wish.as_ref().map_or(Gib(0), |wish| wish.size);
             let act = async {
                 match (action, wish) {
                     (Some(VolumeAction::GiveKey), Some(wish)) => hands.give_key(&wish).await,
@@ -185,7 +190,7 @@ impl Hands {
                     _ => Ok(()),
                 }
             };
-            let result = hands.within("bring a volume a step on", act).await;
+            let result = hands.in_time_for(action, size, "bring a volume a step on", act).await;
             let look = hands.hypervisor.volume(volume);
             let seen = hands.within("look at a volume", look).await;
             Done::Volume { volume, step: VolumeStep { action, key, result }, seen }
@@ -257,6 +262,21 @@ impl Hands {
             tracing::debug!(%instance, error, "a console could not be read");
             Vec::new()
         })
+    }
+
+    /// As [`within`](Self::within); what fills a volume takes as long as that is large.
+    async fn in_time_for<T>(
+        &self,
+        action: Option<VolumeAction>,
+        size: Gib,
+        attempted: &str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let fills = action == Some(VolumeAction::Create);
+        let size = u32::try_from(size.0).unwrap_or(u32::MAX);
+        let more = if fills { FILL_GIB.saturating_mul(size) } else { Duration::ZERO };
+        let slow = Self { deadline: self.deadline.saturating_add(more), ..self.clone() };
+        slow.within(attempted, work).await
     }
 
     pub(super) async fn within<T>(

@@ -112,6 +112,36 @@ impl Files {
         new.finish(&last).await.map_err(failed("make", wish.volume))
     }
 
+    /// Begins to make a volume that is filled by others, of this size at first. As for
+    /// [`create`](Self::create), one at a time.
+    pub(super) async fn begin(
+        &self,
+        wish: &HostVolume,
+        size: Gib,
+        key: &VolumeKey,
+    ) -> Result<HalfMade> {
+        self.require_room(&wish.class, wish.size)?;
+        let new = HalfMade(self.path(&wish.class, wish.volume).with_extension(HALF_MADE));
+        new.remove();
+        make(&new.0, size.0.saturating_mul(GIB), (wish.volume, key)).await?;
+        Ok(new)
+    }
+
+    /// Gives a volume that was begun and filled its size and its name.
+    pub(super) async fn finish(
+        &self,
+        new: HalfMade,
+        wish: &HostVolume,
+        size: Gib,
+        key: &VolumeKey,
+    ) -> Result<()> {
+        if wish.size > size {
+            resize(&new.0, wish.size, (wish.volume, key)).await?;
+        }
+        let last = self.path(&wish.class, wish.volume);
+        new.finish(&last).await.map_err(failed("make", wish.volume))
+    }
+
     /// Grows a volume that no machine has open.
     pub(super) async fn grow(
         &self,
@@ -120,11 +150,7 @@ impl Files {
         to: Gib,
         key: &VolumeKey,
     ) -> Result<()> {
-        let options = tool::image_options(&found.path);
-        let size = to.0.saturating_mul(GIB).to_string();
-        let arguments: [&OsStr; 4] =
-            ["-q".as_ref(), "--image-opts".as_ref(), &options, size.as_ref()];
-        tool::run("qemu-img", Some("resize"), &arguments, (volume, key), "grow").await
+        resize(&found.path, to, (volume, key)).await
     }
 
     pub(super) fn delete(&self, volume: VolumeId) -> Result<()> {
@@ -188,6 +214,13 @@ pub(super) async fn make(path: &Path, bytes: u64, key: (VolumeId, &VolumeKey)) -
     tool::run("qemu-img", Some("create"), &arguments, key, "make").await
 }
 
+async fn resize(path: &Path, to: Gib, key: (VolumeId, &VolumeKey)) -> Result<()> {
+    let options = tool::image_options(path);
+    let size = to.0.saturating_mul(GIB).to_string();
+    let arguments: [&OsStr; 4] = ["-q".as_ref(), "--image-opts".as_ref(), &options, size.as_ref()];
+    tool::run("qemu-img", Some("resize"), &arguments, key, "grow").await
+}
+
 /// The size of the volume in a file; none when there is no file.
 fn size(path: &Path, volume: VolumeId) -> Result<Option<Gib>> {
     match Header::read(path) {
@@ -207,7 +240,7 @@ fn failed(verb: &str, volume: VolumeId) -> impl FnOnce(io::Error) -> HypervisorE
 }
 
 /// A volume that is being made; gone when it is dropped before it is whole.
-struct HalfMade(PathBuf);
+pub(super) struct HalfMade(pub(super) PathBuf);
 
 impl HalfMade {
     fn remove(&self) {

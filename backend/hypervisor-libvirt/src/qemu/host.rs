@@ -19,7 +19,7 @@ use fairmazon_image::Images;
 use fairmazon_model::{
     host::Capacity,
     id::{InstanceId, VolumeId},
-    machine::{Disk, HostVolume, MachineSpec},
+    machine::{Disk, HostVolume, MachineSpec, VolumeCopy},
     units::Gib,
 };
 use parking_lot::Mutex;
@@ -57,7 +57,7 @@ const TRIM: Duration = Duration::from_secs(1);
 /// go on when the last clone ends; the keys it was given do not.
 #[derive(Clone)]
 pub struct QemuHost {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     threads: Threads,
     hints: broadcast::Sender<Hint>,
 }
@@ -143,7 +143,7 @@ impl QemuHost {
         self.inner.config.accelerator
     }
 
-    async fn call<T: Send + 'static>(
+    pub(super) async fn call<T: Send + 'static>(
         &self,
         attempted: &str,
         call: impl FnOnce(&Inner, &Session) -> Result<T> + Send + 'static,
@@ -158,7 +158,7 @@ impl QemuHost {
 
     /// As [`call`](Self::call), alone among those that change machines. It stays alone to its end
     /// when nobody waits for it any more.
-    async fn admit<T: Send + 'static>(
+    pub(super) async fn admit<T: Send + 'static>(
         &self,
         attempted: &str,
         call: impl FnOnce(&Inner, &Session) -> Result<T> + Send + 'static,
@@ -352,6 +352,11 @@ impl Hypervisor for QemuHost {
             return Ok(());
         }
         let key = self.inner.keys.get(wish.volume)?;
+        if let Some(VolumeCopy::Of(source)) = wish.copy {
+            self.copy_volume(wish, source, &key).await?;
+            self.hint(wish.volume);
+            return Ok(());
+        }
         let image = match &wish.image {
             None => None,
             Some(id) => self.image_disk(id.clone()).await?,

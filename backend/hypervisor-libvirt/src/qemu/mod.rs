@@ -8,7 +8,9 @@
 //! [`give_key`]: fairmazon_hypervisor::Hypervisor::give_key
 
 mod accelerator;
+mod backup;
 mod console;
+mod copy;
 mod files;
 mod host;
 mod image;

@@ -3,12 +3,16 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Write},
+    os::fd::AsRawFd,
     path::Path,
     process::Stdio,
 };
 
 use fairmazon_hypervisor::{HypervisorError, Result, VolumeKey};
 use fairmazon_model::id::VolumeId;
+use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 /// What QEMU says when a key opens no slot of a LUKS header.
@@ -16,10 +20,42 @@ const WRONG_KEY: &str = "cannot unlock any keyslot";
 
 /// The volume's data as an option of QEMU's, opened with the key on standard input.
 pub(super) fn image_options(path: &Path) -> OsString {
-    let mut options =
-        OsString::from("driver=qcow2,encrypt.format=luks,encrypt.key-secret=key,file.filename=");
-    options.push(path.to_string_lossy().replace(',', ",,"));
-    options
+    options(path, "key")
+}
+
+/// As [`image_options`], opened with the key of what is only read.
+pub(super) fn source_options(path: &Path) -> OsString {
+    options(path, "source")
+}
+
+fn options(path: &Path, secret: &str) -> OsString {
+    let path = path.to_string_lossy().replace(',', ",,");
+    format!("driver=qcow2,encrypt.format=luks,encrypt.key-secret={secret},file.filename={path}")
+        .into()
+}
+
+/// As [`run`] of `qemu-img`, with the key of a second volume, which is only read: in a file in
+/// memory that has no name and ends with this call.
+pub(super) async fn run_with_source(
+    subcommand: &str,
+    arguments: &[&OsStr],
+    key: (VolumeId, &VolumeKey),
+    (source, source_key): (VolumeId, &VolumeKey),
+    attempted: &str,
+) -> Result<()> {
+    let failed = |error: io::Error| HypervisorError::Driver {
+        attempted: format!("{attempted} {source}"),
+        source: error.into(),
+    };
+    let memory = memfd_create("key", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+    let mut memory = File::from(memory);
+    memory.write_all(source_key.passphrase().as_bytes()).map_err(failed)?;
+    // The other process opens what this one holds; nobody but it and root may.
+    let secret =
+        format!("secret,id=source,file=/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
+    let mut all: Vec<&OsStr> = vec!["--object".as_ref(), secret.as_ref()];
+    all.extend_from_slice(arguments);
+    run("qemu-img", Some(subcommand), &all, key, attempted).await
 }
 
 /// Runs the program: `subcommand`, the key, `arguments`.

@@ -110,6 +110,19 @@ fn seed(file: &Path) -> String {
     )
 }
 
+/// A backup of one disk of a running domain into the file of a volume that is there: encrypted by
+/// QEMU, as the volume is.
+pub(super) fn backup(device: &str, (volume, file): (VolumeId, &Path)) -> String {
+    format!(
+        "<domainbackup mode='push'><disks><disk name='{}' backup='yes' type='file'>\
+         <driver type='qcow2'/><target file='{}'><encryption format='luks'>\
+         <secret type='passphrase' uuid='{}'/></encryption></target></disk></disks></domainbackup>",
+        escape(device),
+        path(file),
+        secret_uuid(volume)
+    )
+}
+
 /// The secret of a volume's key: never on a disk, never given out.
 pub(super) fn secret(volume: VolumeId) -> String {
     format!(

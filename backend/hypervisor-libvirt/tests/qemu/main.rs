@@ -5,6 +5,7 @@
 
 mod agent;
 mod contract;
+mod copies;
 mod guests;
 mod images;
 mod lab;

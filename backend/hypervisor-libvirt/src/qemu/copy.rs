@@ -1,0 +1,152 @@
+//! Copies of volumes: of one that no machine writes to by `qemu-img`, of one that a running machine
+//! has by QEMU itself, as it was at the beginning. Source and copy are encrypted, each with a key
+//! of its own, and nothing of them is in any other file.
+
+use std::{ffi::OsStr, time::Duration};
+
+use fairmazon_hypervisor::{HypervisorError, Result, VolumeKey};
+use fairmazon_model::{
+    id::{InstanceId, VolumeId},
+    machine::HostVolume,
+};
+
+use super::{
+    backup::{self, Progress},
+    files::Found,
+    host::{Inner, QemuHost},
+    keyring::Lent,
+    session::Session,
+    tool, xml,
+};
+use crate::{error::failed, jobs};
+
+/// Between two looks at a copy that QEMU makes.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl QemuHost {
+    /// Makes a volume as a copy of another one. The caller sees to it that none is made, grown or
+    /// deleted meanwhile.
+    pub(super) async fn copy_volume(
+        &self,
+        wish: &HostVolume,
+        source: VolumeId,
+        key: &VolumeKey,
+    ) -> Result<()> {
+        let missing = || HypervisorError::not_found(source);
+        let found = self.inner.files.find(source)?.ok_or_else(missing)?;
+        if found.size > wish.size {
+            return Err(HypervisorError::busy(source, "it is larger than its copy"));
+        }
+        let source_key = self.inner.keys.get(source)?;
+        let new = self.inner.files.begin(wish, found.size, key).await?;
+        let user =
+            self.call("look who has a volume", move |_, session| user_of(session, source)).await?;
+        match user {
+            None => {
+                let keys = ((wish.volume, key), (source, &*source_key));
+                convert(&found, &new.0, keys).await?;
+            }
+            Some(instance) => self.back_up(instance, found.clone(), wish.volume, &new.0).await?,
+        }
+        self.inner.files.finish(new, wish, found.size, key).await
+    }
+
+    /// Has QEMU copy a disk of a running machine.
+    async fn back_up(
+        &self,
+        instance: InstanceId,
+        found: Found,
+        to: VolumeId,
+        path: &std::path::Path,
+    ) -> Result<()> {
+        let path = path.to_owned();
+        // From here on it is ended when nobody waits for it any more.
+        let mut begun = Begun { host: self.clone(), instance: Some(instance) };
+        self.admit("begin to copy a disk", move |inner, session| {
+            inner.begin_backup(session, instance, &found, (to, &path))
+        })
+        .await?;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let look = move |_: &Inner, session: &Session| {
+                backup::progress(&session.domains.expect(instance)?.0)
+            };
+            match self.call("look after a copy", look).await? {
+                Progress::Runs => {}
+                Progress::Done => {
+                    begun.instance = None;
+                    return Ok(());
+                }
+                Progress::Failed => {
+                    begun.instance = None;
+                    return Err(HypervisorError::Driver {
+                        attempted: format!("copy a disk to {to}"),
+                        source: "QEMU ended it before all of it was there".into(),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn begin_backup(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+        found: &Found,
+        (volume, path): (VolumeId, &std::path::Path),
+    ) -> Result<()> {
+        let (domain, _) = session.domains.expect(instance)?;
+        let xml = domain.xml_desc(0).map_err(failed(format!("look at the disks of {instance}")))?;
+        let disk = xml::live_disks(&xml).into_iter().find(|disk| disk.file == found.path);
+        let disk = disk.ok_or_else(|| HypervisorError::busy(instance, "its disks change"))?;
+        // Taken back once QEMU has opened the file.
+        let key = self.keys.get(volume)?;
+        let _lent = Lent::lend(&session.domains.connection, volume, &key)?;
+        backup::begin(&domain, &disk.device, (volume, path))
+    }
+}
+
+/// A copy that QEMU makes.
+struct Begun {
+    host: QemuHost,
+    instance: Option<InstanceId>,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let Some(instance) = self.instance else { return };
+        let host = self.host.clone();
+        tokio::spawn(async move {
+            let end = move |_: &Inner, session: &Session| {
+                let (domain, _) = session.domains.expect(instance)?;
+                jobs::abort(&domain).map_err(failed(format!("end a copy from {instance}")))
+            };
+            if let Err(error) = host.call("end a copy", end).await {
+                tracing::debug!(%instance, %error, "a copy that nobody waits for was not ended");
+            }
+        });
+    }
+}
+
+/// The running machine that has a volume.
+fn user_of(session: &Session, volume: VolumeId) -> Result<Option<InstanceId>> {
+    let machines = session.domains.list()?.machines;
+    let user = machines.iter().find(|machine| machine.runs() && machine.uses(volume).is_some());
+    Ok(user.map(fairmazon_hypervisor::Machine::instance))
+}
+
+type KeyOf<'a> = (VolumeId, &'a VolumeKey);
+
+/// Copies a volume that no machine has open.
+async fn convert(
+    found: &Found,
+    to: &std::path::Path,
+    (key, source): (KeyOf<'_>, KeyOf<'_>),
+) -> Result<()> {
+    let (from, target) = (tool::source_options(&found.path), tool::image_options(to));
+    let arguments: [&OsStr; 5] =
+        ["-n".as_ref(), "--image-opts".as_ref(), "--target-image-opts".as_ref(), &from, &target];
+    tool::run_with_source("convert", &arguments, key, source, "copy").await
+}
