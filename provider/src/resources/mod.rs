@@ -3,4 +3,5 @@
 pub mod instance;
 pub mod placement_group;
 pub mod shared;
+pub mod snapshot;
 pub mod volume;

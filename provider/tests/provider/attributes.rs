@@ -41,6 +41,10 @@ fn full(resource: &str) -> Json {
             "name": "data", "size_gib": 5, "class": "standard", "placement": placement,
             "deletion_protection": false, "labels": { "a": "b" }, "timeouts": timeouts,
         }),
+        "fairmazon_snapshot" => json!({
+            "name": "then", "volume_id": "VOLUME", "deletion_protection": false,
+            "labels": { "a": "b" }, "timeouts": timeouts,
+        }),
         _ => json!({ "name": "g", "labels": { "a": "b" } }),
     }
 }
@@ -203,6 +207,10 @@ fn refused_near(told: &Diagnostics, path: &str, what: &str) {
     refused_at(told, path.split(['.', '[']).next().unwrap_or(path), what);
 }
 
+/// Attributes of which their object has one.
+const ONE_OF: [(&str, &str); 2] =
+    [("fairmazon_volume", "source.snapshot_id"), ("fairmazon_volume", "source.volume_id")];
+
 async fn each(kind: Kind, name: &str, schema: &Schema, full: Json, subject: &mut Subject) {
     subject.ask(kind, name, full.clone()).await.unwrap_or_else(|told| panic!("{name}: {told}"));
     for Place { steps, path, attribute, hidden } in places(schema) {
@@ -237,6 +245,10 @@ async fn each(kind: Kind, name: &str, schema: &Schema, full: Json, subject: &mut
                 assert!(applied.is_ok(), "{}: {applied:?}", what("null"));
             }
             Err(told) if attribute.is_required() => refused_at(&told, &path, &what("null")),
+            // One of those that stand together has to be set.
+            Err(told) if ONE_OF.contains(&(name, &path)) => {
+                assert!(told_well(&told, &what("null")).contains("one of"), "{told}");
+            }
             // The provider needs some of its settings from somewhere.
             Err(told) if kind == Kind::Provider => drop(told_well(&told, &what("null"))),
             Err(told) => panic!("{}: {told}", what("null")),
@@ -276,7 +288,13 @@ async fn of_the_resources() {
     let mut subject = subject(&broker).await;
     let offers = provider().offers();
     for (name, schema, _) in offers.resources() {
-        each(Kind::Resource, name, &schema, full(name), &mut subject).await;
+        let mut config = full(name);
+        if name == "fairmazon_snapshot" {
+            let volume = full("fairmazon_volume");
+            let made = subject.client.apply("fairmazon_volume.of", volume).await;
+            config["volume_id"] = made.unwrap().state["id"].clone();
+        }
+        each(Kind::Resource, name, &schema, config, &mut subject).await;
     }
 }
 

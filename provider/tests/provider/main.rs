@@ -9,4 +9,5 @@ mod connection;
 mod instance;
 mod offers;
 mod schema;
+mod snapshot;
 mod volume;

@@ -10,18 +10,14 @@ use crate::page::{Page, Writer, type_name};
 /// Attributes and more that the design has and this version has not: told, so that nobody looks
 /// for them.
 const NOT_YET: [(&str, &str); 5] = [
-    ("provider", "The resources for standby pairs, snapshots, networks and billing accounts."),
+    ("provider", "The resources for standby pairs, networks and billing accounts."),
     (
         "fairmazon_instance",
         "`networks`, `user_data_wo`, `ssh_command`, `host_fingerprint`, and the conditions \
          `guest_agent` and `cloud_init` of `wait_for`. They need the overlay network, the relay or \
          an agent in the guest.",
     ),
-    (
-        "fairmazon_volume",
-        "`source`, `final_snapshot`, `key_fingerprint` and `key_version`. They need snapshots and \
-         customer-held keys.",
-    ),
+    ("fairmazon_volume", "`source.image`, `final_snapshot` and `key_version`."),
     ("fairmazon_token", "Renewal: a token's lifetime has to cover the run."),
     ("fairmazon_reboot", "The actions `failover`, `migrate` and `snapshot`."),
 ];

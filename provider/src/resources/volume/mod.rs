@@ -4,6 +4,5 @@ mod model;
 mod resource;
 mod schema;
 
-pub use model::VolumeModel;
-pub(crate) use model::of_row;
-pub use resource::VolumeResource;
+pub use model::{SourceModel, VolumeModel};
+pub use resource::{VolumeKind, Volumes};

@@ -1,7 +1,7 @@
 //! The model of `fairmazon_volume`, the spec that it means, and how a volume of the platform
 //! looks as a resource.
 
-use fairmazon_model::{DomainError, price::NanoEur, units::Gib, volume::VolumeSpec};
+use fairmazon_model::{DomainError, id::VolumeId, price::NanoEur, units::Gib, volume::VolumeSpec};
 use fairmazon_proto::v1;
 use serde::{Deserialize, Serialize};
 use tfplugin::Attr;
@@ -22,6 +22,7 @@ pub struct VolumeModel {
     pub name: Attr<String>,
     pub size_gib: Attr<u64>,
     pub class: Attr<String>,
+    pub source: Attr<SourceModel>,
     pub placement: Attr<PlacementModel>,
     pub deletion_protection: Attr<bool>,
     pub labels: Labels,
@@ -37,13 +38,45 @@ pub struct VolumeModel {
     pub created_at: Attr<String>,
 }
 
+/// What a volume is made as a copy of: one of the two.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SourceModel {
+    /// A `fairmazon_snapshot`.
+    pub snapshot_id: Attr<String>,
+    /// A volume, as it is when this one is made.
+    pub volume_id: Attr<String>,
+}
+
+impl SourceModel {
+    /// A source that names a volume.
+    pub(crate) fn volume(id: &Attr<String>) -> Self {
+        Self { snapshot_id: Attr::Null, volume_id: id.clone() }
+    }
+
+    fn read(&self, r: &mut Reader) -> Result<Option<VolumeId>, DomainError> {
+        let odd = |text: &str| {
+            Err(DomainError::invalid("source", text.to_owned())
+                .advise("set one of `snapshot_id` and `volume_id`"))
+        };
+        let (field, id) = match (&self.snapshot_id, &self.volume_id) {
+            (Attr::Null, Attr::Null) => return odd("it names nothing"),
+            (Attr::Null, id) => ("source.volume_id", id),
+            (id, Attr::Null) => ("source.snapshot_id", id),
+            _ => return odd("it names a snapshot and a volume"),
+        };
+        let Some(id) = r.object(id) else { return Ok(None) };
+        let id = id.parse();
+        id.map(Some).map_err(|error| DomainError::invalid(field, format!("{error}")))
+    }
+}
+
 impl VolumeModel {
     /// The spec that the attributes mean. Where a value is not known yet that of `base` stands
     /// in, or one that no check objects to.
     ///
     /// # Errors
     /// When a value has not the form it must have, with its path.
-    pub(super) fn read(&self, base: Option<&VolumeSpec>) -> Result<VolumeSpec, DomainError> {
+    pub(crate) fn read(&self, base: Option<&VolumeSpec>) -> Result<VolumeSpec, DomainError> {
         let mut reader = Reader::default();
         let r = &mut reader;
         let mut labels_known = true;
@@ -55,7 +88,10 @@ impl VolumeModel {
             name: r.value(&self.name, String::new(), name),
             size: Gib(r.value(&self.size_gib, 0, base.map_or(1, |base| base.size.0))),
             class: r.value(&self.class, "standard".to_owned(), class),
-            source: None,
+            source: match r.object(&self.source) {
+                Some(source) => source.read(r)?,
+                None => None,
+            },
             read_only: false,
             placement: placement::read(&self.placement, r)?,
             deletion_protection: r.value(&self.deletion_protection, false, false),
@@ -78,6 +114,7 @@ pub(crate) fn of_row(
         name: Attr::Value(spec.name),
         size_gib: Attr::Value(spec.size.0),
         class: Attr::Value(spec.class),
+        source: source(&before.source, spec.source),
         placement: placement::attr(&before.placement, &spec.placement),
         deletion_protection: Attr::Value(spec.deletion_protection),
         labels: labels::own(&before.labels, &before.effective_labels, &spec.labels, defaults),
@@ -87,8 +124,18 @@ pub(crate) fn of_row(
     })
 }
 
+/// The source as the configuration has it, when that is the one that the platform knows.
+fn source(before: &Attr<SourceModel>, now: Option<VolumeId>) -> Attr<SourceModel> {
+    let Some(now) = now else { return Attr::Null };
+    let named = before.get().and_then(|before| before.read(&mut Reader::default()).ok().flatten());
+    if named == Some(now) {
+        return before.clone();
+    }
+    Attr::Value(SourceModel::volume(&Attr::Value(now.to_string())))
+}
+
 /// The state after an apply: what was planned, filled up with what the platform says.
-pub(super) fn after_apply(planned: &VolumeModel, row: &v1::Volume) -> VolumeModel {
+pub(crate) fn after_apply(planned: &VolumeModel, row: &v1::Volume) -> VolumeModel {
     let now = observed(row);
     let labels = row.spec.as_ref().map(|spec| labels::attr(&spec.labels));
     let labels_known =

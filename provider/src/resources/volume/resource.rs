@@ -1,6 +1,10 @@
 //! Plans, makes, reads, changes and removes volumes.
 
-use fairmazon_model::{DomainError, id::VolumeId, impact, price};
+use std::marker::PhantomData;
+
+use fairmazon_model::{DomainError, ErrorKind, id::VolumeId, impact, price, volume::VolumeSpec};
+use fairmazon_proto::v1;
+use serde::{Serialize, de::DeserializeOwned};
 use tfplugin::{
     Attr, Change, ChangeKind, Context, Diagnostics, IdentitySchema, ImportTarget, Planned,
     Resource, Schema, StateSink, View, async_trait,
@@ -12,7 +16,8 @@ use crate::{
     diagnostics::{self, Attempt},
     platform::Platform,
     resources::shared::{
-        confirm, identity, labels,
+        confirm, identity,
+        labels::{self, KnownLabels},
         planned_before::planned_before,
         protection::protected,
         stop::graceful,
@@ -21,29 +26,124 @@ use crate::{
     },
 };
 
-const NOUN: &str = "volume";
-const INVALID: &str = "Invalid volume";
-
-/// `fairmazon_volume`.
-pub struct VolumeResource;
-
-type Sink<'a> = StateSink<'a, VolumeModel>;
-
+/// What the platform keeps as a volume and shows as a resource of its own.
 #[async_trait]
-impl Resource for VolumeResource {
-    type Data = Platform;
-    type Model = VolumeModel;
+pub trait VolumeKind:
+    Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// The resource's type.
+    const TYPE: &'static str;
+    /// What people call one.
+    const NOUN: &'static str;
 
-    fn name(&self) -> &'static str {
-        "fairmazon_volume"
+    /// Whether nobody writes to one.
+    const READ_ONLY: bool;
+
+    /// Its attributes.
+    fn schema() -> Schema;
+
+    /// Whether a volume of the platform is one.
+    fn is_of(row: &v1::Volume) -> bool {
+        row.spec.as_ref().is_some_and(|spec| spec.read_only) == Self::READ_ONLY
     }
 
-    fn schema(&self) -> Schema {
+    /// All of it as the attributes of a volume.
+    fn to_volume(&self) -> VolumeModel;
+
+    /// What it has of a volume's attributes.
+    fn of_volume(volume: VolumeModel) -> Self;
+
+    /// The spec that its attributes mean; see [`VolumeModel`].
+    ///
+    /// # Errors
+    /// When a value has not the form it must have, with its path.
+    fn spec(&self, base: Option<&VolumeSpec>) -> Result<VolumeSpec, DomainError>;
+
+    /// Fills in what follows from other volumes, as far as they are known.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    async fn complete(&mut self, _: &Platform, _: Attempt<'_>) -> Result<(), Diagnostics> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl VolumeKind for VolumeModel {
+    const TYPE: &'static str = "fairmazon_volume";
+    const NOUN: &'static str = "volume";
+    const READ_ONLY: bool = false;
+
+    fn schema() -> Schema {
         schema::schema()
     }
 
+    fn to_volume(&self) -> VolumeModel {
+        self.clone()
+    }
+
+    fn of_volume(volume: VolumeModel) -> Self {
+        volume
+    }
+
+    fn spec(&self, base: Option<&VolumeSpec>) -> Result<VolumeSpec, DomainError> {
+        self.read(base)
+    }
+}
+
+/// The resource of a kind of volumes.
+pub struct Volumes<K>(PhantomData<K>);
+
+impl<K: VolumeKind> Volumes<K> {
+    /// The resource.
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+
+    fn invalid() -> String {
+        format!("Invalid {}", K::NOUN)
+    }
+
+    /// The resource for a volume of the platform, knowing how it looked before.
+    ///
+    /// # Errors
+    /// When it is of another kind, or the broker's answer is none.
+    pub(crate) fn of_row(
+        before: &K,
+        row: &v1::Volume,
+        defaults: Option<&KnownLabels>,
+    ) -> Result<K, DomainError> {
+        if !K::is_of(row) {
+            let other = if K::READ_ONLY { "a volume" } else { "a snapshot" };
+            let text = format!("{} is {other}", row.id);
+            return Err(DomainError::new(ErrorKind::Precondition, text)
+                .advise("name it as a resource of the other type"));
+        }
+        Ok(K::of_volume(model::of_row(&before.to_volume(), row, defaults)?))
+    }
+
+    fn after_apply(planned: &K, row: &v1::Volume) -> K {
+        K::of_volume(model::after_apply(&planned.to_volume(), row))
+    }
+}
+
+type Sink<'a, K> = StateSink<'a, K>;
+
+#[async_trait]
+impl<K: VolumeKind> Resource for Volumes<K> {
+    type Data = Platform;
+    type Model = K;
+
+    fn name(&self) -> &'static str {
+        K::TYPE
+    }
+
+    fn schema(&self) -> Schema {
+        K::schema()
+    }
+
     fn identity(&self) -> Option<IdentitySchema> {
-        Some(identity("volume"))
+        Some(identity(K::NOUN))
     }
 
     fn plans_destroy(&self) -> bool {
@@ -51,9 +151,9 @@ impl Resource for VolumeResource {
     }
 
     async fn validate(&self, _: &Context<Platform>, config: View<'_>) -> Result<(), Diagnostics> {
-        let config: VolumeModel = config.model()?;
-        let checked = config.read(None).and_then(|spec| spec.check());
-        checked.map_err(|error| diagnostics::invalid(INVALID, &error))
+        let config: K = config.model()?;
+        let checked = config.spec(None).and_then(|spec| spec.check());
+        checked.map_err(|error| diagnostics::invalid(&Self::invalid(), &error))
     }
 
     async fn plan(
@@ -63,9 +163,9 @@ impl Resource for VolumeResource {
     ) -> Result<(), Diagnostics> {
         let platform = cx.data()?;
         let id = change.prior().at("id").as_str().map(str::to_owned);
-        refuse_protected(change, id.as_deref())?;
+        refuse_protected(change, K::NOUN, id.as_deref())?;
         if change.kind() != ChangeKind::Delete {
-            plan(platform, change, id.as_deref()).await?;
+            plan::<K>(platform, change, id.as_deref()).await?;
         }
         if let (Some(id), Some(client)) = (id, platform.try_client()) {
             confirm::confirm(client, &id, false, change.private()).await;
@@ -76,23 +176,25 @@ impl Resource for VolumeResource {
     async fn create(
         &self,
         cx: &Context<Platform>,
-        plan: Planned<'_, VolumeModel>,
-        state: &mut Sink<'_>,
+        plan: Planned<'_, K>,
+        state: &mut Sink<'_, K>,
     ) -> Result<(), Diagnostics> {
         let client = cx.data()?.client()?;
-        let attempt = Attempt::new("create", NOUN);
-        let spec = plan.model.read(None).map_err(|error| attempt.refused(&error))?;
+        let attempt = Attempt::new("create", K::NOUN);
+        let mut whole = plan.model.clone();
+        whole.complete(cx.data()?, attempt).await?;
+        let spec = whole.spec(None).map_err(|error| attempt.refused(&error))?;
         let created = graceful(cx, client.create_volume((&spec).into())).await?;
         let (row, operation) = created.map_err(|error| attempt.failed(&error))?;
         // From here on there is something real: its id is kept before anything slow.
-        state.save(&model::after_apply(&plan.model, &row))?;
+        state.save(&Self::after_apply(&plan.model, &row))?;
         let work = async {
             client.wait(&operation, |_| {}).await?;
             client.volume_now(&row.id).await
         };
-        let limit = timeouts::limit(&plan.model.timeouts, Limit::Create);
-        let done = cx.within(limit, &format!("the volume {} to be there", row.id), work).await;
-        let row = match unfinished::told(done, NOUN, &row.id)? {
+        let limit = timeouts::limit(&plan.model.to_volume().timeouts, Limit::Create);
+        let done = cx.within(limit, &format!("the {} {} to be there", K::NOUN, row.id), work).await;
+        let row = match unfinished::told(done, K::NOUN, &row.id)? {
             Waited::Done(row) => row,
             Waited::Unfinished(why) => {
                 // It exists and is well: an error would have it destroyed and made anew.
@@ -100,21 +202,21 @@ impl Resource for VolumeResource {
                 row
             }
         };
-        state.save(&model::after_apply(&plan.model, &row))
+        state.save(&Self::after_apply(&plan.model, &row))
     }
 
     async fn read(
         &self,
         cx: &Context<Platform>,
-        prior: VolumeModel,
-        state: &mut Sink<'_>,
+        prior: K,
+        state: &mut Sink<'_, K>,
     ) -> Result<(), Diagnostics> {
         let platform = cx.data()?;
         // Without a known endpoint there is nobody to ask: what was known stays.
         let Some(client) = platform.try_client() else { return Ok(()) };
-        let id = prior.id.get().cloned().unwrap_or_default();
-        let attempt = Attempt::on("read", NOUN, &id);
-        let limit = timeouts::limit(&prior.timeouts, Limit::Read);
+        let id = prior.to_volume().id.get().cloned().unwrap_or_default();
+        let attempt = Attempt::on("read", K::NOUN, &id);
+        let limit = timeouts::limit(&prior.to_volume().timeouts, Limit::Read);
         let row = match cx.within(limit, "the broker's answer", client.volume(&id)).await? {
             Ok(row) => row,
             Err(error) if error.is_not_found() => {
@@ -123,7 +225,7 @@ impl Resource for VolumeResource {
             }
             Err(error) => return Err(attempt.failed(&error)),
         };
-        let model = model::of_row(&prior, &row, platform.default_labels())
+        let model = Self::of_row(&prior, &row, platform.default_labels())
             .map_err(|error| attempt.refused(&error))?;
         confirm::confirm(client, &id, !row.unconfirmed, state.private()).await;
         state.save(&model)
@@ -132,15 +234,15 @@ impl Resource for VolumeResource {
     async fn update(
         &self,
         cx: &Context<Platform>,
-        prior: VolumeModel,
-        plan: Planned<'_, VolumeModel>,
-        state: &mut Sink<'_>,
+        prior: K,
+        plan: Planned<'_, K>,
+        state: &mut Sink<'_, K>,
     ) -> Result<(), Diagnostics> {
         let client = cx.data()?.client()?;
-        let id = prior.id.get().cloned().unwrap_or_default();
-        let attempt = Attempt::on("change", NOUN, &id);
-        let old = prior.read(None).ok();
-        let new = plan.model.read(None).map_err(|error| attempt.refused(&error))?;
+        let id = prior.to_volume().id.get().cloned().unwrap_or_default();
+        let attempt = Attempt::on("change", K::NOUN, &id);
+        let old = prior.spec(None).ok();
+        let new = plan.model.spec(None).map_err(|error| attempt.refused(&error))?;
         let work = async {
             if old.as_ref() != Some(&new) {
                 let (_, operation) = client.update_volume(&id, (&new).into()).await?;
@@ -148,24 +250,27 @@ impl Resource for VolumeResource {
             }
             client.volume_now(&id).await
         };
-        let limit = timeouts::limit(&plan.model.timeouts, Limit::Update);
-        let done = cx.within(limit, &format!("the volume {id} to change"), work).await?;
+        let limit = timeouts::limit(&plan.model.to_volume().timeouts, Limit::Update);
+        let done = cx.within(limit, &format!("the {} {id} to change", K::NOUN), work).await?;
         let row = done.map_err(|error| attempt.failed(&error))?;
-        state.save(&model::after_apply(&plan.model, &row))
+        state.save(&Self::after_apply(&plan.model, &row))
     }
 
     async fn delete(
         &self,
         cx: &Context<Platform>,
-        prior: VolumeModel,
-        _: &mut Sink<'_>,
+        prior: K,
+        _: &mut Sink<'_, K>,
     ) -> Result<(), Diagnostics> {
         let client = cx.data()?.client()?;
-        let id = prior.id.get().cloned().unwrap_or_default();
-        let limit = timeouts::limit(&prior.timeouts, Limit::Delete);
-        match cx.within(limit, &format!("the volume {id} to be gone"), remove(client, &id)).await? {
+        let id = prior.to_volume().id.get().cloned().unwrap_or_default();
+        let limit = timeouts::limit(&prior.to_volume().timeouts, Limit::Delete);
+        match cx
+            .within(limit, &format!("the {} {id} to be gone", K::NOUN), remove(client, &id))
+            .await?
+        {
             Err(error) if !error.is_not_found() => {
-                Err(Attempt::on("destroy", NOUN, &id).failed(&error))
+                Err(Attempt::on("destroy", K::NOUN, &id).failed(&error))
             }
             _ => Ok(()),
         }
@@ -175,16 +280,18 @@ impl Resource for VolumeResource {
         &self,
         cx: &Context<Platform>,
         target: ImportTarget,
-        state: &mut Sink<'_>,
+        state: &mut Sink<'_, K>,
     ) -> Result<(), Diagnostics> {
         let platform = cx.data()?;
         let id = target.text("id")?;
-        let attempt = Attempt::on("import", NOUN, id);
+        let attempt = Attempt::on("import", K::NOUN, id);
         let form: Result<VolumeId, _> = id.parse();
-        form.map_err(|error| Diagnostics::error("Unable to import the volume", error.to_string()))?;
+        form.map_err(|error| {
+            Diagnostics::error(format!("Unable to import the {}", K::NOUN), error.to_string())
+        })?;
         let found = platform.client()?.volume_now(id).await;
         let row = found.map_err(|error| attempt.failed(&error))?;
-        let model = model::of_row(&VolumeModel::default(), &row, platform.default_labels())
+        let model = Self::of_row(&K::default(), &row, platform.default_labels())
             .map_err(|error| attempt.refused(&error))?;
         state.save(&model)
     }
@@ -195,31 +302,46 @@ async fn remove(client: &Client, id: &str) -> Result<(), ClientError> {
     client.wait(&operation, |_| {}).await
 }
 
-fn refuse_protected(change: &Change<'_>, id: Option<&str>) -> Result<(), Diagnostics> {
+fn refuse_protected(
+    change: &Change<'_>,
+    noun: &'static str,
+    id: Option<&str>,
+) -> Result<(), Diagnostics> {
     let protection = change.prior().at("deletion_protection").as_bool();
     let destroys = change.kind() == ChangeKind::Delete || change.replaces();
     if !destroys || protection != Some(true) {
         return Ok(());
     }
     let verb = if change.replaces() { "replace" } else { "destroy" };
-    Err(Attempt::on(verb, NOUN, id.unwrap_or_default()).refused(&protected()))
+    Err(Attempt::on(verb, noun, id.unwrap_or_default()).refused(&protected()))
 }
 
 /// Refines what the schema's rules planned.
-async fn plan(
+async fn plan<K: VolumeKind>(
     platform: &Platform,
     change: &mut Change<'_>,
     id: Option<&str>,
 ) -> Result<(), Diagnostics> {
-    let invalid = |error: DomainError| diagnostics::invalid(INVALID, &error);
-    let mut planned: VolumeModel = change.planned().model()?;
+    let invalid =
+        |error: DomainError| diagnostics::invalid(&format!("Invalid {}", K::NOUN), &error);
+    let mut kind: K = change.planned().model()?;
+    let begins = change.kind() == ChangeKind::Create || change.replaces();
+    if begins {
+        kind.spec(None).map_err(invalid)?;
+        kind.complete(platform, Attempt::new("plan", K::NOUN)).await?;
+    }
+    let mut planned = kind.to_volume();
+    if begins {
+        change.set("size_gib", &planned.size_gib)?;
+        change.set("class", &planned.class)?;
+    }
     planned.effective_labels = labels::effective(&planned.labels, platform.default_labels());
     change.set("effective_labels", &planned.effective_labels)?;
     let old = match change.kind() {
         ChangeKind::Create => None,
-        _ => change.prior().model::<VolumeModel>()?.read(None).ok(),
+        _ => change.prior().model::<K>()?.spec(None).ok(),
     };
-    let spec = planned.read(old.as_ref()).map_err(invalid)?;
+    let spec = K::of_volume(planned.clone()).spec(old.as_ref()).map_err(invalid)?;
     spec.check().map_err(invalid)?;
     if let Some(old) = &old
         && !change.replaces()

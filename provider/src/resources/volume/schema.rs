@@ -33,6 +33,7 @@ pub(super) fn schema() -> Schema {
                 .requires_replace()
                 .describe("Storage class of the catalogue."),
         )
+        .attribute(source())
         .attribute(placement::attribute("volume"))
         .attribute(Attribute::bool("deletion_protection").default(false).describe(
             "Whether the platform refuses to delete the volume. Switching it off is an apply of \
@@ -57,4 +58,27 @@ pub(super) fn schema() -> Schema {
         .attribute(computed("price_per_month", "What a month of 730 hours costs, in EUR."))
         .attribute(computed("created_at", "When it was asked for, in UTC (RFC 3339)."))
         .build()
+}
+
+fn source() -> Attribute {
+    Attribute::nested(
+        "source",
+        [
+            Attribute::string("snapshot_id").optional().describe("Id of a `fairmazon_snapshot`."),
+            Attribute::string("volume_id")
+                .optional()
+                .describe("Id of a volume, of which it is what that is while this one is made."),
+        ],
+    )
+    .optional()
+    .requires_replace_if("it names another volume", |change| {
+        let id = |source: &tfplugin::Value| {
+            let named = |name: &str| source.member(name).as_str().map(str::to_owned);
+            named("snapshot_id").or_else(|| named("volume_id"))
+        };
+        id(change.prior) != id(change.planned)
+    })
+    .describe(
+        "What it is a copy of: one of both. It is made on the host of its source and stays there.",
+    )
 }

@@ -1,0 +1,1 @@
+terraform import fairmazon_snapshot.before_upgrade vol-01jd0000000000000000000000

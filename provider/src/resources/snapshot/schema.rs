@@ -1,0 +1,56 @@
+//! The attributes of `fairmazon_snapshot`.
+
+use fairmazon_model::limits;
+use tfplugin::{Attribute, Schema, schema::validators};
+
+use crate::resources::shared::{computed, labels, timeouts};
+
+/// The whole schema.
+pub(super) fn schema() -> Schema {
+    Schema::builder()
+        .describe(
+            "What a volume was at one moment, whether it is in use or not. Nobody writes to it; it \
+             is on the host of the volume, encrypted with a key of its own, and outlives the volume.",
+        )
+        .attribute(computed("id", "Id of the snapshot. It stays for its whole life."))
+        .attribute(
+            Attribute::string("name")
+                .required()
+                .validate(validators::string("a name of the platform", |text| {
+                    limits::check_name(text).map_err(|error| error.message)
+                }))
+                .describe("Name for people."),
+        )
+        .attribute(Attribute::string("volume_id").required().requires_replace().describe(
+            "Id of the volume, which has to have been attached once. A snapshot of another volume \
+             is another snapshot.",
+        ))
+        .attribute(Attribute::bool("deletion_protection").default(false).describe(
+            "Whether the platform refuses to delete the snapshot. Switching it off is an apply of \
+             its own.",
+        ))
+        .attributes(labels::attributes())
+        .attribute(timeouts::attribute())
+        .attribute(
+            Attribute::integer("size_gib")
+                .computed()
+                .use_state_for_unknown()
+                .describe("Size of the volume when it was made, in GiB."),
+        )
+        .attribute(computed("class", "Storage class of the volume."))
+        .attribute(computed(
+            "state",
+            "`creating`, `ready`, `failed`, `deleting` or `unknown` (its host is silent).",
+        ))
+        .attribute(computed("site", "The site it is at."))
+        .attribute(computed("country", "The country it is in."))
+        .attribute(computed(
+            "key_fingerprint",
+            "Tells the key that it is encrypted with from others, and says nothing of it. The key \
+             is made by the provider, with `key_file`.",
+        ))
+        .attribute(computed("price_per_hour", "What an hour costs, in EUR."))
+        .attribute(computed("price_per_month", "What a month of 730 hours costs, in EUR."))
+        .attribute(computed("created_at", "When it was asked for, in UTC (RFC 3339)."))
+        .build()
+}
