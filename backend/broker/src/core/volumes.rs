@@ -6,6 +6,8 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::{AccountId, InstanceId, VolumeId},
     impact,
+    instance::Instance,
+    migration::Migration,
     operation::{Operation, OperationKind, OperationState},
     units::Revision,
     volume::{Volume, VolumeObserved, VolumeSpec},
@@ -178,6 +180,14 @@ impl Engine {
         draft.answer(request.record(self, &id, Some(operation.id)));
         draft.insert(operation.clone());
         draft.update(new.clone());
+        // What grows does not move: its copy elsewhere has the size that it had.
+        if let Some(row) = state.world.moves_with(id)
+            && old.spec.size != new.spec.size
+            && let Some(migration) = row.migration.clone().filter(|migration| !migration.given_up)
+        {
+            let migration = Some(Migration { given_up: true, ..migration });
+            draft.update(Instance { migration, ..Instance::clone(row) });
+        }
         let volume = VolumeView::new(state, self.catalogue(), &Arc::new(new));
         Ok(Planned { draft, answer: VolumeChange { volume, operation: Arc::new(operation) } })
     }

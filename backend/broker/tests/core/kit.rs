@@ -400,6 +400,7 @@ fn host_says(message: FromHost) -> HostSays {
             hypervisor: hello.hypervisor,
             session: hello.session,
             generation: hello.generation,
+            migration_address: hello.migration_address,
         }),
         FromHost::Renew { sequence } => HostSays::Renew { sequence },
         FromHost::Observed { sequence, set } => HostSays::Observed { sequence, set },

@@ -6,5 +6,7 @@
 mod commands;
 mod idempotency;
 mod kit;
+mod migrations;
+mod played;
 mod sets;
 mod stories;

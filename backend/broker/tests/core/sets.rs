@@ -41,6 +41,7 @@ impl Mouth {
             hypervisor: "none".into(),
             session: "test".into(),
             generation,
+            migration_address: String::new(),
         };
         says.send(HostSays::Hello(hello)).await.unwrap();
         Self { says, hears, sequence: 0 }
