@@ -101,6 +101,15 @@ impl HostSpec {
     }
 }
 
+/// That a host is being emptied: it takes nothing new, and what runs on it moves to other hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// Since when.
+    pub since: UnixMs,
+    /// Until when machines are moved; what is left then stays.
+    pub deadline: UnixMs,
+}
+
 /// A host as the broker keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Host {
@@ -113,6 +122,9 @@ pub struct Host {
     /// What volume keys are sealed to for it; none until it has joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealing: Option<HostSealing>,
+    /// Set while it is being emptied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<Draining>,
     /// When it was joined.
     pub created_at: UnixMs,
     /// Set by the store at each change.

@@ -4,6 +4,8 @@
 //! its run, the one that it comes to under the next. It is decided at its new host only when the
 //! old one has shown that it will not run it again under its epoch, so that it never runs twice.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -20,6 +22,9 @@ pub struct Migration {
     pub epoch: Epoch,
     /// Why, for the customer.
     pub reason: String,
+    /// The volumes that go with it, also those that were detached since it began: their data may
+    /// be at either host until it has ended.
+    pub volumes: BTreeSet<VolumeId>,
     /// Since when.
     pub at: UnixMs,
     /// It shall stay where it is: what is left is to see that it is not at the other host.

@@ -20,6 +20,8 @@ pub enum OperationKind {
     Delete,
     /// Reboots it.
     Reboot,
+    /// Moves it to another host while it runs.
+    Migrate,
 }
 
 /// How far an operation is.

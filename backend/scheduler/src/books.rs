@@ -3,6 +3,8 @@
 //! What is taken of a host is always the sum of the bookings; [`Fleet::audit`] recomputes it.
 //! Machines and volumes are booked apart, because a volume stays when its machine goes.
 
+use std::fmt;
+
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
     limits,
@@ -28,6 +30,30 @@ pub struct MachineBooking {
     pub specification: u64,
     /// Its constraints, for the groups that it belongs to.
     pub placement: Placement,
+}
+
+/// Which share of a machine or a volume is meant. While it moves to another host it has two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Share<Id> {
+    /// Where it is.
+    Here(Id),
+    /// Where it comes to.
+    Coming(Id),
+}
+
+impl<Id> From<Id> for Share<Id> {
+    fn from(id: Id) -> Self {
+        Self::Here(id)
+    }
+}
+
+impl<Id: fmt::Display> fmt::Display for Share<Id> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here(id) => id.fmt(f),
+            Self::Coming(id) => write!(f, "{id} (coming)"),
+        }
+    }
 }
 
 /// A volume's share of a host.
@@ -117,13 +143,13 @@ enum Room {
 
 impl Fleet {
     /// The booking of a machine.
-    pub fn machine(&self, id: InstanceId) -> Option<&MachineBooking> {
-        self.machines.get(&id)
+    pub fn machine(&self, id: impl Into<Share<InstanceId>>) -> Option<&MachineBooking> {
+        self.machines.get(&id.into())
     }
 
     /// The booking of a volume.
-    pub fn volume(&self, id: VolumeId) -> Option<&VolumeBooking> {
-        self.volumes.get(&id)
+    pub fn volume(&self, id: impl Into<Share<VolumeId>>) -> Option<&VolumeBooking> {
+        self.volumes.get(&id.into())
     }
 
     /// Books a machine on a host that has room for it.
@@ -132,10 +158,10 @@ impl Fleet {
     /// `UnknownHost`, `AlreadyBooked` or `NoRoom`.
     pub fn reserve_machine(
         &mut self,
-        id: InstanceId,
+        id: impl Into<Share<InstanceId>>,
         booking: MachineBooking,
     ) -> Result<(), BookError> {
-        self.book_machine(id, booking, Room::Needed)
+        self.book_machine(id.into(), booking, Room::Needed)
     }
 
     /// Books a machine that is known to be on the host, whether or not there is room: for
@@ -145,10 +171,10 @@ impl Fleet {
     /// `UnknownHost` or `AlreadyBooked`.
     pub fn restore_machine(
         &mut self,
-        id: InstanceId,
+        id: impl Into<Share<InstanceId>>,
         booking: MachineBooking,
     ) -> Result<(), BookError> {
-        self.book_machine(id, booking, Room::Whatever)
+        self.book_machine(id.into(), booking, Room::Whatever)
     }
 
     /// Books a volume on a host that has room for it.
@@ -157,10 +183,10 @@ impl Fleet {
     /// `UnknownHost`, `AlreadyBooked` or `NoRoom`.
     pub fn reserve_volume(
         &mut self,
-        id: VolumeId,
+        id: impl Into<Share<VolumeId>>,
         booking: VolumeBooking,
     ) -> Result<(), BookError> {
-        self.book_volume(id, booking, Room::Needed)
+        self.book_volume(id.into(), booking, Room::Needed)
     }
 
     /// Books a volume that is known to be on the host, whether or not there is room.
@@ -169,17 +195,21 @@ impl Fleet {
     /// `UnknownHost` or `AlreadyBooked`.
     pub fn restore_volume(
         &mut self,
-        id: VolumeId,
+        id: impl Into<Share<VolumeId>>,
         booking: VolumeBooking,
     ) -> Result<(), BookError> {
-        self.book_volume(id, booking, Room::Whatever)
+        self.book_volume(id.into(), booking, Room::Whatever)
     }
 
     /// Gives a machine's share back.
     ///
     /// # Errors
     /// `NotBooked`.
-    pub fn release_machine(&mut self, id: InstanceId) -> Result<MachineBooking, BookError> {
+    pub fn release_machine(
+        &mut self,
+        id: impl Into<Share<InstanceId>>,
+    ) -> Result<MachineBooking, BookError> {
+        let id = id.into();
         let not_booked = || BookError::NotBooked { what: id.to_string() };
         let booking = self.machines.remove(&id).ok_or_else(not_booked)?;
         if let Some(index) = self.by_id.get(&booking.host) {
@@ -197,7 +227,11 @@ impl Fleet {
     ///
     /// # Errors
     /// `NotBooked`.
-    pub fn release_volume(&mut self, id: VolumeId) -> Result<VolumeBooking, BookError> {
+    pub fn release_volume(
+        &mut self,
+        id: impl Into<Share<VolumeId>>,
+    ) -> Result<VolumeBooking, BookError> {
+        let id = id.into();
         let not_booked = || BookError::NotBooked { what: id.to_string() };
         let booking = self.volumes.remove(&id).ok_or_else(not_booked)?;
         let class = self.class(&booking.class);
@@ -215,7 +249,12 @@ impl Fleet {
     ///
     /// # Errors
     /// `NotBooked`, or `NoRoom` when it does not fit beside the others.
-    pub fn rebook_machine(&mut self, id: InstanceId, to: MachineBooking) -> Result<(), BookError> {
+    pub fn rebook_machine(
+        &mut self,
+        id: impl Into<Share<InstanceId>>,
+        to: MachineBooking,
+    ) -> Result<(), BookError> {
+        let id = id.into();
         let before = self.release_machine(id)?;
         // What does not grow needs no room, even on a host that is too full.
         let grows = to.vcpus > before.vcpus
@@ -233,7 +272,12 @@ impl Fleet {
     ///
     /// # Errors
     /// `NotBooked`, or `NoRoom` when it does not fit beside the others.
-    pub fn resize_volume(&mut self, id: VolumeId, size: Gib) -> Result<(), BookError> {
+    pub fn resize_volume(
+        &mut self,
+        id: impl Into<Share<VolumeId>>,
+        size: Gib,
+    ) -> Result<(), BookError> {
+        let id = id.into();
         let before = self.release_volume(id)?;
         let room = if size > before.size { Room::Needed } else { Room::Whatever };
         let booking = VolumeBooking { size, ..before.clone() };
@@ -245,7 +289,7 @@ impl Fleet {
 
     fn book_machine(
         &mut self,
-        id: InstanceId,
+        id: Share<InstanceId>,
         booking: MachineBooking,
         room: Room,
     ) -> Result<(), BookError> {
@@ -269,7 +313,7 @@ impl Fleet {
 
     fn book_volume(
         &mut self,
-        id: VolumeId,
+        id: Share<VolumeId>,
         booking: VolumeBooking,
         room: Room,
     ) -> Result<(), BookError> {

@@ -227,6 +227,8 @@ fn broken_words(rule: Rule, request: &Request, size: &Size) -> String {
         Rule::NotWith => "with a machine it must keep apart from".into(),
         Rule::Alive => "not reachable now".into(),
         Rule::Schedulable => "closed to new machines".into(),
+        Rule::Draining => "being emptied".into(),
+        Rule::Incapable => "without an agent that takes running machines from its host".into(),
         Rule::Vcpus => format!("less than {} free", size.vcpus),
         Rule::Memory => format!("less than {} free", size.memory),
         Rule::Storage => {

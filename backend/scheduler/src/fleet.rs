@@ -16,8 +16,8 @@ use fairmazon_model::{
 use rustc_hash::FxHashMap;
 
 use crate::{
-    BookError, FleetHost, Images, MachineBooking, Placed, Request, VolumeBooking, WhyNot, choose,
-    explain, groups::Groups, rules::Query,
+    BookError, FleetHost, Images, MachineBooking, Placed, Request, Share, VolumeBooking, WhyNot,
+    choose, explain, groups::Groups, rules::Query,
 };
 
 /// The hosts and the books of what is reserved on them.
@@ -41,8 +41,8 @@ pub struct Fleet {
     /// Stocks of storage classes beyond the first, by slot and class.
     pub(crate) more_storage: FxHashMap<(u32, u32), Stock>,
     pub(crate) groups: Groups,
-    pub(crate) machines: FxHashMap<InstanceId, MachineBooking>,
-    pub(crate) volumes: FxHashMap<VolumeId, VolumeBooking>,
+    pub(crate) machines: FxHashMap<Share<InstanceId>, MachineBooking>,
+    pub(crate) volumes: FxHashMap<Share<VolumeId>, VolumeBooking>,
 }
 
 /// What the rules and scores look at of a host. No pointers to follow: ten thousand of these
@@ -88,6 +88,8 @@ pub(crate) mod flag {
     pub(crate) const SCHEDULABLE: u8 = 4;
     /// It has confidential computing.
     pub(crate) const CONFIDENTIAL: u8 = 8;
+    /// It is being emptied.
+    pub(crate) const DRAINING: u8 = 16;
 }
 
 /// What there is of something and what is taken. More may be taken than there is, when the
@@ -238,6 +240,7 @@ impl Fleet {
         place.flags = flag::PRESENT
             | if host.alive { flag::ALIVE } else { 0 }
             | if spec.schedulable { flag::SCHEDULABLE } else { 0 }
+            | if host.draining { flag::DRAINING } else { 0 }
             | if spec.features.contains("confidential") { flag::CONFIDENTIAL } else { 0 };
         place.features = self.feature_sets.number(&spec.features);
         place.images = self.image_sets.number(&host.images);

@@ -89,12 +89,12 @@ impl Groups {
         }
     }
 
-    /// What the groups of `placement` demand. `own` is the slot and placement of the machine
+    /// What the groups of `placement` demand. `own` are the slots and placements of the machine
     /// itself where it is booked already; it is no neighbour of its own.
     pub(crate) fn rules(
         &self,
         placement: &Placement,
-        own: Option<(u32, &Placement)>,
+        own: &[(u32, &Placement)],
         slots: usize,
     ) -> GroupRules {
         let (mut only, mut never) = (None::<SlotSet>, None::<SlotSet>);
@@ -126,14 +126,12 @@ impl Groups {
     fn without<'a>(
         &'a self,
         group: PlacementGroupId,
-        own: Option<(u32, &'a Placement)>,
+        own: &'a [(u32, &'a Placement)],
     ) -> impl Iterator<Item = (u32, Members)> + 'a {
         let hosts = self.members.get(&group).into_iter().flatten();
         hosts.filter_map(move |(&slot, &members)| {
             let mut members = members;
-            if let Some((own_slot, placement)) = own
-                && own_slot == slot
-            {
+            for (_, placement) in own.iter().filter(|(own_slot, _)| *own_slot == slot) {
                 members.gathering -= u32::from(placement.with.contains(&group));
                 members.apart -= u32::from(placement.not_with.contains(&group));
             }

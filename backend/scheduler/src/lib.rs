@@ -13,7 +13,7 @@ mod groups;
 mod request;
 mod rules;
 
-pub use books::{BookError, Imbalance, MachineBooking, VolumeBooking};
+pub use books::{BookError, Imbalance, MachineBooking, Share, VolumeBooking};
 pub use choose::Placed;
 pub use explain::{RuleCount, SiteFit, WhyNot};
 pub use fleet::{Fleet, Free};

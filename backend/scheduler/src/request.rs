@@ -34,6 +34,8 @@ pub struct Request {
     pub volume_hosts: BTreeSet<HostId>,
     /// Hosts that are not to be taken.
     pub excluded: BTreeSet<HostId>,
+    /// Hosts whose agents can't take the machine while it runs elsewhere.
+    pub incapable: BTreeSet<HostId>,
     /// What is better among the hosts that will do.
     pub preferences: Preferences,
     /// Other sizes that an explanation may propose; the catalogue's.
@@ -103,6 +105,8 @@ pub struct FleetHost {
     pub spec: HostSpec,
     /// Whether it can be reached now.
     pub alive: bool,
+    /// Whether it is being emptied: it takes nothing new then.
+    pub draining: bool,
     /// What it can boot.
     pub images: Images,
 }
@@ -110,7 +114,13 @@ pub struct FleetHost {
 impl FleetHost {
     /// The host as the broker keeps it, with what only the broker's streams know.
     pub fn of(host: &Host, alive: bool, images: Images) -> Self {
-        Self { id: host.id, spec: host.spec.clone(), alive, images }
+        Self {
+            id: host.id,
+            spec: host.spec.clone(),
+            alive,
+            draining: host.draining.is_some(),
+            images,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use fairmazon_model::id::HostId;
 
 use crate::{
-    FleetHost, Images, Request, Size,
+    FleetHost, Images, Request, Share, Size,
     fleet::{Fleet, Slot, flag},
     groups::GroupRules,
 };
@@ -40,6 +40,10 @@ pub enum Rule {
     Alive,
     /// The host takes new machines.
     Schedulable,
+    /// The host is not being emptied.
+    Draining,
+    /// The host's agent can take the machine while it runs elsewhere.
+    Incapable,
     /// Enough virtual processors are left, and the host has as many threads.
     Vcpus,
     /// Enough memory is left.
@@ -52,7 +56,7 @@ pub enum Rule {
 
 impl Rule {
     /// All, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Volumes,
         Self::Excluded,
         Self::Country,
@@ -65,6 +69,8 @@ impl Rule {
         Self::NotWith,
         Self::Alive,
         Self::Schedulable,
+        Self::Draining,
+        Self::Incapable,
         Self::Vcpus,
         Self::Memory,
         Self::Storage,
@@ -76,14 +82,14 @@ impl Rule {
         self as usize
     }
 
-    const fn bit(self) -> u16 {
-        1 << self as u16
+    const fn bit(self) -> u32 {
+        1 << self as u32
     }
 }
 
 /// A set of rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Rules(u16);
+pub(crate) struct Rules(u32);
 
 impl Rules {
     pub(crate) const fn of(rules: &[Rule]) -> Self {
@@ -135,7 +141,7 @@ pub(crate) struct Query<'a> {
     /// Which sets of images will do, by number.
     images: Vec<bool>,
     groups: GroupRules,
-    own: Option<Own>,
+    own: [Option<Own>; 2],
 }
 
 /// What the machine has booked already.
@@ -149,17 +155,21 @@ struct Own {
 
 impl<'a> Query<'a> {
     pub(crate) fn new(fleet: &'a Fleet, request: &'a Request, size: &'a Size) -> Self {
-        let booked = fleet.machine(request.machine);
-        let own = booked.and_then(|booking| {
-            let slot = *fleet.by_id.get(&booking.host)?;
-            Some(Own {
+        let shares = [Share::Here(request.machine), Share::Coming(request.machine)];
+        let booked = shares.map(|share| {
+            let booking = fleet.machine(share)?;
+            Some((*fleet.by_id.get(&booking.host)?, booking))
+        });
+        let own = booked.map(|booked| {
+            booked.map(|(slot, booking)| Own {
                 slot,
                 vcpus: booking.vcpus.0.into(),
                 memory: booking.memory.0,
                 specification: booking.specification,
             })
         });
-        let own_groups = own.zip(booked).map(|(own, booking)| (own.slot, &booking.placement));
+        let groups = booked.iter().flatten().map(|(slot, booking)| (*slot, &booking.placement));
+        let own_groups: Vec<_> = groups.collect();
         // A name that no host has ever had stands for a number that none has.
         let place = |name: &String| fleet.places.known(name).unwrap_or(u32::MAX);
         let class = |name: &String| fleet.classes.known(name).unwrap_or(u32::MAX);
@@ -185,7 +195,7 @@ impl<'a> Query<'a> {
                 Images::All => true,
                 Images::Only(images) => images.contains(&request.image),
             }),
-            groups: fleet.groups.rules(&request.placement, own_groups, fleet.slots.len()),
+            groups: fleet.groups.rules(&request.placement, &own_groups, fleet.slots.len()),
             own,
         }
     }
@@ -200,6 +210,7 @@ impl<'a> Query<'a> {
             || self.breaks(Rule::Vcpus, index, slot)
             || self.breaks(Rule::Alive, index, slot)
             || self.breaks(Rule::Schedulable, index, slot)
+            || self.breaks(Rule::Draining, index, slot)
             || self.breaks(Rule::Storage, index, slot)
             || self.breaks(Rule::Specifications, index, slot)
             || self.breaks(Rule::Conformity, index, slot)
@@ -208,6 +219,7 @@ impl<'a> Query<'a> {
             || self.breaks(Rule::NotWith, index, slot)
             || self.breaks(Rule::Volumes, index, slot)
             || self.breaks(Rule::Excluded, index, slot)
+            || self.breaks(Rule::Incapable, index, slot)
             || self.breaks(Rule::Image, index, slot)
             || self.breaks(Rule::Features, index, slot))
     }
@@ -236,6 +248,8 @@ impl<'a> Query<'a> {
             NotWith,
             Alive,
             Schedulable,
+            Draining,
+            Incapable,
             Vcpus,
             Memory,
             Storage,
@@ -252,12 +266,16 @@ impl<'a> Query<'a> {
 
     /// What others have taken.
     pub(crate) fn taken(&self, index: u32, slot: &Slot) -> (u64, u64) {
-        match self.own {
-            Some(own) if own.slot == index => {
-                (slot.vcpus.taken - own.vcpus, slot.memory.taken - own.memory)
-            }
-            _ => (slot.vcpus.taken, slot.memory.taken),
+        match self.own_at(index) {
+            Some(own) => (slot.vcpus.taken - own.vcpus, slot.memory.taken - own.memory),
+            None => (slot.vcpus.taken, slot.memory.taken),
         }
+    }
+
+    /// What the machine itself has booked there.
+    #[inline]
+    fn own_at(&self, index: u32) -> Option<Own> {
+        self.own.iter().flatten().find(|own| own.slot == index).copied()
     }
 
     #[inline(always)]
@@ -281,6 +299,11 @@ impl<'a> Query<'a> {
             Rule::NotWith => self.groups.never.as_ref().is_some_and(|never| never.contains(index)),
             Rule::Alive => slot.flags & flag::ALIVE == 0,
             Rule::Schedulable => slot.flags & flag::SCHEDULABLE == 0,
+            Rule::Draining => slot.flags & flag::DRAINING != 0,
+            Rule::Incapable => {
+                !request.incapable.is_empty()
+                    && self.host(index).is_none_or(|host| request.incapable.contains(&host.id))
+            }
             Rule::Vcpus => {
                 self.size.vcpus.0 > slot.threads
                     || u64::from(self.size.vcpus.0) > self.left(index, slot).0
@@ -291,8 +314,7 @@ impl<'a> Query<'a> {
                 .iter()
                 .any(|(class, wanted)| self.fleet.stock(index, slot, *class).free() < *wanted),
             Rule::Specifications => {
-                let own = self.own.filter(|own| own.slot == index);
-                let own = own.map_or(0, |own| own.specification);
+                let own = self.own_at(index).map_or(0, |own| own.specification);
                 // What does not grow is no reason to go, even from a host that is too full.
                 request.specification > own
                     && request.specification - own > slot.specifications.free()
@@ -321,6 +343,8 @@ impl fmt::Display for Rule {
             Self::NotWith => "the groups not to be with",
             Self::Alive => "unreachable hosts",
             Self::Schedulable => "hosts closed to new machines",
+            Self::Draining => "hosts that are being emptied",
+            Self::Incapable => "hosts without an agent that takes running machines",
             Self::Vcpus => "vCPU",
             Self::Memory => "memory",
             Self::Storage => "disk",

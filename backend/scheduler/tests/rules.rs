@@ -12,7 +12,7 @@ use fairmazon_model::{
     units::{Gib, Mib, Vcpus},
 };
 use fairmazon_scheduler::{
-    Arrangement, BookError, Fleet, FleetHost, Images, MachineBooking, Request, Rule, Size,
+    Arrangement, BookError, Fleet, FleetHost, Images, MachineBooking, Request, Rule, Share, Size,
     VolumeBooking,
 };
 use rand::{Rng, SeedableRng};
@@ -452,4 +452,45 @@ fn what_a_host_is_told_of_all_its_machines_is_bounded() {
     fleet.release_machine(machine_id(0)).unwrap();
     fleet.place(&large(3)).unwrap();
     fleet.audit().unwrap();
+}
+
+#[test]
+fn a_machine_that_moves_counts_at_both_hosts_and_stands_in_its_own_way_at_none() {
+    let group = group_id(0);
+    let mut request = plain_request(0);
+    request.placement.not_with = [group].into();
+    let mut fleet = fleet_of([plain_host(0), plain_host(1)]);
+    let id = request.machine;
+    fleet.reserve_machine(id, book(&request, host_id(0))).unwrap();
+    fleet.reserve_machine(Share::Coming(id), book(&request, host_id(1))).unwrap();
+    let there = VolumeBooking { host: host_id(1), class: "standard".into(), size: Gib(10) };
+    fleet.reserve_volume(Share::Coming(volume_id(0)), there).unwrap();
+    for host in [host_id(0), host_id(1)] {
+        assert_eq!(fleet.free(host).unwrap().machines, 1);
+        let only = Request { excluded: [host].into(), ..request.clone() };
+        fleet.place(&only).expect("it keeps apart from others, not from itself");
+    }
+    let mut other = request.clone();
+    other.machine = machine_id(1);
+    let why = fleet.place(&other).unwrap_err();
+    assert_eq!(why.rules.iter().map(|count| count.rule).collect::<Vec<_>>(), [Rule::NotWith]);
+    fleet.audit().unwrap();
+    fleet.release_machine(Share::Coming(id)).unwrap();
+    fleet.release_volume(Share::Coming(volume_id(0))).unwrap();
+    assert_eq!(fleet.place(&other).unwrap().host, host_id(1));
+    assert_eq!(fleet.machine(id).map(|booking| booking.host), Some(host_id(0)));
+    fleet.audit().unwrap();
+}
+
+#[test]
+fn hosts_that_are_emptied_or_take_no_running_machine_are_explained() {
+    let draining = FleetHost { draining: true, ..plain_host(0) };
+    let fleet = fleet_of([draining, plain_host(1)]);
+    assert_eq!(fleet.place(&plain_request(0)).unwrap().host, host_id(1));
+    let moving = Request { incapable: [host_id(1)].into(), ..plain_request(0) };
+    let why = fleet.place(&moving).unwrap_err();
+    let rules: Vec<_> = why.rules.iter().map(|count| (count.rule, count.first)).collect();
+    assert_eq!(rules, [(Rule::Draining, 1), (Rule::Incapable, 1)]);
+    assert!(why.text.contains("being emptied: 1"), "{why}");
+    assert!(why.text.contains("takes running machines from its host: 1"), "{why}");
 }

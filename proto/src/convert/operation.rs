@@ -22,6 +22,7 @@ impl From<&Operation> for v1::Operation {
             OperationKind::Update => v1::OperationKind::Update,
             OperationKind::Delete => v1::OperationKind::Delete,
             OperationKind::Reboot => v1::OperationKind::Reboot,
+            OperationKind::Migrate => v1::OperationKind::Migrate,
         };
         Self {
             id: operation.id.to_string(),

@@ -15,8 +15,8 @@ use fairmazon_model::{
     volume::Volume,
 };
 use fairmazon_scheduler::{
-    BookError, Fleet, FleetHost, Images, MachineBooking, Placed, Request, Rule, VolumeBooking,
-    WhyNot,
+    BookError, Fleet, FleetHost, Images, MachineBooking, Placed, Request, Rule, Share,
+    VolumeBooking, WhyNot,
 };
 
 use super::view::Usage;
@@ -67,6 +67,19 @@ impl Books {
         if booked.is_some_and(|booking| booking.placement == *placement) {
             return Ok(());
         }
+        self.check_obeys(machine, host, placement)
+    }
+
+    /// Whether the host obeys every constraint of the placement, whatever room there is.
+    ///
+    /// # Errors
+    /// The first constraint that it does not obey, for people.
+    pub(crate) fn check_obeys(
+        &self,
+        machine: InstanceId,
+        host: HostId,
+        placement: &Placement,
+    ) -> Result<(), String> {
         let request = Request {
             machine,
             sizes: vec![fairmazon_scheduler::Size {
@@ -81,6 +94,7 @@ impl Books {
             features: Default::default(),
             volume_hosts: [host].into(),
             excluded: Default::default(),
+            incapable: Default::default(),
             preferences: Default::default(),
             alternatives: Vec::new(),
         };
@@ -101,15 +115,39 @@ impl Books {
         machine: Option<(InstanceId, MachineBooking)>,
         volumes: impl Iterator<Item = &'a Volume>,
     ) -> Result<(), String> {
+        let volumes = volumes.filter_map(|row| Some((Share::Here(row.id), volume_booking(row)?)));
+        self.claim_shares(machine.map(|(id, booking)| (Share::Here(id), booking)), volumes)
+    }
+
+    /// Claims what a machine and its volumes will have of the host that they go to, beside what
+    /// they have where they are; all of it or nothing.
+    ///
+    /// # Errors
+    /// What that host lacks, for people.
+    pub(crate) fn claim_coming(
+        &mut self,
+        id: InstanceId,
+        machine: Option<MachineBooking>,
+        volumes: impl Iterator<Item = (VolumeId, VolumeBooking)>,
+    ) -> Result<(), String> {
+        let volumes = volumes.map(|(id, booking)| (Share::Coming(id), booking));
+        self.claim_shares(machine.map(|booking| (Share::Coming(id), booking)), volumes)
+    }
+
+    fn claim_shares(
+        &mut self,
+        machine: Option<(Share<InstanceId>, MachineBooking)>,
+        volumes: impl Iterator<Item = (Share<VolumeId>, VolumeBooking)>,
+    ) -> Result<(), String> {
         let mut undo = Vec::new();
         let mut failed = None;
-        for volume in volumes {
-            let before = self.fleet.volume(volume.id).cloned();
-            if let Err(error) = self.claim_volume(volume.id, volume_booking(volume)) {
+        for (volume, booking) in volumes {
+            let before = self.fleet.volume(volume).cloned();
+            if let Err(error) = self.claim_volume(volume, booking) {
                 failed = Some(error);
                 break;
             }
-            undo.push((volume.id, before));
+            undo.push((volume, before));
         }
         if failed.is_none()
             && let Some((id, booking)) = machine
@@ -123,7 +161,11 @@ impl Books {
         Err(error.to_string())
     }
 
-    fn claim_machine(&mut self, id: InstanceId, to: MachineBooking) -> Result<(), BookError> {
+    fn claim_machine(
+        &mut self,
+        id: Share<InstanceId>,
+        to: MachineBooking,
+    ) -> Result<(), BookError> {
         match self.fleet.machine(id) {
             Some(booked) if *booked == to => Ok(()),
             Some(booked) if booked.host == to.host => self.fleet.rebook_machine(id, to),
@@ -137,14 +179,13 @@ impl Books {
         }
     }
 
-    fn restored(&mut self, id: InstanceId, booking: MachineBooking) {
+    fn restored(&mut self, id: Share<InstanceId>, booking: MachineBooking) {
         if let Err(error) = self.fleet.restore_machine(id, booking) {
             tracing::error!(%id, %error, "a machine can't be booked where it is");
         }
     }
 
-    fn claim_volume(&mut self, id: VolumeId, to: Option<VolumeBooking>) -> Result<(), BookError> {
-        let Some(to) = to else { return Ok(()) };
+    fn claim_volume(&mut self, id: Share<VolumeId>, to: VolumeBooking) -> Result<(), BookError> {
         match self.fleet.volume(id) {
             Some(booked) if *booked == to => Ok(()),
             Some(booked) if booked.host == to.host && booked.class == to.class => {
@@ -161,7 +202,12 @@ impl Books {
     }
 
     /// Books a machine as decided, whether or not there is room; true when room became free.
-    pub(crate) fn settle_machine(&mut self, id: InstanceId, to: Option<MachineBooking>) -> bool {
+    pub(crate) fn settle_machine(
+        &mut self,
+        id: impl Into<Share<InstanceId>>,
+        to: Option<MachineBooking>,
+    ) -> bool {
+        let id = id.into();
         if self.fleet.machine(id) == to.as_ref() {
             return false;
         }
@@ -174,7 +220,12 @@ impl Books {
 
     /// Books a volume where its data is, whether or not there is room; true when room became
     /// free.
-    pub(crate) fn settle_volume(&mut self, id: VolumeId, to: Option<VolumeBooking>) -> bool {
+    pub(crate) fn settle_volume(
+        &mut self,
+        id: impl Into<Share<VolumeId>>,
+        to: Option<VolumeBooking>,
+    ) -> bool {
+        let id = id.into();
         if self.fleet.volume(id) == to.as_ref() {
             return false;
         }

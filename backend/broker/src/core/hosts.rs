@@ -48,6 +48,7 @@ impl Engine {
             account,
             spec,
             sealing: None,
+            draining: None,
             created_at: self.now(),
             revision: Revision(0),
         };
@@ -273,11 +274,11 @@ fn check_spec(engine: &Engine, spec: &HostSpec) -> Result<(), DomainError> {
     Ok(())
 }
 
-/// How many machines and volumes are on the host, or may be.
+/// How many machines and volumes are on the host, or come to it, or may be there.
 pub(super) fn bound_to(state: &State, host: HostId) -> (usize, usize) {
     let world = &state.world;
     let volumes = world.volumes_on(host).count() + world.volumes_maybe_on(host).count();
-    (world.instances_on(host).count(), volumes)
+    (world.instances_on(host).count() + world.instances_coming_to(host).count(), volumes)
 }
 
 /// Where a host stands and what it can do does not change for the worse under what is bound to

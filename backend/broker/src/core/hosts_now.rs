@@ -10,8 +10,8 @@ use std::{
 
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
-    machine::MachineSpec,
-    units::{Generation, Revision, UnixMs},
+    machine::{MachineSeen, MachineSpec},
+    units::{Epoch, Generation, Revision, UnixMs},
 };
 use fairmazon_store::Key;
 use tokio::{sync::Notify, time::Instant};
@@ -57,6 +57,11 @@ pub(crate) struct HostNow {
     pub(crate) kept: BTreeSet<VolumeId>,
     /// Machines that are being decided elsewhere at this moment.
     pub(crate) leaving: HashSet<InstanceId>,
+    /// What its last report says of the machines that migrate from it and to it.
+    pub(crate) moving: HashMap<InstanceId, MachineSeen>,
+    /// From which generation on a machine whose migration was given up is told to stay: a report
+    /// under that generation says whether it had left before.
+    pub(crate) stays_since: HashMap<InstanceId, Generation>,
     /// The machines of its last set, by ascending id: what has not changed is not made again.
     pub(crate) told: Vec<Told>,
 }
@@ -75,6 +80,17 @@ pub(crate) struct Session {
     pub(crate) number: u64,
     /// Ends it.
     pub(crate) end: CancellationToken,
+    /// What its host's agent is.
+    pub(crate) agent: Agent,
+}
+
+/// What a host's agent says of itself when it opens a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Agent {
+    /// The kind of its hypervisor.
+    pub(crate) hypervisor: String,
+    /// Where it takes machines from other hosts; empty when it takes none.
+    pub(crate) migration_address: String,
 }
 
 /// All hosts.
@@ -116,6 +132,8 @@ impl HostsNow {
             strays: BTreeSet::new(),
             kept: BTreeSet::new(),
             leaving: HashSet::new(),
+            moving: HashMap::new(),
+            stays_since: HashMap::new(),
             told: Vec::new(),
         })
     }
@@ -150,15 +168,22 @@ impl HostsNow {
 
     /// Opens a stream and ends the one before. From here on the host counts as holding a
     /// lease: nothing that is in its first set is moved while its first Renew is on its way.
-    pub(crate) fn open(&mut self, host: HostId, now: Instant) -> (u64, CancellationToken) {
+    pub(crate) fn open(
+        &mut self,
+        host: HostId,
+        agent: Agent,
+        now: Instant,
+    ) -> (u64, CancellationToken) {
         self.sessions += 1;
         let (number, end, until) = (self.sessions, CancellationToken::new(), now + self.term);
         let host = self.entry(host);
         host.granted_until = host.granted_until.max(until);
         host.gone_since.clear();
         host.gone.clear();
+        host.moving.clear();
+        host.stays_since.clear();
         host.observed = Generation(0);
-        let before = host.session.replace(Session { number, end: end.clone() });
+        let before = host.session.replace(Session { number, end: end.clone(), agent });
         if let Some(before) = before {
             before.end.cancel();
         }
@@ -179,6 +204,11 @@ impl HostsNow {
     /// The number of the host's open stream.
     pub(crate) fn stream(&self, host: HostId) -> Option<u64> {
         self.hosts.get(&host)?.session.as_ref().map(|session| session.number)
+    }
+
+    /// What the host's agent is; none while it has no stream.
+    pub(crate) fn agent(&self, host: HostId) -> Option<&Agent> {
+        self.hosts.get(&host)?.session.as_ref().map(|session| &session.agent)
     }
 
     /// Whether this stream is the one that counts.
@@ -231,6 +261,16 @@ impl HostsNow {
 }
 
 impl HostNow {
+    /// What the host says of a machine in migration, of this run of it.
+    pub(crate) fn moving(&self, id: InstanceId, epoch: Epoch) -> Option<&MachineSeen> {
+        self.moving.get(&id).filter(|seen| seen.epoch == epoch)
+    }
+
+    /// Whether the host has reported under a set that says that the machine stays.
+    pub(crate) fn knows_that_it_stays(&self, id: InstanceId) -> bool {
+        self.stays_since.get(&id).is_some_and(|since| self.observed >= *since)
+    }
+
     /// Whether the host has shown that it does not have this machine or volume any more, or
     /// never had it, under a set that says that it shall not.
     pub(crate) fn is_gone(&self, key: Key) -> bool {

@@ -20,6 +20,7 @@ use super::{
     caller::Caller,
     draft::Draft,
     engine::{Engine, PlanError, Planned},
+    migrations::{check_is_settled, stays_for},
     rules,
     state::State,
     table::{Page, PageRequest},
@@ -184,6 +185,9 @@ impl Engine {
         new.spec_version += u64::from(effect.on_host);
         new.rebuilds += u64::from(effect.rebuild);
         new.first_boots += u64::from(effect.first_boot);
+        if let Some(migration) = &mut new.migration {
+            migration.given_up |= stays_for(&old.spec, spec, effect.rebuild);
+        }
         let boot = grown_boot_volume(state, &old, spec)?;
         let attached = self.attach(state, &old, &volumes)?;
         for volume in attached.iter().chain(&boot) {
@@ -414,7 +418,11 @@ impl Engine {
         counts
     }
 
-    fn owner_of_instance(&self, caller: &Caller, id: InstanceId) -> Result<AccountId, DomainError> {
+    pub(super) fn owner_of_instance(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+    ) -> Result<AccountId, DomainError> {
         let state = self.state();
         let row = state.world.instances.get(id).filter(|row| caller.may_change(row.account));
         row.map(|row| row.account).ok_or_else(|| DomainError::not_found("instance", id))
@@ -508,7 +516,7 @@ fn check_room(engine: &Engine, state: &State, account: AccountId) -> Result<(), 
     rules::check_count("volumes", volumes, config.volumes_per_account)
 }
 
-fn instance_of(
+pub(super) fn instance_of(
     state: &State,
     account: AccountId,
     id: InstanceId,
@@ -526,6 +534,7 @@ fn attachable(
     let volumes = attachments.values().map(|attachment| {
         let volume = state.world.volumes.get(attachment.volume_id);
         rules::check_attachable(volume, *attachment, account, instance)
+            .and_then(|row| check_is_settled(state, row, instance))
             .map_err(|error| error.below("volumes"))
     });
     volumes.collect()

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 
 use fairmazon_model::{
     DomainError, ErrorKind,
-    id::{InstanceId, VolumeId},
+    id::{HostId, InstanceId, VolumeId},
     key::{GivenKey, KeyRequest},
+    migration::{KeyWanted, Migration},
     volume::Volume,
 };
 
@@ -18,6 +19,9 @@ use super::{
     state::State,
 };
 
+/// The version of the key that a host is given first. A host is forgotten with its keys, so every
+/// one that is wanted is the first.
+pub(crate) const FIRST: u32 = 1;
 /// Most keys that are asked for or given at a time.
 pub const KEYS_MAX: usize = 1_000;
 
@@ -133,11 +137,23 @@ impl Engine {
 impl State {
     /// Whether the volume's host waits for its key.
     pub(crate) fn lacks_key(&self, row: &Volume) -> bool {
-        row.deleting.is_none()
-            && row.host.is_some_and(|host| {
-                !row.keys.contains_key(&host)
-                    && self.world.hosts.get(host).is_some_and(|host| host.sealing.is_some())
-            })
+        row.host.is_some_and(|host| self.wants_key(row, host))
+    }
+
+    /// The keys that the host a machine goes to has not got yet.
+    pub(crate) fn keys_wanted(&self, migration: &Migration) -> Vec<KeyWanted> {
+        let wanted = |id: &VolumeId| {
+            let row = self.world.volumes.get(*id)?;
+            self.wants_key(row, migration.to)
+                .then_some(KeyWanted { volume: row.id, version: FIRST })
+        };
+        migration.volumes.iter().filter_map(wanted).collect()
+    }
+
+    /// Whether the volume, which shall be on the host, has no key there and needs one.
+    pub(crate) fn wants_key(&self, row: &Volume, host: HostId) -> bool {
+        let seals = self.world.hosts.get(host).is_some_and(|host| host.sealing.is_some());
+        row.deleting.is_none() && seals && !row.keys.contains_key(&host)
     }
 
     /// The key that the volume's host waits for.
@@ -148,7 +164,7 @@ impl State {
         let host = row.host?;
         let sealing = self.world.hosts.get(host)?.sealing.as_ref()?;
         let certificate = sealing.certificate.clone();
-        Some(KeyRequest { volume: row.id, host, version: 1, certificate })
+        Some(KeyRequest { volume: row.id, host, version: FIRST, certificate })
     }
 }
 

@@ -13,10 +13,10 @@ use fairmazon_model::{
     instance::Instance,
     machine::ObservedSet,
     operation::Operation,
-    units::Revision,
+    units::{Epoch, Revision},
     volume::Volume,
 };
-use fairmazon_scheduler::MachineBooking;
+use fairmazon_scheduler::{MachineBooking, Share, VolumeBooking};
 use fairmazon_store::{Key, Row, Write};
 use tokio::{
     sync::{Notify, broadcast, watch},
@@ -114,16 +114,34 @@ impl State {
         for key in keys {
             match key {
                 Key::Instance(id) => {
-                    let booking = self.world.instances.get(id).and_then(|row| self.booking(row));
-                    self.books.settle_machine(id, booking);
+                    self.settle_machine(id);
                 }
                 Key::Volume(id) => {
-                    let booking = self.world.volumes.get(id).and_then(|row| volume_booking(row));
-                    self.books.settle_volume(id, booking);
+                    self.settle_volume(id);
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Books what the row says that the machine has, where it is and where it comes to; true when
+    /// room became free.
+    fn settle_machine(&mut self, id: InstanceId) -> bool {
+        let here = self.world.instances.get(id).and_then(|row| self.booking(row));
+        let to = self.world.instances.get(id).and_then(|row| row.migration.as_ref());
+        let coming = here.clone().zip(to).map(|(here, to)| MachineBooking { host: to.to, ..here });
+        let freed = self.books.settle_machine(id, here);
+        self.books.settle_machine(Share::Coming(id), coming) || freed
+    }
+
+    /// As [`State::settle_machine`], of a volume.
+    fn settle_volume(&mut self, id: VolumeId) -> bool {
+        let row = self.world.volumes.get(id);
+        let here = row.and_then(|row| volume_booking(row));
+        let to = row.and_then(|row| self.world.volume_comes_to(row.id));
+        let coming = here.clone().zip(to).map(|(here, host)| VolumeBooking { host, ..here });
+        let freed = self.books.settle_volume(id, here);
+        self.books.settle_volume(Share::Coming(id), coming) || freed
     }
 
     /// How the host stands now.
@@ -160,6 +178,7 @@ impl State {
             Changed::Host(id, Some(row)) => {
                 self.books.put_host(&row);
                 self.hosts.entry(id);
+                self.wake_sources(id);
                 self.room();
             }
             Changed::Host(id, None) => {
@@ -179,14 +198,20 @@ impl State {
 
     fn follow_instance(&mut self, before: Option<&Arc<Instance>>, after: Option<&Arc<Instance>>) {
         let Some(id) = before.or(after).map(|row| row.id) else { return };
-        let booking = after.and_then(|row| self.booking(row));
-        if self.books.settle_machine(id, booking) {
+        let mut freed = self.settle_machine(id);
+        let migrations =
+            || before.into_iter().chain(after).filter_map(|row| row.migration.as_ref());
+        for volume in migrations().flat_map(|migration| &migration.volumes) {
+            freed |= self.settle_volume(*volume);
+        }
+        if freed {
             self.room();
         }
         let (old, new) = (host_of(before.map(AsRef::as_ref)), host_of(after.map(AsRef::as_ref)));
         if old != new || published(before.map(AsRef::as_ref)) != published(after.map(AsRef::as_ref))
         {
-            for host in old.into_iter().chain(new) {
+            let others = migrations().map(|migration| migration.to);
+            for host in old.into_iter().chain(new).chain(others) {
                 self.hosts.wake(host);
             }
         }
@@ -200,7 +225,7 @@ impl State {
 
     fn follow_volume(&mut self, before: Option<&Arc<Volume>>, after: Option<&Arc<Volume>>) {
         let Some(id) = before.or(after).map(|row| row.id) else { return };
-        if self.books.settle_volume(id, after.map(AsRef::as_ref).and_then(volume_booking)) {
+        if self.settle_volume(id) {
             self.room();
         }
         // The instance's groups are those of its volumes as well.
@@ -212,12 +237,15 @@ impl State {
             self.settle(std::iter::once(instance.into()));
         }
         let told = |row: Option<&Volume>| {
-            let key = |row: &Volume| row.key().map(|key| key.version);
-            row.map(|row| (row.host, row.spec.size, row.deleting.is_some(), key(row)))
+            let keys = |row: &Volume| {
+                row.keys.iter().map(|(host, key)| (*host, key.version)).collect::<Vec<_>>()
+            };
+            row.map(|row| (row.host, row.spec.size, row.deleting.is_some(), keys(row)))
         };
         if told(before.map(AsRef::as_ref)) != told(after.map(AsRef::as_ref)) {
             let host = |row: Option<&Arc<Volume>>| row.and_then(|row| row.host);
-            for host in host(before).into_iter().chain(host(after)) {
+            let to = self.world.volume_comes_to(id);
+            for host in host(before).into_iter().chain(host(after)).chain(to) {
                 self.hosts.wake(host);
             }
         }
@@ -229,6 +257,14 @@ impl State {
             self.dirty.volumes.insert(id);
         } else {
             self.dirty.waiting_volumes.remove(&id);
+        }
+    }
+
+    /// What is told of the host to those whose machines go to it has changed.
+    pub(crate) fn wake_sources(&mut self, to: HostId) {
+        let sources = self.world.instances_coming_to(to).filter_map(|row| host_of(Some(row)));
+        for host in sources.collect::<Vec<_>>() {
+            self.hosts.wake(host);
         }
     }
 
@@ -255,9 +291,13 @@ fn host_of(row: Option<&Instance>) -> Option<HostId> {
     row.and_then(|row| row.decision.as_ref()).map(|decision| decision.host)
 }
 
+/// Version, run, whether it goes, and where to.
+type Published = (u64, Epoch, bool, Option<(HostId, Epoch, bool)>);
+
 /// What a host is told of an instance changes when this does.
-fn published(row: Option<&Instance>) -> Option<(u64, fairmazon_model::units::Epoch, bool)> {
+fn published(row: Option<&Instance>) -> Option<Published> {
     let row = row?;
     let epoch = row.decision.as_ref()?.epoch;
-    Some((row.spec_version, epoch, row.deleting.is_some()))
+    let migration = row.migration.as_ref().map(|to| (to.to, to.epoch, to.given_up));
+    Some((row.spec_version, epoch, row.deleting.is_some(), migration))
 }

@@ -6,6 +6,8 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::{AccountId, HostId, InstanceId, VolumeId},
     impact,
+    instance::Instance,
+    migration::Migration,
     operation::{Operation, OperationKind, OperationState},
     units::Revision,
     volume::{Volume, VolumeObserved, VolumeSpec},
@@ -190,6 +192,14 @@ impl Engine {
         draft.answer(request.record(self, &id, Some(operation.id)));
         draft.insert(operation.clone());
         draft.update(new.clone());
+        // What grows does not move: its copy elsewhere has the size that it had.
+        if let Some(row) = state.world.moves_with(id)
+            && old.spec.size != new.spec.size
+            && let Some(migration) = row.migration.clone().filter(|migration| !migration.given_up)
+        {
+            let migration = Some(Migration { given_up: true, ..migration });
+            draft.update(Instance { migration, ..Instance::clone(row) });
+        }
         let volume = VolumeView::new(state, self.catalogue(), &Arc::new(new));
         Ok(Planned { draft, answer: VolumeChange { volume, operation: Arc::new(operation) } })
     }
@@ -331,6 +341,10 @@ fn host_of_source(
     let row = volume_of(state, account, source)
         .map_err(|error| DomainError { field: Some("source".into()), ..error })?;
     rules::check_not_deleting("volume", &source, row.deleting.is_some())?;
+    if let Some(instance) = state.world.moves_with(source) {
+        let text = format!("{source} moves to another host with {}", instance.id);
+        return Err(rules::precondition(text).advise("repeat when it is there"));
+    }
     let is_there = matches!(row.observed, VolumeObserved::Present { .. });
     let Some(host) = row.host.filter(|_| is_there) else {
         return Err(rules::precondition(format!("{source} has no data yet to be copied"))

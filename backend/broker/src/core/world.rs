@@ -37,6 +37,10 @@ pub(crate) struct World {
     instances_on: HashMap<HostId, BTreeSet<InstanceId>>,
     volumes_on: HashMap<HostId, BTreeSet<VolumeId>>,
     volumes_maybe_on: HashMap<HostId, BTreeSet<VolumeId>>,
+    /// The instances that migrate, by where to.
+    coming_to: HashMap<HostId, BTreeSet<InstanceId>>,
+    /// The volumes that migrate, with the instance that they began to go with.
+    moving: HashMap<VolumeId, InstanceId>,
     group_users: HashMap<PlacementGroupId, u64>,
     open_operations: HashMap<Key, BTreeSet<OperationId>>,
     finished: BTreeSet<(UnixMs, OperationId)>,
@@ -154,6 +158,22 @@ impl World {
         self.volumes_maybe_on.get(&host).into_iter().flatten().copied()
     }
 
+    /// The instances that migrate to the host.
+    pub(crate) fn instances_coming_to(&self, host: HostId) -> impl Iterator<Item = &Arc<Instance>> {
+        let ids = self.coming_to.get(&host).into_iter().flatten();
+        ids.filter_map(|id| self.instances.get(*id))
+    }
+
+    /// The migrating instance that the volume goes with.
+    pub(crate) fn moves_with(&self, volume: VolumeId) -> Option<&Arc<Instance>> {
+        self.instances.get(*self.moving.get(&volume)?)
+    }
+
+    /// Where the volume may be going with its instance.
+    pub(crate) fn volume_comes_to(&self, volume: VolumeId) -> Option<HostId> {
+        self.moves_with(volume)?.migration.as_ref().map(|migration| migration.to)
+    }
+
     /// How many instances and volumes name the group.
     pub(crate) fn users_of(&self, group: PlacementGroupId) -> u64 {
         self.group_users.get(&group).copied().unwrap_or(0)
@@ -237,6 +257,18 @@ impl World {
             row.and_then(|row| row.decision.as_ref().map(|decision| (decision.host, row.id)))
         };
         move_between(&mut self.instances_on, host(before), host(after));
+        let migration = |row: Option<&Instance>| {
+            row.and_then(|row| row.migration.as_ref().map(|migration| (migration.to, row.id)))
+        };
+        move_between(&mut self.coming_to, migration(before), migration(after));
+        if let Some(migration) = before.and_then(|row| row.migration.as_ref()) {
+            migration.volumes.iter().for_each(|id| _ = self.moving.remove(id));
+        }
+        if let Some(row) = after
+            && let Some(migration) = &row.migration
+        {
+            self.moving.extend(migration.volumes.iter().map(|volume| (*volume, row.id)));
+        }
         self.count_groups(
             before.map(|row| &row.spec.placement),
             after.map(|row| &row.spec.placement),

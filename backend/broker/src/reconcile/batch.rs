@@ -19,9 +19,12 @@ use fairmazon_model::{
 use fairmazon_store::{AuditEntry, Key};
 use rustc_hash::FxHashMap;
 
-use super::step::{
-    InstanceFacts, Patience, Step, VolumeStep, Waiting, is_brought_about, next_step,
-    next_volume_step, operation_state, volume_operation_state,
+use super::{
+    migrate::given_up,
+    step::{
+        InstanceFacts, Patience, Step, VolumeStep, Waiting, is_brought_about, next_step,
+        next_volume_step, operation_state, volume_operation_state,
+    },
 };
 use crate::core::{
     Standing, audit,
@@ -167,9 +170,18 @@ impl<'a> Batch<'a> {
             return;
         }
         self.kept.instances.push(id);
+        let before = instance.migration.clone();
         let step = next_step(&self.facts(&instance));
+        let ended = match &step {
+            Step::Land => Some(OperationState::Done),
+            Step::GiveUp(why) => Some(given_up(why)),
+            _ => None,
+        };
         match step {
             Step::Remove => return self.remove(&instance),
+            Step::Land => self.land(&instance),
+            Step::GiveUp(why) => self.give_up(&instance, &why),
+            Step::Stay { anew } => self.stay(&instance, anew),
             Step::Place => self.place(&instance, None),
             Step::Replace => {
                 let host = instance.decision.as_ref().map(|decision| decision.host);
@@ -180,7 +192,10 @@ impl<'a> Batch<'a> {
         // What was decided just now is for its host to do.
         let after = self.instance(id).unwrap_or(instance);
         let step = next_step(&self.facts(&after));
-        self.wait_in_time(id, &step);
+        self.wait_in_time(&after, &step);
+        if let Some(ended) = ended.filter(|_| after.migration != before) {
+            self.end_migrations(id, &ended);
+        }
         self.tell_operations(&after, &step);
     }
 
@@ -206,18 +221,21 @@ impl<'a> Batch<'a> {
             has_data: host.is_some()
                 && standing == Standing::Lapsed
                 && self.volumes_of(instance).iter().any(is_present),
+            moving: instance.migration.as_ref().map(|to| self.moving(instance, to)),
         }
     }
 
     /// Some waits end by themselves: those instances are looked at again at each tick.
-    fn wait_in_time(&mut self, id: InstanceId, step: &Step) {
+    fn wait_in_time(&mut self, instance: &Instance, step: &Step) {
+        let id = instance.id;
         let dirty = &mut self.state.dirty;
         if *step == Step::Place {
             dirty.unplaced.insert(id);
         } else {
             dirty.unplaced.remove(&id);
         }
-        let again = matches!(step, Step::Replace | Step::Wait(Waiting::Failure(_)));
+        let again = instance.migration.is_some()
+            || matches!(step, Step::Replace | Step::Wait(Waiting::Failure(_)));
         if again {
             dirty.waiting.insert(id);
         } else {
@@ -247,8 +265,10 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn tell(&mut self, operation: &Operation, to: OperationState) {
-        if operation.state == to {
+    pub(super) fn tell(&mut self, operation: &Operation, to: OperationState) {
+        // What has ended in this batch has ended.
+        let has_ended = self.operations.get(&operation.id).is_some_and(|row| row.state.is_final());
+        if operation.state == to || has_ended {
             return;
         }
         let finished_at = to.is_final().then_some(self.now);
@@ -309,7 +329,11 @@ impl<'a> Batch<'a> {
         }
         self.kept.volumes.push(id);
         let key = Key::Volume(id);
-        let is_gone = |host| self.state.hosts.get(host).is_some_and(|now| now.is_gone(key));
+        // Where it comes to with its instance nothing of it is to be gone.
+        let comes_to = self.comes_to(&volume);
+        let is_gone = |host| {
+            comes_to != Some(host) && self.state.hosts.get(host).is_some_and(|now| now.is_gone(key))
+        };
         let gone = volume.host.is_some_and(is_gone);
         let may_be_on: BTreeSet<_> =
             volume.may_be_on.iter().copied().filter(|host| !is_gone(*host)).collect();

@@ -5,10 +5,14 @@
 //! and commits them together. Losing the queue loses nothing: a start looks at every row.
 
 mod batch;
+mod migrate;
+mod moving;
+#[cfg(test)]
+mod moving_tests;
 mod observe;
 mod place;
 pub(crate) mod publish;
-mod step;
+pub(crate) mod step;
 #[cfg(test)]
 mod step_tests;
 mod tick;

@@ -34,6 +34,10 @@ impl Batch<'_> {
             }
             _ => false,
         });
+        self.note_moving(host, &machines);
+        for made in &report.keys {
+            complete &= self.take_key(host, made);
+        }
         for seen in &report.machines {
             complete &= self.outrun(host, seen);
         }
@@ -185,7 +189,7 @@ impl Batch<'_> {
 }
 
 /// Parts of a report, to be found by id. Hosts send them in this order already.
-struct ById<'a, T, Id> {
+pub(super) struct ById<'a, T, Id> {
     parts: Vec<&'a T>,
     id: fn(&T) -> Id,
 }
@@ -197,7 +201,7 @@ impl<'a, T, Id: Copy + Ord> ById<'a, T, Id> {
         Self { parts, id }
     }
 
-    fn get(&self, id: Id) -> Option<&'a T> {
+    pub(super) fn get(&self, id: Id) -> Option<&'a T> {
         let found = self.parts.binary_search_by_key(&id, |part| (self.id)(part));
         found.ok().and_then(|index| self.parts.get(index).copied())
     }
@@ -228,7 +232,8 @@ fn observed_instance(
         seen.state,
         ObservedState::Running | ObservedState::Stopped | ObservedState::Failed { .. }
     ) || (seen.state == ObservedState::Stopping && seen.failure.is_some());
-    if seen.epoch != decision.epoch || !is_lasting {
+    // One that has been handed over is for the other host to show, whatever is left of it here.
+    if seen.epoch != decision.epoch || !is_lasting || seen.handover.is_some() {
         return None;
     }
     let same = is_this_run

@@ -146,6 +146,7 @@ impl Batch<'_> {
             features: Default::default(),
             volume_hosts: volumes.iter().filter_map(|volume| volume.host).collect(),
             excluded: away_from.into_iter().collect(),
+            incapable: Default::default(),
             preferences: Preferences::default(),
             alternatives: catalogue.flavors.iter().map(Size::from).collect(),
         }

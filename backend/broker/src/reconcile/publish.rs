@@ -1,8 +1,9 @@
 //! What a host is told: its whole desired set, computed from the rows.
 //!
-//! A machine that is to go is left out. A volume's data is destroyed only by the wish
-//! `Delete`, which is made in two cases: its row says so, or its row says that the data is
-//! decided to be on another host after it was decided to be on this one in vain.
+//! A machine that is to go is left out. One that migrates is told to both of its hosts. A
+//! volume's data is destroyed only by the wish `Delete`, which is made in two cases: its row says
+//! so, or its row says that the data is decided to be on another host after it was decided to be
+//! on this one in vain, or before; never while it migrates here.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,6 +13,7 @@ use fairmazon_model::{
     instance::{Decision, Instance, Power},
     key::SealedVolumeKey,
     machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
+    migration::{Arrival, Departure, Migration},
     units::{Generation, UnixMs},
     volume::Volume,
 };
@@ -40,17 +42,40 @@ pub(crate) fn desired_set(
     // By ascending id, as the rows come.
     let mut told = std::mem::take(&mut entry.told).into_iter().peekable();
     let mut telling = Vec::with_capacity(told.len() + 1);
-    for row in state.world.instances_on(host) {
-        match &row.decision {
-            Some(decision) if row.deleting.is_none() && !leaving.contains(&row.id) => {
-                while told.next_if(|told| told.instance < row.id).is_some() {}
-                let before = told.next_if(|told| told.instance == row.id);
-                if let Some(now) = tell(row, decision, before, catalogue, now) {
-                    machines.push(now.spec.clone());
-                    telling.push(now);
-                }
+    let mut stays = Vec::new();
+    let mut rows: Vec<_> = state.world.instances_on(host).collect();
+    let mut coming: Vec<_> = state.world.instances_coming_to(host).collect();
+    if !coming.is_empty() {
+        rows.extend(&coming);
+        rows.sort_by_key(|row| row.id);
+    }
+    coming.retain(|row| is_open(row));
+    for row in rows {
+        let Some(decision) = &row.decision else { continue };
+        let migration = row.migration.as_ref();
+        let comes = migration.filter(|migration| migration.to == host);
+        if decision.host == host && (row.deleting.is_some() || leaving.contains(&row.id)) {
+            gone.push(Key::Instance(row.id));
+            continue;
+        }
+        if comes.is_some() && !is_open(row) {
+            gone.push(Key::Instance(row.id));
+        }
+        if decision.host == host && migration.is_some_and(|migration| migration.given_up) {
+            stays.push(row.id);
+        }
+        while told.next_if(|told| told.instance < row.id).is_some() {}
+        let before = told.next_if(|told| told.instance == row.id);
+        let way = match (migration, comes) {
+            (_, Some(migration)) => {
+                Way::Comes(Decision { host, epoch: migration.epoch, ..decision.clone() })
             }
-            _ => gone.push(Key::Instance(row.id)),
+            (Some(migration), None) if is_open(row) => Way::Leaves(departure(state, migration)),
+            _ => Way::Stays,
+        };
+        if let Some(now) = tell(row, decision, &way, before, catalogue, now) {
+            machines.push(now.spec.clone());
+            telling.push(now);
         }
     }
     for row in state.world.volumes_on(host) {
@@ -63,16 +88,30 @@ pub(crate) fn desired_set(
         let wish = if goes { VolumeWish::Delete } else { VolumeWish::Keep };
         volumes.push(host_volume(row, host, image.map(|image| image.id.clone()), wish));
     }
-    gone.extend(state.world.volumes_maybe_on(host).map(Key::Volume));
+    // Of one whose migration was given up nothing is said before that has ended: the machine may
+    // have come all the same, and then its data is here.
+    let migrates_here = |id| state.world.volume_comes_to(id) == Some(host);
+    for volume in coming.iter().filter_map(|row| row.migration.as_ref()).flat_map(|to| &to.volumes)
+    {
+        if let Some(row) = state.world.volumes.get(*volume) {
+            volumes.push(host_volume(row, host, None, VolumeWish::Keep));
+        }
+    }
+    let maybe_here = state.world.volumes_maybe_on(host).filter(|id| !migrates_here(*id));
+    gone.extend(maybe_here.map(Key::Volume));
     for stray in strays {
         if let Some(row) = state.world.volumes.get(stray)
             && row.host.is_some_and(|decided| decided != host)
             && row.may_be_on.contains(&host)
+            && !migrates_here(stray)
         {
             volumes.push(host_volume(row, host, None, VolumeWish::Delete));
         }
     }
     let entry = state.hosts.entry(host);
+    let stays = stays.into_iter();
+    entry.stays_since =
+        stays.map(|id| (id, entry.stays_since.get(&id).copied().unwrap_or(generation))).collect();
     let since: HashMap<Key, Generation> = gone
         .into_iter()
         .map(|key| (key, entry.gone_since.get(&key).copied().unwrap_or(generation)))
@@ -82,21 +121,62 @@ pub(crate) fn desired_set(
     DesiredSet { generation, machines, volumes }
 }
 
+/// What a host has to do with a machine.
+enum Way {
+    /// It is there.
+    Stays,
+    /// It goes on elsewhere.
+    Leaves(Departure),
+    /// It comes from elsewhere, to what would be this decision.
+    Comes(Decision),
+}
+
+/// Whether a machine in migration may still leave the one host and come to the other.
+fn is_open(row: &Instance) -> bool {
+    row.deleting.is_none() && row.migration.as_ref().is_some_and(|migration| !migration.given_up)
+}
+
+/// What the host is told that a machine leaves.
+fn departure(state: &State, migration: &Migration) -> Departure {
+    let to = migration.to;
+    let sealing = state.world.hosts.get(to).and_then(|host| host.sealing.as_ref());
+    let agent = state.hosts.agent(to);
+    Departure {
+        to,
+        epoch: migration.epoch,
+        address: agent.map(|agent| agent.migration_address.clone()).unwrap_or_default(),
+        certificate: sealing.map(|sealing| sealing.certificate.clone()).unwrap_or_default(),
+        keys_wanted: state.keys_wanted(migration),
+    }
+}
+
 /// What the host is told of the machine: what it was told before where that still holds.
 fn tell(
     row: &Instance,
     decision: &Decision,
+    way: &Way,
     before: Option<Told>,
     catalogue: &Catalogue,
     now: UnixMs,
 ) -> Option<Told> {
     let runs = wants_to_run(row, catalogue, now);
-    if let Some(told) = &before
+    // What is told of one that leaves depends on more than its row.
+    if let (Some(told), Way::Stays) = (&before, way)
         && (told.revision, told.spec.power == Power::Running) == (row.revision, runs)
     {
         return before;
     }
-    let spec = machine(row, decision, catalogue, runs)?;
+    let spec = match way {
+        Way::Stays => machine(row, decision, catalogue, runs)?,
+        Way::Leaves(departure) => MachineSpec {
+            departure: Some(departure.clone()),
+            ..machine(row, decision, catalogue, runs)?
+        },
+        Way::Comes(to) => MachineSpec {
+            arrival: Some(Arrival { from: decision.host, open: is_open(row) }),
+            ..machine(row, to, catalogue, runs)?
+        },
+    };
     let told = before.map(|told| told.spec).filter(|told| **told == spec);
     let spec = told.unwrap_or_else(|| Arc::new(spec));
     Some(Told { instance: row.id, revision: row.revision, spec })

@@ -12,10 +12,11 @@ use fairmazon_model::{
     volume::{Volume, VolumeObserved},
 };
 
+use super::moving::{Moving, next_moving_step};
 use crate::core::Standing;
 
 /// All that an instance's next step depends on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct InstanceFacts<'a> {
     /// Desired, decided and observed.
     pub(crate) instance: &'a Instance,
@@ -32,6 +33,8 @@ pub(crate) struct InstanceFacts<'a> {
     /// Whether the host waits for the customer's key of one of its volumes; asked only of what is
     /// not brought about.
     pub(crate) lacks_key: bool,
+    /// How its way to another host stands; none when it is on none.
+    pub(crate) moving: Option<Moving<'a>>,
 }
 
 /// What to do next with an instance.
@@ -44,6 +47,15 @@ pub(crate) enum Step {
     Replace,
     /// The machine is nowhere: its row goes.
     Remove,
+    /// Its migration has come about: it is decided where it went.
+    Land,
+    /// It shall stay where it is after all, for this reason.
+    GiveUp(String),
+    /// It stays where it is; anew when it was let go there, under the next epoch.
+    Stay {
+        /// Whether it is another run.
+        anew: bool,
+    },
     /// Nothing to do until something happens.
     Wait(Waiting),
     /// It is as it shall be.
@@ -98,13 +110,19 @@ pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
             (None, false) => Step::Wait(Waiting::Price),
         };
     }
+    let step = facts.moving.as_ref().and_then(|moving| next_moving_step(facts, moving));
+    if let Some(step) = step {
+        return step;
+    }
     if instance.deleting.is_some() {
-        // A host whose lease has ended runs nothing, and drops the machine when it is back.
-        let nowhere = facts.gone || facts.standing == Standing::Lapsed;
+        // A machine on its way may be at another host as well. A host whose lease has ended runs nothing, and drops the machine when it is back.
+        let nowhere = facts.moving.is_none() && (facts.gone || facts.standing == Standing::Lapsed);
         return if nowhere { Step::Remove } else { Step::Wait(waiting_to_stop(facts)) };
     }
     match facts.standing {
-        Standing::Lapsed if facts.has_data || was_seen(instance) => Step::Wait(Waiting::Data),
+        Standing::Lapsed if facts.has_data || facts.moving.is_some() || was_seen(instance) => {
+            Step::Wait(Waiting::Data)
+        }
         Standing::Lapsed => Step::Replace,
         Standing::Silent => Step::Wait(Waiting::Lease),
         Standing::Connected => {
@@ -181,6 +199,9 @@ pub(crate) fn operation_state(
 ) -> OperationState {
     let instance = facts.instance;
     let running = |waiting_for: String| OperationState::running(waiting_for);
+    if operation.kind == OperationKind::Migrate {
+        return migrate_state(instance);
+    }
     if operation.kind == OperationKind::Delete {
         return match step {
             Step::Wait(Waiting::Failure(reason)) => {
@@ -224,6 +245,23 @@ pub(crate) fn operation_state(
             running(instance.waiting_for.clone())
         }
         _ => running(instance.waiting_for.clone()),
+    }
+}
+
+/// A migration ends in the commit that lands it or gives it up; what is left after another one
+/// took it back is told here.
+fn migrate_state(instance: &Instance) -> OperationState {
+    match &instance.migration {
+        Some(migration) if !migration.given_up && instance.deleting.is_none() => {
+            OperationState::running("")
+        }
+        _ if instance.deleting.is_some() => {
+            failed(ErrorKind::Precondition, "the instance is being deleted")
+        }
+        _ => advised(
+            failed(ErrorKind::Precondition, "the instance was changed while it moved, and stays"),
+            "move it again once the change is done",
+        ),
     }
 }
 

@@ -38,11 +38,12 @@ impl Situation {
             gone: self.gone,
             has_data: self.has_data,
             lacks_key: self.lacks_key,
+            moving: None,
         }
     }
 }
 
-fn observed_state() -> impl Strategy<Value = ObservedState> {
+pub(super) fn observed_state() -> impl Strategy<Value = ObservedState> {
     prop_oneof![
         Just(ObservedState::Unknown),
         Just(ObservedState::Absent),
@@ -54,7 +55,7 @@ fn observed_state() -> impl Strategy<Value = ObservedState> {
     ]
 }
 
-fn standing() -> impl Strategy<Value = Standing> {
+pub(super) fn standing() -> impl Strategy<Value = Standing> {
     prop_oneof![Just(Standing::Connected), Just(Standing::Silent), Just(Standing::Lapsed)]
 }
 
@@ -96,7 +97,7 @@ fn situation() -> impl Strategy<Value = Situation> {
     })
 }
 
-fn decision(epoch: u64) -> Decision {
+pub(super) fn decision(epoch: u64) -> Decision {
     Decision {
         host: HostId::from_parts(1, 1),
         epoch: Epoch(epoch),
@@ -106,7 +107,7 @@ fn decision(epoch: u64) -> Decision {
     }
 }
 
-fn instance(restart_policy: RestartPolicy) -> Instance {
+pub(super) fn instance(restart_policy: RestartPolicy) -> Instance {
     Instance {
         id: InstanceId::from_parts(1, 1),
         account: AccountId::from_parts(1, 1),
@@ -214,7 +215,7 @@ fn take(situation: &mut Situation, step: &Step) -> bool {
             situation.spot_allows = true;
             true
         }
-        Step::Remove | Step::Settled => false,
+        Step::Remove | Step::Settled | Step::Land | Step::GiveUp(_) | Step::Stay { .. } => false,
     }
 }
 

@@ -65,6 +65,8 @@ impl Ticker {
             }
             state.books.set_alive(host, standing == Standing::Connected);
             state.dirty.instances.extend(state.world.instances_on(host).map(|row| row.id));
+            let coming = state.world.instances_coming_to(host).map(|row| row.id);
+            state.dirty.instances.extend(coming);
             state.dirty.volumes.extend(state.world.volumes_on(host).map(|row| row.id));
             if standing == Standing::Connected {
                 state.room();

@@ -15,7 +15,10 @@ use futures::{Stream, StreamExt};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{core::Engine, reconcile::publish};
+use crate::{
+    core::{Engine, hosts_now::Agent},
+    reconcile::publish,
+};
 pub use wire::{BrokerSays, Hello, HostSays};
 
 /// An open stream.
@@ -48,7 +51,7 @@ impl Engine {
         S: Stream<Item = HostSays> + Send + Unpin,
     {
         let hello = self.hello(host, &mut inbound).await?;
-        let (number, end) = self.open_stream(host)?;
+        let (number, end) = self.open_stream(host, &hello)?;
         tracing::info!(
             %host, session = hello.session, hypervisor = hello.hypervisor,
             agent = hello.agent_version, "a host has connected"
@@ -66,12 +69,21 @@ impl Engine {
         self.state().hosts.connected()
     }
 
-    fn open_stream(&self, host: HostId) -> Result<(u64, CancellationToken), DomainError> {
+    fn open_stream(
+        &self,
+        host: HostId,
+        hello: &Hello,
+    ) -> Result<(u64, CancellationToken), DomainError> {
         let mut state = self.state();
         if state.world.hosts.get(host).is_none() {
             return Err(DomainError::not_found("host", host));
         }
-        let opened = state.hosts.open(host, Instant::now());
+        let agent = Agent {
+            hypervisor: hello.hypervisor.clone(),
+            migration_address: hello.migration_address.clone(),
+        };
+        let opened = state.hosts.open(host, agent, Instant::now());
+        state.wake_sources(host);
         state.reports.remove(&host);
         state.books.set_alive(host, true);
         state.room();
@@ -112,6 +124,7 @@ impl Drop for OpenStream<'_> {
         let mut state = self.engine.state();
         if state.hosts.close(self.host, self.number) {
             state.books.set_alive(self.host, false);
+            state.wake_sources(self.host);
         }
     }
 }

@@ -7,5 +7,7 @@ mod commands;
 mod copies;
 mod idempotency;
 mod kit;
+mod migrations;
+mod played;
 mod sets;
 mod stories;

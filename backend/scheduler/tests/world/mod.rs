@@ -77,6 +77,7 @@ pub(crate) fn host_in(number: u64, town: usize) -> FleetHost {
             schedulable: true,
         },
         alive: true,
+        draining: false,
         images: Images::All,
     }
 }
@@ -121,6 +122,7 @@ pub(crate) fn plain_request(machine: u64) -> Request {
         features: BTreeSet::new(),
         volume_hosts: BTreeSet::new(),
         excluded: BTreeSet::new(),
+        incapable: BTreeSet::new(),
         preferences: Preferences::default(),
         alternatives: catalogue.flavors.iter().map(Size::from).collect(),
     }

@@ -45,6 +45,7 @@ pub(crate) fn account(number: u64) -> Account {
 pub(crate) fn host(account: AccountId, number: u64) -> Host {
     Host {
         sealing: None,
+        draining: None,
         id: HostId::from_parts(unix_ms(number), 2),
         account,
         spec: HostSpec {

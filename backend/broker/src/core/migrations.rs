@@ -1,0 +1,253 @@
+//! What begins a migration: a running instance goes to another host with its volumes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    catalogue::Catalogue,
+    id::{HostId, InstanceId},
+    instance::{Instance, InstanceSpec, ObservedState},
+    limits,
+    migration::Migration,
+    operation::{Operation, OperationKind},
+    units::{Gib, UnixMs},
+    volume::Volume,
+};
+use fairmazon_scheduler::{
+    MachineBooking, Preferences, Request as PlaceRequest, Size, VolumeBooking,
+};
+
+use super::{
+    answers::{Again, Request},
+    audit,
+    books::{machine_booking, volume_booking},
+    caller::Caller,
+    draft::Draft,
+    engine::{Engine, Planned},
+    hosts_now::Standing,
+    instances::{instance_of, operation},
+    rules::{self, precondition},
+    state::State,
+    view::wants_to_run,
+};
+use crate::reconcile::step::is_brought_about;
+
+/// The rows of an instance that begins to go to another host.
+#[derive(Debug, Clone)]
+pub(crate) struct Begun {
+    pub(crate) instance: Instance,
+    pub(crate) volumes: Vec<Volume>,
+    pub(crate) to: HostId,
+}
+
+impl Engine {
+    /// Moves a running instance to another host while it runs. The operation is done when it is
+    /// there, and fails when it stays where it is.
+    ///
+    /// # Errors
+    /// `NotFound`; `Precondition` when it does not run, is moving already, or its host can't let
+    /// it go; `NoCapacity` when no other host can take it.
+    pub async fn migrate_instance(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+        key: &str,
+    ) -> Result<Arc<Operation>, DomainError> {
+        let account = self.owner_of_instance(caller, id)?;
+        let request = Request::new(account, "instances.migrate", key, &id)?;
+        self.once(
+            request,
+            |state, request| {
+                let old = instance_of(state, request.account, id)?;
+                rules::check_not_deleting("instance", &id, old.deleting.is_some())?;
+                state.holds.free(id)?;
+                let volumes = volumes_of(state, &old);
+                for volume in &volumes {
+                    state.holds.free(volume.id)?;
+                }
+                let begun = begin(state, self.catalogue(), &old, &volumes, self.now())?;
+                let kind = OperationKind::Migrate;
+                let operation = operation(self, old.account, kind, &id, old.spec_version);
+                let mut draft = Draft::default();
+                let (at, verb) = (self.now(), "instance.migrate");
+                let after = Some(&begun.instance);
+                draft.audit(audit::entry(caller, at, verb, &id, Some(&*old), after));
+                draft.answer(request.record(self, &id, Some(operation.id)));
+                draft.rely_on(begun.to);
+                draft.insert(operation.clone());
+                draft.update(begun.instance);
+                begun.volumes.into_iter().for_each(|volume| draft.update(volume));
+                Ok(Planned { draft, answer: Arc::new(operation) })
+            },
+            |answer, request, _| {
+                Ok(Again::Same(answer.operation(self, request, OperationKind::Migrate)?))
+            },
+        )
+        .await
+    }
+}
+
+fn volumes_of(state: &State, row: &Instance) -> Vec<Arc<Volume>> {
+    let boot = state.world.volumes.get(row.boot_volume_id).cloned();
+    boot.into_iter().chain(state.volumes_of(row)).collect()
+}
+
+/// Finds the host that the instance goes to and claims what it needs there. `volumes` are all of
+/// its own; nobody else changes it or them meanwhile.
+///
+/// # Errors
+/// `Precondition` when it can't leave its host now, `NoCapacity` when no other can take it.
+pub(crate) fn begin(
+    state: &mut State,
+    catalogue: &Catalogue,
+    instance: &Instance,
+    volumes: &[Arc<Volume>],
+    now: UnixMs,
+) -> Result<Begun, DomainError> {
+    let from = check_can_leave(state, catalogue, instance, volumes, now)?;
+    let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
+    let placement = rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref))?;
+    let size = catalogue.flavor(instance.actual_flavor()).map(Size::from);
+    let (mut storage, mut excluded) = (BTreeMap::new(), BTreeSet::from([from]));
+    let mut specification = instance.spec.specification_bytes();
+    for volume in volumes {
+        let sum = storage.entry(volume.spec.class.clone()).or_insert(Gib(0));
+        *sum = sum.saturating_add(volume.spec.size);
+        specification += limits::VOLUME_SPECIFICATION_BYTES;
+        // What may be left there of an earlier stay is to be gone first.
+        excluded.extend(&volume.may_be_on);
+    }
+    let request = PlaceRequest {
+        machine: instance.id,
+        sizes: size.into_iter().collect(),
+        storage,
+        specification,
+        image: instance.spec.image.clone(),
+        placement: placement.clone(),
+        features: Default::default(),
+        volume_hosts: BTreeSet::new(),
+        excluded,
+        incapable: incapable(state, from),
+        preferences: Preferences::default(),
+        alternatives: Vec::new(),
+    };
+    let placed = state.books.place(&request).map_err(|why| DomainError::from(&*why))?;
+    let to = placed.host;
+    let booking = machine_booking(catalogue, instance, placement);
+    let booking = booking.map(|here| MachineBooking { host: to, ..here });
+    let shares = volumes.iter().filter_map(|volume| {
+        let here = volume_booking(volume)?;
+        Some((volume.id, VolumeBooking { host: to, ..here }))
+    });
+    state.books.claim_coming(instance.id, booking, shares).map_err(|why| {
+        DomainError::new(ErrorKind::NoCapacity, format!("the other host has no room: {why}"))
+    })?;
+    let epoch = instance.last_epoch.next();
+    let migration = Migration {
+        to,
+        epoch,
+        reason: placed.reason,
+        volumes: volumes.iter().map(|volume| volume.id).collect(),
+        at: now,
+        given_up: false,
+    };
+    let volumes = volumes.iter().map(|volume| {
+        let mut volume = Volume::clone(volume);
+        volume.may_be_on.insert(to);
+        volume
+    });
+    let volumes = volumes.collect();
+    let instance =
+        Instance { migration: Some(migration), last_epoch: epoch, ..Instance::clone(instance) };
+    Ok(Begun { instance, volumes, to })
+}
+
+/// The instance runs as it shall on a host that can let it go, which is the answer.
+fn check_can_leave(
+    state: &State,
+    catalogue: &Catalogue,
+    instance: &Instance,
+    volumes: &[Arc<Volume>],
+    now: UnixMs,
+) -> Result<HostId, DomainError> {
+    let id = instance.id;
+    if instance.migration.is_some() {
+        return Err(precondition(format!("{id} moves to another host already"))
+            .advise("wait until that has ended"));
+    }
+    let runs = wants_to_run(instance, catalogue, now);
+    let Some(decision) = instance.decision.as_ref().filter(|_| runs) else {
+        return Err(precondition(format!("{id} does not run: only running machines move"))
+            .advise("start it first"));
+    };
+    let from = decision.host;
+    let is_running = instance.observed.state == ObservedState::Running
+        && is_brought_about(instance, runs, instance.spec_version);
+    if !is_running || state.standing(from) != Standing::Connected {
+        return Err(precondition(format!(
+            "{id} is not seen running as it shall: its host is changing it, or does not answer"
+        ))
+        .advise("repeat when it runs"));
+    }
+    if state.hosts.agent(from).is_none_or(|agent| agent.migration_address.is_empty()) {
+        return Err(precondition(format!(
+            "the agent of the host that {id} is on moves no machines"
+        ))
+        .advise("ask the host's operator to let its agent take part in migrations"));
+    }
+    let copied = |copy: &&Arc<Volume>| volumes.iter().any(|volume| copy.copies(volume.id));
+    if let Some(copy) = state.world.volumes_on(from).find(copied) {
+        return Err(precondition(format!("{} is being made as a copy of one of its", copy.id))
+            .advise("wait until that is there"));
+    }
+    match volumes.iter().find(|volume| volume.host != Some(from)) {
+        Some(volume) => Err(precondition(format!("{} is not on the host of {id}", volume.id))),
+        None => Ok(from),
+    }
+}
+
+/// Connected hosts that can't take a running machine of this one.
+fn incapable(state: &State, from: HostId) -> BTreeSet<HostId> {
+    let source = state.hosts.agent(from);
+    let takes = |host: HostId| {
+        state.hosts.agent(host).is_none_or(|agent| {
+            !agent.migration_address.is_empty()
+                && source.is_some_and(|source| source.hypervisor == agent.hypervisor)
+        })
+    };
+    state.world.hosts.iter().map(|row| row.id).filter(|host| !takes(*host)).collect()
+}
+
+/// What is new to the instance does not move with anything, and nothing is given to one that moves:
+/// nobody knows yet on which host its data will be.
+pub(super) fn check_is_settled(
+    state: &State,
+    row: Arc<Volume>,
+    instance: InstanceId,
+) -> Result<Arc<Volume>, DomainError> {
+    let moves = |row: &&Arc<Instance>| row.migration.is_some();
+    let itself = state.world.instances.get(instance).filter(moves);
+    let moving = state.world.moves_with(row.id).or(itself);
+    match moving.filter(|_| row.attached_to != Some(instance)) {
+        None => Ok(row),
+        Some(moving) => Err(DomainError::new(
+            ErrorKind::Conflict,
+            format!(
+                "{} moves to another host, and {} can't be attached meanwhile",
+                moving.id, row.id
+            ),
+        )
+        .advise("repeat when it is there: its operations say when")),
+    }
+}
+
+/// A move is given up when what the machine is made of changes under it.
+pub(super) fn stays_for(old: &InstanceSpec, new: &InstanceSpec, rebuild: bool) -> bool {
+    rebuild
+        || old.flavor != new.flavor
+        || old.boot_volume.size != new.boot_volume.size
+        || old.volumes != new.volumes
+}

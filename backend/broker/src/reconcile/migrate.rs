@@ -1,0 +1,222 @@
+//! Migrations in the reconciler: what is known of them, and the rows that their steps change.
+
+use std::collections::HashMap;
+
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    id::{HostId, InstanceId},
+    instance::{Decision, Instance, InstanceObserved, ObservedState},
+    key::GivenKey,
+    machine::MachineSeen,
+    migration::Migration,
+    operation::{OperationKind, OperationState},
+    volume::{Volume, VolumeObserved},
+};
+use fairmazon_store::Key;
+
+use super::{batch::Batch, moving::Moving, observe::ById};
+use crate::core::{audit, keys, rules};
+
+impl Batch<'_> {
+    /// What the next step of this migration depends on.
+    pub(super) fn moving<'b>(
+        &self,
+        instance: &'b Instance,
+        migration: &'b Migration,
+    ) -> Moving<'b> {
+        let (id, to) = (instance.id, migration.to);
+        let decision = instance.decision.as_ref();
+        let source = decision.and_then(|decision| self.state.hosts.get(decision.host));
+        let seen_under = |epoch| source.and_then(|now| now.moving(id, epoch)).cloned();
+        let destination = self.state.hosts.get(to);
+        Moving {
+            migration,
+            source: decision.and_then(|decision| seen_under(decision.epoch)),
+            source_knows: source.is_some_and(|now| now.knows_that_it_stays(id)),
+            destination: destination.and_then(|now| now.moving(id, migration.epoch)).cloned(),
+            destination_standing: self.state.standing(to),
+            gone: destination.is_some_and(|now| now.is_gone(Key::Instance(id))),
+            // Asked only where it matters: it looks at every host.
+            hindrance: if migration.given_up { None } else { self.hindrance(instance, migration) },
+        }
+    }
+
+    fn hindrance(&self, instance: &Instance, migration: &Migration) -> Option<String> {
+        let took = self.now.0.saturating_sub(migration.at.0);
+        if took >= self.engine.config().migration_patience_ms {
+            return Some("its move took too long".into());
+        }
+        let volumes = self.volumes_of(instance);
+        if volumes.iter().any(|volume| !migration.volumes.contains(&volume.id)) {
+            return Some("it was given another volume while it moved".into());
+        }
+        let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
+        let placement =
+            rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref)).ok()?;
+        let obeys = self.state.books.check_obeys(instance.id, migration.to, &placement);
+        obeys.err().map(|why| format!("where it was going it must not be any more: {why}"))
+    }
+
+    /// Where the volume comes to with its instance.
+    pub(super) fn comes_to(&self, volume: &Volume) -> Option<HostId> {
+        let began_with = self.state.world.moves_with(volume.id).map(|row| row.id);
+        volume.attached_to.into_iter().chain(began_with).find_map(|id| {
+            let row = self.instance(id)?;
+            let migration = row.migration.as_ref()?;
+            migration.volumes.contains(&volume.id).then_some(migration.to)
+        })
+    }
+
+    /// Decides the instance where it went, with the volumes that went with it.
+    pub(super) fn land(&mut self, instance: &Instance) {
+        let (Some(decision), Some(migration)) = (&instance.decision, &instance.migration) else {
+            return;
+        };
+        let Some(volumes) = self.free_volumes(instance.id, migration) else { return };
+        let (from, to) = (decision.host, migration.to);
+        let decided = Decision {
+            host: to,
+            epoch: migration.epoch,
+            flavor: decision.flavor.clone(),
+            reason: migration.reason.clone(),
+            at: self.now,
+        };
+        let seen = self.state.hosts.get(to).and_then(|now| now.moving(instance.id, decided.epoch));
+        let observed = seen
+            .filter(|seen| {
+                seen.handover.is_none()
+                    && matches!(seen.state, ObservedState::Running | ObservedState::Stopped)
+            })
+            .map(|seen| InstanceObserved {
+                state: seen.state.clone(),
+                epoch: seen.epoch,
+                spec_version: seen.spec_version,
+                failure: seen.failure.clone(),
+                addresses: seen.addresses.clone(),
+                at: self.now,
+            });
+        self.log(audit::own_entry(
+            self.now,
+            "broker.land",
+            &instance.id,
+            Some(decision),
+            Some(&decided),
+        ));
+        self.rely_on(to);
+        for volume in volumes.into_iter().filter(|volume| volume.host == Some(from)) {
+            let mut may_be_on = volume.may_be_on;
+            may_be_on.remove(&to);
+            may_be_on.insert(from);
+            let observed = VolumeObserved::Unknown;
+            self.change_volume(Volume { host: Some(to), may_be_on, observed, ..volume });
+        }
+        self.change_instance(Instance {
+            decision: Some(decided),
+            migration: None,
+            observed: observed.unwrap_or_else(|| instance.observed.clone()),
+            ..instance.clone()
+        });
+    }
+
+    /// The volumes of a migration, when all of them may change now.
+    fn free_volumes(&mut self, id: InstanceId, migration: &Migration) -> Option<Vec<Volume>> {
+        if !migration.volumes.iter().all(|volume| self.may_change(*volume)) {
+            self.kept.held_instances.push(id);
+            return None;
+        }
+        let rows = migration.volumes.iter().filter_map(|volume| self.volume(*volume));
+        Some(rows.map(|row| Volume::clone(&row)).collect())
+    }
+
+    /// Decides that the instance stays where it is; what there is at the other host is seen to
+    /// from here on.
+    pub(super) fn give_up(&mut self, instance: &Instance, why: &str) {
+        let Some(migration) = &instance.migration else { return };
+        tracing::info!(instance = %instance.id, to = %migration.to, why, "a migration is given up");
+        let given_up = Migration { given_up: true, ..migration.clone() };
+        let verb = "broker.give_up_migration";
+        let id = instance.id;
+        self.log(audit::own_entry(self.now, verb, &id, Some(migration), Some(&given_up)));
+        self.change_instance(Instance { migration: Some(given_up), ..instance.clone() });
+    }
+
+    /// Ends a migration that was given up.
+    pub(super) fn stay(&mut self, instance: &Instance, anew: bool) {
+        let mut new = Instance { migration: None, ..instance.clone() };
+        if anew && let Some(decision) = &mut new.decision {
+            decision.epoch = instance.last_epoch.next();
+            new.last_epoch = decision.epoch;
+        }
+        let (id, before) = (instance.id, instance.migration.as_ref());
+        self.log(audit::own_entry(self.now, "broker.stay", &id, before, None));
+        self.change_instance(new);
+    }
+
+    /// Ends the operations that wait for the migration.
+    pub(super) fn end_migrations(&mut self, id: InstanceId, to: &OperationState) {
+        let open = self.state.world.open_operations(Key::Instance(id));
+        let waiting = open.filter(|operation| operation.kind == OperationKind::Migrate);
+        for operation in waiting.cloned().collect::<Vec<_>>() {
+            self.tell(&operation, to.clone());
+        }
+    }
+
+    /// Notes what a host reports of the machines that migrate from it and to it.
+    pub(super) fn note_moving(
+        &mut self,
+        host: HostId,
+        machines: &ById<'_, MachineSeen, InstanceId>,
+    ) {
+        let world = &self.state.world;
+        let leaving = world.instances_on(host).filter(|row| row.migration.is_some());
+        let ids: Vec<_> =
+            leaving.chain(world.instances_coming_to(host)).map(|row| row.id).collect();
+        let seen = ids.iter().filter_map(|id| Some((*id, machines.get(*id)?.clone())));
+        self.state.hosts.entry(host).moving = seen.collect::<HashMap<_, _>>();
+        self.state.dirty.instances.extend(ids);
+    }
+
+    /// Takes a key that a host has made for the one that its machine goes to, where that is
+    /// wanted. False when a command under way holds the volume.
+    pub(super) fn take_key(&mut self, host: HostId, made: &GivenKey) -> bool {
+        let Some(row) = self.volume(made.volume) else { return true };
+        if !self.wants_made_key(host, &row, made) {
+            return true;
+        }
+        if let Err(error) = made.key.check() {
+            tracing::warn!(%host, volume = %row.id, %error, "a host has made what is no key");
+            return true;
+        }
+        if !self.may_change(row.id) {
+            return false;
+        }
+        let mut new = Volume::clone(&row);
+        new.keys.insert(made.host, made.key.clone());
+        let (at, verb) = (self.now, "broker.take_key");
+        self.log(audit::own_entry(at, verb, &row.id, Some(&*row), Some(&new)));
+        self.change_volume(new);
+        true
+    }
+
+    fn wants_made_key(&self, host: HostId, row: &Volume, made: &GivenKey) -> bool {
+        let instance = self.state.world.moves_with(row.id);
+        let to = instance.filter(|row| row.deleting.is_none()).and_then(|instance| {
+            let decided = instance.decision.as_ref()?.host == host;
+            let migration = instance.migration.as_ref()?;
+            (decided && !migration.given_up).then_some(migration.to)
+        });
+        row.host == Some(host)
+            && to == Some(made.host)
+            && made.key.version == keys::FIRST
+            && self.state.wants_key(row, made.host)
+    }
+}
+
+/// What an operation comes to whose migration is given up.
+pub(super) fn given_up(why: &str) -> OperationState {
+    let error = DomainError::new(
+        ErrorKind::Unavailable,
+        format!("the instance stays on the host that it is on: {why}"),
+    );
+    OperationState::Failed { error: error.advise("move it again later") }
+}

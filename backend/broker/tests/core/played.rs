@@ -1,0 +1,207 @@
+//! Hosts that a test plays: it hears whole sets and says whole reports, and the agent's part is
+//! written out in the test.
+
+use std::time::Duration;
+
+use fairmazon_broker::{
+    core::{Caller, MadeCertificate},
+    session::{BrokerSays, Hello, HostSays},
+};
+use fairmazon_model::{
+    access::Role,
+    host::HostSpec,
+    id::{HostId, InstanceId, VolumeId},
+    instance::ObservedState,
+    key::{Blob, GivenKey, HostSealing},
+    machine::{DesiredSet, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeSeen},
+    migration::Handover,
+    units::{Epoch, Generation, UnixMs},
+    volume::VolumeObserved,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::kit::Kit;
+
+/// Longest wait for a set before a test gives up.
+const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// A host with an open stream. Dropped, its stream ends and its lease runs out.
+pub struct Played {
+    pub id: HostId,
+    says: Option<mpsc::Sender<HostSays>>,
+    renewing: JoinHandle<()>,
+    sets: watch::Receiver<DesiredSet>,
+    sequence: u64,
+    tasks: Vec<JoinHandle<()>>,
+    /// What it has, as it reports it.
+    pub machines: Vec<MachineSeen>,
+    pub volumes: Vec<VolumeSeen>,
+    pub keys: Vec<GivenKey>,
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        self.renewing.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Registers a host.
+pub async fn register(kit: &Kit, spec: HostSpec) -> HostId {
+    kit.engine.register_host(&kit.customer, spec, &kit.key()).await.unwrap().0.row.id
+}
+
+/// Joins a host, so that it waits for keys.
+pub async fn join(kit: &Kit, host: HostId, number: u8) {
+    let caller = Caller { role: Role::Host, host: Some(host), ..kit.customer };
+    let made = MadeCertificate {
+        sha256: format!("{number:02x}").repeat(32),
+        expires_at: UnixMs(i64::MAX),
+        sealing: HostSealing {
+            key: Blob(vec![number; 32]),
+            certificate: format!("certificate {number}"),
+        },
+    };
+    kit.engine.join_host(&caller, &made).await.unwrap();
+}
+
+impl Played {
+    /// Opens a stream of the host, whose agent takes machines at this address.
+    pub async fn open(kit: &Kit, id: HostId, address: &str) -> Self {
+        let (says, inbound) = mpsc::channel(8);
+        let (outbound, mut hears) = mpsc::channel(8);
+        let engine = kit.engine.clone();
+        let stream = tokio::spawn(async move {
+            let _ = engine.host_stream(id, ReceiverStream::new(inbound), outbound).await;
+        });
+        let hello = Hello {
+            host: id,
+            agent_version: "test".into(),
+            hypervisor: "played".into(),
+            session: "test".into(),
+            generation: Generation(0),
+            migration_address: address.into(),
+        };
+        says.send(HostSays::Hello(hello)).await.unwrap();
+        let (told, mut sets) = watch::channel(DesiredSet::default());
+        let hearing = tokio::spawn(async move {
+            while let Some(message) = hears.recv().await {
+                if let BrokerSays::Desired(set) = message {
+                    told.send_replace(set);
+                }
+            }
+        });
+        let (renewals, every) = (says.clone(), kit.engine.config().renew_every());
+        let renewing = tokio::spawn(async move {
+            for sequence in 1.. {
+                if renewals.send(HostSays::Renew { sequence }).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(every / 2).await;
+            }
+        });
+        sets.changed().await.unwrap();
+        Self {
+            id,
+            says: Some(says),
+            renewing,
+            sets,
+            sequence: 0,
+            tasks: vec![stream, hearing],
+            machines: Vec::new(),
+            volumes: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
+    /// Says nothing more; what it has said before is heard.
+    pub fn die(&mut self) {
+        self.renewing.abort();
+        self.says = None;
+    }
+
+    /// The set that it was told last.
+    pub fn set(&self) -> DesiredSet {
+        self.sets.borrow().clone()
+    }
+
+    /// Waits for a set that fits.
+    pub async fn told(&mut self, what: &str, fits: impl Fn(&DesiredSet) -> bool) -> DesiredSet {
+        let heard = tokio::time::timeout(GIVE_UP, self.sets.wait_for(|set| fits(set))).await;
+        let heard = heard.map(|set| set.unwrap().clone());
+        heard.unwrap_or_else(|_| panic!("never told: {what}; last {:#?}", self.set()))
+    }
+
+    /// Waits for a set with the instance as it shall be.
+    pub async fn told_of(
+        &mut self,
+        what: &str,
+        instance: InstanceId,
+        fits: impl Fn(&MachineSpec) -> bool,
+    ) -> MachineSpec {
+        let found = |set: &DesiredSet| {
+            set.machines.iter().find(|spec| spec.instance == instance && fits(spec)).cloned()
+        };
+        let set = self.told(what, |set| found(set).is_some()).await;
+        MachineSpec::clone(&found(&set).unwrap())
+    }
+
+    /// Says what it has, under the set that it was told last.
+    pub async fn reports(&mut self) {
+        self.sequence += 1;
+        let set = ObservedSet {
+            generation: self.set().generation,
+            machines: self.machines.clone(),
+            volumes: self.volumes.clone(),
+            keys: self.keys.clone(),
+        };
+        let observed = HostSays::Observed { sequence: self.sequence, set };
+        self.says.as_ref().unwrap().send(observed).await.unwrap();
+    }
+
+    /// Has the machine in this state from here on, and says so.
+    pub async fn has(
+        &mut self,
+        instance: InstanceId,
+        epoch: Epoch,
+        state: ObservedState,
+        handover: Option<Handover>,
+    ) {
+        self.machines.retain(|seen| seen.instance != instance);
+        self.machines.push(MachineSeen {
+            instance,
+            epoch,
+            spec_version: 1,
+            state,
+            failure: None,
+            addresses: Vec::new(),
+            handover,
+        });
+        self.reports().await;
+    }
+
+    /// Has the machine no more, and says so.
+    pub async fn lost(&mut self, instance: InstanceId) {
+        self.machines.retain(|seen| seen.instance != instance);
+        self.reports().await;
+    }
+
+    /// Makes what the set says of volumes.
+    pub fn makes_volumes(&mut self, wishes: &[HostVolume]) {
+        for wish in wishes {
+            self.volumes.retain(|seen| seen.volume != wish.volume);
+            let state = VolumeObserved::Present { size: wish.size, failure: None };
+            self.volumes.push(VolumeSeen { volume: wish.volume, state });
+        }
+    }
+
+    /// Has the volume no more, and says so.
+    pub async fn destroyed(&mut self, volume: VolumeId) {
+        self.volumes.retain(|seen| seen.volume != volume);
+        self.reports().await;
+    }
+}
