@@ -15,7 +15,10 @@ use fairmazon_model::{
 };
 use fairmazon_store::Row;
 
-use super::{client::Acknowledged, run::Platform};
+use super::{
+    client::{Acknowledged, Kind},
+    run::Platform,
+};
 
 /// Everything that is wrong, for people.
 pub async fn all(platform: &Platform, acknowledged: &Acknowledged, quiet: bool) -> Vec<String> {
@@ -109,6 +112,9 @@ fn state(view: &InstanceView, spec: &InstanceSpec, wrong: &mut Vec<String>) {
         (Some(_), Power::Running) => InstanceState::Running,
         (Some(_), Power::Stopped) => InstanceState::Stopped,
     };
+    if let Some(migration) = &view.row.migration {
+        wrong.push(format!("{id} still moves: {migration:?}"));
+    }
     if view.state != expected {
         wrong.push(format!("{id} is {:?} ({}), not {expected:?}", view.state, view.reason));
     }
@@ -141,7 +147,12 @@ fn operations(
                     ErrorKind::Unavailable => !quiet,
                     _ => false,
                 };
-                if promise.is_delete || !known {
+                let may_fail = match promise.kind {
+                    Kind::Change => known,
+                    Kind::Delete => false,
+                    Kind::Migrate => true,
+                };
+                if !may_fail {
                     wrong.push(format!("{operation:?} has failed"));
                 }
             }

@@ -29,11 +29,20 @@ pub struct Acknowledged {
     pub wrong: Vec<String>,
 }
 
+/// What an operation is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Change,
+    Delete,
+    /// May stay where it is for many reasons.
+    Migrate,
+}
+
 /// An operation that was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Promise {
     pub id: OperationId,
-    pub is_delete: bool,
+    pub kind: Kind,
 }
 
 /// One customer.
@@ -82,7 +91,11 @@ impl<'a> Client<'a> {
     /// One random command; whether the machine is to be gone.
     async fn command(&mut self, id: InstanceId, volume: &mut Option<VolumeId>) -> bool {
         let mut spec = self.acknowledged.borrow().instances[&id].clone();
-        match self.random.random_range(0..10) {
+        match self.random.random_range(0..13) {
+            10.. => {
+                self.migrate(id).await;
+                return false;
+            }
             0 => return self.delete_instance(id).await,
             1 | 2 => return self.reboot(id).await,
             3 => {
@@ -139,7 +152,7 @@ impl<'a> Client<'a> {
         let mut acknowledged = self.acknowledged.borrow_mut();
         acknowledged.created += 1;
         acknowledged.instances.insert(id, spec);
-        acknowledged.operations.push(Promise { id: operation, is_delete: false });
+        acknowledged.operations.push(Promise { id: operation, kind: Kind::Change });
         drop(acknowledged);
         Some(id)
     }
@@ -155,7 +168,7 @@ impl<'a> Client<'a> {
         let (id, operation) = self.ask("create volume", create).await?;
         let mut acknowledged = self.acknowledged.borrow_mut();
         acknowledged.volumes.insert(id, spec);
-        acknowledged.operations.push(Promise { id: operation, is_delete: false });
+        acknowledged.operations.push(Promise { id: operation, kind: Kind::Change });
         drop(acknowledged);
         Some(id)
     }
@@ -171,7 +184,7 @@ impl<'a> Client<'a> {
         if let Some(operation) = self.ask("update instance", change).await {
             let mut acknowledged = self.acknowledged.borrow_mut();
             acknowledged.instances.insert(id, spec);
-            acknowledged.operations.push(Promise { id: operation, is_delete: false });
+            acknowledged.operations.push(Promise { id: operation, kind: Kind::Change });
         }
     }
 
@@ -187,7 +200,7 @@ impl<'a> Client<'a> {
         if let Some(operation) = self.ask("grow volume", change).await {
             let mut acknowledged = self.acknowledged.borrow_mut();
             acknowledged.volumes.insert(id, spec);
-            acknowledged.operations.push(Promise { id: operation, is_delete: false });
+            acknowledged.operations.push(Promise { id: operation, kind: Kind::Change });
         }
     }
 
@@ -195,10 +208,20 @@ impl<'a> Client<'a> {
         let (key, caller) = (self.key(), self.caller);
         let reboot = async |engine: Engine| Ok(engine.reboot_instance(&caller, id, &key).await?.id);
         if let Some(operation) = self.ask("reboot", reboot).await {
-            let promise = Promise { id: operation, is_delete: false };
+            let promise = Promise { id: operation, kind: Kind::Change };
             self.acknowledged.borrow_mut().operations.push(promise);
         }
         false
+    }
+
+    async fn migrate(&mut self, id: InstanceId) {
+        let (key, caller) = (self.key(), self.caller);
+        let migrate =
+            async |engine: Engine| Ok(engine.migrate_instance(&caller, id, &key).await?.id);
+        if let Some(operation) = self.ask("migrate", migrate).await {
+            let promise = Promise { id: operation, kind: Kind::Migrate };
+            self.acknowledged.borrow_mut().operations.push(promise);
+        }
     }
 
     async fn delete_instance(&mut self, id: InstanceId) -> bool {
@@ -207,7 +230,7 @@ impl<'a> Client<'a> {
         let Some(operation) = self.ask("delete instance", delete).await else { return false };
         let mut acknowledged = self.acknowledged.borrow_mut();
         acknowledged.instances.remove(&id);
-        acknowledged.operations.push(Promise { id: operation, is_delete: true });
+        acknowledged.operations.push(Promise { id: operation, kind: Kind::Delete });
         true
     }
 
@@ -231,7 +254,11 @@ impl<'a> Client<'a> {
             Err(error) => {
                 let known = matches!(
                     error.kind,
-                    ErrorKind::Precondition | ErrorKind::NoCapacity | ErrorKind::LimitExceeded
+                    ErrorKind::Precondition
+                        | ErrorKind::NoCapacity
+                        | ErrorKind::LimitExceeded
+                        // It moves: nothing is attached meanwhile.
+                        | ErrorKind::Conflict
                 );
                 if !known {
                     self.wrong(format!("{what} was answered with {error:?}"));

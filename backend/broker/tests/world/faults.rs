@@ -22,6 +22,8 @@ pub enum Act {
     CutToBroker(usize, bool),
     CutToHost(usize, bool),
     Lossy(usize, u32),
+    /// That many percent of the connections between hosts are refused or cut midway.
+    RoadsLossy(u32),
     /// That many percent of the calls fail or take up to a second.
     HypervisorFails(usize, u32),
     HostDiskSlow(usize, u64),
@@ -48,7 +50,7 @@ pub fn schedule(random: &mut StdRng, hosts: usize, length_ms: u64) -> Vec<(u64, 
 
 /// Adds one fault and its end.
 fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
-    let (begin, end, most_ms) = match random.random_range(0..16) {
+    let (begin, end, most_ms) = match random.random_range(0..18) {
         0 | 1 => (Act::BrokerDies, Act::BrokerStarts, 30_000),
         2 => (Act::AgentDies(host), Act::AgentStarts(host), 1_500),
         3 => (Act::AgentFreezes(host), Act::AgentThaws(host), 1_500),
@@ -78,7 +80,11 @@ fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
             let ms = random.random_range(1..=5_000);
             (Act::StoreSlow(ms), Act::StoreSlow(0), 20_000)
         }
-        14 => (Act::StoreRefuses(true), Act::StoreRefuses(false), 20_000),
+        14 | 15 => {
+            let percent = random.random_range(20..=90);
+            (Act::RoadsLossy(percent), Act::RoadsLossy(0), 40_000)
+        }
+        16 => (Act::StoreRefuses(true), Act::StoreRefuses(false), 20_000),
         _ => {
             let act = match random.random_range(0..3) {
                 0 => Act::AnswerLost,

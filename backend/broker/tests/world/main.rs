@@ -7,11 +7,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 #![allow(unreachable_pub, reason = "helpers of one test binary")]
 
+#[path = "../../../host/tests/authority/mod.rs"]
+mod authority;
 mod check;
 mod client;
 mod clock;
 mod faults;
+mod keys;
 mod net;
+mod peers;
 mod run;
 mod state;
 

@@ -14,7 +14,10 @@ use std::{
 };
 
 use fairmazon_broker::core::{Caller, CoreConfig, Engine, Parts, Randomness};
-use fairmazon_host::Config;
+use fairmazon_host::{
+    Config,
+    peers::{MemoryPeers, Town},
+};
 use fairmazon_hypervisor::sim::{SeededFaults, SimHost, World};
 use fairmazon_model::{
     access::Role,
@@ -40,7 +43,9 @@ use super::{
     client::{Acknowledged, Client},
     clock::{HostClock, WallClock},
     faults::{self, Act},
+    keys::Keys,
     net::{Path, PathTransport, Up},
+    peers::{BadPeers, Roads},
     state::HostDisk,
 };
 
@@ -128,6 +133,11 @@ pub struct Platform {
     pub customer: Caller,
     pub world: Arc<World>,
     pub hosts: Vec<Host>,
+    /// Hosts reach each other here.
+    town: Arc<Town>,
+    roads: Arc<Roads>,
+    /// In worlds that encrypt.
+    keys: Option<Arc<Keys>>,
     quiet: bool,
 }
 
@@ -150,6 +160,9 @@ impl Platform {
             customer: nobody,
             world: World::new(Arc::new(millis)),
             hosts: Vec::new(),
+            town: MemoryPeers::town(),
+            roads: Arc::default(),
+            keys: (random.random_range(0..2) == 0).then(Keys::new),
             quiet: random.random_range(0..20) == 0,
             random,
         };
@@ -174,6 +187,10 @@ impl Platform {
         let sim = self.world.add_host(id, capacity);
         let stop_ms = self.random.random_range(0..4_000);
         sim.set_stop_takes(Some(Duration::from_millis(stop_ms)));
+        if let Some(keys) = &self.keys {
+            sim.set_encrypts();
+            keys.join(&self.engine(), self.customer, id).await;
+        }
         let clock_percent = self.random.random_range(91..=110);
         self.hosts.push(Host {
             id,
@@ -224,6 +241,10 @@ impl Platform {
                 Client::new(number, self.customer, random, up, log, &acknowledged)
             })
             .collect();
+        let giver = self
+            .keys
+            .clone()
+            .map(|keys| tokio::spawn(keys.give(self.customer, self.up.subscribe())));
         let commands = self.random.random_range(3..=8);
         let work = futures::future::join_all(clients.into_iter().map(|c| c.work(commands)));
         let acts = if self.quiet {
@@ -244,6 +265,9 @@ impl Platform {
         let acknowledged = acknowledged.into_inner();
         let mut wrong = platform.settle(&acknowledged).await;
         wrong.extend(acknowledged.wrong);
+        if let Some(giver) = giver {
+            giver.abort();
+        }
         platform.end().await;
         wrong
     }
@@ -283,6 +307,7 @@ impl Platform {
                 wire.to_broker.lossy_percent = percent;
                 wire.to_host.lossy_percent = percent;
             }),
+            Act::RoadsLossy(percent) => self.roads.lossy(percent),
             Act::HypervisorFails(host, 0) => self.hosts[host].sim.clear_faults(),
             Act::HypervisorFails(host, percent) => {
                 let faults =
@@ -311,6 +336,7 @@ impl Platform {
         self.log.say("everything is healed");
         *self.store_faults.lock() = StoreFaults::default();
         self.disk.heal();
+        self.roads.lossy(0);
         for host in 0..self.hosts.len() {
             self.hosts[host].path.set(|wire| *wire = Default::default());
             self.hosts[host].sim.clear_faults();
@@ -374,8 +400,16 @@ impl Platform {
         }
         host.starts += 1;
         let seed = self.seed.wrapping_mul(31).wrapping_add(host.starts);
+        let peers = BadPeers::new(host.id, &self.town, &self.roads, seed);
+        let keys = self.keys.as_ref();
+        let config = Config {
+            peers: Some(Arc::new(peers)),
+            secret: keys.map(|keys| keys.secret(host.id)),
+            authorities: keys.map(|keys| keys.authorities()).unwrap_or_default(),
+            ..Config::new(host.id, seed, host.disk.clone())
+        };
         let agent = fairmazon_host::run(
-            Config::new(host.id, seed, host.disk.clone()),
+            config,
             Arc::new(host.sim.clone()),
             Arc::new(PathTransport(host.path.clone())),
             host.clock.clone(),

@@ -1,0 +1,87 @@
+//! Worlds that encrypt: hosts that have joined under an authority, and a customer who gives the
+//! keys that are waited for.
+
+use std::{sync::Arc, time::Duration};
+
+use fairmazon_broker::core::{Caller, KeysOf, MadeCertificate};
+use fairmazon_keys::{Binding, HostSecret, Identity, Purpose, SealedKey, VolumeKey, WrappedKey};
+use fairmazon_model::{
+    access::Role,
+    id::HostId,
+    key::{Blob, GivenKey, HostSealing, VolumeHostKey},
+    units::UnixMs,
+};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{authority::Authority, net::Up};
+
+/// Between two looks at which keys are waited for.
+const LOOK: Duration = Duration::from_millis(700);
+
+/// Who signs for hosts, and what they open seals with.
+pub struct Keys {
+    authority: Authority,
+    secrets: Mutex<Vec<(HostId, Arc<HostSecret>)>>,
+    identity: Identity,
+}
+
+impl Keys {
+    pub fn new() -> Arc<Self> {
+        let (authority, identity) = (Authority::new(), Identity::generate());
+        Arc::new(Self { authority, secrets: Mutex::default(), identity })
+    }
+
+    pub fn authorities(&self) -> String {
+        self.authority.pem()
+    }
+
+    pub fn secret(&self, host: HostId) -> Arc<HostSecret> {
+        let mut secrets = self.secrets.lock();
+        if let Some((_, secret)) = secrets.iter().find(|(id, _)| *id == host) {
+            return secret.clone();
+        }
+        let secret = Arc::new(HostSecret::generate());
+        secrets.push((host, secret.clone()));
+        secret
+    }
+
+    /// Joins a host.
+    pub async fn join(&self, engine: &fairmazon_broker::core::Engine, of: Caller, host: HostId) {
+        let key = self.secret(host).sealing_key();
+        let certificate = self.authority.sign(host, &key);
+        let sealing = HostSealing { key: Blob(key.bytes().to_vec()), certificate };
+        let sha256 = format!("{:064x}", self.secrets.lock().len());
+        let made = MadeCertificate { sha256, expires_at: UnixMs(i64::MAX), sealing };
+        let caller = Caller { role: Role::Host, host: Some(host), ..of };
+        engine.join_host(&caller, &made).await.unwrap();
+    }
+
+    /// Gives every key that is waited for, for ever.
+    pub async fn give(self: Arc<Self>, customer: Caller, up: watch::Receiver<Up>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let Some(engine) = up.borrow().engine.clone() else { continue };
+            let Ok(wanted) = engine.key_requests(&customer, KeysOf::All) else { continue };
+            for request in wanted {
+                let (volume, host, version) = (request.volume, request.host, request.version);
+                let binding = Binding { volume, host, purpose: Purpose::Run, version };
+                let key = VolumeKey::random().unwrap();
+                let recipient = self.identity.recipient();
+                let to = self.secret(host).sealing_key();
+                let sealed = SealedKey::seal(&key, &recipient, &to, &binding).unwrap();
+                let wrapped = WrappedKey::wrap(&key, volume, &recipient).unwrap();
+                let key = VolumeHostKey {
+                    version,
+                    fingerprint: key.fingerprint(),
+                    sealed: Blob(sealed.bytes().to_vec()),
+                    wrapped: Blob(wrapped.bytes().to_vec()),
+                };
+                // Somebody else may have been first, or the broker is gone: it is asked again.
+                let given = [GivenKey { volume, host, key }];
+                let give = engine.give_keys(&customer, &given);
+                let _ = tokio::time::timeout(Duration::from_secs(5), give).await;
+            }
+        }
+    }
+}
