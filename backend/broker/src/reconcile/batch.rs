@@ -187,7 +187,8 @@ impl<'a> Batch<'a> {
                 let host = instance.decision.as_ref().map(|decision| decision.host);
                 self.place(&instance, host);
             }
-            Step::Wait(_) | Step::Settled => {}
+            Step::Settled => self.drain(&instance),
+            Step::Wait(_) => {}
         }
         // What was decided just now is for its host to do.
         let after = self.instance(id).unwrap_or(instance);

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "helpers of one test binary")]
 
 mod commands;
+mod drains;
 mod idempotency;
 mod kit;
 mod migrations;
