@@ -153,6 +153,11 @@ impl<'a> Batch<'a> {
         self.state.holds.may_change(key)
     }
 
+    /// Whether the batch may rely on the host: no draft under way changes its row.
+    pub(super) fn may_rely_on(&self, host: HostId) -> bool {
+        !self.state.holds.changes(host.into())
+    }
+
     /// The volume that an instance boots from, and its data volumes.
     pub(super) fn volumes_of(&self, instance: &Instance) -> Vec<Arc<Volume>> {
         let data = instance.spec.volumes.values().map(|attachment| attachment.volume_id);

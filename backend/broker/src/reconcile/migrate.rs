@@ -81,6 +81,10 @@ impl Batch<'_> {
         let (Some(decision), Some(migration)) = (&instance.decision, &instance.migration) else {
             return;
         };
+        if !self.may_rely_on(migration.to) {
+            self.kept.held_instances.push(instance.id);
+            return;
+        }
         let Some(volumes) = self.free_volumes(instance.id, migration) else { return };
         let (from, to) = (decision.host, migration.to);
         let decided = Decision {
@@ -186,6 +190,12 @@ impl Batch<'_> {
                 return;
             }
         };
+        if !self.may_rely_on(begun.to) {
+            let claimed = std::iter::once(instance.id.into());
+            self.state.settle(claimed.chain(volumes.iter().map(|volume| volume.id.into())));
+            self.kept.held_instances.push(instance.id);
+            return;
+        }
         self.state.staying.remove(&instance.id);
         let (id, after) = (instance.id, begun.instance.migration.as_ref());
         self.log(audit::own_entry(self.now, "broker.migrate", &id, None, after));

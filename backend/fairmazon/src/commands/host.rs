@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{ClientOptions, refused},
-    commands::{broker::read_token, host_check::HostCheck},
+    commands::{broker::read_token, host_check::HostCheck, host_drain::HostDrain},
     dev::agents::seed,
     error::CommandError,
     hypervisors::{HypervisorKind, Hypervisors, open_qemu},
@@ -31,7 +31,7 @@ use crate::{
     signals::{Asked, Signals},
 };
 
-/// Runs the agent of a host, or registers, lists and removes hosts.
+/// Runs the agent of a host, or registers, lists, empties and removes hosts.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Host {
@@ -67,6 +67,7 @@ enum Action {
         /// Its id.
         id: String,
     },
+    Drain(HostDrain),
     /// Remove a host that nothing is on.
     Remove {
         #[command(flatten)]
@@ -214,6 +215,7 @@ impl Host {
             Some(Action::Join(join)) => join.run().await,
             Some(Action::List { client }) => list(&client).await,
             Some(Action::RotateToken { client, id }) => rotate_token(&client, id).await,
+            Some(Action::Drain(drain)) => drain.run().await,
             Some(Action::Remove { client, id }) => remove(&client, id).await,
             None => self.run.run().await,
         }
@@ -358,7 +360,12 @@ async fn list(client: &ClientOptions) -> Result<(), CommandError> {
         let page = page.into_inner();
         for row in &page.hosts {
             let spec = row.spec.clone().unwrap_or_default();
-            let state = if row.connected { "connected" } else { "silent" };
+            let state = match (row.connected, row.draining) {
+                (true, false) => "connected",
+                (true, true) => "connected, being emptied",
+                (false, false) => "silent",
+                (false, true) => "silent, being emptied",
+            };
             output::line(&format!(
                 "{}\t{}\t{}\t{}\t{state}\t{} machines\t{} vCPU and {} MiB used",
                 row.id,

@@ -8,6 +8,7 @@ pub(crate) mod broker;
 mod dev;
 mod host;
 mod host_check;
+mod host_drain;
 mod image;
 pub(crate) mod key;
 mod token;
@@ -30,7 +31,7 @@ pub(crate) enum Command {
     Dev(dev::Dev),
     /// Run the broker.
     Broker(broker::Broker),
-    /// Run the agent of a host, or register, list and remove hosts.
+    /// Run the agent of a host, or register, list, empty and remove hosts.
     Host(Box<host::Host>),
     /// Make the identity that opens your volumes, and give keys to hosts.
     Key(key::Key),
