@@ -102,6 +102,19 @@ pub(crate) enum CommandError {
         /// What it reaches.
         level: String,
     },
+    /// Something is still on a host that was to be emptied.
+    #[error(
+        "{machines} machines and {volumes} volumes are still on the host {host}; what stays is to \
+         be started, moved or deleted by its customers"
+    )]
+    NotEmpty {
+        /// Which host.
+        host: String,
+        /// How many machines.
+        machines: usize,
+        /// How many volumes.
+        volumes: usize,
+    },
     /// A signal came before everything was ready.
     #[error("ended before it was ready, as was asked for")]
     Interrupted,

@@ -470,7 +470,7 @@ fn a_machine_that_moves_counts_at_both_hosts_and_stands_in_its_own_way_at_none()
         let only = Request { excluded: [host].into(), ..request.clone() };
         fleet.place(&only).expect("it keeps apart from others, not from itself");
     }
-    let mut other = request.clone();
+    let mut other = request;
     other.machine = machine_id(1);
     let why = fleet.place(&other).unwrap_err();
     assert_eq!(why.rules.iter().map(|count| count.rule).collect::<Vec<_>>(), [Rule::NotWith]);

@@ -25,6 +25,8 @@ pub struct CoreConfig {
     /// How long a failure that a host reports may last before the operation fails, on the
     /// wall clock.
     pub failure_patience_ms: i64,
+    /// Most machines that move away at the same time from a host that is being emptied.
+    pub migrations_per_host: usize,
     /// How long a machine may take to another host before it stays where it is, on the wall clock.
     pub migration_patience_ms: i64,
     /// How long a finished operation can be read, on the wall clock.
@@ -56,6 +58,7 @@ impl Default for CoreConfig {
             batch: 1_000,
             placement_patience_ms: 30_000,
             failure_patience_ms: 60_000,
+            migrations_per_host: 4,
             migration_patience_ms: 30 * 60 * 1_000,
             operation_keep_ms: 60 * 60 * 1_000,
             idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,

@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// The host with its row as it is now: the plan did not know its revision yet.
-    fn host_as_it_is(&self, row: Arc<Host>) -> HostView {
+    pub(super) fn host_as_it_is(&self, row: Arc<Host>) -> HostView {
         let state = self.state();
         let row = state.world.hosts.get(row.id).cloned().unwrap_or(row);
         HostView::new(&state, &row)
@@ -178,7 +178,7 @@ impl Engine {
                     return Err(rules::precondition(format!(
                         "{machines} machines and {volumes} volumes are on the host {id}"
                     ))
-                    .advise("set schedulable to false and wait until they are deleted")
+                    .advise("empty it with `fairmazon host drain`, and wait until what stays is deleted")
                     .into());
                 }
                 let mut draft = Draft::default();
@@ -237,7 +237,8 @@ impl Engine {
             let view = sites
                 .entry(&host.spec.site.name)
                 .or_insert_with(|| SiteView { site: host.spec.site.clone(), hosts_available: 0 });
-            let available = host.spec.schedulable && state.standing(host.id) == Standing::Connected;
+            let takes = host.spec.schedulable && host.draining.is_none();
+            let available = takes && state.standing(host.id) == Standing::Connected;
             view.hosts_available += u32::from(available);
         }
         (sites.into_values().collect(), state.world.revision)
@@ -252,7 +253,11 @@ impl Engine {
         audit.map_err(|imbalance| DomainError::internal(imbalance.to_string()))
     }
 
-    fn owner_of_host(&self, caller: &Caller, id: HostId) -> Result<AccountId, DomainError> {
+    pub(super) fn owner_of_host(
+        &self,
+        caller: &Caller,
+        id: HostId,
+    ) -> Result<AccountId, DomainError> {
         let state = self.state();
         let row = state.world.hosts.get(id).filter(|row| caller.may_change(row.account));
         row.map(|row| row.account).ok_or_else(|| DomainError::not_found("host", id))
@@ -326,7 +331,11 @@ fn check_site(state: &State, host: &Host) -> Result<(), DomainError> {
     }
 }
 
-fn host_of(state: &State, account: AccountId, id: HostId) -> Result<Arc<Host>, DomainError> {
+pub(super) fn host_of(
+    state: &State,
+    account: AccountId,
+    id: HostId,
+) -> Result<Arc<Host>, DomainError> {
     let row = state.world.hosts.get(id).filter(|row| row.account == account);
     row.cloned().ok_or_else(|| DomainError::not_found("host", id))
 }

@@ -64,7 +64,7 @@ impl Engine {
                 let old = instance_of(state, request.account, id)?;
                 rules::check_not_deleting("instance", &id, old.deleting.is_some())?;
                 state.holds.free(id)?;
-                let volumes = volumes_of(state, &old);
+                let volumes = all_volumes_of(state, &old);
                 for volume in &volumes {
                     state.holds.free(volume.id)?;
                 }
@@ -90,7 +90,7 @@ impl Engine {
     }
 }
 
-fn volumes_of(state: &State, row: &Instance) -> Vec<Arc<Volume>> {
+pub(crate) fn all_volumes_of(state: &State, row: &Instance) -> Vec<Arc<Volume>> {
     let boot = state.world.volumes.get(row.boot_volume_id).cloned();
     boot.into_iter().chain(state.volumes_of(row)).collect()
 }
@@ -165,38 +165,58 @@ pub(crate) fn begin(
     Ok(Begun { instance, volumes, to })
 }
 
+/// Why an instance can't leave its host.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    /// Something is under way that ends.
+    ForNow(DomainError),
+    /// Somebody would have to do something first.
+    AsItIs(DomainError),
+}
+
+impl From<Bound> for DomainError {
+    fn from(bound: Bound) -> Self {
+        match bound {
+            Bound::ForNow(error) | Bound::AsItIs(error) => error,
+        }
+    }
+}
+
 /// The instance runs as it shall on a host that can let it go, which is the answer.
-fn check_can_leave(
+pub(crate) fn check_can_leave(
     state: &State,
     catalogue: &Catalogue,
     instance: &Instance,
     volumes: &[Arc<Volume>],
     now: UnixMs,
-) -> Result<HostId, DomainError> {
+) -> Result<HostId, Bound> {
     let id = instance.id;
+    if instance.deleting.is_some() {
+        return Err(Bound::ForNow(precondition(format!("{id} is being deleted"))));
+    }
     if instance.migration.is_some() {
-        return Err(precondition(format!("{id} moves to another host already"))
-            .advise("wait until that has ended"));
+        let error = precondition(format!("{id} moves to another host already"));
+        return Err(Bound::ForNow(error.advise("wait until that has ended")));
     }
     let runs = wants_to_run(instance, catalogue, now);
     let Some(decision) = instance.decision.as_ref().filter(|_| runs) else {
-        return Err(precondition(format!("{id} does not run: only running machines move"))
-            .advise("start it first"));
+        let error = precondition(format!("{id} does not run: only running machines move"));
+        return Err(Bound::AsItIs(error.advise("start it first")));
     };
     let from = decision.host;
     let is_running = instance.observed.state == ObservedState::Running
         && is_brought_about(instance, runs, instance.spec_version);
     if !is_running || state.standing(from) != Standing::Connected {
-        return Err(precondition(format!(
+        let error = precondition(format!(
             "{id} is not seen running as it shall: its host is changing it, or does not answer"
-        ))
-        .advise("repeat when it runs"));
+        ));
+        return Err(Bound::ForNow(error.advise("repeat when it runs")));
     }
     if state.hosts.agent(from).is_none_or(|agent| agent.migration_address.is_empty()) {
-        return Err(precondition(format!(
-            "the agent of the host that {id} is on moves no machines"
-        ))
-        .advise("ask the host's operator to let its agent take part in migrations"));
+        let error =
+            precondition(format!("the agent of the host that {id} is on takes no migrations"));
+        let advice = "ask the host's operator to let its agent take part in migrations";
+        return Err(Bound::AsItIs(error.advise(advice)));
     }
     let copied = |copy: &&Arc<Volume>| volumes.iter().any(|volume| copy.copies(volume.id));
     if let Some(copy) = state.world.volumes_on(from).find(copied) {
@@ -204,7 +224,10 @@ fn check_can_leave(
             .advise("wait until that is there"));
     }
     match volumes.iter().find(|volume| volume.host != Some(from)) {
-        Some(volume) => Err(precondition(format!("{} is not on the host of {id}", volume.id))),
+        Some(volume) => {
+            let error = precondition(format!("{} is not on the host of {id}", volume.id));
+            Err(Bound::ForNow(error.advise("repeat when it is")))
+        }
         None => Ok(from),
     }
 }

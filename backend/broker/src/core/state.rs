@@ -47,6 +47,8 @@ pub(crate) struct State {
     /// The last report of each host that has not been taken yet.
     pub(crate) reports: BTreeMap<HostId, ObservedSet>,
     pub(crate) watchers: HashMap<OperationId, watch::Sender<Arc<Operation>>>,
+    /// Why instances of hosts that are being emptied did not leave when that was tried last.
+    pub(crate) staying: HashMap<InstanceId, String>,
     pub(crate) revoked: broadcast::Sender<Arc<Credential>>,
 }
 
@@ -78,6 +80,7 @@ impl State {
             dirty: Dirty::default(),
             reports: BTreeMap::new(),
             watchers: HashMap::new(),
+            staying: HashMap::new(),
             revoked: broadcast::channel(REVOCATIONS_KEPT).0,
         }
     }
@@ -208,6 +211,9 @@ impl State {
             self.room();
         }
         let (old, new) = (host_of(before.map(AsRef::as_ref)), host_of(after.map(AsRef::as_ref)));
+        if old != new {
+            self.staying.remove(&id);
+        }
         if old != new || published(before.map(AsRef::as_ref)) != published(after.map(AsRef::as_ref))
         {
             let others = migrations().map(|migration| migration.to);

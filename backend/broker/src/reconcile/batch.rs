@@ -153,6 +153,11 @@ impl<'a> Batch<'a> {
         self.state.holds.may_change(key)
     }
 
+    /// Whether the batch may rely on the host: no draft under way changes its row.
+    pub(super) fn may_rely_on(&self, host: HostId) -> bool {
+        !self.state.holds.changes(host.into())
+    }
+
     /// The volume that an instance boots from, and its data volumes.
     pub(super) fn volumes_of(&self, instance: &Instance) -> Vec<Arc<Volume>> {
         let data = instance.spec.volumes.values().map(|attachment| attachment.volume_id);
@@ -187,7 +192,8 @@ impl<'a> Batch<'a> {
                 let host = instance.decision.as_ref().map(|decision| decision.host);
                 self.place(&instance, host);
             }
-            Step::Wait(_) | Step::Settled => {}
+            Step::Settled => self.drain(&instance),
+            Step::Wait(_) => {}
         }
         // What was decided just now is for its host to do.
         let after = self.instance(id).unwrap_or(instance);

@@ -15,7 +15,7 @@ use fairmazon_model::{
 use fairmazon_store::Key;
 
 use super::{batch::Batch, moving::Moving, observe::ById};
-use crate::core::{audit, keys, rules};
+use crate::core::{audit, keys, migrations::begin, rules};
 
 impl Batch<'_> {
     /// What the next step of this migration depends on.
@@ -46,6 +46,15 @@ impl Batch<'_> {
         if took >= self.engine.config().migration_patience_ms {
             return Some("its move took too long".into());
         }
+        let world = &self.state.world;
+        if world.hosts.get(migration.to).is_none_or(|host| host.draining.is_some()) {
+            return Some("the host that it was going to is being emptied itself".into());
+        }
+        let from = instance.decision.as_ref().and_then(|at| world.hosts.get(at.host));
+        let draining = from.and_then(|host| host.draining);
+        if draining.is_some_and(|draining| draining.deadline <= self.now) {
+            return Some("the time to empty its host is over".into());
+        }
         let volumes = self.volumes_of(instance);
         if volumes.iter().any(|volume| !migration.volumes.contains(&volume.id)) {
             return Some("it was given another volume while it moved".into());
@@ -72,6 +81,10 @@ impl Batch<'_> {
         let (Some(decision), Some(migration)) = (&instance.decision, &instance.migration) else {
             return;
         };
+        if !self.may_rely_on(migration.to) {
+            self.kept.held_instances.push(instance.id);
+            return;
+        }
         let Some(volumes) = self.free_volumes(instance.id, migration) else { return };
         let (from, to) = (decision.host, migration.to);
         let decided = Decision {
@@ -134,6 +147,7 @@ impl Batch<'_> {
         let Some(migration) = &instance.migration else { return };
         tracing::info!(instance = %instance.id, to = %migration.to, why, "a migration is given up");
         let given_up = Migration { given_up: true, ..migration.clone() };
+        self.state.staying.insert(instance.id, why.to_owned());
         let verb = "broker.give_up_migration";
         let id = instance.id;
         self.log(audit::own_entry(self.now, verb, &id, Some(migration), Some(&given_up)));
@@ -150,6 +164,54 @@ impl Batch<'_> {
         let (id, before) = (instance.id, instance.migration.as_ref());
         self.log(audit::own_entry(self.now, "broker.stay", &id, before, None));
         self.change_instance(new);
+    }
+
+    /// Lets a running instance leave a host that is being emptied, if that can be now.
+    pub(super) fn drain(&mut self, instance: &Instance) {
+        let Some(host) = instance.decision.as_ref().map(|decision| decision.host) else { return };
+        let row = self.state.world.hosts.get(host);
+        let Some(draining) = row.and_then(|row| row.draining) else { return };
+        if instance.migration.is_some() || draining.deadline <= self.now {
+            return;
+        }
+        if self.leaving(host) >= self.engine.config().migrations_per_host {
+            return;
+        }
+        let volumes = self.volumes_of(instance);
+        if !volumes.iter().all(|volume| self.may_change(volume.id)) {
+            self.kept.held_instances.push(instance.id);
+            return;
+        }
+        let catalogue = self.engine.catalogue();
+        let begun = match begin(self.state, catalogue, instance, &volumes, self.now) {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.state.staying.insert(instance.id, error.message);
+                return;
+            }
+        };
+        if !self.may_rely_on(begun.to) {
+            let claimed = std::iter::once(instance.id.into());
+            self.state.settle(claimed.chain(volumes.iter().map(|volume| volume.id.into())));
+            self.kept.held_instances.push(instance.id);
+            return;
+        }
+        self.state.staying.remove(&instance.id);
+        let (id, after) = (instance.id, begun.instance.migration.as_ref());
+        self.log(audit::own_entry(self.now, "broker.migrate", &id, None, after));
+        self.rely_on(begun.to);
+        begun.volumes.into_iter().for_each(|volume| self.change_volume(volume));
+        self.change_instance(begun.instance);
+    }
+
+    /// How many machines are on their way from the host, with those of this batch.
+    fn leaving(&self, host: HostId) -> usize {
+        let there = self.state.world.instances_on(host);
+        there
+            .filter_map(|row| self.instance(row.id))
+            .filter(|row| row.migration.is_some())
+            .filter(|row| row.decision.as_ref().is_some_and(|decision| decision.host == host))
+            .count()
     }
 
     /// Ends the operations that wait for the migration.

@@ -140,7 +140,7 @@ impl Batch<'_> {
         if row.host.is_some() || row.may_be_on.contains(&host) {
             return true;
         }
-        if !self.may_change(row.id) {
+        if !self.may_change(row.id) || !self.may_rely_on(host) {
             return false;
         }
         let observed = seen.state.clone();

@@ -46,6 +46,9 @@ impl Batch<'_> {
             .collect();
         let request = self.request(instance, &volumes, placement.clone(), away_from);
         match self.state.books.place(&request) {
+            Ok(placed) if !self.may_rely_on(placed.host) => {
+                self.kept.held_instances.push(instance.id);
+            }
             Ok(placed) => self.decide(instance, volumes, placement, placed, away_from),
             Err(why) => {
                 let advice = why.advice();

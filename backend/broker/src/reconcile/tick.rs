@@ -1,9 +1,13 @@
 //! What only time brings about: lapsed leases, working hours, patience that ends, and rows
 //! and keys that are old enough to be forgotten.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use fairmazon_model::{
+    host::Host,
     id::{HostId, InstanceId},
     units::{Revision, UnixMs},
 };
@@ -18,6 +22,8 @@ const FORGET_MAX: usize = 2_000;
 const KEY_ROUNDS: usize = 100;
 /// Unplaced instances tried at a tick without new room: something may have been missed.
 const UNPLACED_TRIED: usize = 100;
+/// Instances of each host that is being emptied that are looked at at a tick.
+const DRAINED_AT_ONCE: usize = 16;
 /// Deletions that are kept for those who follow the changes.
 const DELETIONS_KEPT: u64 = 200_000;
 /// Milliseconds of a minute, the resolution of working hours.
@@ -30,6 +36,8 @@ pub(super) struct Ticker {
     running: BTreeMap<InstanceId, bool>,
     minute: i64,
     last_unplaced: Option<InstanceId>,
+    /// By host that is being emptied: the last of its instances that was looked at.
+    drained: HashMap<HostId, InstanceId>,
 }
 
 impl Ticker {
@@ -44,6 +52,7 @@ impl Ticker {
             self.forget_keys(engine, now).await;
         }
         self.retry(engine);
+        self.drain(engine, now);
         self.forget_operations(engine, now).await;
     }
 
@@ -112,6 +121,33 @@ impl Ticker {
             dirty.room = false;
         }
         dirty.instances.extend(next);
+    }
+
+    /// Has the next machines of hosts that are being emptied looked at, all of them in turn.
+    fn drain(&mut self, engine: &Engine, now: UnixMs) {
+        let mut guard = engine.state();
+        let state = &mut *guard;
+        let is_draining =
+            |host: &&Arc<Host>| host.draining.is_some_and(|draining| draining.deadline > now);
+        let hosts: Vec<_> =
+            state.world.hosts.iter().filter(is_draining).map(|host| host.id).collect();
+        self.drained.retain(|host, _| hosts.contains(host));
+        for host in hosts {
+            let after = self.drained.get(&host).copied();
+            let rows = || state.world.instances_on(host).filter(|row| row.migration.is_none());
+            let mut next: Vec<_> = rows()
+                .map(|row| row.id)
+                .filter(|id| after.is_none_or(|after| *id > after))
+                .take(DRAINED_AT_ONCE)
+                .collect();
+            if next.is_empty() {
+                next = rows().map(|row| row.id).take(DRAINED_AT_ONCE).collect();
+            }
+            if let Some(last) = next.last() {
+                self.drained.insert(host, *last);
+            }
+            state.dirty.instances.extend(next);
+        }
     }
 
     async fn forget_operations(&self, engine: &Engine, now: UnixMs) {

@@ -4,11 +4,17 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fairmazon_broker::session::{BrokerSays, Hello, HostSays};
 use fairmazon_host::identity::HostIdentity;
-use fairmazon_model::{access::Role, units::Generation};
+use fairmazon_model::{
+    access::Role,
+    id::HostId,
+    instance::ObservedState,
+    machine::{MachineSeen, ObservedSet},
+    units::{Epoch, Generation},
+};
 use fairmazon_proto::{FILE_DESCRIPTOR_SET, v1};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use v1::{
@@ -22,7 +28,7 @@ use v1::{
 use crate::harness::{Broker, host_spec, instance_spec};
 
 /// Method and the verb of its entry.
-const VERBS: [(&str, &str); 24] = [
+const VERBS: [(&str, &str); 27] = [
     ("CreateAccount", "account.create"),
     ("CreateToken", "token.create"),
     ("RegisterCertificate", "token.create"),
@@ -31,10 +37,13 @@ const VERBS: [(&str, &str); 24] = [
     ("UpdateHost", "host.update"),
     ("RotateHostToken", "token.revoke"),
     ("JoinHost", "host.join"),
+    ("DrainHost", "host.drain"),
+    ("CancelDrain", "host.cancel_drain"),
     ("RemoveHost", "host.remove"),
     ("CreateInstance", "instance.create"),
     ("UpdateInstance", "instance.update"),
     ("RebootInstance", "instance.reboot"),
+    ("MigrateInstance", "instance.migrate"),
     ("DeleteInstance", "instance.delete"),
     ("ConfirmCreated", "instance.confirm"),
     ("CreatePlacementGroup", "group.create"),
@@ -74,15 +83,14 @@ impl Log<'_> {
     }
 }
 
-#[tokio::test]
-async fn every_change_stands_in_the_audit_log() {
-    let broker = Broker::start().await;
-    let stop = CancellationToken::new();
-    let reconciler = broker.engine.start(stop.clone());
-    // A host that does nothing, so that an instance is decided.
+/// Opens a stream of a host that takes machines from others.
+async fn connect(
+    broker: &Broker,
+    host: HostId,
+) -> (mpsc::Sender<HostSays>, JoinHandle<()>, JoinHandle<()>) {
     let (says, inbound) = mpsc::channel(8);
     let (outbound, mut hears) = mpsc::channel::<BrokerSays>(64);
-    let (engine, host) = (broker.engine.clone(), broker.host);
+    let engine = broker.engine.clone();
     let stream = tokio::spawn(async move {
         let _ = engine.host_stream(host, ReceiverStream::new(inbound), outbound).await;
     });
@@ -92,10 +100,20 @@ async fn every_change_stands_in_the_audit_log() {
         hypervisor: String::new(),
         session: String::new(),
         generation: Generation(0),
-        migration_address: String::new(),
+        migration_address: "host:1".into(),
     };
     says.send(HostSays::Hello(hello)).await.unwrap();
     let heard = tokio::spawn(async move { while hears.recv().await.is_some() {} });
+    (says, stream, heard)
+}
+
+#[tokio::test]
+async fn every_change_stands_in_the_audit_log() {
+    let broker = Broker::start().await;
+    let stop = CancellationToken::new();
+    let reconciler = broker.engine.start(stop.clone());
+    // A host that does nothing by itself, so that an instance is decided.
+    let (says, stream, heard) = connect(&broker, broker.host).await;
 
     let key = || "key".to_owned();
     let last = broker.audited(0).await.1;
@@ -143,6 +161,12 @@ async fn every_change_stands_in_the_audit_log() {
     let request = v1::RotateHostTokenRequest { id: id.clone(), idempotency_key: key() };
     hosts.rotate_host_token(request).await.unwrap();
     log.after("RotateHostToken").await;
+    let deadline_ms = 1_000;
+    let request = v1::DrainHostRequest { id: id.clone(), deadline_ms, idempotency_key: key() };
+    hosts.drain_host(request).await.unwrap();
+    log.after("DrainHost").await;
+    hosts.cancel_drain(v1::CancelDrainRequest { id: id.clone() }).await.unwrap();
+    log.after("CancelDrain").await;
     let request = v1::RemoveHostRequest { id, idempotency_key: key() };
     hosts.remove_host(request).await.unwrap();
     log.after("RemoveHost").await;
@@ -201,6 +225,33 @@ async fn every_change_stands_in_the_audit_log() {
     let request = v1::RebootInstanceRequest { id: one.id.clone(), idempotency_key: key() };
     instances.reboot_instance(request).await.unwrap();
     log.after("RebootInstance").await;
+    let spec = Some((&host_spec("third")).into());
+    let request = v1::RegisterHostRequest { spec, idempotency_key: "third".into() };
+    let third = hosts.register_host(request).await.unwrap().into_inner().host.unwrap();
+    let (third, third_stream, third_heard) = connect(&broker, third.id.parse().unwrap()).await;
+    let seen = MachineSeen {
+        instance: one.id.parse().unwrap(),
+        epoch: Epoch(1),
+        spec_version: u64::MAX,
+        state: ObservedState::Running,
+        failure: None,
+        addresses: Vec::new(),
+        handover: None,
+    };
+    let set = ObservedSet { machines: vec![seen], ..ObservedSet::default() };
+    says.send(HostSays::Observed { sequence: 1, set }).await.unwrap();
+    let runs = async || {
+        let request = v1::GetInstanceRequest { id: one.id.clone() };
+        let mut instances = instances.clone();
+        let state = instances.get_instance(request).await.unwrap().into_inner().state();
+        state == v1::InstanceState::Running && broker.engine.hosts_connected() == 2
+    };
+    while !runs().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let request = v1::MigrateInstanceRequest { id: one.id.clone(), idempotency_key: key() };
+    instances.migrate_instance(request).await.unwrap();
+    log.after("MigrateInstance").await;
     let request = v1::DeleteInstanceRequest { id: one.id.clone(), idempotency_key: key() };
     instances.delete_instance(request).await.unwrap();
     log.after("DeleteInstance").await;
@@ -256,8 +307,9 @@ async fn every_change_stands_in_the_audit_log() {
     }
     stop.cancel();
     reconciler.await.unwrap();
-    drop(says);
-    stream.await.unwrap();
-    heard.await.unwrap();
+    drop((says, third));
+    for task in [stream, heard, third_stream, third_heard] {
+        task.await.unwrap();
+    }
     broker.stop().await;
 }

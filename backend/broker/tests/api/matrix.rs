@@ -34,6 +34,9 @@ HostsService/ListHosts hpa
 HostsService/UpdateHost h
 HostsService/RotateHostToken h
 HostsService/JoinHost m
+HostsService/DrainHost h
+HostsService/CancelDrain h
+HostsService/GetDrain hpa
 HostsService/RemoveHost h
 InstancesService/CreateInstance c
 InstancesService/GetInstance cpa
@@ -41,6 +44,7 @@ InstancesService/ListInstances cpa
 InstancesService/UpdateInstance c
 InstancesService/DeleteInstance c
 InstancesService/RebootInstance c
+InstancesService/MigrateInstance c
 OperationsService/GetOperation cpa
 OperationsService/ListOperations cpa
 OperationsService/WaitOperation cpa

@@ -5,6 +5,7 @@
 
 mod commands;
 mod copies;
+mod drains;
 mod idempotency;
 mod kit;
 mod migrations;

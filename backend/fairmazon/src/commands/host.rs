@@ -11,12 +11,14 @@ use fairmazon_proto::v1::{
 
 use crate::{
     client::{ClientOptions, refused},
-    commands::{broker::read_token, host_agent::HostAgent, host_check::HostCheck},
+    commands::{
+        broker::read_token, host_agent::HostAgent, host_check::HostCheck, host_drain::HostDrain,
+    },
     error::CommandError,
     keys, output,
 };
 
-/// Runs the agent of a host, or registers, lists and removes hosts.
+/// Runs the agent of a host, or registers, lists, empties and removes hosts.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Host {
@@ -52,6 +54,7 @@ enum Action {
         /// Its id.
         id: String,
     },
+    Drain(HostDrain),
     /// Remove a host that nothing is on.
     Remove {
         #[command(flatten)]
@@ -116,6 +119,7 @@ impl Host {
             Some(Action::Join(join)) => join.run().await,
             Some(Action::List { client }) => list(&client).await,
             Some(Action::RotateToken { client, id }) => rotate_token(&client, id).await,
+            Some(Action::Drain(drain)) => drain.run().await,
             Some(Action::Remove { client, id }) => remove(&client, id).await,
             None => self.agent.run().await,
         }
@@ -198,7 +202,12 @@ async fn list(client: &ClientOptions) -> Result<(), CommandError> {
         let page = page.into_inner();
         for row in &page.hosts {
             let spec = row.spec.clone().unwrap_or_default();
-            let state = if row.connected { "connected" } else { "silent" };
+            let state = match (row.connected, row.draining) {
+                (true, false) => "connected",
+                (true, true) => "connected, being emptied",
+                (false, false) => "silent",
+                (false, true) => "silent, being emptied",
+            };
             output::line(&format!(
                 "{}\t{}\t{}\t{}\t{state}\t{} machines\t{} vCPU and {} MiB used",
                 row.id,

@@ -9,6 +9,7 @@ mod dev;
 mod host;
 mod host_agent;
 mod host_check;
+mod host_drain;
 mod image;
 pub(crate) mod key;
 mod token;
@@ -31,7 +32,7 @@ pub(crate) enum Command {
     Dev(dev::Dev),
     /// Run the broker.
     Broker(broker::Broker),
-    /// Run the agent of a host, or register, list and remove hosts.
+    /// Run the agent of a host, or register, list, empty and remove hosts.
     Host(Box<host::Host>),
     /// Make the identity that opens your volumes, and give keys to hosts.
     Key(key::Key),

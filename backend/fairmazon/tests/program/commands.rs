@@ -64,6 +64,14 @@ fn tokens_hosts_audit_and_backup() {
     let rotated = ask(&["host", "rotate-token", id], &operator);
     let new = rotated.trim().strip_prefix("token: ").unwrap();
     assert!(new.starts_with("fmz_") && new != old);
+    let odd = run(&["host", "drain", id, "--deadline", "30"], &operator);
+    assert!(String::from_utf8_lossy(&odd.stderr).contains("as in 30m"));
+    assert!(ask(&["host", "drain", id], &operator).contains(&format!("{id} is empty")));
+    let json = ask(&["host", "drain", id, "--deadline", "1h", "--json"], &operator);
+    assert!(json.contains("\"empty\": true"), "{json}");
+    assert!(ask(&["host", "list"], &operator).contains("being emptied"));
+    ask(&["host", "drain", id, "--cancel"], &operator);
+    assert!(!ask(&["host", "list"], &operator).contains("being emptied"));
     ask(&["host", "remove", id], &operator);
 
     let platform = exported(&data.join("env.platform"));

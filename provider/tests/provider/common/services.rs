@@ -236,6 +236,10 @@ impl instances_service_server::InstancesService for Fake {
         }
         Ok(Response::new(operation(&mut state, OperationKind::Reboot, &request.id)))
     }
+
+    async fn migrate_instance(&self, _: Request<MigrateInstanceRequest>) -> Answer<Operation> {
+        Err(Status::unimplemented("providers move nothing"))
+    }
 }
 
 fn price_volume(state: &State, row: &mut Volume) -> Result<(), Status> {

@@ -2,17 +2,17 @@
 
 use fairmazon_model::{DomainError, ErrorKind};
 use fairmazon_proto::v1::{
-    GetHostRequest, Host, JoinHostRequest, JoinHostResponse, ListHostsRequest, ListHostsResponse,
-    RegisterHostRequest, RegisterHostResponse, RemoveHostRequest, RemoveHostResponse,
-    RotateHostTokenRequest, RotateHostTokenResponse, UpdateHostRequest,
-    hosts_service_server::HostsService,
+    self, CancelDrainRequest, Drain, DrainHostRequest, GetDrainRequest, GetHostRequest, Host,
+    JoinHostRequest, JoinHostResponse, ListHostsRequest, ListHostsResponse, RegisterHostRequest,
+    RegisterHostResponse, RemoveHostRequest, RemoveHostResponse, RotateHostTokenRequest,
+    RotateHostTokenResponse, UpdateHostRequest, hosts_service_server::HostsService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Api, cut, id, page, required};
 use crate::{
     api::context::Context,
-    core::{HostView, Standing},
+    core::{DrainItem, DrainState, DrainView, HostView, Standing},
 };
 
 #[async_trait]
@@ -107,6 +107,44 @@ impl HostsService for Api {
         context.answer(work).await
     }
 
+    async fn drain_host(
+        &self,
+        request: Request<DrainHostRequest>,
+    ) -> Result<Response<Host>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let (target, key) = (id("id", &message.id)?, &message.idempotency_key);
+            let within = message.deadline_ms;
+            let view = self.engine.drain_host(&context.caller, target, within, key).await?;
+            Ok(host(&view))
+        };
+        context.answer(work).await
+    }
+
+    async fn cancel_drain(
+        &self,
+        request: Request<CancelDrainRequest>,
+    ) -> Result<Response<Host>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let view = self.engine.cancel_drain(&context.caller, id("id", &message.id)?).await?;
+            Ok(host(&view))
+        };
+        context.answer(work).await
+    }
+
+    async fn get_drain(
+        &self,
+        request: Request<GetDrainRequest>,
+    ) -> Result<Response<Drain>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let view = self.engine.drain(&context.caller, id("id", &message.id)?)?;
+            Ok(drain(&view))
+        };
+        context.answer(work).await
+    }
+
     async fn remove_host(
         &self,
         request: Request<RemoveHostRequest>,
@@ -118,6 +156,27 @@ impl HostsService for Api {
             Ok(RemoveHostResponse {})
         };
         context.answer(work).await
+    }
+}
+
+fn drain(view: &DrainView) -> Drain {
+    let item = |item: &DrainItem| v1::DrainItem {
+        id: item.id.clone(),
+        name: item.name.clone(),
+        state: match item.state {
+            DrainState::Waiting => v1::DrainState::Waiting,
+            DrainState::Migrating => v1::DrainState::Migrating,
+            DrainState::Staying => v1::DrainState::Staying,
+        }
+        .into(),
+        reason: item.reason.clone(),
+    };
+    Drain {
+        since_ms: view.draining.since.0,
+        deadline_at_ms: view.draining.deadline.0,
+        is_over: view.is_over,
+        machines: view.machines.iter().map(item).collect(),
+        volumes: view.volumes.iter().map(item).collect(),
     }
 }
 
@@ -140,5 +199,6 @@ fn host(view: &HostView) -> Host {
             .iter()
             .map(|(class, size)| (class.clone(), size.0))
             .collect(),
+        draining: row.draining.is_some(),
     }
 }

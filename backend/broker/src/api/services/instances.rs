@@ -2,8 +2,8 @@
 
 use fairmazon_proto::v1::{
     self, CreateInstanceRequest, DeleteInstanceRequest, GetInstanceRequest, InstanceResponse,
-    ListInstancesRequest, ListInstancesResponse, Operation, RebootInstanceRequest,
-    UpdateInstanceRequest, instances_service_server::InstancesService,
+    ListInstancesRequest, ListInstancesResponse, MigrateInstanceRequest, Operation,
+    RebootInstanceRequest, UpdateInstanceRequest, instances_service_server::InstancesService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -93,6 +93,19 @@ impl InstancesService for Api {
         let work = async {
             let (target, key) = (id("id", &message.id)?, &message.idempotency_key);
             let operation = self.engine.reboot_instance(&context.caller, target, key).await?;
+            Ok(operation.as_ref().into())
+        };
+        context.answer(work).await
+    }
+
+    async fn migrate_instance(
+        &self,
+        request: Request<MigrateInstanceRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let (target, key) = (id("id", &message.id)?, &message.idempotency_key);
+            let operation = self.engine.migrate_instance(&context.caller, target, key).await?;
             Ok(operation.as_ref().into())
         };
         context.answer(work).await

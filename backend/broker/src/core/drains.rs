@@ -1,0 +1,224 @@
+//! Emptying hosts: what begins and ends it, and what is left on a host and why.
+
+use std::sync::Arc;
+
+use fairmazon_model::{
+    DomainError,
+    host::{Draining, Host},
+    id::HostId,
+    instance::Instance,
+    units::UnixMs,
+    volume::Volume,
+};
+
+use super::{
+    answers::{Again, Request},
+    audit,
+    caller::Caller,
+    draft::Draft,
+    engine::{Engine, Planned},
+    hosts::host_of,
+    migrations::{Bound, all_volumes_of, check_can_leave},
+    rules,
+    state::State,
+    view::HostView,
+};
+
+/// The shortest time to empty a host in, in ms.
+const SHORTEST_MS: i64 = 1_000;
+/// The longest, in ms: 30 days.
+const LONGEST_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
+/// What is still on a host that is being emptied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainView {
+    /// Since when, and until when.
+    pub draining: Draining,
+    /// Whether its deadline has passed: nothing begins to move any more.
+    pub is_over: bool,
+    /// Its machines.
+    pub machines: Vec<DrainItem>,
+    /// Its volumes.
+    pub volumes: Vec<DrainItem>,
+}
+
+/// A machine or a volume that is still on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainItem {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What becomes of it.
+    pub state: DrainState,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// What becomes of what is still on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainState {
+    /// It moves later, or goes by itself.
+    Waiting,
+    /// It is on its way.
+    Migrating,
+    /// It can't move as things are.
+    Staying,
+}
+
+impl Engine {
+    /// Empties a host: it takes nothing new, and its running machines move to others for
+    /// `deadline_ms` from now. Repeated, it sets another deadline.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid` for a deadline that is too soon or too late.
+    pub async fn drain_host(
+        &self,
+        caller: &Caller,
+        id: HostId,
+        deadline_ms: i64,
+        key: &str,
+    ) -> Result<HostView, DomainError> {
+        let account = self.owner_of_host(caller, id)?;
+        if !(SHORTEST_MS..=LONGEST_MS).contains(&deadline_ms) {
+            return Err(DomainError::invalid(
+                "deadline_ms",
+                format!(
+                    "{SHORTEST_MS} ms (a second) to {LONGEST_MS} ms (30 days), this is {deadline_ms}"
+                ),
+            ));
+        }
+        let request = Request::new(account, "hosts.drain", key, &(id, deadline_ms))?;
+        let row = self
+            .once(
+                request,
+                |state, request| {
+                    let (old, at) = (host_of(state, account, id)?, self.now());
+                    let draining = Draining {
+                        since: old.draining.map_or(at, |draining| draining.since),
+                        deadline: UnixMs(at.0.saturating_add(deadline_ms)),
+                    };
+                    let new = Host { draining: Some(draining), ..Host::clone(&old) };
+                    let mut draft = Draft::default();
+                    let verb = "host.drain";
+                    draft.audit(audit::entry(caller, at, verb, &id, Some(&*old), Some(&new)));
+                    draft.answer(request.record(self, &id, None));
+                    draft.update(new.clone());
+                    Ok(Planned { draft, answer: Arc::new(new) })
+                },
+                |_, _, _| Ok(Again::Same(host_of(&self.state(), account, id)?)),
+            )
+            .await?;
+        Ok(self.host_as_it_is(row))
+    }
+
+    /// Lets a host take new machines again. What is on its way goes on.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn cancel_drain(&self, caller: &Caller, id: HostId) -> Result<HostView, DomainError> {
+        let account = self.owner_of_host(caller, id)?;
+        let plan = |state: &mut State| {
+            let old = host_of(state, account, id)?;
+            let mut draft = Draft::default();
+            if old.draining.is_some() {
+                let new = Host { draining: None, ..Host::clone(&old) };
+                let (at, verb) = (self.now(), "host.cancel_drain");
+                draft.audit(audit::entry(caller, at, verb, &id, Some(&*old), Some(&new)));
+                draft.update(new);
+            }
+            Ok(Planned { draft, answer: old })
+        };
+        let row = self.run(plan).await?;
+        Ok(self.host_as_it_is(row))
+    }
+
+    /// What is still on a host that is being emptied, and why.
+    ///
+    /// # Errors
+    /// `NotFound`, `Precondition` when it is not being emptied.
+    pub fn drain(&self, caller: &Caller, id: HostId) -> Result<DrainView, DomainError> {
+        let now = self.now();
+        let state = self.state();
+        let row = state.world.hosts.get(id).filter(|row| caller.sees(row.account));
+        let row = row.ok_or_else(|| DomainError::not_found("host", id))?;
+        let draining = row.draining.ok_or_else(|| {
+            rules::precondition(format!("the host {id} is not being emptied"))
+                .advise("begin with `fairmazon host drain`")
+        })?;
+        let is_over = draining.deadline <= now;
+        let machine = |row: &Arc<Instance>| {
+            let (state, reason) = self.drain_state(&state, row, is_over, now);
+            DrainItem { id: row.id.to_string(), name: row.spec.name.clone(), state, reason }
+        };
+        let here = state.world.volumes_on(id);
+        let left = state.world.volumes_maybe_on(id);
+        let left = left.filter_map(|id| state.world.volumes.get(id)).map(|row| DrainItem {
+            id: row.id.to_string(),
+            name: row.spec.name.clone(),
+            state: DrainState::Waiting,
+            reason: "what is left of it here is being deleted".into(),
+        });
+        let volume = |row: &Arc<Volume>| {
+            let (state, reason) = self.drain_state_of_volume(&state, row, is_over, now);
+            DrainItem { id: row.id.to_string(), name: row.spec.name.clone(), state, reason }
+        };
+        Ok(DrainView {
+            draining,
+            is_over,
+            machines: state.world.instances_on(id).map(machine).collect(),
+            volumes: here.map(volume).chain(left).collect(),
+        })
+    }
+
+    fn drain_state(
+        &self,
+        state: &State,
+        row: &Instance,
+        is_over: bool,
+        now: UnixMs,
+    ) -> (DrainState, String) {
+        if let Some(migration) = &row.migration {
+            return if migration.given_up {
+                let why = state.staying.get(&row.id).map_or("it was changed", String::as_str);
+                (DrainState::Waiting, format!("its move was given up: {why}"))
+            } else {
+                (DrainState::Migrating, format!("to {}", migration.reason))
+            };
+        }
+        let volumes = all_volumes_of(state, row);
+        match check_can_leave(state, self.catalogue(), row, &volumes, now) {
+            Err(Bound::AsItIs(error)) => (DrainState::Staying, error.message),
+            Err(Bound::ForNow(error)) if row.deleting.is_some() => {
+                (DrainState::Waiting, error.message)
+            }
+            _ if is_over => (DrainState::Staying, "the deadline has passed".into()),
+            Err(Bound::ForNow(error)) => (DrainState::Waiting, error.message),
+            Ok(_) => match state.staying.get(&row.id) {
+                Some(why) => (DrainState::Staying, why.clone()),
+                None => (DrainState::Waiting, "others move first".into()),
+            },
+        }
+    }
+
+    fn drain_state_of_volume(
+        &self,
+        state: &State,
+        row: &Volume,
+        is_over: bool,
+        now: UnixMs,
+    ) -> (DrainState, String) {
+        let goes_with = row.attached_to.and_then(|id| state.world.instances.get(id));
+        match goes_with {
+            _ if row.deleting.is_some() => (DrainState::Waiting, "it is being deleted".into()),
+            Some(instance) => {
+                let (goes, _) = self.drain_state(state, instance, is_over, now);
+                (goes, format!("it goes with {}", instance.id))
+            }
+            None => {
+                let why = "it is attached to nothing: volumes move with a running instance";
+                (DrainState::Staying, why.into())
+            }
+        }
+    }
+}

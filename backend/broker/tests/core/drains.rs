@@ -1,0 +1,187 @@
+//! Hosts that are emptied, with every host played.
+
+use fairmazon_broker::core::{CoreConfig, DrainItem, DrainState};
+use fairmazon_model::{
+    ErrorKind,
+    id::{HostId, InstanceId},
+    instance::{Instance, InstanceSpec, ObservedState, Power},
+    machine::{DesiredSet, HostVolume, MachineSpec, VolumeWish},
+    migration::Handover,
+    units::Epoch,
+};
+
+use super::{
+    kit::{Kit, host_spec, quick, spec},
+    played::{Played, register},
+};
+
+const LONG_MS: i64 = 60 * 60 * 1_000;
+const SHORT_MS: i64 = 60 * 1_000;
+
+fn row(kit: &Kit, id: InstanceId) -> Instance {
+    Instance::clone(&kit.engine.instance(&kit.customer, id).unwrap().row)
+}
+
+/// A host with that many machines, of which the last is off.
+async fn full(kit: &Kit, running: usize) -> (Played, Vec<InstanceId>, InstanceId) {
+    let host = register(kit, host_spec(0, "DE")).await;
+    let mut played = Played::open(kit, host, "first:1").await;
+    let mut made = Vec::new();
+    for number in 0..=running {
+        let power = if number < running { Power::Running } else { Power::Stopped };
+        let one = InstanceSpec { power, ..spec(&format!("m{number}")) };
+        let one = kit.engine.create_instance(&kit.customer, one, &kit.key()).await.unwrap();
+        made.push((one.instance.row.id, one.operation.id, power));
+    }
+    let set = played.told("all", |set| set.machines.len() == made.len()).await;
+    played.makes_volumes(&set.volumes);
+    for (id, _, power) in &made {
+        let state = match power {
+            Power::Running => ObservedState::Running,
+            Power::Stopped => ObservedState::Stopped,
+        };
+        played.has(*id, Epoch(1), state, None).await;
+    }
+    for (_, operation, _) in &made {
+        kit.done(*operation).await;
+    }
+    let mut ids: Vec<_> = made.into_iter().map(|(id, ..)| id).collect();
+    let off = ids.pop().unwrap();
+    (played, ids, off)
+}
+
+fn machines(kit: &Kit, host: HostId) -> Vec<DrainItem> {
+    kit.engine.drain(&kit.customer, host).unwrap().machines
+}
+
+fn counted(kit: &Kit, host: HostId, state: DrainState) -> usize {
+    machines(kit, host).iter().filter(|item| item.state == state).count()
+}
+
+#[tokio::test]
+async fn a_host_is_emptied_a_few_machines_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = CoreConfig { migrations_per_host: 2, ..quick() };
+    let kit = Kit::open(folder.path(), config).await;
+    kit.start();
+    let (mut source, mut running, off) = full(&kit, 3).await;
+    let other = register(&kit, host_spec(1, "DE")).await;
+    let mut destination = Played::open(&kit, other, "other:1").await;
+    let (engine, customer, from) = (&kit.engine, &kit.customer, source.id);
+    let error = engine.drain(customer, from).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Precondition, "{error}");
+    let view = engine.drain_host(customer, from, LONG_MS, "drain").await.unwrap();
+    assert!(view.row.draining.is_some());
+    let again = engine.drain_host(customer, from, LONG_MS, "drain").await.unwrap();
+    assert_eq!(again.row.revision, view.row.revision, "once is enough");
+
+    while !running.is_empty() {
+        let most = running.len().min(2);
+        let moving = || counted(&kit, from, DrainState::Migrating);
+        kit.until("they are on their way", || moving() == most).await;
+        let waiting = running.len() - most;
+        assert_eq!(counted(&kit, from, DrainState::Waiting), waiting);
+        let at = running.iter().position(|id| row(&kit, *id).migration.is_some()).unwrap();
+        let id = running.remove(at);
+        let epoch = row(&kit, id).migration.unwrap().epoch;
+        destination.told_of("it comes", id, |spec| spec.arrival.is_some()).await;
+        let set = destination.set();
+        destination.makes_volumes(&set.volumes);
+        source.has(id, Epoch(1), ObservedState::Stopped, Some(Handover::Left)).await;
+        destination.has(id, epoch, ObservedState::Running, None).await;
+        kit.until("it has come", || row(&kit, id).migration.is_none()).await;
+        assert_eq!(row(&kit, id).decision.unwrap().host, destination.id);
+        source.lost(id).await;
+    }
+    let left = engine.drain(customer, from).unwrap();
+    assert!(!left.is_over);
+    assert_eq!(left.machines.len(), 1);
+    let stays = &left.machines[0];
+    assert_eq!((stays.id.clone(), stays.state), (off.to_string(), DrainState::Staying));
+    assert!(stays.reason.contains("only running machines move"), "{stays:?}");
+    let goes_with = |item: &DrainItem| item.reason.contains(&off.to_string());
+    assert!(left.volumes.iter().any(goes_with), "{left:?}");
+
+    // What has moved is deleted here, and what is new goes elsewhere.
+    let boots = || engine.drain(customer, from).unwrap().volumes.len();
+    let keeps = |wish: &&HostVolume| wish.wish == VolumeWish::Keep;
+    let others = |set: &DesiredSet| set.volumes.iter().filter(keeps).count() == 1;
+    let set = source.told("the others are elsewhere", others).await;
+    let kept: Vec<_> = set.volumes.iter().filter(keeps).cloned().collect();
+    source.volumes.clear();
+    source.makes_volumes(&kept);
+    source.reports().await;
+    kit.until("nothing else is left", || boots() == 1).await;
+    let made = engine.create_instance(customer, spec("new"), &kit.key()).await.unwrap();
+    let new = made.instance.row.id;
+    kit.until("it is placed", || row(&kit, new).decision.is_some()).await;
+    assert_eq!(row(&kit, new).decision.unwrap().host, destination.id);
+    engine.audit_books().unwrap();
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn what_finds_no_place_stays_until_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let (source, running, _) = full(&kit, 1).await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    engine.drain_host(customer, source.id, LONG_MS, "drain").await.unwrap();
+    let staying = || {
+        let items = machines(&kit, source.id);
+        items.into_iter().find(|item| item.id == running[0].to_string()).unwrap()
+    };
+    kit.until("it stays", || staying().state == DrainState::Staying).await;
+    assert!(staying().reason.contains("the only host does not fit"), "{:?}", staying());
+    // A machine that waits for a host is told that this one is being emptied.
+    let made = engine.create_instance(customer, spec("new"), &kit.key()).await.unwrap();
+    let waits = || row(&kit, made.instance.row.id).waiting_for;
+    kit.until("it waits", || waits().contains("being emptied: 1")).await;
+    let site = &engine.sites().0[0];
+    assert_eq!(site.hosts_available, 0);
+
+    let other = register(&kit, host_spec(1, "DE")).await;
+    let _other = Played::open(&kit, other, "other:1").await;
+    kit.until("it moves", || staying().state == DrainState::Migrating).await;
+    // Where it goes is emptied as well: it stays.
+    engine.drain_host(customer, other, LONG_MS, "the other").await.unwrap();
+    kit.until("it is given up", || row(&kit, running[0]).migration.is_none_or(|to| to.given_up))
+        .await;
+    assert!(staying().reason.contains("being emptied itself"), "{:?}", staying());
+    let view = engine.cancel_drain(customer, source.id).await.unwrap();
+    assert_eq!(view.row.draining, None);
+    engine.cancel_drain(customer, source.id).await.unwrap();
+    let placed = || row(&kit, made.instance.row.id).decision.is_some();
+    kit.until("it takes new machines again", placed).await;
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_begins_to_move_after_the_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = CoreConfig { migrations_per_host: 1, ..quick() };
+    let kit = Kit::open(folder.path(), config).await;
+    kit.start();
+    let (source, running, _) = full(&kit, 2).await;
+    let other = register(&kit, host_spec(1, "DE")).await;
+    let mut destination = Played::open(&kit, other, "other:1").await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    for wrong in [0, 999, i64::MAX] {
+        let error = engine.drain_host(customer, source.id, wrong, &kit.key()).await.unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("deadline_ms"));
+    }
+    engine.drain_host(customer, source.id, SHORT_MS, "drain").await.unwrap();
+    kit.until("one moves", || counted(&kit, source.id, DrainState::Migrating) == 1).await;
+    let first = running.iter().find(|id| row(&kit, **id).migration.is_some()).copied().unwrap();
+    let refused = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| !arrival.open);
+    kit.clock.forward(SHORT_MS);
+    destination.told_of("it is given up", first, refused).await;
+    let left = engine.drain(customer, source.id).unwrap();
+    assert!(left.is_over);
+    let second = left.machines.iter().find(|item| item.reason == "the deadline has passed");
+    assert_eq!(second.map(|item| item.state), Some(DrainState::Staying), "{left:?}");
+    let given_up = left.machines.iter().find(|item| item.id == first.to_string()).unwrap();
+    assert!(given_up.reason.contains("the time to empty its host is over"), "{given_up:?}");
+    kit.stop().await;
+}
