@@ -16,6 +16,7 @@ mod domains;
 mod error;
 mod events;
 mod host;
+mod jobs;
 mod note;
 mod private;
 pub mod qemu;
