@@ -221,11 +221,11 @@ impl Inner {
             return Err(refused(instance, "it has other disks than here"));
         }
         if places.card.is_some() != matches!(self.config.network, Network::Bridge(_)) {
-            return Err(refused(instance, "one of the two hosts has a network for its guests"));
+            return Err(refused(instance, "only one of the two hosts has a network for it"));
         }
         let kernel = image::kernel(&self.images, &spec.image)?;
         if places.kernel != kernel.is_some() {
-            return Err(refused(instance, "one of the two hosts has a kernel in its image"));
+            return Err(refused(instance, "only one of the two hosts has a kernel in its image"));
         }
         self.take_place(session, &machine)?;
         let kept = self.landings.keep(instance, spec.memory.0)?;

@@ -291,6 +291,9 @@ mod tests {
         <disk type='file'><driver type='qcow2'/><source file='/v'><encryption format='luks'/></source></disk>\
         </devices></domain>";
 
+    /// Changes the texts of a call.
+    type Change = Box<dyn Fn(&mut Vec<(&'static str, String)>)>;
+
     fn rules() -> Rules {
         let disks = ["vda".to_owned(), "vdb".to_owned()].into();
         Rules::new(instance(1), DOMAIN.into(), disks).unwrap()
@@ -421,7 +424,7 @@ mod tests {
 
     #[test]
     fn no_other_arguments_pass() {
-        let refused: [(&str, Box<dyn Fn(&mut Vec<(&'static str, String)>)>); 9] = [
+        let refused: [(&str, Change); 9] = [
             ("a place of the source's choice", Box::new(|texts| texts[1].1 = "tcp://0:1".into())),
             ("a disk that is none", Box::new(|texts| texts[2].1 = "sda".into())),
             ("a disk twice", Box::new(|texts| texts[2].1 = "vdb".into())),

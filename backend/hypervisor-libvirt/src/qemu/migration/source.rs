@@ -3,7 +3,7 @@
 use std::{collections::HashSet, io, sync::Arc, thread, time::Duration};
 
 use fairmazon_hypervisor::{
-    Channels, Description, HypervisorError, Machine, OffReason, Result, RunState,
+    Channels, Description, Halt, HypervisorError, Machine, OffReason, Result, RunState,
 };
 use fairmazon_model::id::InstanceId;
 use parking_lot::Mutex;
@@ -258,7 +258,8 @@ pub(in crate::qemu) fn resume_stranded(domain: &Domain, machine: &Machine) {
             if reason.is(DomainPausedReason::Migration)
     );
     let idle = || domain.job_info().is_ok_and(|job| is_none(job.r#type));
-    if machine.run != RunState::Running || !stranded || !idle() {
+    let handed_over = machine.marks.halt == Halt::Left;
+    if machine.run != RunState::Running || handed_over || !stranded || !idle() {
         return;
     }
     let instance = machine.instance();
