@@ -135,6 +135,7 @@ impl Qemu {
             images: self.folder.images(),
             trusted_keys: vec![self.trusted.clone()],
             consoles: libvirt.runtime().to_owned(),
+            moves: libvirt.moves(),
             network: Network::Bridge(BRIDGE.into()),
             accelerator: self.accelerator,
             capacity,

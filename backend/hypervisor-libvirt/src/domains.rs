@@ -16,7 +16,7 @@ use fairmazon_model::{
 use parking_lot::Mutex;
 use virt::{
     connect::Connect,
-    domain::{Domain, DomainShutoffReason, DomainState, DomainStateReason},
+    domain::{Domain, DomainPausedReason, DomainShutoffReason, DomainState, DomainStateReason},
     enumutil::Enum,
 };
 use virt_sys as sys;
@@ -71,6 +71,15 @@ impl Domains {
         }
         machines.sort_unstable_by_key(Machine::instance);
         Ok(Listed { foreign: count - machines.len(), machines })
+    }
+
+    /// Shows each machine that can be read.
+    pub(crate) fn each(&self, mut look: impl FnMut(&Domain, &Machine)) {
+        for domain in self.connection.list_all_domains(0).unwrap_or_default() {
+            if let Ok(Some(machine)) = self.read(&domain) {
+                look(&domain, &machine);
+            }
+        }
     }
 
     pub(crate) fn machine(&self, instance: InstanceId) -> Result<Option<Machine>> {
@@ -291,6 +300,12 @@ pub(crate) fn refuse_taken(machines: &[Machine], instance: InstanceId, disk: &Di
 
 fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, virt::error::Error> {
     let (state, reason) = domain.state()?;
+    if marks.halt == Halt::Arriving && state.is(DomainState::Paused) {
+        let by_user = matches!(reason, Enum::Known(DomainStateReason::Paused(given)) if given.is(DomainPausedReason::User));
+        // What libvirt has received in full is paused as if a user had paused it, and for no other
+        // reason: nobody pauses machines here.
+        return Ok(if by_user { RunState::Arrived } else { RunState::Incoming });
+    }
     if !state.is_any(vec![DomainState::Shutoff, DomainState::Crashed]) {
         return Ok(RunState::Running);
     }
@@ -298,14 +313,20 @@ fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, vir
         return Ok(RunState::Off(OffReason::Crashed));
     }
     let is = |wanted: DomainShutoffReason| matches!(reason, Enum::Known(DomainStateReason::Shutoff(given)) if given.is(wanted));
-    let reason = if is(DomainShutoffReason::Shutdown) {
+    let reason = if is(DomainShutoffReason::Migrated) {
+        OffReason::Moved
+    } else if is(DomainShutoffReason::Shutdown) {
         OffReason::Guest
     } else if is(DomainShutoffReason::Crashed) {
         // Guests have no device to tell of a crash of theirs: it was the emulator that ended.
         OffReason::Host
-    } else if is(DomainShutoffReason::Unknown) && marks.halt != Halt::Started {
-        // libvirt gives no reason for what never ran, nor for what ended with the host.
-        OffReason::NeverStarted
+    } else if is(DomainShutoffReason::Unknown) {
+        // libvirt gives no reason for what never ran, nor for what ended before its own restart.
+        match marks.halt {
+            Halt::Left => OffReason::Moved,
+            Halt::Started | Halt::Leaving => OffReason::Host,
+            Halt::Idle | Halt::Stopping | Halt::Arriving => OffReason::NeverStarted,
+        }
     } else {
         OffReason::Host
     };

@@ -43,6 +43,12 @@ impl Threads {
         Ok(Self { jobs, deadline })
     }
 
+    /// Does something on one of the threads that nobody waits for.
+    pub(crate) fn later(&self, job: impl FnOnce() + Send + 'static) {
+        // Without threads there is nothing left that it could be done with.
+        let _ = self.jobs.send(Box::new(job));
+    }
+
     /// Does the call on one of the threads.
     pub(crate) async fn call<T: Send + 'static>(
         &self,

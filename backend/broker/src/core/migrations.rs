@@ -220,8 +220,8 @@ pub(crate) fn check_can_leave(
     }
     let copied = |copy: &&Arc<Volume>| volumes.iter().any(|volume| copy.copies(volume.id));
     if let Some(copy) = state.world.volumes_on(from).find(copied) {
-        return Err(precondition(format!("{} is being made as a copy of one of its", copy.id))
-            .advise("wait until that is there"));
+        let text = format!("{} is being made as a copy of a volume of it", copy.id);
+        return Err(Bound::ForNow(precondition(text).advise("wait until that is there")));
     }
     match volumes.iter().find(|volume| volume.host != Some(from)) {
         Some(volume) => {

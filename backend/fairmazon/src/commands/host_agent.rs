@@ -12,7 +12,7 @@ use fairmazon_host::{
     transport::JoinedTransport,
 };
 use fairmazon_hypervisor::Hypervisor;
-use fairmazon_hypervisor_libvirt::qemu::{Network, QemuConfig};
+use fairmazon_hypervisor_libvirt::qemu::{MOVES, Network, QemuConfig};
 use fairmazon_image::TrustedKey;
 use fairmazon_model::{
     host::Capacity,
@@ -116,6 +116,7 @@ impl QemuOptions {
             images,
             trusted_keys,
             consoles,
+            moves: MOVES.into(),
             network,
             accelerator,
             capacity: plenty(),

@@ -28,7 +28,7 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Libvirt {
     child: Child,
-    socket: PathBuf,
+    folder: PathBuf,
     runtime: PathBuf,
 }
 
@@ -62,7 +62,7 @@ impl Libvirt {
             }
             None => Ok(Ok(0)),
         };
-        let libvirt = Self { child, socket: folder.join("socket/libvirt-sock"), runtime };
+        let libvirt = Self { child, folder: folder.to_owned(), runtime };
         if !matches!(ready, Ok(Ok(_))) || said.trim() != "ready" {
             let why = fs::read_to_string(&errors_path).unwrap_or_default();
             return Err(failed(format!(
@@ -76,7 +76,12 @@ impl Libvirt {
 
     /// How to connect to it.
     pub(crate) fn uri(&self) -> String {
-        format!("qemu+unix:///system?socket={}", self.socket.display())
+        format!("qemu+unix:///system?socket={}", self.folder.join("socket/libvirt-sock").display())
+    }
+
+    /// The folder of the sockets that its guests move through.
+    pub(crate) fn moves(&self) -> PathBuf {
+        self.folder.join("moves")
     }
 
     /// A folder in memory for what is not to be on a disk.

@@ -12,8 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use fairmazon_hypervisor::{
-    Features, Hint, Hypervisor, HypervisorError, Inventory, Machine, Marks, Result, Statistics,
-    Volume, VolumeKey,
+    Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, Landing,
+    Machine, Marks, Result, Statistics, Volume, VolumeKey,
 };
 use fairmazon_image::Images;
 use fairmazon_model::{
@@ -24,6 +24,7 @@ use fairmazon_model::{
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Accelerator, QemuConfig,
@@ -32,6 +33,7 @@ use super::{
     image::{self, ImageDisk},
     keyring::Keyring,
     live::NotStarted,
+    migration::{Departures, Landings, Moves},
     seed::Seeds,
     session::{Session, Sessions},
     tool,
@@ -58,7 +60,7 @@ const TRIM: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct QemuHost {
     pub(super) inner: Arc<Inner>,
-    threads: Threads,
+    pub(super) threads: Threads,
     hints: broadcast::Sender<Hint>,
 }
 
@@ -76,6 +78,9 @@ pub(super) struct Inner {
     pub(super) keys: Keyring,
     pub(super) consoles: Consoles,
     pub(super) seeds: Seeds,
+    pub(super) moves: Moves,
+    pub(super) departures: Departures,
+    pub(super) landings: Landings,
     /// Held while a machine is checked and then changed: memory, who uses a volume.
     admission: Arc<tokio::sync::Mutex<()>>,
     /// Held while a volume is made, grown or deleted. Before `admission` where both are.
@@ -102,6 +107,7 @@ impl QemuHost {
         let seeds = Seeds::open(beside("seeds")).map_err(folder(&beside("seeds")))?;
         let user_data =
             UserData::open(beside("user-data")).map_err(folder(&beside("user-data")))?;
+        let moves = Moves::open(&config.moves).map_err(folder(&config.moves))?;
         let in_memory = [config.consoles.clone(), beside("seeds"), beside("user-data")];
         let hints = broadcast::Sender::new(HINTS_KEPT);
         let sessions =
@@ -125,6 +131,9 @@ impl QemuHost {
             keys: Keyring::default(),
             consoles,
             seeds,
+            moves,
+            departures: Departures::default(),
+            landings: Landings::default(),
             admission: Arc::default(),
             making: tokio::sync::Mutex::default(),
             asking: Mutex::default(),
@@ -288,7 +297,7 @@ impl Hypervisor for QemuHost {
     }
 
     async fn mark(&self, instance: InstanceId, marks: Marks) -> Result<()> {
-        self.admit("mark a machine", move |_, session| session.domains.mark(instance, marks)).await
+        self.admit("mark a machine", move |host, session| host.mark(session, instance, marks)).await
     }
 
     async fn start(&self, instance: InstanceId) -> Result<()> {
@@ -419,6 +428,32 @@ impl Hypervisor for QemuHost {
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
+    }
+
+    async fn describe(&self, instance: InstanceId) -> Result<Description> {
+        self.description(instance).await
+    }
+
+    async fn prepare(&self, instance: InstanceId, description: &[u8]) -> Result<Landing> {
+        self.await_machine(instance, description).await
+    }
+
+    async fn depart(
+        &self,
+        instance: InstanceId,
+        landing: &[u8],
+        channels: Arc<dyn Channels>,
+        give_up: CancellationToken,
+    ) -> Result<()> {
+        self.send(instance, landing, channels, give_up).await
+    }
+
+    async fn resume(&self, instance: InstanceId) -> Result<()> {
+        self.let_run(instance).await
+    }
+
+    async fn refuse(&self, instance: InstanceId) -> Result<()> {
+        self.turn_away(instance).await
     }
 
     fn hints(&self) -> broadcast::Receiver<Hint> {

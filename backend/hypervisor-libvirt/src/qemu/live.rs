@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use fairmazon_hypervisor::{HypervisorError, Marks, Result, Statistics, Traffic};
+use fairmazon_hypervisor::{
+    Halt, HypervisorError, Machine, Marks, Result, RunState, Statistics, Traffic,
+};
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
     machine::{Disk, MachineSpec},
@@ -16,6 +18,7 @@ use super::{
     host::Inner,
     image::{self, Kernel},
     keyring::Lent,
+    migration::Places,
     session::Session,
     xml::{self, LiveDisk, Parts},
 };
@@ -25,23 +28,24 @@ const LIVE: u32 = sys::VIR_DOMAIN_AFFECT_LIVE;
 
 impl Inner {
     pub(super) fn define(&self, session: &Session, spec: &MachineSpec, marks: Marks) -> Result<()> {
-        let xml = self.domain(session, spec, None)?;
+        let xml = self.domain(session, spec, None, None)?;
         session.domains.define(spec, marks, xml)
     }
 
     /// Writes the definition of a machine whose disks have changed while it runs.
     fn write(&self, session: &Session, spec: &MachineSpec, marks: Marks) -> Result<()> {
-        let xml = self.domain(session, spec, None)?;
+        let xml = self.domain(session, spec, None, None)?;
         session.domains.write(spec, marks, xml)
     }
 
     /// Makes the domain of a machine from its UUID and note. Its kernel is named at the start only,
-    /// when it has just been verified.
-    fn domain<'a>(
+    /// when it has just been verified; where its devices are, when they can't be elsewhere.
+    pub(super) fn domain<'a>(
         &'a self,
         session: &Session,
         spec: &'a MachineSpec,
         kernel: Option<Kernel>,
+        places: Option<&'a Places>,
     ) -> Result<impl FnOnce(&str, &str) -> String + use<'a>> {
         let mut files = Vec::with_capacity(1 + spec.disks.len());
         for disk in all_disks(spec) {
@@ -56,7 +60,8 @@ impl Inner {
             let kernel = kernel.as_ref();
             let network = &self.config.network;
             let (console, seed) = (console.as_path(), seed.as_path());
-            let parts = Parts { domain_type, uuid, note, network, console, seed, kernel, files };
+            let parts =
+                Parts { domain_type, uuid, note, network, console, seed, kernel, files, places };
             xml::domain(spec, &parts)
         })
     }
@@ -72,6 +77,26 @@ impl Inner {
             return Ok(());
         }
         let spec = &machine.definition;
+        let opened = self.take_place(session, &machine)?;
+        let kernel = image::kernel(&self.images, &spec.image)?;
+        // Names the files of volumes that were made after the machine was defined, too.
+        let xml = self.domain(session, spec, kernel, None)?;
+        session.domains.define(spec, machine.marks, xml)?;
+        // Taken back at the end of this function: QEMU has them by then, or has failed.
+        let _lent = all_disks(spec)
+            .map(|disk| self.lend(session, disk.volume))
+            .collect::<Result<Vec<_>>>()?;
+        session.domains.start(instance).map_err(|error| NotStarted { error, opened })
+    }
+
+    /// Whether a machine that is off can run here, with its console and its seed made ready for it;
+    /// the files of its volumes.
+    pub(super) fn take_place(
+        &self,
+        session: &Session,
+        machine: &Machine,
+    ) -> Result<Vec<(VolumeId, PathBuf)>> {
+        let (instance, spec) = (machine.instance(), &machine.definition);
         let others = session.domains.list()?.machines;
         let mut opened = Vec::with_capacity(1 + spec.disks.len());
         for disk in all_disks(spec) {
@@ -80,23 +105,27 @@ impl Inner {
         }
         let running = others.iter().filter(|other| other.runs());
         let used: u64 = running.map(|other| other.definition.memory.0).sum();
+        let used = used.saturating_add(self.landings.kept(&others));
         if used.saturating_add(spec.memory.0) > self.config.capacity.memory.0 {
-            return Err(HypervisorError::Full { what: "memory".into() }.into());
+            return Err(HypervisorError::Full { what: "memory".into() });
         }
         self.consoles.prepare(instance).map_err(|error| HypervisorError::Driver {
             attempted: format!("prepare the console of {instance}"),
             source: error.into(),
         })?;
         self.seeds.write(spec, machine.marks, &self.config.network)?;
-        let kernel = image::kernel(&self.images, &spec.image)?;
-        // Names the files of volumes that were made after the machine was defined, too.
-        let xml = self.domain(session, spec, kernel)?;
-        session.domains.define(spec, machine.marks, xml)?;
-        // Taken back at the end of this function: QEMU has them by then, or has failed.
-        let _lent = all_disks(spec)
-            .map(|disk| self.lend(session, disk.volume))
-            .collect::<Result<Vec<_>>>()?;
-        session.domains.start(instance).map_err(|error| NotStarted { error, opened })
+        Ok(opened)
+    }
+
+    /// Writes the marks of a machine.
+    pub(super) fn mark(&self, session: &Session, instance: InstanceId, marks: Marks) -> Result<()> {
+        let (_, machine) = session.domains.expect(instance)?;
+        if machine.runs() && matches!(machine.marks.halt, Halt::Leaving | Halt::Arriving) {
+            // While a machine moves, libvirt writes no metadata, but takes a whole definition.
+            self.write(session, &machine.definition, marks)
+        } else {
+            session.domains.mark(instance, marks)
+        }
     }
 
     /// Plugs in a disk; the volume that may be why not, with the error.
@@ -107,6 +136,7 @@ impl Inner {
         disk: &Disk,
     ) -> std::result::Result<(), NotStarted> {
         let (domain, machine) = session.domains.expect(instance)?;
+        refuse_coming(&machine)?;
         let mut spec = (*machine.definition).clone();
         if spec.disks.contains(disk) {
             return Ok(());
@@ -121,7 +151,7 @@ impl Inner {
             // One that is plugged in already is left from a call that did not get to its end.
             if !live.iter().any(|each| each.file == found.path) {
                 let lent = self.lend(session, disk.volume)?;
-                let element = xml::disk(disk, &found.path, &free_device(&live));
+                let element = xml::disk(disk, &found.path, &free_device(&live), None);
                 let attempted = failed(format!("attach {} to {instance}", disk.volume));
                 let attached = domain.attach_device_flags(&element, LIVE).map_err(attempted);
                 drop(lent);
@@ -141,6 +171,7 @@ impl Inner {
         name: &str,
     ) -> Result<bool> {
         let (domain, machine) = session.domains.expect(instance)?;
+        refuse_coming(&machine)?;
         let mut spec = (*machine.definition).clone();
         let Some(index) = spec.disks.iter().position(|other| other.name == name) else {
             return Ok(true);
@@ -179,6 +210,7 @@ impl Inner {
             if !machine.runs() || machine.uses(volume).is_none() {
                 continue;
             }
+            refuse_coming(&machine)?;
             let (domain, _) = session.domains.expect(machine.instance())?;
             let live = live_disks(&domain, machine.instance())?;
             let Some(disk) = live.into_iter().find(|each| each.file == found.path) else {
@@ -205,7 +237,8 @@ impl Inner {
             Err(HypervisorError::NotFound { .. }) => return Ok(None),
             other => other?,
         };
-        if !machine.runs() {
+        // One that comes has not run here yet.
+        if machine.run != RunState::Running {
             return Ok(None);
         }
         let run = domain.id();
@@ -251,11 +284,11 @@ impl Inner {
         self.files.delete(volume)
     }
 
-    fn require(&self, volume: VolumeId) -> Result<Found> {
+    pub(super) fn require(&self, volume: VolumeId) -> Result<Found> {
         self.files.find(volume)?.ok_or_else(|| HypervisorError::not_found(volume))
     }
 
-    fn lend(&self, session: &Session, volume: VolumeId) -> Result<Lent> {
+    pub(super) fn lend(&self, session: &Session, volume: VolumeId) -> Result<Lent> {
         Lent::lend(&session.domains.connection, volume, &*self.keys.get(volume)?)
     }
 }
@@ -273,13 +306,23 @@ impl From<HypervisorError> for NotStarted {
     }
 }
 
+/// Refuses to change a machine whose guest is not all here.
+fn refuse_coming(machine: &Machine) -> Result<()> {
+    match machine.run {
+        RunState::Incoming | RunState::Arrived => {
+            Err(HypervisorError::busy(machine.instance(), "it comes from another host"))
+        }
+        RunState::Running | RunState::Off(_) => Ok(()),
+    }
+}
+
 /// libvirt has -1 for what it does not know.
 fn traffic(read: i64, written: i64) -> Traffic {
     let known = |bytes| u64::try_from(bytes).unwrap_or(0);
     Traffic { read_bytes: known(read), written_bytes: known(written) }
 }
 
-fn all_disks(spec: &MachineSpec) -> impl Iterator<Item = &Disk> {
+pub(super) fn all_disks(spec: &MachineSpec) -> impl Iterator<Item = &Disk> {
     std::iter::once(&spec.boot).chain(&spec.disks)
 }
 

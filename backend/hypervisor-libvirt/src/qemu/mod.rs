@@ -16,6 +16,7 @@ mod host;
 mod image;
 mod keyring;
 mod live;
+mod migration;
 pub mod proof;
 mod seed;
 mod session;
@@ -29,6 +30,7 @@ use fairmazon_model::host::Capacity;
 
 pub use accelerator::Accelerator;
 pub use host::QemuHost;
+pub use migration::MOVES;
 
 /// A function of bash, `private_libvirt FOLDER LOGGING`, that prepares namespaces of their own for a
 /// libvirt daemon beside another one of the same machine: its folders, with what opens keys in
@@ -49,6 +51,10 @@ pub struct QemuConfig {
     /// Folder of what is not ours to write to a disk: the serial consoles, and in folders of its
     /// own the user data of machines and the disks that guests read it from. In memory (tmpfs).
     pub consoles: PathBuf,
+    /// Folder of the sockets that guests move to and from other hosts through, as this process sees
+    /// it. To libvirt and QEMU it is [`MOVES`], on a host whose libvirt has namespaces of its own as
+    /// well. In memory, and for this user only.
+    pub moves: PathBuf,
     /// What guests' network cards are plugged into.
     pub network: Network,
     /// How guests run; see [`Accelerator::probe`].

@@ -9,11 +9,11 @@ use tokio::sync::broadcast;
 use virt::{connect::Connect, error::Error};
 use virt_sys as sys;
 
-use super::{Accelerator, keyring};
+use super::{Accelerator, keyring, migration::resume_stranded};
 use crate::{domains::Domains, error::failed, events::Watch, user_data::UserData};
 
 /// Seconds between signs of life, and how many may be missed.
-const KEEP_ALIVE: (i32, u32) = (5, 3);
+pub(super) const KEEP_ALIVE: (i32, u32) = (5, 3);
 
 /// One connection and what hangs on it.
 #[derive(Debug)]
@@ -73,6 +73,7 @@ impl Sessions {
             addresses: Mutex::default(),
             user_data: Some(self.user_data.clone()),
         };
+        domains.each(resume_stranded);
         Ok(Session { _watch: watch, domains })
     }
 }

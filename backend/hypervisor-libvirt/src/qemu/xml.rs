@@ -8,7 +8,12 @@ use fairmazon_model::{
     machine::{Disk, MachineSpec},
 };
 
-use super::{Network, accelerator::EMULATOR, image::Kernel};
+use super::{
+    Network,
+    accelerator::EMULATOR,
+    image::Kernel,
+    migration::{Pci, Places},
+};
 use crate::xml::{device_name, escape, mac, note_element, title, unescape};
 
 /// What the usage of every secret of ours begins with.
@@ -30,6 +35,8 @@ pub(super) struct Parts<'a> {
     pub(super) kernel: Option<&'a Kernel>,
     /// The file of each disk's volume, boot first.
     pub(super) files: Vec<PathBuf>,
+    /// Where its guest has its devices, when it has them already.
+    pub(super) places: Option<&'a Places>,
 }
 
 /// A domain. Its memory is in no core dump.
@@ -38,8 +45,15 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
         .chain(&spec.disks)
         .zip(&parts.files)
         .enumerate()
-        .map(|(index, (each, file))| disk(each, file, &device_name(index)))
+        .map(|(index, (each, file))| {
+            match parts.places.and_then(|places| places.disks.get(&each.volume)) {
+                Some(place) => disk(each, file, &place.device(), Some(place.at)),
+                None => disk(each, file, &device_name(index), None),
+            }
+        })
         .collect();
+    let at = |place: fn(&Places) -> Option<Pci>| address(parts.places.and_then(place));
+    let machine = parts.places.map_or_else(|| "pc".to_owned(), |places| places.machine.to_string());
     let boot = match parts.kernel {
         None => "<boot dev='hd'/>".to_owned(),
         Some(kernel) => format!(
@@ -56,22 +70,23 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
         Network::None => String::new(),
         Network::Bridge(bridge) => format!(
             "<interface type='bridge'><mac address='{}'/><source bridge='{}'/>\
-             <model type='virtio'/></interface>",
+             <model type='virtio'/>{}</interface>",
             mac(spec),
-            escape(bridge)
+            escape(bridge),
+            at(|places| places.card),
         ),
     };
     format!(
         "<domain type='{domain_type}'><name>{name}</name><uuid>{uuid}</uuid>\
          <title>{title}</title><metadata>{note}</metadata>\
          <memory unit='MiB' dumpCore='off'>{memory}</memory><vcpu>{vcpus}</vcpu>\
-         <os><type arch='x86_64' machine='pc'>hvm</type>{boot}</os><features><acpi/><apic/></features>\
+         <os><type arch='x86_64' machine='{machine}'>hvm</type>{boot}</os><features><acpi/><apic/></features>\
          <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>{CPU}</model></cpu>\
          <clock offset='utc'/><on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot>\
          <on_crash>destroy</on_crash><devices><emulator>{EMULATOR}</emulator>{disks}{seed}{card}\
          <serial type='file'><source path='{console}' append='on'/><target port='0'/></serial>\
-         <memballoon model='virtio'/>\
-         <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>\
+         <memballoon model='virtio'>{balloon}</memballoon>\
+         <rng model='virtio'><backend model='random'>/dev/urandom</backend>{rng}</rng>\
          </devices></domain>",
         domain_type = parts.domain_type,
         name = spec.instance,
@@ -81,29 +96,32 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
         memory = spec.memory.0,
         vcpus = spec.vcpus.0,
         console = path(parts.console),
-        seed = seed(parts.seed),
+        seed = seed(parts.seed, &at(|places| Some(places.scsi))),
+        balloon = at(|places| Some(places.balloon)),
+        rng = at(|places| Some(places.rng)),
     )
 }
 
 /// A disk: always encrypted.
-pub(super) fn disk(disk: &Disk, file: &Path, device: &str) -> String {
+pub(super) fn disk(disk: &Disk, file: &Path, device: &str, at: Option<Pci>) -> String {
     let read_only = if disk.read_only { "<readonly/>" } else { "" };
     format!(
         "<disk type='file' device='disk'>\
          <driver name='qemu' type='qcow2' cache='none' discard='unmap'/>\
          <source file='{file}'><encryption format='luks'>\
          <secret type='passphrase' uuid='{uuid}'/></encryption></source>\
-         <target dev='{device}' bus='virtio'/>{read_only}</disk>",
+         <target dev='{device}' bus='virtio'/>{read_only}{at}</disk>",
         file = path(file),
+        at = address(at),
         uuid = secret_uuid(disk.volume),
     )
 }
 
 /// What the guest reads its user data from: on a bus of its own, so that volumes have the names
 /// `vda` and so on, and on one that every image for clouds has a driver for.
-fn seed(file: &Path) -> String {
+fn seed(file: &Path, at: &str) -> String {
     format!(
-        "<controller type='scsi' index='0' model='virtio-scsi'/><disk type='file' device='disk'>\
+        "<controller type='scsi' index='0' model='virtio-scsi'>{at}</controller><disk type='file' device='disk'>\
          <driver name='qemu' type='raw'/><source file='{}'/><target dev='sda' bus='scsi'/>\
          <readonly/></disk>",
         path(file)
@@ -120,6 +138,15 @@ pub(super) fn backup(device: &str, (volume, file): (VolumeId, &Path)) -> String 
         escape(device),
         path(file),
         secret_uuid(volume)
+    )
+}
+
+/// Where a device is; libvirt chooses where that is not said.
+fn address(at: Option<Pci>) -> String {
+    let Some(Pci { slot, function }) = at else { return String::new() };
+    format!(
+        "<address type='pci' domain='0x0000' bus='0x00' slot='0x{slot:02x}' \
+         function='0x{function:x}'/>"
     )
 }
 
@@ -211,6 +238,7 @@ mod tests {
             seed: Path::new("/seed"),
             kernel: None,
             files: files.iter().map(PathBuf::from).collect(),
+            places: None,
         };
         domain(&spec, &parts)
     }

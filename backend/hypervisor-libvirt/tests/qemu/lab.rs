@@ -122,6 +122,7 @@ impl Lab {
             images: self.folder.join("images"),
             trusted_keys: vec![key_pair(&self.folder).unwrap().1],
             consoles: self.consoles.clone(),
+            moves: self.folder.join("moves"),
             network: Network::Bridge("guests".into()),
             // Not probed each time: the tests are the same with either.
             accelerator: Accelerator::Tcg,

@@ -10,6 +10,7 @@ mod guests;
 mod images;
 mod lab;
 mod leaks;
+mod migration;
 mod proof;
 mod restarts;
 mod seeds;

@@ -1,0 +1,315 @@
+//! The host that a machine leaves.
+
+use std::{collections::HashSet, io, sync::Arc, thread, time::Duration};
+
+use fairmazon_hypervisor::{
+    Channels, Description, Halt, HypervisorError, Machine, OffReason, Result, RunState,
+};
+use fairmazon_model::id::InstanceId;
+use parking_lot::Mutex;
+use tokio::{
+    io::copy_bidirectional_with_sizes,
+    net::{UnixListener, UnixStream},
+    sync::oneshot,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use virt::{
+    connect::Connect,
+    domain::{Domain, DomainPausedReason, DomainState, DomainStateReason, MigrateParameters},
+    enumutil::Enum,
+};
+use virt_sys as sys;
+
+use super::{Channel, FLAGS, LandingNote, Places};
+use crate::{
+    error::failed,
+    jobs,
+    qemu::{
+        host::{Inner, QemuHost},
+        live::all_disks,
+        session::{KEEP_ALIVE, Session},
+        xml::live_disks,
+    },
+    xml,
+};
+
+/// Between two times that libvirt is told to give a migration up.
+const ABORT_AGAIN: Duration = Duration::from_millis(200);
+/// What is carried at once, in bytes.
+const PIECE: usize = 256 * 1024;
+
+/// The machines that are being sent.
+#[derive(Debug, Default)]
+pub(in crate::qemu) struct Departures(Arc<Mutex<HashSet<InstanceId>>>);
+
+impl Departures {
+    pub(super) fn has(&self, instance: InstanceId) -> bool {
+        self.0.lock().contains(&instance)
+    }
+
+    fn begin(&self, instance: InstanceId) -> Result<Departure> {
+        if self.0.lock().insert(instance) {
+            Ok(Departure { of: Arc::clone(&self.0), instance })
+        } else {
+            Err(HypervisorError::busy(instance, "it is being sent to another host"))
+        }
+    }
+}
+
+/// One that is being sent, until this is dropped.
+#[derive(Debug)]
+struct Departure {
+    of: Arc<Mutex<HashSet<InstanceId>>>,
+    instance: InstanceId,
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        self.of.lock().remove(&self.instance);
+    }
+}
+
+impl QemuHost {
+    /// See [`describe`](fairmazon_hypervisor::Hypervisor::describe).
+    pub(in crate::qemu) async fn description(&self, instance: InstanceId) -> Result<Description> {
+        self.call("describe a machine", move |host, session| {
+            let (domain, machine) = host.movable(session, instance)?;
+            let attempted = || format!("describe {instance}");
+            let domain =
+                domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE).map_err(failed(attempted()))?;
+            let files = all_disks(&machine.definition)
+                .map(|disk| Ok((host.require(disk.volume)?.path, disk.volume)))
+                .collect::<Result<Vec<_>>>()?;
+            let volume_of = |file: &str| {
+                files.iter().find(|(path, _)| path.as_os_str() == file).map(|(_, volume)| *volume)
+            };
+            let error = |source: Box<dyn std::error::Error + Send + Sync>| {
+                HypervisorError::Driver { attempted: attempted(), source }
+            };
+            let places = Places::read(&domain, volume_of).map_err(|why| error(why.into()))?;
+            serde_json::to_vec(&places).map_err(|why| error(why.into()))
+        })
+        .await
+    }
+
+    /// See [`depart`](fairmazon_hypervisor::Hypervisor::depart).
+    pub(in crate::qemu) async fn send(
+        &self,
+        instance: InstanceId,
+        landing: &[u8],
+        channels: Arc<dyn Channels>,
+        give_up: CancellationToken,
+    ) -> Result<()> {
+        let landing: LandingNote = serde_json::from_slice(landing).map_err(|error| {
+            HypervisorError::Refused { what: instance.to_string(), why: error.to_string() }
+        })?;
+        let departure = self.inner.departures.begin(instance)?;
+        let stop = give_up.child_token();
+        // Also when nobody waits for this any more.
+        let _stop = stop.clone().drop_guard();
+        let host = self.clone();
+        // A task of its own: what was begun is brought to its end, and nothing of it is left.
+        let sent = tokio::spawn(async move {
+            let _departure = departure;
+            let sent = host.send_until(instance, landing, channels, stop).await;
+            host.inner.moves.clear(instance);
+            sent
+        });
+        sent.await.unwrap_or_else(|error| Err(not_sent(instance, error)))
+    }
+
+    async fn send_until(
+        &self,
+        instance: InstanceId,
+        landing: LandingNote,
+        channels: Arc<dyn Channels>,
+        stop: CancellationToken,
+    ) -> Result<()> {
+        let disks = self
+            .call("look at a machine", move |host, session| {
+                let (domain, _) = host.movable(session, instance)?;
+                let attempted = failed(format!("look at the disks of {instance}"));
+                let live = live_disks(&domain.xml_desc(0).map_err(attempted)?);
+                Ok(live.into_iter().map(|disk| disk.device).collect())
+            })
+            .await?;
+        let moves = &self.inner.moves;
+        moves.clear(instance);
+        let mut carried = JoinSet::new();
+        for channel in Channel::ALL {
+            let listener = UnixListener::bind(moves.socket(instance, channel))
+                .map_err(|error| not_sent(instance, error))?;
+            carried.spawn(carry(listener, channel, Arc::clone(&channels)));
+        }
+        let mut ended = self.begin(instance, landing, disks)?;
+        let outcome = tokio::select! {
+            outcome = &mut ended => outcome,
+            () = stop.cancelled() => {
+                // Nothing waits for the other host any more, whatever it does.
+                drop(carried);
+                loop {
+                    self.abort(instance).await;
+                    tokio::select! {
+                        outcome = &mut ended => break outcome,
+                        () = tokio::time::sleep(ABORT_AGAIN) => {}
+                    }
+                }
+            }
+        };
+        let outcome = outcome.unwrap_or_else(|error| Err(not_sent(instance, error)));
+        self.settle(instance, outcome).await
+    }
+
+    /// Has libvirt send the machine, in a thread and over a connection of its own: it takes as long
+    /// as it takes, and libvirt does only a few calls of a connection at once.
+    fn begin(
+        &self,
+        instance: InstanceId,
+        landing: LandingNote,
+        migrate_disks: Vec<String>,
+    ) -> Result<oneshot::Receiver<Result<()>>> {
+        let (end, ended) = oneshot::channel();
+        let uri = self.inner.config.uri.clone();
+        let migrate = move || {
+            let connection = Connect::open(Some(&uri))?;
+            connection.set_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)?;
+            let domain = connection.lookup_domain_by_uuid_string(&xml::uuid(instance.ulid()))?;
+            let parameters = MigrateParameters {
+                dest_xml: Some(landing.domain),
+                uri: Some(Channel::Memory.uri(instance)),
+                disks_uri: Some(Channel::Disks.uri(instance)),
+                migrate_disks,
+                ..MigrateParameters::default()
+            };
+            domain.migrate_to_uri3(Some(&Channel::Libvirt.uri(instance)), parameters, FLAGS)
+        };
+        let attempted = failed(format!("send {instance} to another host"));
+        // Nobody waiting any more is no failure.
+        let run = move || drop(end.send(migrate().map_err(attempted)));
+        thread::Builder::new()
+            .name("migration".into())
+            .spawn(run)
+            .map_err(|error| not_sent(instance, error))?;
+        Ok(ended)
+    }
+
+    async fn abort(&self, instance: InstanceId) {
+        let aborted = self.call("give a migration up", move |_, session| {
+            let (domain, _) = session.domains.expect(instance)?;
+            jobs::abort(&domain).map_err(failed(format!("give the migration of {instance} up")))
+        });
+        if let Err(error) = aborted.await {
+            // Before it has begun, and at its very end, there is nothing to give up.
+            tracing::debug!(%instance, %error, "a migration was not given up");
+        }
+    }
+
+    /// What has become of a machine that was sent: what libvirt says is not believed without a look.
+    async fn settle(&self, instance: InstanceId, outcome: Result<()>) -> Result<()> {
+        let run = self
+            .call("look at a machine", move |_, session| {
+                let (domain, machine) = session.domains.expect(instance)?;
+                resume_stranded(&domain, &machine);
+                Ok(machine.run)
+            })
+            .await?;
+        match (run, outcome) {
+            (RunState::Off(OffReason::Moved), _) => Ok(()),
+            (_, Err(error)) => Err(error),
+            (run, Ok(())) => Err(not_sent(instance, format!("it is {run:?} after all of it went"))),
+        }
+    }
+}
+
+impl Inner {
+    /// A machine that runs here and can move.
+    fn movable(&self, session: &Session, instance: InstanceId) -> Result<(Domain, Machine)> {
+        let (domain, machine) = session.domains.expect(instance)?;
+        if machine.run != RunState::Running {
+            return Err(HypervisorError::busy(instance, "it does not run"));
+        }
+        let others = session.domains.list()?.machines;
+        for disk in all_disks(&machine.definition) {
+            if disk.read_only {
+                // Nothing copies such a disk, and at the next host it would be empty.
+                return Err(HypervisorError::Unsupported {
+                    what: "move a machine with a disk that it may not write to",
+                });
+            }
+            let shared =
+                |other: &Machine| other.instance() != instance && other.uses(disk.volume).is_some();
+            if others.iter().any(shared) {
+                return Err(HypervisorError::busy(disk.volume, "another machine has it, too"));
+            }
+        }
+        resume_stranded(&domain, &machine);
+        Ok((domain, machine))
+    }
+}
+
+/// Lets a machine go on that libvirt has stopped for its last step to another host and then forgot:
+/// it does so when it is restarted in that step. Nothing runs at the other host then, since what
+/// arrives there waits for this host's word.
+pub(in crate::qemu) fn resume_stranded(domain: &Domain, machine: &Machine) {
+    let stranded = matches!(
+        domain.state(),
+        Ok((Enum::Known(DomainState::Paused), Enum::Known(DomainStateReason::Paused(reason))))
+            if reason.is(DomainPausedReason::Migration)
+    );
+    let idle = || domain.job_info().is_ok_and(|job| is_none(job.r#type));
+    let handed_over = machine.marks.halt == Halt::Left;
+    if machine.run != RunState::Running || handed_over || !stranded || !idle() {
+        return;
+    }
+    let instance = machine.instance();
+    match domain.resume() {
+        Ok(()) => tracing::warn!(%instance, "a machine had stopped on its way, and goes on here"),
+        Err(error) => tracing::error!(%instance, %error, "a machine has stopped on its way"),
+    }
+}
+
+fn is_none(job: i32) -> bool {
+    u32::try_from(job) == Ok(sys::VIR_DOMAIN_JOB_NONE)
+}
+
+/// Carries what connects to a socket of this host to the other host.
+async fn carry(listener: UnixListener, channel: Channel, channels: Arc<dyn Channels>) {
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let channels = Arc::clone(&channels);
+                    open.spawn(async move {
+                        if let Err(error) = carry_one(stream, channel, &*channels).await {
+                            tracing::debug!(?channel, %error, "a channel to another host has ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(?channel, %error, "nothing more is carried to another host");
+                    return;
+                }
+            },
+            Some(_) = open.join_next() => {}
+        }
+    }
+}
+
+async fn carry_one(
+    mut near: UnixStream,
+    channel: Channel,
+    channels: &dyn Channels,
+) -> io::Result<()> {
+    let mut far = channels.open(channel as u8).await?;
+    copy_bidirectional_with_sizes(&mut near, &mut far, PIECE, PIECE).await.map(drop)
+}
+
+fn not_sent(
+    instance: InstanceId,
+    why: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> HypervisorError {
+    let attempted = format!("send {instance} to another host");
+    HypervisorError::Driver { attempted, source: why.into() }
+}

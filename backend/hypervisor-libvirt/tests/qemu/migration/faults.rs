@@ -1,0 +1,255 @@
+//! Whatever goes wrong on the way, a guest runs at one host, and nothing is left at the other.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fairmazon_hypervisor::{
+    Halt, Hypervisor, HypervisorError, Machine, OffReason, Result, RunState, contract::instance,
+};
+use fairmazon_hypervisor_libvirt::qemu::QemuHost;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    DISKS, LIBVIRT, MEMORY, Wire, counting, counts_on, depart, depart_until, landing, mark, ready,
+    run,
+};
+use crate::lab::{Lab, PATIENCE, says};
+
+/// Waits until the machine fits; what it is then.
+async fn becomes(host: &QemuHost, fits: impl Fn(&Machine) -> bool) -> Machine {
+    let begin = std::time::Instant::now();
+    loop {
+        let machine = host.machine(instance(1)).await;
+        if let Ok(Some(machine)) = &machine
+            && fits(machine)
+        {
+            return machine.clone();
+        }
+        assert!(begin.elapsed() < PATIENCE, "{machine:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// That nothing runs here.
+async fn nothing_runs(lab: &mut Lab, host: &QemuHost) {
+    becomes(host, |machine| matches!(machine.run, RunState::Off(_))).await;
+    assert_eq!(lab.run("ls /run/libvirt/qemu/ins-*.pid 2>/dev/null || true").trim(), "");
+    let begin = std::time::Instant::now();
+    while !lab.run("ls /run/fairmazon/moves; virsh -q secret-list").trim().is_empty() {
+        assert!(begin.elapsed() < PATIENCE, "something is left of a landing");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A migration whose channel ends after so many bytes.
+async fn cut(channel: u8, after: u64) {
+    let (here, there) = (Lab::start(), Lab::start());
+    let source = counting(&here).await;
+    let target = ready(&source, &there).await;
+    let awaited = landing(&source, &target).await;
+    let wire = Wire { cut: Some((channel, after)), ..Wire::to(&awaited) };
+    let sent = depart(&source, &awaited, wire).await;
+    drop(awaited);
+    goes_on(there, source, target, sent).await;
+}
+
+/// That the guest goes on where it was, and can still move.
+async fn goes_on(mut there: Lab, source: QemuHost, target: QemuHost, sent: Result<()>) {
+    sent.unwrap_err();
+    becomes(&source, |machine| machine.run == RunState::Running).await;
+    counts_on(&source).await;
+    nothing_runs(&mut there, &target).await;
+    let awaited = landing(&source, &target).await;
+    depart(&source, &awaited, Wire::to(&awaited)).await.unwrap();
+    target.resume(instance(1)).await.unwrap();
+    mark(&target, Halt::Started).await;
+    says(&target, instance(1), "GUEST-TICK ").await;
+    counts_on(&target).await;
+}
+
+#[tokio::test]
+async fn a_channel_between_libvirts_that_is_cut_leaves_the_guest_where_it_is() {
+    // After what begins the migration, and before what ends it.
+    cut(LIBVIRT, 6_000).await;
+}
+
+#[tokio::test]
+async fn a_guest_runs_at_one_host_only_when_the_last_answer_is_lost() {
+    let (here, mut there) = (Lab::start(), Lab::start());
+    let source = counting(&here).await;
+    let target = ready(&source, &there).await;
+    let awaited = landing(&source, &target).await;
+    // The source's libvirt has asked for the end of the migration, and hears nothing of it.
+    let wire = Wire { cut: Some((LIBVIRT, 9_000)), ..Wire::to(&awaited) };
+    let carried = Arc::clone(&wire.carried);
+    depart(&source, &awaited, wire).await.unwrap_err();
+    let (asked, memory) = (&carried[usize::from(LIBVIRT)], &carried[usize::from(MEMORY)]);
+    assert!(asked.load(Ordering::Relaxed) > 9_000 && memory.load(Ordering::Relaxed) > 20 << 20);
+    counts_on(&source).await;
+    let ended = becomes(&target, |machine| machine.run != RunState::Incoming).await;
+    assert_ne!(ended.run, RunState::Running);
+    assert_eq!(target.console(instance(1)).await.unwrap(), b"", "it has not run there");
+    drop(awaited);
+    target.refuse(instance(1)).await.unwrap();
+    nothing_runs(&mut there, &target).await;
+    counts_on(&source).await;
+}
+
+#[tokio::test]
+async fn a_channel_of_memory_that_is_cut_leaves_the_guest_where_it_is() {
+    cut(MEMORY, 8 << 20).await;
+}
+
+#[tokio::test]
+async fn a_channel_of_disks_that_is_cut_leaves_the_guest_where_it_is() {
+    cut(DISKS, 100_000).await;
+}
+
+/// Waits until enough of the guest has gone for it to be in the middle.
+async fn halfway(carried: &[AtomicU64; 3]) {
+    let begin = std::time::Instant::now();
+    while carried[usize::from(MEMORY)].load(Ordering::Relaxed) < 4 << 20 {
+        assert!(begin.elapsed() < PATIENCE, "{carried:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_migration_that_is_given_up_leaves_the_guest_where_it_is() {
+    let (here, there) = (Lab::start(), Lab::start());
+    let source = counting(&here).await;
+    let target = ready(&source, &there).await;
+    let awaited = landing(&source, &target).await;
+    let wire = Wire::to(&awaited);
+    let (carried, give_up) = (Arc::clone(&wire.carried), CancellationToken::new());
+    let (sent, ()) = tokio::join!(depart_until(&source, &awaited, wire, give_up.clone()), async {
+        halfway(&carried).await;
+        assert_eq!(run(&target).await, RunState::Incoming);
+        assert_eq!(target.statistics(instance(1)).await.unwrap(), None);
+        let again = source.depart(
+            instance(1),
+            &awaited.description,
+            Arc::new(Wire::to(&awaited)),
+            CancellationToken::new(),
+        );
+        let again = again.await;
+        assert!(matches!(again, Err(HypervisorError::Busy { .. })), "{again:?}");
+        // Marks are written meanwhile, as ever.
+        mark(&source, Halt::Leaving).await;
+        mark(&target, Halt::Arriving).await;
+        give_up.cancel();
+    });
+    drop(awaited);
+    goes_on(there, source, target, sent).await;
+}
+
+#[tokio::test]
+async fn a_migration_that_nobody_waits_for_is_given_up() {
+    let (here, there) = (Lab::start(), Lab::start());
+    let source = counting(&here).await;
+    let target = ready(&source, &there).await;
+    let awaited = landing(&source, &target).await;
+    let wire = Wire::to(&awaited);
+    let carried = Arc::clone(&wire.carried);
+    tokio::select! {
+        sent = depart(&source, &awaited, wire) => panic!("{sent:?}"),
+        () = halfway(&carried) => {}
+    }
+    let begin = std::time::Instant::now();
+    // It is known to be over once another one may begin.
+    let again = loop {
+        match depart(&source, &awaited, Wire::to(&awaited)).await {
+            Err(HypervisorError::Busy { .. }) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            other => break other,
+        }
+        assert!(begin.elapsed() < PATIENCE);
+    };
+    drop(awaited);
+    goes_on(there, source, target, again).await;
+}
+
+/// Spoils a migration in its middle.
+async fn spoiled(
+    spoil: impl FnOnce(&mut Lab, &mut Lab),
+) -> (Lab, Lab, QemuHost, QemuHost, Result<()>) {
+    let (mut here, mut there) = (Lab::start(), Lab::start());
+    let source = counting(&here).await;
+    let target = ready(&source, &there).await;
+    let awaited = landing(&source, &target).await;
+    let wire = Wire::to(&awaited);
+    let carried = Arc::clone(&wire.carried);
+    let (sent, ()) = tokio::join!(depart(&source, &awaited, wire), async {
+        halfway(&carried).await;
+        spoil(&mut here, &mut there);
+    });
+    drop(awaited);
+    (here, there, source, target, sent)
+}
+
+#[tokio::test]
+async fn a_guest_goes_on_when_the_one_that_takes_it_in_is_killed() {
+    let (_here, there, source, target, sent) =
+        spoiled(|_, there| there.kill_guest(instance(1))).await;
+    goes_on(there, source, target, sent).await;
+}
+
+#[tokio::test]
+async fn a_guest_goes_on_when_libvirt_is_killed_at_its_next_host() {
+    let (_here, there, source, target, sent) = spoiled(|_, there| {
+        there.kill_libvirt();
+        there.start_libvirt();
+    })
+    .await;
+    goes_on(there, source, target, sent).await;
+}
+
+#[tokio::test]
+async fn a_guest_goes_on_when_libvirt_is_killed_at_its_host() {
+    let (_here, there, source, target, sent) = spoiled(|here, _| {
+        here.kill_libvirt();
+        here.start_libvirt();
+    })
+    .await;
+    goes_on(there, source, target, sent).await;
+}
+
+#[tokio::test]
+async fn a_guest_that_is_killed_on_its_way_ends_at_both_hosts() {
+    let (_here, mut there, source, target, sent) =
+        spoiled(|here, _| here.kill_guest(instance(1))).await;
+    sent.unwrap_err();
+    let run = becomes(&source, |machine| !machine.runs()).await.run;
+    assert_eq!(run, RunState::Off(OffReason::Host));
+    nothing_runs(&mut there, &target).await;
+}
+
+#[tokio::test]
+async fn what_has_arrived_waits_through_restarts_until_it_is_refused() {
+    let (here, mut there) = (Lab::start(), Lab::start());
+    let source = counting(&here).await;
+    let target = ready(&source, &there).await;
+    let unexpected = target.resume(instance(1)).await;
+    assert!(matches!(unexpected, Err(HypervisorError::Busy { .. })), "{unexpected:?}");
+    let awaited = landing(&source, &target).await;
+    depart(&source, &awaited, Wire::to(&awaited)).await.unwrap();
+    drop((awaited, target));
+    there.kill_libvirt();
+    there.start_libvirt();
+    let target = there.host();
+    assert_eq!(run(&target).await, RunState::Arrived);
+    assert_eq!(target.console(instance(1)).await.unwrap(), b"", "it waits");
+    target.refuse(instance(1)).await.unwrap();
+    target.refuse(instance(1)).await.unwrap();
+    nothing_runs(&mut there, &target).await;
+    // The host that it came from has all of it still.
+    assert_eq!(run(&source).await, RunState::Off(OffReason::Moved));
+    source.start(instance(1)).await.unwrap();
+    says(&source, instance(1), "GUEST-COUNTER vdb 2").await;
+}
