@@ -185,8 +185,10 @@ impl Engine {
         {
             batch.look_at_volume(id);
         }
-        looked |= !batch.kept.instances.is_empty() || !batch.kept.volumes.is_empty();
         let (draft, mut kept) = batch.into_draft();
+        // One whose volumes or host others hold was only looked at in vain.
+        kept.instances.retain(|id| !kept.held_instances.contains(id));
+        looked |= !kept.instances.is_empty() || !kept.volumes.is_empty();
         // What is held is looked at when its holder has ended, which rings.
         state.dirty.instances.extend(kept.held_instances.drain(..));
         state.dirty.volumes.extend(kept.held_volumes.drain(..));
