@@ -42,6 +42,7 @@ struct Bench {
     meter: Meter,
     monotonic_ms: u64,
     wall: i64,
+    took_ms: u64,
     room: Room,
     windows: Vec<UsageWindow>,
 }
@@ -49,7 +50,14 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let meter = Meter::new(LIMITS, Memory::default());
-        Self { meter, monotonic_ms: 5_000, wall: BEGIN, room: Room::Free, windows: Vec::new() }
+        Self {
+            meter,
+            monotonic_ms: 5_000,
+            wall: BEGIN,
+            took_ms: 0,
+            room: Room::Free,
+            windows: Vec::new(),
+        }
     }
 
     fn pass(&mut self, ms: u64) -> &mut Self {
@@ -62,6 +70,7 @@ impl Bench {
         let look = Look {
             monotonic_ms: self.monotonic_ms,
             wall: UnixMs(self.wall),
+            took_ms: self.took_ms,
             here: here.into_iter().collect(),
         };
         let closed = self.meter.look(look, self.room);
@@ -286,14 +295,35 @@ fn without_room_time_is_given_up_and_nothing_is_lost_of_what_was_closed() {
     };
     run(&mut bench, 61);
     bench.room = Room::None;
-    run(&mut bench, 120);
+    run(&mut bench, 300);
+    // As long as a window may be, it waits for room.
+    bench.room = Room::Free;
+    run(&mut bench, 1);
+    assert_eq!(bench.windows.last().unwrap().length_ms(), 3_000_000);
+    bench.room = Room::None;
+    run(&mut bench, 400);
     bench.room = Room::Free;
     run(&mut bench, 10);
     let seen: Vec<_> = bench.end().into_iter().map(|window| (window.0, window.1)).collect();
     assert_eq!(
         seen,
-        [(WindowKind::Used, 600_000), (WindowKind::Unseen, 1_210_000), (WindowKind::Used, 90_000)]
+        [
+            (WindowKind::Used, 600_000),
+            (WindowKind::Used, 3_000_000),
+            (WindowKind::Unseen, 4_020_000),
+            (WindowKind::Used, 90_000)
+        ]
     );
+}
+
+#[test]
+fn what_begins_during_a_look_is_charged_from_its_end() {
+    let mut bench = Bench::new();
+    bench.took_ms = 700;
+    for _ in 0..3 {
+        bench.look([(machine(), Some(shape(1, 0)))]).pass(10_000);
+    }
+    assert_eq!(bench.end(), [(WindowKind::Used, 20_000, 2 * 19_300, 0)]);
 }
 
 #[test]
@@ -313,6 +343,7 @@ enum Event {
     Look,
     Toggle(usize),
     StepWall(i64),
+    /// Longer than what tells two looks apart.
     Sleep(u64),
     Restart,
     Forget,
@@ -325,7 +356,7 @@ fn event() -> impl Strategy<Value = Event> {
         8 => Just(Event::Look),
         4 => (0_usize..3).prop_map(Event::Toggle),
         1 => (-4_000_000_i64..4_000_000).prop_map(Event::StepWall),
-        1 => (1_u64..4_000_000).prop_map(Event::Sleep),
+        1 => (60_001_u64..4_000_000).prop_map(Event::Sleep),
         1 => Just(Event::Restart),
         1 => Just(Event::Forget),
         1 => any::<bool>().prop_map(Event::Room),

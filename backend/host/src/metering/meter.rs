@@ -23,6 +23,8 @@ pub struct Look {
     pub monotonic_ms: u64,
     /// On the wall clock.
     pub wall: UnixMs,
+    /// How long it took. What is seen in use for the first time may have begun only at its end.
+    pub took_ms: u64,
     /// All that is here; none for what is here and not in use.
     pub here: BTreeMap<Key, Option<Use>>,
 }
@@ -58,7 +60,7 @@ pub struct Limits {
 pub enum Room {
     /// They can.
     Free,
-    /// They can't: what would be closed is given up, and its time counts as unseen.
+    /// They can't: what has to be closed all the same is given up, and its time counts as unseen.
     None,
 }
 
@@ -88,8 +90,9 @@ struct Series {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum State {
-    /// It was in use when it was last looked at, and for `amounts` since `from`.
-    Running { until: UnixMs, amounts: Amounts, seen: Use },
+    /// It was in use when it was last looked at, and for `amounts` since `from`. Of the time to
+    /// the next look, `late_ms` are not counted.
+    Running { until: UnixMs, amounts: Amounts, seen: Use, late_ms: u64 },
     /// Nothing is counted since `from`.
     Idle { why: WindowKind, incarnation: Option<u64> },
 }
@@ -106,6 +109,7 @@ pub struct Memory {
 struct Step {
     at: UnixMs,
     elapsed_ms: u64,
+    took_ms: u64,
     /// Nobody looked in between.
     blind: bool,
     room: Room,
@@ -185,7 +189,7 @@ impl Meter {
                 }
                 (Some(series), None) => series.not_in_use(key, step, &mut windows),
                 (None, Some(seen)) => {
-                    self.series.insert(key, Series::begin(step.at, seen));
+                    self.series.insert(key, Series::begin(step, seen));
                 }
                 (None, None) => {}
             }
@@ -200,18 +204,20 @@ impl Meter {
         let longest_ms = self.limits.longest_look_ms.unsigned_abs();
         let blind = passed_ms.is_none_or(|passed_ms| passed_ms.max(wall_ms) > longest_ms);
         (self.at, self.looked_ms) = (at, Some(look.monotonic_ms));
-        Step { at, elapsed_ms: passed_ms.unwrap_or(0).min(wall_ms), blind, room }
+        let elapsed_ms = passed_ms.unwrap_or(0).min(wall_ms);
+        Step { at, elapsed_ms, took_ms: look.took_ms, blind, room }
     }
 }
 
 impl Series {
-    fn begin(at: UnixMs, seen: Use) -> Self {
+    fn begin(step: Step, seen: Use) -> Self {
+        let (at, amounts, late_ms) = (step.at, Amounts::default(), step.took_ms);
         Self {
             begun: at,
             sequence: 1,
             from: at,
             class: seen.class.clone(),
-            state: State::Running { until: at, amounts: Amounts::default(), seen },
+            state: State::Running { until: at, amounts, seen, late_ms },
         }
     }
 
@@ -238,13 +244,15 @@ impl Series {
         self.close(key, step, windows);
         if step.room == Room::None {
             // It begins again where the time before can be written down.
+            self.state = State::Idle { why: WindowKind::Unseen, incarnation: None };
             return;
         }
         self.fill(key, step.at, why, windows);
         // What a run that began since the last look has sent, all of it is of this time.
         let sent = if begins_anew { now.egress_bytes.unwrap_or(0) } else { 0 };
         let amounts = Amounts { egress_bytes: sent, ..Amounts::default() };
-        self.state = State::Running { until: step.at, amounts, seen: now };
+        let late_ms = step.took_ms;
+        self.state = State::Running { until: step.at, amounts, seen: now, late_ms };
     }
 
     /// The same run, seen again.
@@ -256,11 +264,17 @@ impl Series {
         limits: Limits,
         windows: &mut Vec<UsageWindow>,
     ) {
-        if step.at.0 - self.from.0 > limits.window_ms {
+        // While there is no room a window grows as long as it may be.
+        let longest_ms = match step.room {
+            Room::Free => limits.window_ms,
+            Room::None => WINDOW_MAX_MS,
+        };
+        if step.at.0 - self.from.0 > longest_ms {
             self.close_running(key, step, windows);
         }
-        let State::Running { until, amounts, seen } = &mut self.state else { return };
-        let used = |before: u64, now: u64| before.min(now).saturating_mul(step.elapsed_ms);
+        let State::Running { until, amounts, seen, late_ms } = &mut self.state else { return };
+        let counted_ms = step.elapsed_ms.saturating_sub(std::mem::take(late_ms));
+        let used = |before: u64, now: u64| before.min(now).saturating_mul(counted_ms);
         let sent = match (seen.egress_bytes, now.egress_bytes) {
             (Some(before), Some(now)) => now.saturating_sub(before),
             _ => 0,
@@ -276,7 +290,7 @@ impl Series {
         now.egress_bytes = now.egress_bytes.or(seen.egress_bytes);
         now.incarnation = now.incarnation.or(seen.incarnation);
         *seen = now;
-        if step.at.0 - self.from.0 >= limits.window_ms {
+        if step.room == Room::Free && step.at.0 - self.from.0 >= limits.window_ms {
             self.close_running(key, step, windows);
         }
     }
