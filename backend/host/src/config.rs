@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use fairmazon_keys::HostSecret;
 use fairmazon_model::id::HostId;
 
-use crate::state::StateStore;
+use crate::{metering::Metering, state::StateStore};
 
 /// The agent's options.
 #[derive(Clone)]
@@ -18,6 +18,8 @@ pub struct Config {
     pub state: Arc<dyn StateStore>,
     /// What the keys of volumes are sealed to; a host without it opens none.
     pub secret: Option<Arc<HostSecret>>,
+    /// How it meters; a host without it is charged for nothing.
+    pub metering: Option<Metering>,
     /// Steps that may be under way at once; stops because of a lost lease do not count.
     pub parallel_steps: usize,
     /// How long one step may take.
@@ -48,6 +50,7 @@ impl Config {
             seed,
             state,
             secret: None,
+            metering: None,
             parallel_steps: 8,
             step_deadline: Duration::from_secs(120),
             report_every: Duration::from_millis(50),

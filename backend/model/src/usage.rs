@@ -18,6 +18,9 @@ use crate::{
 
 /// The longest window in which something was used, in ms.
 pub const WINDOW_MAX_MS: i64 = 60 * 60 * 1_000;
+/// Most bytes that a guest can have sent in a millisecond: a terabit per second, above what any
+/// network card of a host carries.
+const EGRESS_MAX_PER_MS: u64 = 125_000_000;
 /// Most windows of one message of a host.
 pub const WINDOWS_MAX: usize = 1_000;
 /// Most bytes of the name of a storage class.
@@ -233,6 +236,32 @@ pub struct SignedWindow {
     pub signature: Blob,
 }
 
+/// Windows as a host tells them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WindowBatch {
+    /// Ascending within the session of the agent.
+    pub number: u64,
+    /// The host's certificate with its chain, PEM: its key has signed.
+    pub certificate: String,
+    /// The windows, the oldest first.
+    pub windows: Vec<SignedWindow>,
+}
+
+/// A window that is refused for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedWindow {
+    /// Whose use.
+    pub subject: Subject,
+    /// The run of an instance.
+    pub epoch: Epoch,
+    /// When its series began.
+    pub begun: UnixMs,
+    /// Its place in the series.
+    pub sequence: u64,
+    /// Why, for the host's operator.
+    pub reason: String,
+}
+
 /// A signed window that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageRecord {
@@ -275,16 +304,17 @@ pub struct Allotment {
 
 impl Allotment {
     /// Whether the window counts no more than what was allotted for all of its time. What a guest
-    /// sends is not allotted, so nothing bounds that.
+    /// sends is not allotted: that is bounded by what is possible at all.
     pub fn covers(&self, window: &UsageWindow) -> bool {
         let length_ms = u128::from(window.length_ms().unsigned_abs());
         let fits = |counted: u64, allotted: u64| {
             u128::from(counted) <= u128::from(allotted).saturating_mul(length_ms)
         };
-        let Amounts { vcpu_ms, mib_ms, gib_ms, .. } = window.amounts;
+        let Amounts { vcpu_ms, mib_ms, gib_ms, egress_bytes } = window.amounts;
         fits(vcpu_ms, self.vcpus.0.into())
             && fits(mib_ms, self.memory.0)
             && fits(gib_ms, self.size.0)
+            && fits(egress_bytes, EGRESS_MAX_PER_MS)
     }
 }
 
@@ -378,7 +408,8 @@ mod tests {
         assert!(!more(&|amounts| amounts.vcpu_ms += 1));
         assert!(!more(&|amounts| amounts.mib_ms += 1));
         assert!(!more(&|amounts| amounts.gib_ms += 1));
-        assert!(more(&|amounts| amounts.egress_bytes = u64::MAX));
+        assert!(more(&|amounts| amounts.egress_bytes = 1 << 30));
+        assert!(!more(&|amounts| amounts.egress_bytes = u64::MAX));
         assert!(!more(&|amounts| amounts.mib_ms = u64::MAX));
     }
 

@@ -42,6 +42,7 @@ impl Ticker {
             self.minute = minute;
             self.follow_hours(engine, now);
             self.forget_keys(engine, now).await;
+            engine.forget_usage(now).await;
         }
         self.retry(engine);
         self.forget_operations(engine, now).await;

@@ -34,6 +34,7 @@ pub(crate) fn hello(host_id: String) -> FromHost {
         hypervisor: "simulated".into(),
         session: "one".into(),
         generation: 0,
+        migration_address: String::new(),
     }))
 }
 

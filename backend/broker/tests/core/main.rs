@@ -6,5 +6,6 @@
 mod commands;
 mod idempotency;
 mod kit;
+mod metering;
 mod sets;
 mod stories;

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use fairmazon_host::{
     Config, HostError,
     clock::{Clock, SimClock},
+    metering::Metering,
     run,
     state::{MemoryState, StateStore},
     transport::{BrokerEnd, FromHost, Hello, ToHost},
@@ -23,6 +24,7 @@ use fairmazon_model::{
     instance::ObservedState,
     machine::{DesiredSet, HostVolume, MachineSeen, MachineSpec, ObservedSet},
     units::{Generation, Gib, Mib, Vcpus},
+    usage::{RefusedWindow, WindowBatch},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -52,6 +54,8 @@ struct BrokerState {
     desired: Vec<DesiredSet>,
     hello: Option<Hello>,
     generation: Option<Generation>,
+    acknowledges: bool,
+    refuses: Vec<RefusedWindow>,
 }
 
 /// Grants leases, sends the last desired set, keeps the last report.
@@ -59,6 +63,7 @@ pub struct Broker {
     state: Mutex<BrokerState>,
     changed: watch::Sender<u64>,
     seen: watch::Sender<Option<(u64, ObservedSet)>>,
+    metered: Mutex<Vec<WindowBatch>>,
 }
 
 impl Broker {
@@ -68,6 +73,7 @@ impl Broker {
             state: Mutex::default(),
             changed: watch::Sender::new(0),
             seen: watch::Sender::new(None),
+            metered: Mutex::default(),
         });
         let serving = Arc::clone(&broker);
         tokio::spawn(async move {
@@ -133,6 +139,16 @@ impl Broker {
                 self.seen.send_replace(Some((sequence, set)));
                 Vec::new()
             }
+            FromHost::Metered(batch) => {
+                let number = batch.number;
+                let refused = state.refuses.clone();
+                let answers = state.acknowledges;
+                self.metered.lock().push(batch);
+                if !answers {
+                    return Vec::new();
+                }
+                vec![ToHost::MeteredThrough { batch: number, refused }]
+            }
         }
     }
 
@@ -153,6 +169,17 @@ impl Broker {
 
     pub fn say_generation(&self, generation: Generation) {
         self.state.lock().generation = Some(generation);
+    }
+
+    /// Whether it answers to what was used, and what of it it refuses.
+    pub fn takes_windows(&self, answers: bool, refused: Vec<RefusedWindow>) {
+        let mut state = self.state.lock();
+        (state.acknowledges, state.refuses) = (answers, refused);
+    }
+
+    /// What it was told of use.
+    pub fn metered(&self) -> Vec<WindowBatch> {
+        self.metered.lock().clone()
     }
 
     pub fn hello(&self) -> Option<Hello> {
@@ -189,6 +216,7 @@ pub struct Subject {
     pub broker: Arc<Broker>,
     pub streams: mpsc::Sender<BrokerEnd>,
     pub secret: Arc<HostSecret>,
+    pub metering: Option<Metering>,
     starts: u64,
     agent: Option<(CancellationToken, JoinHandle<Result<(), HostError>>)>,
 }
@@ -215,13 +243,26 @@ impl Subject {
         let host = world.add_host(host_id(), capacity);
         let (broker, streams) = Broker::start();
         let secret = Arc::new(HostSecret::generate());
-        Self { world, host, clock, state, broker, streams, secret, starts: 0, agent: None }
+        let metering = None;
+        Self {
+            world,
+            host,
+            clock,
+            state,
+            broker,
+            streams,
+            secret,
+            metering,
+            starts: 0,
+            agent: None,
+        }
     }
 
     pub fn start_agent(&mut self) {
         self.starts += 1;
         let config = Config {
             secret: Some(Arc::clone(&self.secret)),
+            metering: self.metering.clone(),
             ..Config::new(host_id(), self.starts, Arc::clone(&self.state))
         };
         let shutdown = CancellationToken::new();
