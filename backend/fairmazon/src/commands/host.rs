@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand};
 use fairmazon_host::{
-    Config, clock::SystemClock, identity::HostIdentity, state::FileState,
+    Config, clock::SystemClock, identity::HostIdentity, metering::Metering, state::FileState,
     transport::JoinedTransport,
 };
 use fairmazon_hypervisor::Hypervisor;
@@ -245,7 +245,8 @@ impl Run {
         };
         let kind = hypervisor.kind();
         let secret = Some(identity.secret());
-        let config = Config { secret, ..Config::new(host, seed()?, Arc::new(state)) };
+        let metering = Some(Metering::in_folder(&folder, host, identity));
+        let config = Config { secret, metering, ..Config::new(host, seed()?, Arc::new(state)) };
         let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
         let stop = CancellationToken::new();
         let (tended, renewals) = (transport.clone(), stop.clone());

@@ -4,7 +4,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fairmazon_broker::core::{Caller, Engine, Standing};
-use fairmazon_host::{Config, clock::SystemClock, state::FileState, transport::JoinedTransport};
+use fairmazon_host::{
+    Config, clock::SystemClock, metering::Metering, state::FileState, transport::JoinedTransport,
+};
 use fairmazon_hypervisor::Hypervisor;
 use fairmazon_model::id::HostId;
 use rand::{TryRngCore, rngs::OsRng};
@@ -41,12 +43,14 @@ impl Agents {
             let state = FileState::open(folder.host(&name))
                 .map(Arc::new)
                 .map_err(|error| CommandError::Agent(error.into()))?;
-            let secret = Some(host.identity.secret());
-            let config = Config { secret, ..Config::new(host.id, seed()?, state) };
+            let (id, identity) = (host.id, Arc::new(host.identity));
+            let secret = Some(identity.secret());
+            let metering = Some(Metering::in_folder(&folder.host(&name), id, identity.clone()));
+            let config = Config { secret, metering, ..Config::new(id, seed()?, state) };
             let transport = Arc::new(JoinedTransport::new(
                 format!("https://{address}"),
                 ca_pem.to_owned(),
-                Arc::new(host.identity),
+                identity,
                 Some(host.token),
             ));
             let tended = transport.clone();
