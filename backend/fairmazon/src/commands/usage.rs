@@ -22,7 +22,7 @@ pub(crate) struct Usage {
     #[command(flatten)]
     client: ClientOptions,
     /// From then on: a time as `2026-11-01T00:00:00Z`; from the beginning without. Windows of use
-    /// are half an hour long and count where they begin.
+    /// count where they begin.
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<UnixMs>,
     /// Up to then, without that moment; up to now without.

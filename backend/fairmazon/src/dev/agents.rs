@@ -17,6 +17,10 @@ use crate::{dev::people::DevHost, error::CommandError, folder::Folder};
 
 /// How long the hosts may take to connect.
 const CONNECT_TIME: Duration = Duration::from_secs(30);
+/// How often they look at what runs, and how long their windows of use are: whoever tries the
+/// platform sees soon what was used.
+const METER_LOOK: Duration = Duration::from_secs(2);
+const METER_WINDOW: Duration = Duration::from_secs(60);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -45,7 +49,11 @@ impl Agents {
                 .map_err(|error| CommandError::Agent(error.into()))?;
             let (id, identity) = (host.id, Arc::new(host.identity));
             let secret = Some(identity.secret());
-            let metering = Some(Metering::in_folder(&folder.host(&name), id, identity.clone()));
+            let metering = Some(Metering {
+                look_every: METER_LOOK,
+                window: METER_WINDOW,
+                ..Metering::in_folder(&folder.host(&name), id, identity.clone())
+            });
             let config = Config { secret, metering, ..Config::new(id, seed()?, state) };
             let transport = Arc::new(JoinedTransport::new(
                 format!("https://{address}"),

@@ -10,16 +10,17 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use fairmazon_hypervisor::{Hypervisor, HypervisorError, Inventory, Machine, RunState, Statistics};
+use fairmazon_hypervisor::{Hint, Hypervisor, HypervisorError, Machine, RunState, Statistics};
 use fairmazon_model::{
     id::{HostId, InstanceId},
+    machine::{HostVolume, MachineSpec},
     units::UnixMs,
     usage::{RefusedWindow, WINDOWS_MAX, WindowBatch},
 };
 use futures::{StreamExt, future::BoxFuture, stream};
 use parking_lot::Mutex;
 use tokio::{
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,8 @@ use crate::{clock::Clock, identity::HostIdentity, state::SavedState, transport::
 const AT_ONCE: usize = 16;
 /// Looks that may be missed before nobody has looked.
 const MISSED_LOOKS: u32 = 6;
+/// The shortest time between two looks.
+const LOOKS_APART: Duration = Duration::from_secs(1);
 /// How often is kept what the meter has to know again: what it has counted since then, and has not
 /// closed, is lost with the agent.
 const REMEMBER_EVERY: Duration = Duration::from_secs(60);
@@ -150,6 +153,8 @@ pub(crate) struct Keeper {
     /// Batches told in this session.
     batches: u64,
     outstanding: Option<Outstanding>,
+    hints: broadcast::Receiver<Hint>,
+    looked: Instant,
     remembered: Instant,
     /// When each kind of trouble was logged.
     logged: HashMap<&'static str, Instant>,
@@ -177,6 +182,7 @@ pub(crate) fn keeper(
     let keeper = Keeper {
         host,
         metering,
+        hints: hypervisor.hints(),
         hypervisor,
         clock,
         told,
@@ -185,10 +191,48 @@ pub(crate) fn keeper(
         link: None,
         batches: 0,
         outstanding: None,
+        looked: Instant::now(),
         remembered: Instant::now(),
         logged: HashMap::new(),
     };
     (MeterHandle(Some(shared)), Some(keeper))
+}
+
+/// Looks at all that a host has, which is told to have these machines and volumes. The times are
+/// those of the look; it says nothing of how long it took.
+///
+/// # Errors
+/// When the hypervisor can't list what it has. A machine that can't be measured counts by its time
+/// alone.
+pub fn look(
+    hypervisor: &Arc<dyn Hypervisor>,
+    machines: &[Arc<MachineSpec>],
+    volumes: &[Arc<HostVolume>],
+    monotonic_ms: u64,
+    wall: UnixMs,
+) -> BoxFuture<'static, Result<Look, HypervisorError>> {
+    let told = Told { machines: machines.to_vec(), volumes: volumes.to_vec() };
+    let hypervisor = Arc::clone(hypervisor);
+    Box::pin(async move {
+        let inventory = hypervisor.inventory().await?;
+        let running = inventory.machines.iter().filter(|m| m.run == RunState::Running);
+        let running: Vec<_> = running.map(Machine::instance).collect();
+        let measured: HashMap<_, _> = stream::iter(running)
+            .map(|instance| measured(Arc::clone(&hypervisor), instance))
+            .buffer_unordered(AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        let here = seen(&inventory, &told, &measured);
+        Ok(Look { monotonic_ms, wall, took_ms: 0, here })
+    })
+}
+
+/// Waits until the hypervisor says that something has changed.
+async fn changed(hints: &mut broadcast::Receiver<Hint>) {
+    // The hypervisor is held beside it, so its hints can't end before.
+    let _ = hints.recv().await;
+    while hints.try_recv().is_ok() {}
 }
 
 async fn measured(
@@ -239,6 +283,8 @@ impl Keeper {
                         self.remember().await;
                     }
                 }
+                // What has begun or ended is looked at soon, so that little of it is not charged.
+                () = changed(&mut self.hints) => next = next.min(self.looked + LOOKS_APART),
             }
         }
         self.look().await;
@@ -266,9 +312,12 @@ impl Keeper {
 
     async fn look(&mut self) {
         let (begun_ms, wall) = (self.clock.now_ms(), self.metering.wall.now());
+        self.looked = Instant::now();
         let within = self.metering.look_every.saturating_mul(MISSED_LOOKS);
-        let inventory = match timeout(within, self.hypervisor.inventory()).await {
-            Ok(Ok(inventory)) => inventory,
+        let told = self.told.lock().clone();
+        let looking = look(&self.hypervisor, &told.machines, &told.volumes, begun_ms, wall);
+        let look = match timeout(within, looking).await {
+            Ok(Ok(look)) => look,
             Ok(Err(error)) => {
                 return self.trouble("what runs can't be looked at, so it is not metered", &error);
             }
@@ -276,11 +325,8 @@ impl Keeper {
                 return self.trouble("what runs can't be looked at, so it is not metered", &late);
             }
         };
-        let measured = timeout(within, self.measure(&inventory)).await.unwrap_or_default();
-        let told = self.told.lock().clone();
         let took_ms = self.clock.now_ms().saturating_sub(begun_ms);
-        let here = seen(&inventory, &told, &measured);
-        self.take(Look { monotonic_ms: begun_ms, wall, took_ms, here }).await;
+        self.take(Look { took_ms, ..look }).await;
         let behind_ms = self.meter.at().0.saturating_sub(wall.0);
         if behind_ms > BEHIND_MOST_MS && self.may_log("behind") {
             tracing::error!(
@@ -289,20 +335,6 @@ impl Keeper {
                  to it that the host's clock is synchronised"
             );
         }
-    }
-
-    /// What each machine has used that runs; those that can't be measured are left out.
-    fn measure(
-        &self,
-        inventory: &Inventory,
-    ) -> BoxFuture<'static, HashMap<InstanceId, Statistics>> {
-        let running = inventory.machines.iter().filter(|m| m.run == RunState::Running);
-        let running: Vec<_> = running.map(Machine::instance).collect();
-        let hypervisor = Arc::clone(&self.hypervisor);
-        let measured = stream::iter(running)
-            .map(move |instance| measured(Arc::clone(&hypervisor), instance))
-            .buffer_unordered(AT_ONCE);
-        Box::pin(measured.filter_map(std::future::ready).collect())
     }
 
     /// Takes a look into account: all of it, with its windows durable, or as far as that needs none.

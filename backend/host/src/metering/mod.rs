@@ -10,6 +10,6 @@ mod seen;
 pub(crate) use keeper::{MeterHandle, keeper};
 
 pub use file::{BYTES_MAX, FileLedger};
-pub use keeper::{Metering, SystemWall, WallClock};
+pub use keeper::{Metering, SystemWall, WallClock, look};
 pub use ledger::{Batch, Found, Ledger, LedgerError, MemoryLedger, Signer};
 pub use meter::{Key, Limits, Look, Memory, Meter, Room, Use};
