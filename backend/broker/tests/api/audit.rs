@@ -92,6 +92,7 @@ async fn every_change_stands_in_the_audit_log() {
         hypervisor: String::new(),
         session: String::new(),
         generation: Generation(0),
+        migration_address: String::new(),
     };
     says.send(HostSays::Hello(hello)).await.unwrap();
     let heard = tokio::spawn(async move { while hears.recv().await.is_some() {} });

@@ -15,7 +15,7 @@ use fairmazon_model::{
 };
 use fairmazon_store::Row;
 
-use super::{client::Acknowledged, run::Platform};
+use super::{client::Acknowledged, meter, run::Platform};
 
 /// Everything that is wrong, for people.
 pub async fn all(platform: &Platform, acknowledged: &Acknowledged, quiet: bool) -> Vec<String> {
@@ -31,6 +31,7 @@ pub async fn all(platform: &Platform, acknowledged: &Acknowledged, quiet: bool) 
     hosts(platform, &shown, &mut wrong).await;
     books(platform, &shown, &mut wrong);
     audit(platform, acknowledged, &mut wrong).await;
+    meter::check(platform, &mut wrong).await;
     if !wrong.is_empty() {
         wrong.extend(facts(platform, &shown).await);
     }

@@ -11,6 +11,7 @@ mod check;
 mod client;
 mod clock;
 mod faults;
+mod meter;
 mod net;
 mod run;
 mod state;

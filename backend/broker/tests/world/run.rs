@@ -14,7 +14,7 @@ use std::{
 };
 
 use fairmazon_broker::core::{Caller, CoreConfig, Engine, Parts, Randomness};
-use fairmazon_host::Config;
+use fairmazon_host::{Config, metering::Metering};
 use fairmazon_hypervisor::sim::{SeededFaults, SimHost, World};
 use fairmazon_model::{
     access::Role,
@@ -40,6 +40,7 @@ use super::{
     client::{Acknowledged, Client},
     clock::{HostClock, WallClock},
     faults::{self, Act},
+    meter,
     net::{Path, PathTransport, Up},
     state::HostDisk,
 };
@@ -97,6 +98,7 @@ pub struct Host {
     pub id: HostId,
     pub sim: SimHost,
     disk: Arc<HostDisk>,
+    metering: Metering,
     path: Arc<Path>,
     clock: Arc<HostClock>,
     clock_percent: u64,
@@ -132,6 +134,11 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// The world's clock, in ms.
+    pub fn world_ms(&self) -> u128 {
+        self.log.begun.elapsed().as_millis()
+    }
+
     /// A platform with its hosts registered and everything started.
     async fn build(seed: u64, log: Log) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
@@ -172,6 +179,7 @@ impl Platform {
         let made = engine.register_host(&self.customer, spec, &format!("host-{number}")).await;
         let id = made.unwrap().0.row.id;
         let sim = self.world.add_host(id, capacity);
+        let metering = meter::metering(&engine, self.customer, id, self.wall.clone()).await;
         let stop_ms = self.random.random_range(0..4_000);
         sim.set_stop_takes(Some(Duration::from_millis(stop_ms)));
         let clock_percent = self.random.random_range(91..=110);
@@ -179,6 +187,7 @@ impl Platform {
             id,
             sim,
             disk: Arc::default(),
+            metering,
             path: Path::new(id, self.up.subscribe(), self.random.random(), self.log.clone()),
             clock: Arc::new(HostClock::new(clock_percent, 0)),
             clock_percent,
@@ -375,7 +384,10 @@ impl Platform {
         host.starts += 1;
         let seed = self.seed.wrapping_mul(31).wrapping_add(host.starts);
         let agent = fairmazon_host::run(
-            Config::new(host.id, seed, host.disk.clone()),
+            Config {
+                metering: Some(host.metering.clone()),
+                ..Config::new(host.id, seed, host.disk.clone())
+            },
             Arc::new(host.sim.clone()),
             Arc::new(PathTransport(host.path.clone())),
             host.clock.clone(),
