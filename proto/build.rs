@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "fairmazon/v1/accounts.proto",
     "fairmazon/v1/audit.proto",
     "fairmazon/v1/catalogue.proto",
@@ -14,6 +14,7 @@ const FILES: [&str; 10] = [
     "fairmazon/v1/operations.proto",
     "fairmazon/v1/placement_groups.proto",
     "fairmazon/v1/sites.proto",
+    "fairmazon/v1/usage.proto",
     "fairmazon/v1/volumes.proto",
 ];
 const HOST_FILE: &str = "fairmazon/host/v1/host.proto";

@@ -131,6 +131,16 @@ def converge(_rounds):
     yield Row(f"{what}: peak memory", f"{peak} MB", "2000 MB", peak <= 2000)
 
 
+def metering(rounds):
+    """Looks at 1,000 machines for metering."""
+    rates = []
+    for _ in range(rounds):
+        said = cargo_bench("fairmazon-host", "statistics")
+        rates.append(float(re.search(r"statistics: (\d+) reads per second", said)[1]))
+    yield Row("statistics reads per second, 1,000 simulated machines",
+              f"{median(rates):.0f} per second", "1000 per second", median(rates) >= 1000)
+
+
 def idle(rounds):
     """Memory of an idle broker and an idle agent."""
     brokers, agents = [], []
@@ -172,6 +182,7 @@ MEASURES = {
     "creations": creations,
     "converge": converge,
     "idle": idle,
+    "metering": metering,
     "store": store,
     "placement": placement,
 }

@@ -4,6 +4,7 @@ pub mod api;
 mod config;
 pub mod core;
 mod files;
+pub mod metering;
 mod reconcile;
 mod server;
 pub mod session;

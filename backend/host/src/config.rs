@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use fairmazon_keys::HostSecret;
 use fairmazon_model::id::HostId;
 
-use crate::{peers::Peers, state::StateStore};
+use crate::{metering::Metering, peers::Peers, state::StateStore};
 
 /// The agent's options.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub struct Config {
     pub peers: Option<Arc<dyn Peers>>,
     /// Who signs for hosts, as PEM: keys are made only for hosts with their certificates.
     pub authorities: String,
+    /// How it meters; a host without it is charged for nothing.
+    pub metering: Option<Metering>,
     /// Steps that may be under way at once; stops because of a lost lease do not count.
     pub parallel_steps: usize,
     /// How long one step may take.
@@ -54,6 +56,7 @@ impl Config {
             secret: None,
             peers: None,
             authorities: String::new(),
+            metering: None,
             parallel_steps: 8,
             step_deadline: Duration::from_secs(120),
             report_every: Duration::from_millis(50),

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
@@ -32,12 +32,21 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Replaces the file: a reader finds the old bytes or the new ones.
 pub(crate) fn replace(path: &Path, bytes: &[u8], lasts: Durability) -> io::Result<()> {
+    replace_from(path, bytes, lasts)
+}
+
+/// As [`replace`], with all that `bytes` gives.
+pub(crate) fn replace_from(
+    path: &Path,
+    mut bytes: impl io::Read,
+    lasts: Durability,
+) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     // One that a crash has left may be somebody else's to read.
     remove(Path::new(&new))?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
+    io::copy(&mut bytes, &mut file)?;
     if lasts == Durability::Machine {
         file.sync_all()?;
     }

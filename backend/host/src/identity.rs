@@ -12,7 +12,7 @@ use std::{
 
 use fairmazon_keys::{HostSecret, KeyError};
 use fairmazon_model::units::UnixMs;
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 use x509_parser::parse_x509_certificate;
@@ -56,8 +56,8 @@ pub enum IdentityError {
         /// What it should hold.
         what: &'static str,
     },
-    /// A key or a request can't be made.
-    #[error("could not make a key or a request for a certificate")]
+    /// A key, a request or a signature can't be made.
+    #[error("could not make a key, a request for a certificate or a signature")]
     Make(#[source] rcgen::Error),
 }
 
@@ -108,6 +108,14 @@ impl HostIdentity {
     pub fn request(&self) -> Result<String, IdentityError> {
         let request = CertificateParams::default().serialize_request(&self.tls_key);
         request.and_then(|request| request.pem()).map_err(IdentityError::Make)
+    }
+
+    /// Signs with the key of the certificate: ECDSA, P-256, SHA-256, ASN.1 DER.
+    ///
+    /// # Errors
+    /// When the key can't be used.
+    pub fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        SigningKey::sign(&self.tls_key, bytes).map_err(IdentityError::Make)
     }
 
     /// The private key of the certificate, as PEM.

@@ -12,6 +12,7 @@ mod error;
 mod files;
 pub mod identity;
 pub mod lease;
+pub mod metering;
 pub mod peers;
 pub mod plan;
 pub mod standard;

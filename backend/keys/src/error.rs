@@ -81,6 +81,15 @@ pub enum KeyError {
     /// A certificate is not a host's.
     #[error("this certificate says of no host, or of several, that it is theirs")]
     NoHost,
+    /// A certificate that signatures should be checked by can't be read.
+    #[error("the certificate of who has signed can't be read: {reason}")]
+    BadSigner {
+        /// Why.
+        reason: String,
+    },
+    /// A signature is not of this, or not by this key.
+    #[error("the signature does not match: something else was signed, or somebody else has signed")]
+    BadSignature,
     /// A host's certificate is not to be believed.
     #[error("the certificate of {host} is not to be trusted: {reason}")]
     BadCertificate {

@@ -15,6 +15,7 @@ mod identity;
 mod keyring;
 mod known_hosts;
 mod sealed;
+mod signer;
 mod volume_key;
 mod wrapped;
 
@@ -25,5 +26,6 @@ pub use identity::{Identity, Recipient};
 pub use keyring::{Answer, Keyring};
 pub use known_hosts::KnownHostsFile;
 pub use sealed::{Binding, Opened, Purpose, SealedKey};
+pub use signer::HostSigner;
 pub use volume_key::VolumeKey;
 pub use wrapped::WrappedKey;

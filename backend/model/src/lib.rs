@@ -22,6 +22,7 @@ pub mod price;
 pub mod schedule;
 pub mod site;
 pub mod units;
+pub mod usage;
 pub mod volume;
 
 pub use error::{DomainError, ErrorKind};

@@ -51,7 +51,7 @@ fn creation(number: u64) -> Commit {
             })
             .collect(),
         idempotency: Some(idempotency),
-        replaces: None,
+        ..Commit::default()
     }
 }
 

@@ -9,7 +9,7 @@ use fairmazon_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{AuditEntry, Key, Row, StoreError};
+use crate::{AuditEntry, Key, MeteringWrites, Row, StoreError};
 
 /// Most writes of one commit; larger changes are several commits.
 pub const COMMIT_WRITES_MAX: usize = 10_000;
@@ -27,6 +27,8 @@ pub struct Commit {
     /// The answer whose record that one takes the place of, although it still counts: what was
     /// made then has been confirmed or is gone. Any other answer is in the way.
     pub replaces: Option<serde_json::Value>,
+    /// What of metering it keeps.
+    pub metering: MeteringWrites,
 }
 
 /// One change of one row.

@@ -12,6 +12,7 @@ pub mod memory;
 mod row;
 pub mod sqlite;
 mod store;
+mod usage;
 
 pub use audit::{
     Actor, AuditEntry, AuditHash, AuditHead, AuditRecord, AuditVerdict, BrokenAudit, ChainChecker,
@@ -20,3 +21,7 @@ pub use commit::{COMMIT_WRITES_MAX, Commit, Committed, Expect, IdempotencyRecord
 pub use error::StoreError;
 pub use row::{Entity, Key, Noun, Row};
 pub use store::{Change, Changes, Health, Store};
+pub use usage::{
+    AllotmentChange, MeteringWrites, SignerRecord, UsageQuery, UsageSum, WindowContext, WindowEnd,
+    WindowKey,
+};

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use fairmazon_model::{
-    id::AccountId,
+    id::{AccountId, HostId},
     units::{Revision, UnixMs},
 };
 
 use crate::{
     AuditHead, AuditRecord, AuditVerdict, Commit, Committed, Entity, IdempotencyRecord, Key, Row,
-    StoreError,
+    StoreError, UsageQuery, UsageSum, WindowContext, WindowKey,
 };
 
 /// The durable state of the platform.
@@ -85,6 +85,32 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// `Invalid` when `revision` is above the store's own.
     async fn forget_deletions(&self, revision: Revision) -> Result<u64, StoreError>;
+
+    /// What is known that bears on each of these windows of a host. That something was in use at
+    /// the same time counts where the two share more than `slack_ms` at an end, as no two clocks
+    /// are the same.
+    ///
+    /// # Errors
+    /// Only when the store can't read.
+    async fn window_contexts(
+        &self,
+        host: HostId,
+        windows: Vec<WindowKey>,
+        slack_ms: i64,
+    ) -> Result<Vec<WindowContext>, StoreError>;
+
+    /// What was used, by subject and in the order of the subjects' texts.
+    ///
+    /// # Errors
+    /// Only when the store can't read.
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>, StoreError>;
+
+    /// Removes at most `limit` windows that have ended before `before`, and what was allotted until
+    /// then; answers how many windows.
+    ///
+    /// # Errors
+    /// Only when the store can't write.
+    async fn expire_usage(&self, before: UnixMs, limit: u32) -> Result<u64, StoreError>;
 
     /// How the store is.
     ///

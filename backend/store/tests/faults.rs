@@ -151,7 +151,7 @@ fn run_and_kill(path: &Path, after: usize) -> Vec<u64> {
 async fn a_full_store_says_so_and_goes_on_when_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fairmazon.db");
-    let limited = SqliteOptions { max_size_bytes: Some(400_000), ..SqliteOptions::new(&path) };
+    let limited = SqliteOptions { max_size_bytes: Some(500_000), ..SqliteOptions::new(&path) };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&limited).unwrap());
     let account = rows::account_id(0);
     put(&*store, rows::account(0)).await.unwrap();

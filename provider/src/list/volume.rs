@@ -13,6 +13,7 @@ use crate::{
 };
 
 /// The list of a kind of volumes.
+#[derive(Debug, Default)]
 pub struct VolumeList<K>(PhantomData<K>);
 
 impl<K: VolumeKind> VolumeList<K> {

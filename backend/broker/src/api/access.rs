@@ -109,6 +109,7 @@ const RULES: &[Rule] = &[
     rule("/fairmazon.v1.PlacementGroupsService/UpdatePlacementGroup", CUSTOMER),
     rule("/fairmazon.v1.PlacementGroupsService/DeletePlacementGroup", CUSTOMER),
     rule("/fairmazon.v1.SitesService/ListSites", PEOPLE),
+    rule("/fairmazon.v1.UsageService/ListUsage", CUSTOMER_AND_READERS),
     rule("/fairmazon.v1.VolumesService/CreateVolume", CUSTOMER),
     rule("/fairmazon.v1.VolumesService/GetVolume", CUSTOMER_AND_READERS),
     rule("/fairmazon.v1.VolumesService/ListVolumes", CUSTOMER_AND_READERS),

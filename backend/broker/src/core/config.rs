@@ -33,6 +33,12 @@ pub struct CoreConfig {
     pub operation_keep_ms: i64,
     /// How long an idempotency key answers with the first result, on the wall clock.
     pub idempotency_keep_ms: i64,
+    /// How long windows of usage are kept after their end, on the wall clock.
+    pub usage_keep_ms: i64,
+    /// How far the wall clock of a host may be off before its windows are refused.
+    pub usage_skew_ms: i64,
+    /// How long something may seem to be in use at two places at once, as clocks differ.
+    pub usage_overlap_ms: i64,
     /// Most instances of one account.
     pub instances_per_account: u64,
     /// Most volumes of one account, boot volumes included.
@@ -62,6 +68,9 @@ impl Default for CoreConfig {
             migration_patience_ms: 30 * 60 * 1_000,
             operation_keep_ms: 60 * 60 * 1_000,
             idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,
+            usage_keep_ms: 400 * 24 * 60 * 60 * 1_000,
+            usage_skew_ms: 60_000,
+            usage_overlap_ms: 5_000,
             instances_per_account: limits::INSTANCES_PER_ACCOUNT,
             volumes_per_account: limits::VOLUMES_PER_ACCOUNT,
             groups_per_account: limits::PLACEMENT_GROUPS_PER_ACCOUNT,

@@ -12,7 +12,9 @@ use std::{
 };
 
 use fairmazon_model::{id::AccountId, units::Revision};
-use fairmazon_store::{AuditEntry, Commit, Expect, IdempotencyRecord, Key, Noun, Row, Write};
+use fairmazon_store::{
+    AuditEntry, Commit, Expect, IdempotencyRecord, Key, MeteringWrites, Noun, Row, Write,
+};
 
 use tokio::sync::Notify;
 
@@ -84,6 +86,7 @@ impl Draft {
             audit: self.audit.clone(),
             idempotency: self.answer.as_ref().map(|answer| answer.record.clone()),
             replaces: self.answer.as_ref().and_then(|answer| answer.replaces.clone()),
+            metering: MeteringWrites::default(),
         }
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) random: Randomness,
     pub(crate) config: CoreConfig,
     pub(crate) catalogue: Arc<Catalogue>,
+    /// Held while windows are judged and added.
+    pub(crate) metering: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -95,7 +97,8 @@ impl Engine {
         let mut state = State::new(&config, catalogue.clone());
         let revision = store.load(&mut |row| state.put(row)).await?;
         state.world.revision = revision;
-        let inner = Inner { store, clock, random, catalogue, config, state: Mutex::new(state) };
+        let (metering, state) = (tokio::sync::Mutex::default(), Mutex::new(state));
+        let inner = Inner { store, clock, random, catalogue, config, metering, state };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -195,7 +198,9 @@ impl Engine {
     pub(crate) async fn finish(&self, draft: Draft) -> Result<(), StoreError> {
         let engine = self.clone();
         let task = tokio::spawn(async move {
-            let result = engine.inner.store.commit(draft.to_commit()).await;
+            let mut commit = draft.to_commit();
+            commit.metering.allotments = engine.allotments(&commit.writes);
+            let result = engine.inner.store.commit(commit).await;
             let mut state = engine.state();
             state.holds.release(&draft);
             let result = match result {

@@ -50,6 +50,7 @@ impl Ticker {
             self.minute = minute;
             self.follow_hours(engine, now);
             self.forget_keys(engine, now).await;
+            engine.forget_usage(now).await;
         }
         self.retry(engine);
         self.drain(engine, now);

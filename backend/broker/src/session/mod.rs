@@ -10,10 +10,11 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::HostId,
     machine::{DesiredSet, ObservedSet},
+    usage::WindowBatch,
 };
 use futures::{Stream, StreamExt};
 use tokio::{sync::mpsc, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     core::{Engine, hosts_now::Agent},
@@ -29,6 +30,8 @@ struct HostStream<'a> {
     outbound: mpsc::Sender<BrokerSays>,
     /// Sequence of the last report taken; older ones are ignored.
     reported: u64,
+    /// Takes the windows that were told last.
+    metering: Option<AbortOnDropHandle<()>>,
 }
 
 /// Why a stream ended, when it was not the host's wish.
@@ -57,7 +60,8 @@ impl Engine {
             agent = hello.agent_version, "a host has connected"
         );
         let open = OpenStream { engine: self, host, number };
-        let mut stream = HostStream { engine: self, host, number, outbound, reported: 0 };
+        let mut stream =
+            HostStream { engine: self, host, number, outbound, reported: 0, metering: None };
         let result = stream.serve(&mut inbound, &end).await;
         drop(open);
         tracing::info!(%host, reason = ?result.as_ref().err(), "a host has disconnected");
@@ -187,6 +191,10 @@ impl HostStream<'_> {
         match message {
             HostSays::Renew { sequence } => self.renew(sequence).await,
             HostSays::Observed { sequence, set } => self.observed(sequence, set),
+            HostSays::Metered(batch) => {
+                self.metered(batch);
+                Ok(())
+            }
             HostSays::Hello(_) => {
                 Err(DomainError::invalid("message", "a host says Hello once in a stream"))
             }
@@ -232,6 +240,29 @@ impl HostStream<'_> {
         state.reports.insert(self.host, set);
         state.dirty.wake.notify_one();
         Ok(())
+    }
+
+    /// Takes windows beside the stream, whose renewals do not wait for them. A host that says more
+    /// before it was answered is told nothing of that, and says it again.
+    fn metered(&mut self, batch: WindowBatch) {
+        if self.metering.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let (engine, host, outbound) = (self.engine.clone(), self.host, self.outbound.clone());
+        self.metering = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let batch_number = batch.number;
+            match engine.take_windows(host, batch).await {
+                Ok(refused) => {
+                    let says = BrokerSays::MeteredThrough { batch: batch_number, refused };
+                    // A host that has hung up says it again.
+                    let _ = outbound.send(says).await;
+                }
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(%host, error, "unable to keep what a host has metered");
+                }
+            }
+        })));
     }
 
     fn why_ended(&self) -> DomainError {

@@ -6,6 +6,7 @@ use fairmazon_model::{
     id::HostId,
     machine::{DesiredSet, ObservedSet},
     units::Generation,
+    usage::{RefusedWindow, WindowBatch},
 };
 use fairmazon_proto::host::v1;
 
@@ -43,6 +44,8 @@ pub enum HostSays {
         /// The set.
         set: ObservedSet,
     },
+    /// What was used.
+    Metered(WindowBatch),
 }
 
 /// What the broker says.
@@ -67,6 +70,13 @@ pub enum BrokerSays {
     },
     /// All that the host shall bring about.
     Desired(DesiredSet),
+    /// Answers Metered, once the windows are in the store, but for those that are refused.
+    MeteredThrough {
+        /// Of the batch.
+        batch: u64,
+        /// Those that are refused for good.
+        refused: Vec<RefusedWindow>,
+    },
 }
 
 impl TryFrom<v1::FromHost> for HostSays {
@@ -95,6 +105,10 @@ impl TryFrom<v1::FromHost> for HostSays {
                 let set = set.map_err(|error: DomainError| error.below("observed"))?;
                 Ok(Self::Observed { sequence, set })
             }
+            v1::from_host::Message::Metered(metered) => {
+                let batch = metered.try_into();
+                Ok(Self::Metered(batch.map_err(|error: DomainError| error.below("metered"))?))
+            }
         }
     }
 }
@@ -114,6 +128,12 @@ impl From<&BrokerSays> for v1::ToHost {
                 Message::Renewed(v1::Renewed { sequence: *sequence, lease_term_ms: *lease_term_ms })
             }
             BrokerSays::Desired(set) => Message::Desired(set.into()),
+            BrokerSays::MeteredThrough { batch, refused } => {
+                Message::MeteredThrough(v1::MeteredThrough {
+                    batch: *batch,
+                    refused: refused.iter().map(Into::into).collect(),
+                })
+            }
         };
         Self { message: Some(message) }
     }

@@ -55,6 +55,7 @@ PlacementGroupsService/ListPlacementGroups cpa
 PlacementGroupsService/UpdatePlacementGroup c
 PlacementGroupsService/DeletePlacementGroup c
 SitesService/ListSites chpa
+UsageService/ListUsage cpa
 VolumesService/CreateVolume c
 VolumesService/GetVolume cpa
 VolumesService/ListVolumes cpa

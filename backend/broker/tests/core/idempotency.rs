@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use fairmazon_broker::core::{Clock as _, CoreConfig};
 use fairmazon_model::{
     ErrorKind,
-    id::AccountId,
+    id::{AccountId, HostId},
     instance::{Instance, InstanceSpec},
     units::{Revision, UnixMs},
 };
 use fairmazon_store::{
     AuditRecord, AuditVerdict, Changes, Commit, Committed, Expect, Health, IdempotencyRecord, Key,
-    Row, Store, StoreError, Write,
+    Row, Store, StoreError, UsageQuery, UsageSum, WindowContext, WindowKey, Write,
     sqlite::{SqliteOptions, SqliteStore},
 };
 use parking_lot::Mutex;
@@ -190,6 +190,20 @@ impl Store for Faulty {
     }
     async fn get(&self, key: Key) -> Result<Option<Row>, StoreError> {
         self.store.get(key).await
+    }
+    async fn window_contexts(
+        &self,
+        host: HostId,
+        windows: Vec<WindowKey>,
+        slack_ms: i64,
+    ) -> Result<Vec<WindowContext>, StoreError> {
+        self.store.window_contexts(host, windows, slack_ms).await
+    }
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>, StoreError> {
+        self.store.usage(query).await
+    }
+    async fn expire_usage(&self, before: UnixMs, limit: u32) -> Result<u64, StoreError> {
+        self.store.expire_usage(before, limit).await
     }
     async fn idempotency(
         &self,

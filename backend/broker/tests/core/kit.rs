@@ -20,6 +20,7 @@ use fairmazon_broker::{
 use fairmazon_host::{
     Config,
     clock::{Clock as _, SimClock},
+    metering::Metering,
     state::{MemoryState, StateStore},
     transport::{BrokerEnd, FromHost, ToHost, TransportError},
 };
@@ -269,6 +270,8 @@ pub struct Host {
     pub id: HostId,
     pub sim: SimHost,
     state: Arc<dyn StateStore>,
+    /// How it meters, from its next start on.
+    pub metering: Option<Metering>,
     starts: u64,
     agent: Option<JoinHandle<()>>,
     network: CancellationToken,
@@ -292,6 +295,7 @@ impl Hosts {
             id,
             sim,
             state: Arc::new(MemoryState::default()),
+            metering: None,
             starts: 0,
             agent: None,
             network: CancellationToken::new(),
@@ -317,6 +321,7 @@ impl Hosts {
         host.network = CancellationToken::new();
         let streams = serve(engine, host.id, host.network.clone());
         let mut config = Config::new(host.id, host.starts, host.state.clone());
+        config.metering = host.metering.clone();
         config.first_pause = Duration::from_millis(10);
         config.longest_pause = Duration::from_millis(200);
         config.report_every = Duration::from_millis(5);
@@ -406,6 +411,7 @@ fn host_says(message: FromHost) -> HostSays {
         }),
         FromHost::Renew { sequence } => HostSays::Renew { sequence },
         FromHost::Observed { sequence, set } => HostSays::Observed { sequence, set },
+        FromHost::Metered(batch) => HostSays::Metered(batch),
     }
 }
 
@@ -418,5 +424,6 @@ fn to_host_message(says: BrokerSays) -> ToHost {
             ToHost::Renewed { sequence, lease_term_ms }
         }
         BrokerSays::Desired(set) => ToHost::Desired(set),
+        BrokerSays::MeteredThrough { batch, refused } => ToHost::MeteredThrough { batch, refused },
     }
 }

@@ -8,6 +8,7 @@ mod copies;
 mod drains;
 mod idempotency;
 mod kit;
+mod metering;
 mod migrations;
 mod played;
 mod sets;

@@ -10,6 +10,7 @@ use fairmazon_model::{
     limits,
     machine::{DesiredSet, MachineSeen, ObservedSet, VolumeSeen, VolumeWish},
     units::{Epoch, Generation, Gib},
+    usage::{RefusedWindow, WindowBatch},
     volume::VolumeObserved,
 };
 use fairmazon_proto::host::v1;
@@ -54,6 +55,19 @@ impl Mouth {
                 && fits(&set)
             {
                 return set;
+            }
+        }
+    }
+
+    /// Tells these windows; answers those that are refused.
+    pub async fn tells(&mut self, batch: WindowBatch) -> Vec<RefusedWindow> {
+        let number = batch.number;
+        self.says.send(HostSays::Metered(batch)).await.unwrap();
+        loop {
+            if let BrokerSays::MeteredThrough { batch, refused } = self.hears.recv().await.unwrap()
+                && batch == number
+            {
+                return refused;
             }
         }
     }

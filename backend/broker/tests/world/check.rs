@@ -17,6 +17,7 @@ use fairmazon_store::Row;
 
 use super::{
     client::{Acknowledged, Kind},
+    meter,
     run::Platform,
 };
 
@@ -34,6 +35,7 @@ pub async fn all(platform: &Platform, acknowledged: &Acknowledged, quiet: bool) 
     hosts(platform, &shown, &mut wrong).await;
     books(platform, &shown, &mut wrong);
     audit(platform, acknowledged, &mut wrong).await;
+    meter::check(platform, &mut wrong).await;
     if !wrong.is_empty() {
         wrong.extend(facts(platform, &shown).await);
     }

@@ -14,6 +14,7 @@ mod client;
 mod clock;
 mod faults;
 mod keys;
+mod meter;
 mod net;
 mod peers;
 mod run;

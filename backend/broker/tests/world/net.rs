@@ -210,6 +210,9 @@ fn host_says(message: FromHost) -> HostSays {
         FromHost::Observed { sequence, set } => {
             HostSays::Observed { sequence, set: v1::Observed::from(&set).try_into().unwrap() }
         }
+        FromHost::Metered(batch) => {
+            HostSays::Metered(v1::Metered::from(&batch).try_into().unwrap())
+        }
     }
 }
 
@@ -222,5 +225,6 @@ fn to_host_message(says: BrokerSays) -> Result<ToHost, TransportError> {
             ToHost::Renewed { sequence, lease_term_ms }
         }
         BrokerSays::Desired(set) => ToHost::Desired(v1::Desired::from(&set).try_into().unwrap()),
+        BrokerSays::MeteredThrough { batch, refused } => ToHost::MeteredThrough { batch, refused },
     })
 }

@@ -16,6 +16,7 @@ use std::{
 use fairmazon_broker::core::{Caller, CoreConfig, Engine, Parts, Randomness};
 use fairmazon_host::{
     Config,
+    metering::Metering,
     peers::{MemoryPeers, Town},
 };
 use fairmazon_hypervisor::sim::{SeededFaults, SimHost, World};
@@ -44,6 +45,7 @@ use super::{
     clock::{HostClock, WallClock},
     faults::{self, Act},
     keys::Keys,
+    meter,
     net::{Path, PathTransport, Up},
     peers::{BadPeers, Roads},
     state::HostDisk,
@@ -102,6 +104,7 @@ pub struct Host {
     pub id: HostId,
     pub sim: SimHost,
     disk: Arc<HostDisk>,
+    metering: Metering,
     path: Arc<Path>,
     clock: Arc<HostClock>,
     clock_percent: u64,
@@ -142,6 +145,11 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// The world's clock, in ms.
+    pub fn world_ms(&self) -> u128 {
+        self.log.begun.elapsed().as_millis()
+    }
+
     /// A platform with its hosts registered and everything started.
     async fn build(seed: u64, log: Log) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
@@ -185,6 +193,7 @@ impl Platform {
         let made = engine.register_host(&self.customer, spec, &format!("host-{number}")).await;
         let id = made.unwrap().0.row.id;
         let sim = self.world.add_host(id, capacity);
+        let metering = meter::metering(&engine, self.customer, id, self.wall.clone()).await;
         let stop_ms = self.random.random_range(0..4_000);
         sim.set_stop_takes(Some(Duration::from_millis(stop_ms)));
         if let Some(keys) = &self.keys {
@@ -196,6 +205,7 @@ impl Platform {
             id,
             sim,
             disk: Arc::default(),
+            metering,
             path: Path::new(id, self.up.subscribe(), self.random.random(), self.log.clone()),
             clock: Arc::new(HostClock::new(clock_percent, 0)),
             clock_percent,
@@ -406,6 +416,7 @@ impl Platform {
             peers: Some(Arc::new(peers)),
             secret: keys.map(|keys| keys.secret(host.id)),
             authorities: keys.map(|keys| keys.authorities()).unwrap_or_default(),
+            metering: Some(host.metering.clone()),
             ..Config::new(host.id, seed, host.disk.clone())
         };
         let agent = fairmazon_host::run(

@@ -25,6 +25,8 @@ use crate::{
 
 /// The account of those who run the platform.
 const PLATFORM: &str = "platform";
+/// Milliseconds of a day.
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Where the first token of the platform is kept, in the data folder.
 const TOKEN_FILE: &str = "platform-token";
 
@@ -64,6 +66,9 @@ pub(crate) struct Broker {
     /// How long a host runs its machines without hearing from the broker, in seconds.
     #[arg(long, env = "FAIRMAZON_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=3_600))]
     lease_seconds: u64,
+    /// How long it keeps what was used, in days.
+    #[arg(long, env = "FAIRMAZON_USAGE_DAYS", default_value_t = 400, value_parser = clap::value_parser!(i64).range(1..=36_500))]
+    usage_days: i64,
 }
 
 impl Broker {
@@ -74,6 +79,7 @@ impl Broker {
         let api = ApiConfig { metrics: self.metrics, ..ApiConfig::on(self.listen) };
         let core = CoreConfig {
             lease_term: Duration::from_secs(self.lease_seconds),
+            usage_keep_ms: self.usage_days * DAY_MS,
             ..CoreConfig::default()
         };
         let platform = Platform::start(&folder, &tls, &api, core).await?;

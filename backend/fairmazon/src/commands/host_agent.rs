@@ -7,6 +7,7 @@ use fairmazon_host::{
     Config,
     clock::SystemClock,
     identity::HostIdentity,
+    metering::Metering,
     peers::{Peers, TlsPeers},
     state::FileState,
     transport::JoinedTransport,
@@ -161,8 +162,9 @@ impl HostAgent {
             }
         };
         let secret = Some(identity.secret());
+        let metering = Some(Metering::in_folder(&folder, host, identity));
         let config = Config::new(host, seed()?, Arc::new(state));
-        let config = Config { secret, peers, authorities, ..config };
+        let config = Config { secret, peers, authorities, metering, ..config };
         let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
         let stop = CancellationToken::new();
         let (tended, renewals) = (transport.clone(), stop.clone());

@@ -13,6 +13,7 @@ mod host_drain;
 mod image;
 pub(crate) mod key;
 mod token;
+mod usage;
 
 use std::future::Future;
 
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Account(account::Account),
     /// Make, list and revoke tokens.
     Token(token::Token),
+    /// Show what was used, by instance and by volume.
+    Usage(usage::Usage),
     /// Make images of machines, sign them, and take them into a host's folder.
     Image(image::Image),
     /// Export the audit log, or check that nothing in it was changed.
@@ -59,6 +62,7 @@ impl Command {
             Self::Key(command) => run(command.run()),
             Self::Account(command) => run(command.run()),
             Self::Token(command) => run(command.run()),
+            Self::Usage(command) => run(command.run()),
             Self::Image(command) => run(command.run()),
             Self::Audit(command) => run(command.run()),
             Self::Backup(command) => run(command.run()),

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fairmazon_broker::core::{Caller, Engine, Standing};
 use fairmazon_host::{
-    Config, clock::SystemClock, peers::TlsPeers, state::FileState, transport::JoinedTransport,
+    Config, clock::SystemClock, metering::Metering, peers::TlsPeers, state::FileState,
+    transport::JoinedTransport,
 };
 use fairmazon_hypervisor::Hypervisor;
 use fairmazon_model::id::HostId;
@@ -19,6 +20,10 @@ use crate::{dev::people::DevHost, error::CommandError, folder::Folder};
 const CONNECT_TIME: Duration = Duration::from_secs(30);
 /// Where they take machines from each other.
 const ANYWHERE: &str = "127.0.0.1:0";
+/// How often they look at what runs, and how long their windows of use are: whoever tries the
+/// platform sees soon what was used.
+const METER_LOOK: Duration = Duration::from_secs(2);
+const METER_WINDOW: Duration = Duration::from_secs(60);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -45,15 +50,21 @@ impl Agents {
             let state = FileState::open(folder.host(&name))
                 .map(Arc::new)
                 .map_err(|error| CommandError::Agent(error.into()))?;
-            let identity = Arc::new(host.identity);
+            let (id, identity) = (host.id, Arc::new(host.identity));
             let authorities = ca_pem.to_owned();
             let peers = TlsPeers::listen(ANYWHERE, None, identity.clone(), authorities.clone());
             let peers = peers.await.map_err(|error| CommandError::Agent(error.into()))?;
+            let metering = Metering {
+                look_every: METER_LOOK,
+                window: METER_WINDOW,
+                ..Metering::in_folder(&folder.host(&name), id, identity.clone())
+            };
             let config = Config {
                 secret: Some(identity.secret()),
                 peers: Some(Arc::new(peers)),
                 authorities,
-                ..Config::new(host.id, seed()?, state)
+                metering: Some(metering),
+                ..Config::new(id, seed()?, state)
             };
             let transport = Arc::new(JoinedTransport::new(
                 format!("https://{address}"),

@@ -173,3 +173,29 @@ async fn what_was_acknowledged_survives_a_kill() {
     assert!(there.is_superset(&acknowledged), "{:?}", acknowledged.difference(&there));
     assert!(dev.end(Signal::INT).success());
 }
+
+/// Windows end with an agent and are told by the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_metered_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = Dev::start_on(folder.path(), "simulated");
+    let machine = create_and_wait(&dev.client().await, "metered").await;
+    loop {
+        let said = ask(&["usage", "--json", "--subject", &machine.id], &dev.environment);
+        if let Some(line) = said.lines().next() {
+            let sum: serde_json::Value = serde_json::from_str(line).unwrap();
+            if sum["vcpu_ms"].as_u64().unwrap() > 0 {
+                assert_eq!(sum["subject_id"], machine.id);
+                break;
+            }
+        }
+        assert!(dev.end(Signal::INT).success());
+        dev = Dev::start_on(folder.path(), "simulated");
+    }
+    let table = ask(&["usage"], &dev.environment);
+    assert!(table.starts_with("ID\t") && table.contains(&machine.id), "{table}");
+    let none = ask(&["usage", "--json", "--until", "2020-01-01T00:00:00Z"], &dev.environment);
+    assert_eq!(none, "");
+    let wrong = run(&["usage", "--from", "yesterday"], &dev.environment);
+    assert!(!wrong.status.success());
+}

@@ -16,7 +16,7 @@ mod work;
 use std::{sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{Hint, Hypervisor};
-use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::OptionFuture, stream::FuturesUnordered};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::{
@@ -33,6 +33,7 @@ use crate::{
     backoff::Backoff,
     clock::Clock,
     lease::Lease,
+    metering::{self, MeterHandle},
     peers::Incoming,
     plan::{MachineAction, VolumeAction},
     state::Loaded,
@@ -67,9 +68,16 @@ pub async fn run(
     // Before the first look, so that nothing that happens after it is missed.
     let hints = hypervisor.hints();
     let loaded = config.state.load().await?;
-    let agent = Agent::new(config, hypervisor, transport, clock, loaded);
+    let (meter, keeper) = metering::keeper(
+        config.host,
+        config.metering.clone(),
+        Arc::clone(&hypervisor),
+        Arc::clone(&clock),
+    );
+    let agent = Agent::new(config, hypervisor, transport, clock, loaded, meter);
+    let metering = OptionFuture::from(keeper.map(|keeper| keeper.run(shutdown.clone())));
     // On the heap: thousands of agents may run in one process.
-    Box::pin(agent.run(hints, shutdown)).await;
+    tokio::join!(Box::pin(agent.run(hints, shutdown)), metering);
     Ok(())
 }
 
@@ -99,6 +107,7 @@ struct Agent {
     report: Report,
     saving: Saving,
     looks: Looks,
+    meter: MeterHandle,
     work: FuturesUnordered<Work>,
     /// Steps under way that count against the limit.
     under_way: usize,
@@ -136,6 +145,7 @@ impl Agent {
         transport: Arc<dyn Transport>,
         clock: Arc<dyn Clock>,
         loaded: Loaded,
+        meter: MeterHandle,
     ) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         let lease = Lease::resume(loaded.lease.as_ref(), clock.boot_id());
@@ -154,6 +164,7 @@ impl Agent {
             report: Report::default(),
             saving: Saving::default(),
             looks: Looks::default(),
+            meter,
             work: FuturesUnordered::new(),
             under_way: 0,
             incoming: config.peers.as_ref().map(|peers| peers.incoming()),

@@ -127,6 +127,7 @@ impl Agent {
     pub(super) fn apply(&mut self, set: SavedState) {
         self.saving.applied += 1;
         let number = self.saving.applied;
+        self.meter.told(&set);
         self.book.generation = Some(set.generation);
         self.stream.accepts_from = self.stream.accepts_from.max(set.generation);
         for spec in set.machines {

@@ -231,6 +231,7 @@ impl Agent {
                 }
             }
             ToHost::Desired(set) => self.on_desired(set),
+            ToHost::MeteredThrough { batch, refused } => self.meter.through(batch, refused),
         }
     }
 
@@ -244,6 +245,7 @@ impl Agent {
         }
         if let State::Up(up) = &mut self.stream.state {
             up.renewals = Some(Renewals { every_ms: renew_every_ms.max(1), next_at_ms: now_ms });
+            self.meter.connected(&up.link.sender);
         }
         self.stream.failures.succeeded();
         self.report.wanted();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fairmazon_model::{machine::DesiredSet, units::Generation};
+use fairmazon_model::{DomainError, machine::DesiredSet, units::Generation};
 use fairmazon_proto::{
     host::v1::{self, from_host, host_stream_service_client::HostStreamServiceClient, to_host},
     v1::{JoinHostRequest, hosts_service_client::HostsServiceClient},
@@ -202,6 +202,7 @@ fn to_message(message: FromHost) -> v1::FromHost {
         FromHost::Observed { sequence, set } => {
             from_host::Message::Observed(v1::Observed { sequence, ..(&set).into() })
         }
+        FromHost::Metered(batch) => from_host::Message::Metered((&batch).into()),
     };
     v1::FromHost { message: Some(message) }
 }
@@ -220,5 +221,13 @@ fn from_message(message: v1::ToHost) -> Result<ToHost, TransportError> {
         to_host::Message::Desired(desired) => ToHost::Desired(
             DesiredSet::try_from(desired).map_err(|error| garbled(error.to_string()))?,
         ),
+        to_host::Message::MeteredThrough(through) => {
+            let refused = through.refused.into_iter().map(TryInto::try_into);
+            let refused = refused.collect::<Result<_, DomainError>>();
+            ToHost::MeteredThrough {
+                batch: through.batch,
+                refused: refused.map_err(|error| garbled(error.to_string()))?,
+            }
+        }
     })
 }

@@ -9,6 +9,7 @@ use fairmazon_model::{
     id::HostId,
     machine::{DesiredSet, ObservedSet},
     units::Generation,
+    usage::{RefusedWindow, WindowBatch},
 };
 use tokio::sync::mpsc;
 
@@ -35,6 +36,8 @@ pub enum FromHost {
         /// The set.
         set: ObservedSet,
     },
+    /// What was used.
+    Metered(WindowBatch),
 }
 
 /// Who opens the stream.
@@ -76,6 +79,13 @@ pub enum ToHost {
     },
     /// All that the host shall bring about.
     Desired(DesiredSet),
+    /// Answers Metered: the windows are in the store, but for these.
+    MeteredThrough {
+        /// Of the batch.
+        batch: u64,
+        /// Those that are refused for good.
+        refused: Vec<RefusedWindow>,
+    },
 }
 
 /// One open stream. It has ended when the receiver gives none; an error before that says why.

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use fairmazon_host::{
     Config, HostError,
     clock::{Clock, SimClock},
+    metering::Metering,
     peers::Peers,
     run,
     state::{MemoryState, StateStore},
@@ -24,6 +25,7 @@ use fairmazon_model::{
     instance::ObservedState,
     machine::{DesiredSet, HostVolume, MachineSeen, MachineSpec, ObservedSet},
     units::{Generation, Gib, Mib, Vcpus},
+    usage::{RefusedWindow, WindowBatch},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -53,6 +55,8 @@ struct BrokerState {
     desired: Vec<DesiredSet>,
     hello: Option<Hello>,
     generation: Option<Generation>,
+    acknowledges: bool,
+    refuses: Vec<RefusedWindow>,
 }
 
 /// Grants leases, sends the last desired set, keeps the last report.
@@ -60,6 +64,7 @@ pub struct Broker {
     state: Mutex<BrokerState>,
     changed: watch::Sender<u64>,
     seen: watch::Sender<Option<(u64, ObservedSet)>>,
+    metered: Mutex<Vec<WindowBatch>>,
 }
 
 impl Broker {
@@ -69,6 +74,7 @@ impl Broker {
             state: Mutex::default(),
             changed: watch::Sender::new(0),
             seen: watch::Sender::new(None),
+            metered: Mutex::default(),
         });
         let serving = Arc::clone(&broker);
         tokio::spawn(async move {
@@ -134,6 +140,16 @@ impl Broker {
                 self.seen.send_replace(Some((sequence, set)));
                 Vec::new()
             }
+            FromHost::Metered(batch) => {
+                let number = batch.number;
+                let refused = state.refuses.clone();
+                let answers = state.acknowledges;
+                self.metered.lock().push(batch);
+                if !answers {
+                    return Vec::new();
+                }
+                vec![ToHost::MeteredThrough { batch: number, refused }]
+            }
         }
     }
 
@@ -154,6 +170,17 @@ impl Broker {
 
     pub fn say_generation(&self, generation: Generation) {
         self.state.lock().generation = Some(generation);
+    }
+
+    /// Whether it answers to what was used, and what of it it refuses.
+    pub fn takes_windows(&self, answers: bool, refused: Vec<RefusedWindow>) {
+        let mut state = self.state.lock();
+        (state.acknowledges, state.refuses) = (answers, refused);
+    }
+
+    /// What it was told of use.
+    pub fn metered(&self) -> Vec<WindowBatch> {
+        self.metered.lock().clone()
     }
 
     pub fn hello(&self) -> Option<Hello> {
@@ -195,6 +222,7 @@ pub struct Subject {
     /// Its way to others, and whom it believes.
     pub peers: Option<Arc<dyn Peers>>,
     pub authorities: String,
+    pub metering: Option<Metering>,
     starts: u64,
     agent: Option<(CancellationToken, JoinHandle<Result<(), HostError>>)>,
 }
@@ -238,6 +266,7 @@ impl Subject {
         let secret = Arc::new(HostSecret::generate());
         let (peers, authorities) = (None, String::new());
         let (starts, agent) = (0, None);
+        let metering = None;
         Self {
             world,
             host,
@@ -249,6 +278,7 @@ impl Subject {
             id,
             peers,
             authorities,
+            metering,
             starts,
             agent,
         }
@@ -260,6 +290,7 @@ impl Subject {
             secret: Some(Arc::clone(&self.secret)),
             peers: self.peers.clone(),
             authorities: self.authorities.clone(),
+            metering: self.metering.clone(),
             ..Config::new(self.id, self.starts, Arc::clone(&self.state))
         };
         let shutdown = CancellationToken::new();

@@ -45,6 +45,8 @@ async fn reports(
             FromHost::Renew { sequence } => {
                 vec![ToHost::Renewed { sequence, lease_term_ms: TERM_MS }]
             }
+            // It has no store to keep windows in.
+            FromHost::Metered(_) => Vec::new(),
             FromHost::Observed { set, .. } if fits(&set) => return set,
             FromHost::Observed { .. } => Vec::new(),
         };

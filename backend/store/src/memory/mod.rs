@@ -7,12 +7,13 @@
 //! handle is gone.
 
 mod tables;
+mod usage;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fairmazon_model::{
-    id::AccountId,
+    id::{AccountId, HostId},
     units::{Revision, UnixMs},
 };
 use parking_lot::Mutex;
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 use self::tables::Tables;
 use crate::{
     AuditRecord, AuditVerdict, ChainChecker, Changes, Commit, Committed, Health, IdempotencyRecord,
-    Key, Row, Store, StoreError,
+    Key, Row, Store, StoreError, UsageQuery, UsageSum, WindowContext, WindowKey,
 };
 
 /// What happens to a commit.
@@ -196,6 +197,26 @@ impl Store for MemoryStore {
 
     async fn forget_deletions(&self, revision: Revision) -> Result<u64, StoreError> {
         self.with(|tables| tables.forget_deletions(revision))
+    }
+
+    async fn window_contexts(
+        &self,
+        host: HostId,
+        windows: Vec<WindowKey>,
+        slack_ms: i64,
+    ) -> Result<Vec<WindowContext>, StoreError> {
+        self.with(|tables| {
+            let context = |key: &WindowKey| tables.metering.context(host, key, slack_ms);
+            Ok(windows.iter().map(context).collect())
+        })
+    }
+
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>, StoreError> {
+        self.with(|tables| Ok(tables.metering.usage(&query)))
+    }
+
+    async fn expire_usage(&self, before: UnixMs, limit: u32) -> Result<u64, StoreError> {
+        self.with(|tables| Ok(tables.metering.expire(before, limit)))
     }
 
     async fn health(&self) -> Result<Health, StoreError> {

@@ -10,6 +10,7 @@ use fairmazon_model::{
     units::{Revision, UnixMs},
 };
 
+use super::usage::Metering;
 use crate::{
     AuditHead, AuditRecord, Change, Changes, Commit, Committed, Expect, IdempotencyRecord, Key,
     Row, StoreError, Write,
@@ -22,6 +23,7 @@ pub(super) struct Tables {
     pub(super) revision: Revision,
     pub(super) idempotency: BTreeMap<(AccountId, String), IdempotencyRecord>,
     pub(super) audit: Vec<AuditRecord>,
+    pub(super) metering: Metering,
     deletions: Vec<(Revision, Key, AccountId)>,
     deletions_kept_from: Revision,
 }
@@ -58,6 +60,7 @@ impl Tables {
         if let Some(record) = commit.idempotency {
             self.idempotency.insert((record.account, record.key.clone()), record);
         }
+        self.metering.write(commit.metering);
         let first = self.audit_head().sequence + 1;
         self.audit.extend(records);
         Ok(Committed { revision, audit: first..self.audit_head().sequence + 1 })

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use fairmazon_model::units::{Revision, UnixMs};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::fault::Faults;
+use super::{fault::Faults, usage};
 use crate::{
-    AuditHash, AuditHead, Commit, Committed, Expect, IdempotencyRecord, Key, Noun, Row, StoreError,
-    Write,
+    AuditHash, AuditHead, Commit, Committed, Expect, IdempotencyRecord, Key, MeteringWrites, Noun,
+    Row, StoreError, Write,
 };
 
 /// A commit with everything computed that needs no database, so that the one writer thread
@@ -22,6 +22,7 @@ pub(super) struct Prepared {
     audit: Vec<String>,
     idempotency: Option<(IdempotencyRecord, String)>,
     replaces: Option<serde_json::Value>,
+    metering: MeteringWrites,
 }
 
 #[derive(Debug)]
@@ -67,7 +68,8 @@ impl Prepared {
                     .map(|body| (record, body))
             })
             .transpose()?;
-        Ok(Self { writes, audit, idempotency, replaces: commit.replaces })
+        let (replaces, metering) = (commit.replaces, commit.metering);
+        Ok(Self { writes, audit, idempotency, replaces, metering })
     }
 }
 
@@ -103,6 +105,7 @@ fn encode(key: String, error: serde_json::Error) -> StoreError {
 pub(super) enum Work {
     Commit(Prepared),
     Expire { now: UnixMs, limit: u32 },
+    ExpireUsage { before: UnixMs, limit: u32 },
     ForgetDeletions { up_to: Revision },
 }
 
@@ -168,6 +171,9 @@ impl Work {
                     .and_then(|mut statement| statement.execute((now.0, limit)))
                     .map_err(|error| faults.of("remove expired idempotency keys", error))?
             }
+            Self::ExpireUsage { before, limit } => {
+                usage::expire(connection, faults, *before, *limit)?
+            }
             Self::ForgetDeletions { up_to } => forget(connection, faults, counters, *up_to)?,
         };
         let committed = Committed { revision: counters.revision, audit: 0..0 };
@@ -218,6 +224,7 @@ impl Prepared {
         for write in &self.writes {
             write.run(connection, faults, counters.revision)?;
         }
+        self.metering.run(connection, faults)?;
         let first = counters.audit.sequence + 1;
         for entry in &self.audit {
             counters.audit = counters.audit.next(entry);

@@ -15,8 +15,11 @@ use crate::StoreError;
 const APPLICATION_ID: i32 = 0x466d_7a6e;
 
 /// All migrations, the first has the number 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_rows.sql"), include_str!("migrations/0002_no_confirmed.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_rows.sql"),
+    include_str!("migrations/0002_no_confirmed.sql"),
+    include_str!("migrations/0003_usage.sql"),
+];
 
 /// The schema that this version writes.
 pub(super) const SCHEMA: u32 = MIGRATIONS.len() as u32;

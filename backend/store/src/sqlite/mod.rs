@@ -9,6 +9,7 @@ mod fault;
 mod migrate;
 mod open;
 mod read;
+mod usage;
 mod writer;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
 
 use async_trait::async_trait;
 use fairmazon_model::{
-    id::AccountId,
+    id::{AccountId, HostId},
     units::{Revision, UnixMs},
 };
 use parking_lot::Mutex;
@@ -33,7 +34,7 @@ use self::{
 };
 use crate::{
     AuditRecord, AuditVerdict, Changes, Commit, Committed, Health, IdempotencyRecord, Key, Row,
-    Store, StoreError,
+    Store, StoreError, UsageQuery, UsageSum, WindowContext, WindowKey,
 };
 
 /// Rows handed from the reading thread to the visitor at a time.
@@ -204,6 +205,23 @@ impl Store for SqliteStore {
 
     async fn forget_deletions(&self, revision: Revision) -> Result<u64, StoreError> {
         Ok(self.writer.run(Work::ForgetDeletions { up_to: revision }).await?.affected)
+    }
+
+    async fn window_contexts(
+        &self,
+        host: HostId,
+        windows: Vec<WindowKey>,
+        slack_ms: i64,
+    ) -> Result<Vec<WindowContext>, StoreError> {
+        self.read(move |reader| reader.window_contexts(host, &windows, slack_ms)).await
+    }
+
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>, StoreError> {
+        self.read(move |reader| reader.usage(&query)).await
+    }
+
+    async fn expire_usage(&self, before: UnixMs, limit: u32) -> Result<u64, StoreError> {
+        Ok(self.writer.run(Work::ExpireUsage { before, limit }).await?.affected)
     }
 
     async fn health(&self) -> Result<Health, StoreError> {

@@ -10,6 +10,7 @@ pub(crate) mod commits;
 pub(crate) mod durability;
 pub(crate) mod reads;
 pub(crate) mod rows;
+pub(crate) mod usage;
 
 use std::sync::Arc;
 
@@ -66,6 +67,14 @@ macro_rules! all_cases {
                 entries_are_chained_and_exportable,
                 a_failed_commit_leaves_no_entry,
                 the_chain_goes_on_after_reopening,
+            };
+            usage::{
+                windows_are_added_once_and_never_changed,
+                windows_of_a_failed_commit_are_not_there,
+                an_allotment_ends_where_another_one_begins,
+                use_at_two_places_at_once_shows,
+                sums_are_by_subject_and_page,
+                old_windows_and_allotments_go,
             };
             durability::{
                 everything_is_there_after_reopening,

@@ -55,11 +55,11 @@ impl VolumeKind for SnapshotModel {
         VolumeModel {
             id: self.id.clone(),
             name: self.name.clone(),
-            size_gib: self.size_gib.clone(),
+            size_gib: self.size_gib,
             class: self.class.clone(),
             source,
             placement: Attr::Null,
-            deletion_protection: self.deletion_protection.clone(),
+            deletion_protection: self.deletion_protection,
             labels: self.labels.clone(),
             effective_labels: self.effective_labels.clone(),
             timeouts: self.timeouts.clone(),
@@ -104,7 +104,7 @@ impl VolumeKind for SnapshotModel {
             // A size that is not known yet has to pass checks as any other would.
             size_gib: match &self.size_gib {
                 Attr::Null => Attr::Unknown,
-                size => size.clone(),
+                size => *size,
             },
             ..self.clone()
         };

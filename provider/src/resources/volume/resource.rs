@@ -92,6 +92,7 @@ impl VolumeKind for VolumeModel {
 }
 
 /// The resource of a kind of volumes.
+#[derive(Debug, Default)]
 pub struct Volumes<K>(PhantomData<K>);
 
 impl<K: VolumeKind> Volumes<K> {

@@ -11,6 +11,7 @@ mod operations;
 mod placement_groups;
 mod sites;
 mod tokens;
+mod usage;
 mod volumes;
 
 use std::{fmt::Display, str::FromStr, sync::Arc};
@@ -26,7 +27,7 @@ use fairmazon_proto::{
         operations_service_server::OperationsServiceServer,
         placement_groups_service_server::PlacementGroupsServiceServer,
         sites_service_server::SitesServiceServer, tokens_service_server::TokensServiceServer,
-        volumes_service_server::VolumesServiceServer,
+        usage_service_server::UsageServiceServer, volumes_service_server::VolumesServiceServer,
     },
 };
 use tonic::service::Routes;
@@ -73,6 +74,7 @@ pub(crate) fn routes(
         PlacementGroupsServiceServer;
         SitesServiceServer;
         TokensServiceServer;
+        UsageServiceServer;
         VolumesServiceServer;
     }
     routes

@@ -1,0 +1,109 @@
+//! What a change of rows allots to whom: kept beside the rows, as a host may tell what it has
+//! measured long after the instance or the volume is gone.
+
+use std::sync::Arc;
+
+use fairmazon_model::{
+    catalogue::Catalogue,
+    instance::Instance,
+    units::{Epoch, Gib, Mib, UnixMs, Vcpus},
+    usage::{Allotment, Subject},
+    volume::Volume,
+};
+use fairmazon_store::{AllotmentChange, Key, Row, Write};
+
+use crate::core::{Engine, world::World};
+
+impl Engine {
+    /// What the writes change of what is allotted.
+    pub(crate) fn allotments(&self, writes: &[Write]) -> Vec<AllotmentChange> {
+        changes(&self.state().world, self.catalogue(), writes, self.now())
+    }
+}
+
+/// What the writes change of what is allotted; `world` is from before them.
+fn changes(
+    world: &World,
+    catalogue: &Catalogue,
+    writes: &[Write],
+    at: UnixMs,
+) -> Vec<AllotmentChange> {
+    let change = |write: &Write| {
+        let (before, now) = match (write.key(), write) {
+            (Key::Instance(id), Write::Put(Row::Instance(row), _)) => {
+                let before = world.instances.get(id).map(Arc::as_ref);
+                (
+                    before.and_then(|row| of_instance(row, catalogue, at)),
+                    of_instance(row, catalogue, at),
+                )
+            }
+            (Key::Volume(id), Write::Put(Row::Volume(row), _)) => {
+                let before = world.volumes.get(id).map(Arc::as_ref);
+                (before.and_then(|row| of_volume(row, at)), of_volume(row, at))
+            }
+            (key @ (Key::Instance(_) | Key::Volume(_)), Write::Delete(..)) => {
+                (current(world, catalogue, subject(key)?, at), None)
+            }
+            _ => return None,
+        };
+        let subject = subject(write.key())?;
+        (before != now).then_some(AllotmentChange { subject, at, now })
+    };
+    writes.iter().filter_map(change).collect()
+}
+
+/// What is allotted to the subject by the rows as they are.
+pub(crate) fn current(
+    world: &World,
+    catalogue: &Catalogue,
+    subject: Subject,
+    at: UnixMs,
+) -> Option<Allotment> {
+    match subject {
+        Subject::Instance(id) => of_instance(world.instances.get(id)?, catalogue, at),
+        Subject::Volume(id) => of_volume(world.volumes.get(id)?, at),
+    }
+}
+
+fn subject(key: Key) -> Option<Subject> {
+    match key {
+        Key::Instance(id) => Some(Subject::Instance(id)),
+        Key::Volume(id) => Some(Subject::Volume(id)),
+        _ => None,
+    }
+}
+
+/// Where it is decided to run. One that is to be deleted runs until its host has stopped it.
+fn of_instance(row: &Instance, catalogue: &Catalogue, at: UnixMs) -> Option<Allotment> {
+    let decision = row.decision.as_ref()?;
+    let flavor = catalogue.flavor(&decision.flavor)?;
+    Some(Allotment {
+        subject: Subject::Instance(row.id),
+        epoch: decision.epoch,
+        host: decision.host,
+        account: row.account,
+        vcpus: flavor.vcpus,
+        memory: flavor.memory,
+        size: Gib(0),
+        class: String::new(),
+        from: at,
+        until: None,
+    })
+}
+
+/// Where its data is, until its deletion is asked for.
+fn of_volume(row: &Volume, at: UnixMs) -> Option<Allotment> {
+    let host = row.host.filter(|_| row.deleting.is_none())?;
+    Some(Allotment {
+        subject: Subject::Volume(row.id),
+        epoch: Epoch(0),
+        host,
+        account: row.account,
+        vcpus: Vcpus(0),
+        memory: Mib(0),
+        size: row.spec.size,
+        class: row.spec.class.clone(),
+        from: at,
+        until: None,
+    })
+}

@@ -1,0 +1,279 @@
+//! Windows that a host tells: each is judged, those that are accepted become durable together
+//! with what is said of those that are not.
+
+use std::collections::HashMap;
+
+use fairmazon_keys::HostSigner;
+use fairmazon_model::{
+    access::CredentialKind,
+    id::HostId,
+    units::{Epoch, UnixMs},
+    usage::{
+        RefusedWindow, SignedWindow, Subject, UsageRecord, UsageWindow, WindowBatch, WindowKind,
+    },
+};
+use fairmazon_store::{
+    Actor, AuditEntry, Commit, MeteringWrites, SignerRecord, StoreError, WindowContext, WindowEnd,
+    WindowKey,
+};
+use serde_json::json;
+
+use super::{
+    allotments,
+    judge::{Terms, Verdict, judge},
+};
+use crate::core::Engine;
+
+/// Signatures that are checked where they come in; more are checked beside.
+const CHECKED_HERE: usize = 64;
+/// Refused windows of one batch that the audit log has in full.
+const REFUSED_AUDITED: usize = 20;
+/// Windows that the store removes at a time because they are old.
+const FORGET_MAX: u32 = 2_000;
+/// How often it does in a minute.
+const FORGET_ROUNDS: u32 = 50;
+
+impl Engine {
+    /// Takes windows that a host tells; answers those that are refused, all others are durable.
+    /// Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// When the store can't read or write: nothing is decided then.
+    pub(crate) async fn take_windows(
+        &self,
+        host: HostId,
+        batch: WindowBatch,
+    ) -> Result<Vec<RefusedWindow>, StoreError> {
+        let WindowBatch { certificate, windows, .. } = batch;
+        let signer = match self.signer(host, &certificate) {
+            Ok(signer) => signer,
+            Err(reason) => {
+                let refused = windows.iter().map(|signed| refuse(&signed.window, &reason));
+                let refused: Vec<_> = refused.collect();
+                let audit = self.refusals(host, &windows, &refused);
+                self.store().commit(Commit { audit, ..Commit::default() }).await?;
+                return Ok(refused);
+            }
+        };
+        let checked = check_signatures(host, signer.clone(), windows).await?;
+        // What was accepted must not change between being read and being added to.
+        let _one_at_a_time = self.inner.metering.lock().await;
+        let keys = checked.iter().map(|(signed, _)| key(&signed.window)).collect();
+        let slack_ms = self.config().usage_overlap_ms;
+        let contexts = self.store().window_contexts(host, keys, slack_ms).await?;
+        let mut judged = Judged::new(self.terms());
+        for ((signed, is_signed), context) in checked.into_iter().zip(contexts) {
+            let context = self.with_current(host, &signed.window, context);
+            judged.judge(host, &signer, signed, is_signed, context, slack_ms);
+        }
+        let Judged { accepted, refused, refused_windows, .. } = judged;
+        let audit = self.refusals(host, &refused_windows, &refused);
+        if accepted.is_empty() && audit.is_empty() {
+            return Ok(refused);
+        }
+        let signers = vec![SignerRecord {
+            sha256: signer.sha256(),
+            host,
+            certificate: signer.der().to_vec(),
+        }];
+        let metering = MeteringWrites { windows: accepted, signers, ..MeteringWrites::default() };
+        self.store().commit(Commit { audit, metering, ..Commit::default() }).await?;
+        Ok(refused)
+    }
+
+    /// Forgets windows that are old enough.
+    pub(crate) async fn forget_usage(&self, now: UnixMs) {
+        let before = UnixMs(now.0.saturating_sub(self.config().usage_keep_ms));
+        for _ in 0..FORGET_ROUNDS {
+            match self.store().expire_usage(before, FORGET_MAX).await {
+                Ok(forgotten) if forgotten < FORGET_MAX.into() => return,
+                Ok(_) => {}
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "unable to forget old windows; it is tried again");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Who has signed: a certificate that this platform has made for the host and that is in use.
+    fn signer(&self, host: HostId, certificate: &str) -> Result<HostSigner, String> {
+        let signer = HostSigner::read(certificate).map_err(|error| error.to_string())?;
+        let state = self.state();
+        let credential = state.world.credential_by_hash(&signer.sha256());
+        let is_own = credential.is_some_and(|row| {
+            row.kind == CredentialKind::Certificate
+                && row.host == Some(host)
+                && row.revoked_at.is_none()
+        });
+        if is_own {
+            Ok(signer)
+        } else {
+            Err("the certificate is not one that the platform has made for this host".into())
+        }
+    }
+
+    /// What is allotted by the rows, where nothing is noted: it was so before metering was.
+    fn with_current(
+        &self,
+        host: HostId,
+        window: &UsageWindow,
+        mut context: WindowContext,
+    ) -> WindowContext {
+        if context.allotment.is_none() {
+            let (state, at) = (self.state(), UnixMs(0));
+            let now = allotments::current(&state.world, self.catalogue(), window.subject, at);
+            context.allotment = now.filter(|now| (now.host, now.epoch) == (host, window.epoch));
+        }
+        context
+    }
+
+    fn terms(&self) -> Terms {
+        let config = self.config();
+        let lapse = config.lease_term + config.lease_margin;
+        Terms {
+            now: self.now(),
+            skew_ms: config.usage_skew_ms,
+            lapse_ms: i64::try_from(lapse.as_millis()).unwrap_or(i64::MAX),
+            keep_ms: config.usage_keep_ms,
+        }
+    }
+
+    /// What the audit log says of refused windows; nothing when there are none.
+    fn refusals(
+        &self,
+        host: HostId,
+        windows: &[SignedWindow],
+        refused: &[RefusedWindow],
+    ) -> Vec<AuditEntry> {
+        if refused.is_empty() {
+            return Vec::new();
+        }
+        for window in refused.iter().take(REFUSED_AUDITED) {
+            tracing::warn!(
+                %host, subject = %window.subject, epoch = window.epoch.0,
+                sequence = window.sequence, reason = window.reason, "a window is refused"
+            );
+        }
+        let told = windows.iter().zip(refused).take(REFUSED_AUDITED);
+        let told: Vec<_> = told
+            .map(|(signed, refused)| json!({ "window": signed.window, "reason": refused.reason }))
+            .collect();
+        vec![AuditEntry {
+            at: self.now(),
+            actor: Actor::default(),
+            verb: "usage.refuse".into(),
+            target: host.to_string(),
+            before: None,
+            after: Some(json!({ "refused": refused.len(), "windows": told })),
+        }]
+    }
+}
+
+/// What came of a batch so far.
+struct Judged {
+    terms: Terms,
+    accepted: Vec<UsageRecord>,
+    refused: Vec<RefusedWindow>,
+    /// Of the same windows, in the same order.
+    refused_windows: Vec<SignedWindow>,
+    /// Where each series has got to in this batch.
+    last: HashMap<(Subject, Epoch), WindowEnd>,
+}
+
+impl Judged {
+    fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            accepted: Vec::new(),
+            refused: Vec::new(),
+            refused_windows: Vec::new(),
+            last: HashMap::new(),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        host: HostId,
+        signer: &HostSigner,
+        signed: SignedWindow,
+        is_signed: bool,
+        mut context: WindowContext,
+        slack_ms: i64,
+    ) {
+        let window = &signed.window;
+        let place = (window.subject, window.epoch);
+        context.last = self.last.get(&place).copied().or(context.last);
+        context.elsewhere |= self.accepted.iter().any(|other| meets(other, window, slack_ms));
+        let verdict = if is_signed {
+            judge(window, &context, self.terms)
+        } else {
+            Err("its signature does not match".into())
+        };
+        match (verdict, context.allotment) {
+            (Ok(Verdict::Known), _) => {}
+            (Ok(Verdict::Accepted), Some(allotment)) => {
+                let UsageWindow { begun, sequence, until, .. } = *window;
+                self.last.insert(place, WindowEnd { begun, sequence, until });
+                self.accepted.push(UsageRecord {
+                    host,
+                    account: allotment.account,
+                    signed,
+                    signer: signer.sha256(),
+                    accepted_at: self.terms.now,
+                });
+            }
+            // None is accepted without an allotment.
+            (Ok(Verdict::Accepted), None) => {}
+            (Err(reason), _) => {
+                self.refused.push(refuse(window, &reason));
+                self.refused_windows.push(signed);
+            }
+        }
+    }
+}
+
+/// Whether a window of the same batch says that it was in use at the same time.
+fn meets(other: &UsageRecord, window: &UsageWindow, slack_ms: i64) -> bool {
+    let other = &other.signed.window;
+    other.subject == window.subject
+        && other.epoch != window.epoch
+        && other.kind == WindowKind::Used
+        && other.from.0 < window.until.0.saturating_sub(slack_ms)
+        && other.until.0 > window.from.0.saturating_add(slack_ms)
+}
+
+/// Tells of each window whether the host has signed it.
+async fn check_signatures(
+    host: HostId,
+    signer: HostSigner,
+    windows: Vec<SignedWindow>,
+) -> Result<Vec<(SignedWindow, bool)>, StoreError> {
+    let check = move |signed: SignedWindow| {
+        let bytes = signed.window.signed_bytes(host);
+        let is_signed = signer.verify(&bytes, &signed.signature.0).is_ok();
+        (signed, is_signed)
+    };
+    if windows.len() <= CHECKED_HERE {
+        return Ok(windows.into_iter().map(check).collect());
+    }
+    let work = move || windows.into_iter().map(check).collect();
+    // It can only be cut off by the end of the runtime.
+    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)
+}
+
+fn key(window: &UsageWindow) -> WindowKey {
+    let UsageWindow { subject, epoch, begun, sequence, from, until, .. } = *window;
+    WindowKey { subject, epoch, begun, sequence, from, until }
+}
+
+fn refuse(window: &UsageWindow, reason: &str) -> RefusedWindow {
+    RefusedWindow {
+        subject: window.subject,
+        epoch: window.epoch,
+        begun: window.begun,
+        sequence: window.sequence,
+        reason: reason.to_owned(),
+    }
+}
