@@ -7,6 +7,7 @@ mod files;
 mod reconcile;
 mod server;
 pub mod session;
+pub mod transfer;
 
 pub use config::ApiConfig;
 pub use files::{make_private_folder, write_private};

@@ -21,6 +21,7 @@ use super::{
     draft::Draft,
     state::State,
 };
+use crate::transfer::Transfers;
 
 /// How often a plan is made anew because somebody else wrote into the store, before the caller
 /// is told.
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) random: Randomness,
     pub(crate) config: CoreConfig,
     pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) transfers: Arc<Transfers>,
     state: Mutex<State>,
 }
 
@@ -95,7 +97,8 @@ impl Engine {
         let mut state = State::new(&config, catalogue.clone());
         let revision = store.load(&mut |row| state.put(row)).await?;
         state.world.revision = revision;
-        let inner = Inner { store, clock, random, catalogue, config, state: Mutex::new(state) };
+        let (transfers, state) = (Arc::default(), Mutex::new(state));
+        let inner = Inner { store, clock, random, catalogue, config, transfers, state };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -5,6 +5,7 @@ use fairmazon_model::{
     DomainError,
     id::HostId,
     machine::{DesiredSet, ObservedSet},
+    transfer::SendVolume,
     units::Generation,
 };
 use fairmazon_proto::host::v1;
@@ -67,6 +68,8 @@ pub enum BrokerSays {
     },
     /// All that the host shall bring about.
     Desired(DesiredSet),
+    /// A customer waits for a volume's file.
+    Send(SendVolume),
 }
 
 impl TryFrom<v1::FromHost> for HostSays {
@@ -114,6 +117,7 @@ impl From<&BrokerSays> for v1::ToHost {
                 Message::Renewed(v1::Renewed { sequence: *sequence, lease_term_ms: *lease_term_ms })
             }
             BrokerSays::Desired(set) => Message::Desired(set.into()),
+            BrokerSays::Send(asked) => Message::Send(asked.into()),
         };
         Self { message: Some(message) }
     }

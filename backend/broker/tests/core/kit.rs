@@ -418,5 +418,6 @@ fn to_host_message(says: BrokerSays) -> ToHost {
             ToHost::Renewed { sequence, lease_term_ms }
         }
         BrokerSays::Desired(set) => ToHost::Desired(set),
+        BrokerSays::Send(asked) => ToHost::Send(asked),
     }
 }

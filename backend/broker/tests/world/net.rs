@@ -222,5 +222,6 @@ fn to_host_message(says: BrokerSays) -> Result<ToHost, TransportError> {
             ToHost::Renewed { sequence, lease_term_ms }
         }
         BrokerSays::Desired(set) => ToHost::Desired(v1::Desired::from(&set).try_into().unwrap()),
+        BrokerSays::Send(asked) => ToHost::Send(v1::Send::from(&asked).try_into().unwrap()),
     })
 }

@@ -231,6 +231,7 @@ impl Agent {
                 }
             }
             ToHost::Desired(set) => self.on_desired(set),
+            ToHost::Send(asked) => self.send_volume(asked),
         }
     }
 

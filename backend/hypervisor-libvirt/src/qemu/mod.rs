@@ -11,6 +11,7 @@ mod accelerator;
 mod backup;
 mod console;
 mod copy;
+mod exported;
 mod files;
 mod host;
 mod image;
@@ -28,6 +29,7 @@ use fairmazon_image::TrustedKey;
 use fairmazon_model::host::Capacity;
 
 pub use accelerator::Accelerator;
+pub use exported::{Format, OpenError, open_exported};
 pub use host::QemuHost;
 
 /// A function of bash, `private_libvirt FOLDER LOGGING`, that prepares namespaces of their own for a
