@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acceptance::{Backend, BackendOptions, Cli, Failure, Outcome, Workspace};
+use acceptance::{Backend, BackendOptions, Binaries, Cli, Failure, Outcome, Workspace};
 
 /// What may take a while under emulation on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -113,4 +113,66 @@ fn a_guest_runs_the_users_script_and_keeps_its_data_through_a_stop_and_a_restart
     workspace.destroy()?;
     assert_eq!(files_with(&hosts, b"LUKS"), Vec::<PathBuf>::new(), "no volume is left");
     backend.interrupt()
+}
+
+/// A file operation of the test's own.
+fn file<T>(done: std::io::Result<T>) -> Outcome<T> {
+    done.map_err(|error| Failure::Unexpected(format!("a file of the test: {error}")))
+}
+
+/// Runs a command of the platform; what it says, and whether it succeeds.
+fn fairmazon(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome<(bool, String)> {
+    let mut command = Command::new(&Binaries::find()?.fairmazon);
+    command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let output = command.envs(environment.iter().copied()).output();
+    let output = output.map_err(|error| Failure::Unexpected(format!("{arguments:?}: {error}")))?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+#[test]
+fn a_volume_is_exported_while_its_guest_runs_and_opens_without_the_platform() -> Outcome {
+    const TEXT: &[u8] = b"written by the guest in plain text";
+    let cli = Cli::chosen()?;
+    let mut backend = backend()?;
+    let data = backend.data().to_owned();
+    let workspace = Workspace::example("first-boot", &cli, backend.environment())?;
+    workspace.apply(&[])?;
+    says(&data, "GUEST-COUNTER vdb 1")?;
+    let state = workspace.state()?;
+    let volume = state.resource("fairmazon_volume.data")?["id"].as_str().unwrap_or_default();
+
+    let own = file(tempfile::tempdir())?;
+    let at = |name: &str| own.path().join(name).display().to_string();
+    let environment: Vec<_> =
+        backend.environment().iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let (done, said) = fairmazon(&["volume", "export", volume, "--to", &at("file")], &environment)?;
+    assert!(done, "{said}");
+    let (_, listed) = fairmazon(&["volume", "list"], &environment)?;
+    assert_eq!(listed.lines().count(), 1, "the snapshot is gone: {listed}");
+    file(fs::copy(&backend.environment()["FAIRMAZON_KEY_FILE"], at("identity")))?;
+    workspace.destroy()?;
+    backend.interrupt()?;
+
+    // Nothing of the platform is left but what was taken away from it.
+    assert_eq!(files_with(own.path(), TEXT), Vec::<PathBuf>::new());
+    let identity = at("identity");
+    let alone = [("FAIRMAZON_KEY_FILE", identity.as_str())];
+    let exported = at("file");
+    let to = at("opened");
+    let open = ["volume", "open", &exported, "--to", &to, "--format", "qcow2"];
+    let (done, said) = fairmazon(&open, &alone)?;
+    assert!(done, "{said}");
+    assert_eq!(files_with(own.path(), TEXT), [PathBuf::from(&to)]);
+
+    let mut key = file(fs::read(at("file.key")))?;
+    if let Some(last) = key.last_mut() {
+        *last ^= 1;
+    }
+    file(fs::write(at("file.key"), key))?;
+    let other = at("other");
+    let (done, said) = fairmazon(&["volume", "open", &exported, "--to", &other], &alone)?;
+    assert!(!done && said.contains("does not open with this identity"), "{said}");
+    assert!(!Path::new(&other).exists());
+    Ok(())
 }
