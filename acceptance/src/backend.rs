@@ -131,6 +131,30 @@ impl Backend {
         Ok(())
     }
 
+    /// Runs a command of `fairmazon` as one of the people of the data folder (`env`, `env.hosts`,
+    /// `env.platform`); what it said.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub fn ask(&self, person: &str, arguments: &[&str]) -> Outcome<String> {
+        let script = format!(". '{}' && exec \"$0\" \"$@\"", self.data().join(person).display());
+        let output = Command::new("sh")
+            .args(["-c", &script])
+            .arg(&self.program)
+            .args(arguments)
+            .output()
+            .map_err(Failure::file("run", "sh"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            return Ok(said);
+        }
+        let errors = String::from_utf8_lossy(&output.stderr);
+        Err(Failure::Unexpected(format!(
+            "{arguments:?} ended with {}: {said}{errors}",
+            output.status
+        )))
+    }
+
     /// What it said so far.
     pub fn said(&mut self) -> String {
         self.running.as_mut().map(Running::said).unwrap_or_default()

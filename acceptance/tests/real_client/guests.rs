@@ -3,12 +3,13 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use acceptance::{Backend, BackendOptions, Cli, Failure, Outcome, Workspace};
+use acceptance::{Backend, BackendOptions, Binaries, Cli, Failure, Outcome, Workspace};
 
 /// What may take a while under emulation on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -110,6 +111,164 @@ fn a_guest_runs_the_users_script_and_keeps_its_data_through_a_stop_and_a_restart
     backend.again()?;
     says(&data, "GUEST-COUNTER vdb 3")?;
     assert_eq!(workspace.state()?.resource("fairmazon_instance.web")?["id"], id);
+    workspace.destroy()?;
+    assert_eq!(files_with(&hosts, b"LUKS"), Vec::<PathBuf>::new(), "no volume is left");
+    backend.interrupt()
+}
+
+/// A file operation of the test's own.
+fn file<T>(done: std::io::Result<T>) -> Outcome<T> {
+    done.map_err(|error| Failure::Unexpected(format!("a file of the test: {error}")))
+}
+
+/// Runs a command of the platform; what it says, and whether it succeeds.
+fn fairmazon(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome<(bool, String)> {
+    let mut command = Command::new(&Binaries::find()?.fairmazon);
+    command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let output = command.envs(environment.iter().copied()).output();
+    let output = output.map_err(|error| Failure::Unexpected(format!("{arguments:?}: {error}")))?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+#[test]
+fn a_volume_is_exported_while_its_guest_runs_and_opens_without_the_platform() -> Outcome {
+    const TEXT: &[u8] = b"written by the guest in plain text";
+    let cli = Cli::chosen()?;
+    let mut backend = backend()?;
+    let data = backend.data().to_owned();
+    let workspace = Workspace::example("first-boot", &cli, backend.environment())?;
+    workspace.apply(&[])?;
+    says(&data, "GUEST-COUNTER vdb 1")?;
+    let state = workspace.state()?;
+    let volume = state.resource("fairmazon_volume.data")?["id"].as_str().unwrap_or_default();
+
+    let own = file(tempfile::tempdir())?;
+    let at = |name: &str| own.path().join(name).display().to_string();
+    let environment: Vec<_> =
+        backend.environment().iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let (done, said) = fairmazon(&["volume", "export", volume, "--to", &at("file")], &environment)?;
+    assert!(done, "{said}");
+    let (_, listed) = fairmazon(&["volume", "list"], &environment)?;
+    assert_eq!(listed.lines().count(), 1, "the snapshot is gone: {listed}");
+    file(fs::copy(&backend.environment()["FAIRMAZON_KEY_FILE"], at("identity")))?;
+    workspace.destroy()?;
+    backend.interrupt()?;
+
+    // Nothing of the platform is left but what was taken away from it.
+    assert_eq!(files_with(own.path(), TEXT), Vec::<PathBuf>::new());
+    let identity = at("identity");
+    let alone = [("FAIRMAZON_KEY_FILE", identity.as_str())];
+    let exported = at("file");
+    let to = at("opened");
+    let open = ["volume", "open", &exported, "--to", &to, "--format", "qcow2"];
+    let (done, said) = fairmazon(&open, &alone)?;
+    assert!(done, "{said}");
+    assert_eq!(files_with(own.path(), TEXT), [PathBuf::from(&to)]);
+
+    let mut key = file(fs::read(at("file.key")))?;
+    if let Some(last) = key.last_mut() {
+        *last ^= 1;
+    }
+    file(fs::write(at("file.key"), key))?;
+    let other = at("other");
+    let (done, said) = fairmazon(&["volume", "open", &exported, "--to", &other], &alone)?;
+    assert!(!done && said.contains("does not open with this identity"), "{said}");
+    assert!(!Path::new(&other).exists());
+    Ok(())
+}
+
+/// Everything that goes over the machine's loopback, where all hosts of the platform meet, in a
+/// file.
+struct Capture {
+    capturing: Child,
+    file: PathBuf,
+}
+
+impl Capture {
+    fn start(file: PathBuf) -> Outcome<Self> {
+        const SCRIPT: &str = "import socket, sys\n\
+            s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3))\n\
+            s.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)\n\
+            s.bind(('lo', 0))\n\
+            f = open(sys.argv[1], 'wb', buffering=0)\n\
+            print('ready', flush=True)\n\
+            while True: f.write(s.recv(1 << 17))\n";
+        let mut capturing = Command::new("python3")
+            .args(["-c", SCRIPT])
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| Failure::Unexpected(format!("python3 can't be run: {error}")))?;
+        let mut ready = String::new();
+        let said = capturing.stdout.take().map(BufReader::new);
+        said.map(|mut said| said.read_line(&mut ready));
+        assert_eq!(ready, "ready\n", "a capture needs root");
+        Ok(Self { capturing, file })
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        let _ = self.capturing.kill();
+        let _ = self.capturing.wait();
+        fs::read(&self.file).unwrap_or_default()
+    }
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+#[test]
+fn a_guest_goes_on_at_another_host_while_its_own_is_emptied() -> Outcome {
+    const WRITTEN: &str = "written by the guest in plain text";
+    let cli = Cli::chosen()?;
+    let mut backend = backend()?;
+    let data = backend.data().to_owned();
+    let workspace = Workspace::example("first-boot", &cli, backend.environment())?;
+    workspace.apply(&[])?;
+    says(&data, "first boot of web, said by the machine itself")?;
+    says(&data, "GUEST-COUNTER vdb 1")?;
+    let before = workspace.state()?.resource("fairmazon_instance.web")?.clone();
+
+    let listed = backend.ask("env.hosts", &["host", "list"])?;
+    let line = listed.lines().find(|line| line.contains("\t1 machines\t"));
+    let host = line.and_then(|line| line.split('\t').next()).unwrap_or_default();
+    let capture = Capture::start(workspace.beside().join("capture"))?;
+    let emptied = backend.ask("env.hosts", &["host", "drain", host, "--deadline", "10m"])?;
+    let traffic = capture.end();
+    assert!(emptied.contains(&format!("{host} is empty")), "{emptied}");
+
+    // All of the guest went over the wire, and nobody on the way could read it.
+    assert!(traffic.len() > 4 << 20, "{} bytes", traffic.len());
+    for text in [WRITTEN, "first boot of web", "GUEST-"] {
+        assert!(!holds(&traffic, text), "{text:?} went over the wire");
+    }
+    let hosts = data.join("hosts");
+    assert_eq!(files_with(&hosts, WRITTEN.as_bytes()), Vec::<PathBuf>::new());
+
+    // To its customer it is the same machine, and nothing is to be done about it.
+    workspace.expect_no_changes()?;
+    workspace.run(&["refresh", "-no-color"])?.ok()?;
+    let after = workspace.state()?.resource("fairmazon_instance.web")?.clone();
+    assert_eq!(after["id"], before["id"]);
+    assert_ne!(after["site"], before["site"], "its host was emptied");
+    assert_eq!(after["state"], "running");
+    let said = consoles(&data);
+    assert!(!said.contains("GUEST-COUNTER vdb 2"), "it was not started again: {said}");
+
+    // What is known of its keys is in no file of the customer's but the identity.
+    for name in ["terraform.tfstate", "terraform.tfstate.backup"] {
+        let state = workspace.read(name)?;
+        assert!(!state.contains("AGE-SECRET-KEY") && !state.contains("age-encryption.org"));
+    }
+
+    let main = workspace.read("main.tf")?;
+    let off = main.replace("flavor = \"small\"", "flavor = \"small\"\n  power_state = \"stopped\"");
+    workspace.write("main.tf", &off)?;
+    workspace.apply(&[])?;
+    workspace.write("main.tf", &main)?;
+    workspace.apply(&[])?;
+    says(&data, "GUEST-COUNTER vdb 2")?;
     workspace.destroy()?;
     assert_eq!(files_with(&hosts, b"LUKS"), Vec::<PathBuf>::new(), "no volume is left");
     backend.interrupt()

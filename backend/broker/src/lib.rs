@@ -8,6 +8,7 @@ pub mod metering;
 mod reconcile;
 mod server;
 pub mod session;
+pub mod transfer;
 
 pub use config::ApiConfig;
 pub use files::{make_private_folder, write_private};

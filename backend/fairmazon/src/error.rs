@@ -94,6 +94,9 @@ pub(crate) enum CommandError {
         /// Where the broker listens.
         address: SocketAddr,
     },
+    /// An exported volume is not opened.
+    #[error("unable to open the volume: nothing was written")]
+    Open(#[source] fairmazon_hypervisor_libvirt::qemu::OpenError),
     /// The host does not reach the level of the standard that was asked for.
     #[error("the host does not reach level {asked} of the host standard (it reaches {level})")]
     BelowStandard {

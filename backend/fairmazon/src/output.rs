@@ -11,6 +11,11 @@ pub(crate) fn line(text: &str) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// Says something that is no result.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Writes an error with its causes, each once.
 pub(crate) fn error(error: &dyn Error) {
     let mut text = format!("error: {error}\n");

@@ -27,7 +27,7 @@ pub use error::HypervisorError;
 pub use fairmazon_keys::VolumeKey;
 pub use machine::{
     Access, Counters, Features, Halt, Hint, Inventory, Machine, Marks, OffReason, RunState,
-    Statistics, Traffic, Volume, same_disks, same_shape,
+    Statistics, Traffic, Volume, VolumeFile, same_disks, same_shape,
 };
 pub use migration::{Channels, Connection, Description, Landing};
 
@@ -135,6 +135,15 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// `Busy` while a running machine uses it.
     async fn delete_volume(&self, volume: VolumeId) -> Result<()>;
+
+    /// The bytes of a volume's file as they are, which for a driver that encrypts is what its key
+    /// opens and nothing else, from `offset` on. Of use for volumes that nobody writes to.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unsupported` where volumes hold no data.
+    async fn read_volume(&self, _: VolumeId, _offset: u64) -> Result<VolumeFile> {
+        Err(HypervisorError::Unsupported { what: "export volumes" })
+    }
 
     /// Plugs a disk into a running machine and into its definition.
     ///

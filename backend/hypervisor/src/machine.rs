@@ -8,6 +8,7 @@ use fairmazon_model::{
     units::{Epoch, Gib},
 };
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncRead;
 
 /// What is written beside a machine, in the hypervisor itself, so that an agent that knows
 /// nothing but what it finds there goes on where the last one ended.
@@ -168,6 +169,14 @@ pub struct Volume {
     pub volume: VolumeId,
     /// Its size.
     pub size: Gib,
+}
+
+/// The file of a volume, from an offset on.
+pub struct VolumeFile {
+    /// All that it has, also before the offset.
+    pub bytes: u64,
+    /// What it has from there on.
+    pub reader: Box<dyn AsyncRead + Send + Unpin>,
 }
 
 /// All that the platform has on a host.

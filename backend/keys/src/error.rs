@@ -59,6 +59,12 @@ pub enum KeyError {
         /// Of which volume.
         volume: VolumeId,
     },
+    /// The wrap does not open, whichever volume it is of.
+    #[error(
+        "this wrapped key does not open with this identity: it was wrapped for another one, or was \
+         changed"
+    )]
+    NotAWrappedKey,
     /// A host is known with another sealing key than it shows.
     #[error(
         "the sealing key of {host} has changed from {known} to {shown}: somebody may be trying to \

@@ -47,20 +47,28 @@ impl WrappedKey {
     /// # Errors
     /// `NotUnwrapped` for another identity or another volume, and for every changed byte.
     pub fn open(&self, volume: VolumeId, identity: &Identity) -> Result<VolumeKey, KeyError> {
-        let refused = || KeyError::NotUnwrapped { volume };
+        let (of, key) = self.read(identity).ok_or(KeyError::NotUnwrapped { volume })?;
+        if of == volume { Ok(key) } else { Err(KeyError::NotUnwrapped { volume }) }
+    }
+
+    /// Opens it with the identity that it was wrapped for, and says which volume it is of.
+    ///
+    /// # Errors
+    /// `NotAWrappedKey` for another identity, and for every changed byte.
+    pub fn open_any(&self, identity: &Identity) -> Result<(VolumeId, VolumeKey), KeyError> {
+        self.read(identity).ok_or(KeyError::NotAWrappedKey)
+    }
+
+    fn read(&self, identity: &Identity) -> Option<(VolumeId, VolumeKey)> {
         if self.0.len() > MAX {
-            return Err(refused());
+            return None;
         }
-        let text = age::decrypt(&identity.0, &self.0).map(Zeroizing::new).map_err(|_| refused())?;
-        let text = str::from_utf8(&text).map_err(|_| refused())?;
-        let mut lines = text.lines();
+        let text = age::decrypt(&identity.0, &self.0).map(Zeroizing::new).ok()?;
+        let mut lines = str::from_utf8(&text).ok()?.lines();
         let (Some(key), Some(of), None) = (lines.next(), lines.next(), lines.next()) else {
-            return Err(refused());
+            return None;
         };
-        if of != volume.to_string() {
-            return Err(refused());
-        }
-        from_hex(key).ok_or_else(refused)
+        Some((of.parse().ok()?, from_hex(key)?))
     }
 }
 
@@ -94,6 +102,8 @@ mod tests {
         assert!(wrapped.bytes().len() <= WrappedKey::MAX);
         let opened = wrapped.open(volume, &identity).unwrap();
         assert_eq!(opened.bytes(), key.bytes());
+        let (of, opened) = wrapped.open_any(&identity).unwrap();
+        assert_eq!((of, opened.bytes()), (volume, key.bytes()));
         let refused = KeyError::NotUnwrapped { volume };
         assert_eq!(wrapped.open(volume, &Identity::generate()).unwrap_err(), refused);
         let other = VolumeId::from_parts(1, 2);
@@ -102,6 +112,7 @@ mod tests {
         *changed.last_mut().unwrap() ^= 1;
         let changed = WrappedKey::from_bytes(changed);
         assert_eq!(changed.open(volume, &identity).unwrap_err(), refused);
+        assert_eq!(changed.open_any(&identity).unwrap_err(), KeyError::NotAWrappedKey);
         WrappedKey::from_bytes(vec![0; 5_000]).open(volume, &identity).unwrap_err();
     }
 }

@@ -21,6 +21,7 @@ pub mod placement;
 pub mod price;
 pub mod schedule;
 pub mod site;
+pub mod transfer;
 pub mod units;
 pub mod usage;
 pub mod volume;

@@ -436,8 +436,8 @@ mod tests {
             class in "[a-z]{0,8}", other in "[a-z]{0,8}", sequence in 1_u64..9, next in 1_u64..9,
         ) {
             let host = HostId::from_parts(1, 9);
-            let one = UsageWindow { class: class.clone(), sequence, ..window() };
-            let two = UsageWindow { class: other.clone(), sequence: next, ..window() };
+            let one = UsageWindow { class, sequence, ..window() };
+            let two = UsageWindow { class: other, sequence: next, ..window() };
             prop_assert_eq!(one == two, one.signed_bytes(host) == two.signed_bytes(host));
         }
     }

@@ -13,6 +13,7 @@ mod machine;
 mod migration;
 mod operation;
 mod placement;
+mod transfer;
 mod usage;
 mod volume;
 

@@ -118,7 +118,9 @@ const RULES: &[Rule] = &[
     rule("/fairmazon.v1.VolumesService/ListKeyRequests", CUSTOMER),
     rule("/fairmazon.v1.VolumesService/GiveKeys", CUSTOMER),
     rule("/fairmazon.v1.VolumesService/GetWrappedKey", CUSTOMER),
+    rule("/fairmazon.v1.VolumesService/ExportVolume", CUSTOMER),
     rule("/fairmazon.host.v1.HostStreamService/OpenStream", HOST),
+    rule("/fairmazon.host.v1.HostStreamService/SendVolume", HOST),
     rule("/grpc.health.v1.Health/Check", Access::Public),
     rule("/grpc.health.v1.Health/Watch", Access::Public),
     rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public),
@@ -174,7 +176,7 @@ mod tests {
             let is_read = reads.iter().any(|verb| name.starts_with(verb));
             if rule.access != Access::Public {
                 assert!(is_read || !rule.allows(Some(Role::Auditor)), "{}", rule.method);
-                let is_hosts = matches!(name, "OpenStream" | "JoinHost");
+                let is_hosts = matches!(name, "OpenStream" | "SendVolume" | "JoinHost");
                 assert_eq!(rule.allows(Some(Role::Host)), is_hosts, "{}", rule.method);
                 assert!(!rule.allows(None), "{}", rule.method);
             }

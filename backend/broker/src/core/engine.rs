@@ -21,6 +21,7 @@ use super::{
     draft::Draft,
     state::State,
 };
+use crate::transfer::Transfers;
 
 /// How often a plan is made anew because somebody else wrote into the store, before the caller
 /// is told.
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) catalogue: Arc<Catalogue>,
     /// Held while windows are judged and added.
     pub(crate) metering: tokio::sync::Mutex<()>,
+    pub(crate) transfers: Arc<Transfers>,
     state: Mutex<State>,
 }
 
@@ -97,8 +99,9 @@ impl Engine {
         let mut state = State::new(&config, catalogue.clone());
         let revision = store.load(&mut |row| state.put(row)).await?;
         state.world.revision = revision;
-        let (metering, state) = (tokio::sync::Mutex::default(), Mutex::new(state));
-        let inner = Inner { store, clock, random, catalogue, config, metering, state };
+        let (metering, transfers) = (tokio::sync::Mutex::default(), Arc::default());
+        let state = Mutex::new(state);
+        let inner = Inner { store, clock, random, catalogue, config, metering, transfers, state };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -10,6 +10,7 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::HostId,
     machine::{DesiredSet, ObservedSet},
+    transfer::SendVolume,
     usage::WindowBatch,
 };
 use futures::{Stream, StreamExt};
@@ -149,6 +150,7 @@ impl HostStream<'_> {
         self.send(welcome).await?;
         self.send(BrokerSays::Desired(set)).await?;
         let mut send_at = None::<Instant>;
+        let mut transfers = self.transfers()?;
         loop {
             let due = send_at.unwrap_or_else(Instant::now);
             tokio::select! {
@@ -162,6 +164,7 @@ impl HostStream<'_> {
                 () = wake.notified() => {
                     send_at.get_or_insert_with(|| Instant::now() + delay);
                 }
+                Some(asked) = transfers.recv() => self.send(BrokerSays::Send(asked)).await?,
                 () = tokio::time::sleep_until(due), if send_at.is_some() => {
                     send_at = None;
                     let set = self.next_set()?;
@@ -180,6 +183,16 @@ impl HostStream<'_> {
             return Err(self.why_ended());
         }
         Ok(publish::desired_set(&mut state, self.engine.catalogue(), self.host, now))
+    }
+
+    /// What customers ask this host for from now on, unless another stream has taken over.
+    fn transfers(&self) -> Result<mpsc::Receiver<SendVolume>, DomainError> {
+        let state = self.engine.state();
+        if state.hosts.is_current(self.host, self.number) {
+            return Ok(self.engine.inner.transfers.listen(self.host));
+        }
+        drop(state);
+        Err(self.why_ended())
     }
 
     async fn send(&self, message: BrokerSays) -> Ended {

@@ -5,6 +5,7 @@ use fairmazon_model::{
     DomainError,
     id::HostId,
     machine::{DesiredSet, ObservedSet},
+    transfer::SendVolume,
     units::Generation,
     usage::{RefusedWindow, WindowBatch},
 };
@@ -77,6 +78,8 @@ pub enum BrokerSays {
         /// Those that are refused for good.
         refused: Vec<RefusedWindow>,
     },
+    /// A customer waits for a volume's file.
+    Send(SendVolume),
 }
 
 impl TryFrom<v1::FromHost> for HostSays {
@@ -134,6 +137,7 @@ impl From<&BrokerSays> for v1::ToHost {
                     refused: refused.iter().map(Into::into).collect(),
                 })
             }
+            BrokerSays::Send(asked) => Message::Send(asked.into()),
         };
         Self { message: Some(message) }
     }

@@ -14,4 +14,5 @@ mod matrix;
 mod metrics;
 mod services;
 mod streams;
+mod transfers;
 mod volume_keys;

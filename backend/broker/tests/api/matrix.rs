@@ -64,7 +64,9 @@ VolumesService/DeleteVolume c
 VolumesService/ListKeyRequests c
 VolumesService/GiveKeys c
 VolumesService/GetWrappedKey c
+VolumesService/ExportVolume c
 HostStreamService/OpenStream m
+HostStreamService/SendVolume m
 ";
 
 const ROLES: [(char, Role); 5] = [

@@ -102,13 +102,16 @@ impl Platform {
     }
 }
 
-async fn wanted(client: &Client, instance_id: &str) -> Result<Vec<v1::KeyRequest>, Status> {
+pub(crate) async fn wanted(
+    client: &Client,
+    instance_id: &str,
+) -> Result<Vec<v1::KeyRequest>, Status> {
     let request = ListKeyRequestsRequest { instance_id: instance_id.into(), ..Default::default() };
     let answer = VolumesServiceClient::new(client.clone()).list_key_requests(request).await?;
     Ok(answer.into_inner().requests)
 }
 
-async fn give(client: &Client, keys: Vec<GivenKey>) -> Result<(), Status> {
+pub(crate) async fn give(client: &Client, keys: Vec<GivenKey>) -> Result<(), Status> {
     let mut volumes = VolumesServiceClient::new(client.clone());
     volumes.give_keys(GiveKeysRequest { keys }).await.map(|_| ())
 }
@@ -122,7 +125,7 @@ fn read(request: &v1::KeyRequest) -> KeyRequest {
     }
 }
 
-fn answer(keyring: &mut Keyring, request: &v1::KeyRequest) -> GivenKey {
+pub(crate) fn answer(keyring: &mut Keyring, request: &v1::KeyRequest) -> GivenKey {
     let key = keyring.answer(&read(request), now()).unwrap().key;
     GivenKey {
         volume_id: request.volume_id.clone(),

@@ -425,5 +425,6 @@ fn to_host_message(says: BrokerSays) -> ToHost {
         }
         BrokerSays::Desired(set) => ToHost::Desired(set),
         BrokerSays::MeteredThrough { batch, refused } => ToHost::MeteredThrough { batch, refused },
+        BrokerSays::Send(asked) => ToHost::Send(asked),
     }
 }

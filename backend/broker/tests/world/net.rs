@@ -226,5 +226,6 @@ fn to_host_message(says: BrokerSays) -> Result<ToHost, TransportError> {
         }
         BrokerSays::Desired(set) => ToHost::Desired(v1::Desired::from(&set).try_into().unwrap()),
         BrokerSays::MeteredThrough { batch, refused } => ToHost::MeteredThrough { batch, refused },
+        BrokerSays::Send(asked) => ToHost::Send(v1::Send::from(&asked).try_into().unwrap()),
     })
 }

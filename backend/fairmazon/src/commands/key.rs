@@ -117,11 +117,15 @@ impl Key {
 
 impl IdentityOptions {
     fn read(&self) -> Result<Identity, CommandError> {
-        let path = &self.key_file;
-        let text = fs::read_to_string(path).map_err(CommandError::file("read", path))?;
-        Identity::read(&Zeroizing::new(text))
-            .map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))
+        read_identity(&self.key_file)
     }
+}
+
+/// The identity in a file.
+pub(crate) fn read_identity(path: &Path) -> Result<Identity, CommandError> {
+    let text = fs::read_to_string(path).map_err(CommandError::file("read", path))?;
+    Identity::read(&Zeroizing::new(text))
+        .map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))
 }
 
 fn init(file: &Path) -> Result<(), CommandError> {
@@ -162,50 +166,95 @@ async fn give(
     identity: &IdentityOptions,
     host_authority: Option<PathBuf>,
 ) -> Result<(), CommandError> {
-    let authority = host_authority.or_else(|| client.ca_certificate().cloned());
-    let authority = authority.ok_or_else(|| {
-        CommandError::Usage(
-            "nothing says who signs for the platform's hosts: give --host-authority".into(),
-        )
-    })?;
-    let authorities =
-        fs::read_to_string(&authority).map_err(CommandError::file("read", &authority))?;
-    let known_hosts = KnownHostsFile::beside(&identity.key_file);
-    let path = known_hosts.path();
-    let known = known_hosts.read().map_err(CommandError::file("read", path))?;
-    let mut keyring = Keyring::new(identity.read()?, authorities, &known);
+    let mut giver = Giver::new(client, &identity.key_file, host_authority)?;
     let mut volumes = VolumesServiceClient::new(client.connect().await?);
-    let (mut given, mut conflicts) = (0, 0);
-    loop {
-        let wanted = wanted(&mut volumes).await?;
-        let (mut keys, mut not_believed) = (Vec::with_capacity(wanted.len()), BTreeMap::new());
-        for request in wanted {
-            let answer = match keyring.answer(&request, UnixMs(now_ms())) {
-                Ok(answer) => answer,
-                // The others are not to wait for this one.
-                Err(error) => {
-                    not_believed.entry(request.host).or_insert(error);
-                    continue;
+    let (given, not_believed) = giver.give(&mut volumes, &Default::default()).await?;
+    ended(given, &not_believed, giver.known_hosts.path())
+}
+
+/// Makes the keys that hosts wait for.
+pub(crate) struct Giver {
+    keyring: Keyring,
+    known_hosts: KnownHostsFile,
+}
+
+impl Giver {
+    /// Who gives with the identity of a file, to hosts that an authority has signed for: that of
+    /// the broker's certificate unless another one is named.
+    pub(crate) fn new(
+        client: &ClientOptions,
+        identity: &Path,
+        host_authority: Option<PathBuf>,
+    ) -> Result<Self, CommandError> {
+        let authority = host_authority.or_else(|| client.ca_certificate().cloned());
+        let authority = authority.ok_or_else(|| {
+            CommandError::Usage(
+                "nothing says who signs for the platform's hosts: give --host-authority".into(),
+            )
+        })?;
+        let authorities =
+            fs::read_to_string(&authority).map_err(CommandError::file("read", &authority))?;
+        let known_hosts = KnownHostsFile::beside(identity);
+        let path = known_hosts.path();
+        let known = known_hosts.read().map_err(CommandError::file("read", path))?;
+        let keyring = Keyring::new(read_identity(identity)?, authorities, &known);
+        Ok(Self { keyring, known_hosts })
+    }
+
+    /// Gives all keys that hosts wait for of what is asked about: how many, and the hosts that are
+    /// not believed.
+    async fn give(
+        &mut self,
+        volumes: &mut VolumesServiceClient<Client>,
+        of: &ListKeyRequestsRequest,
+    ) -> Result<(usize, BTreeMap<HostId, KeyError>), CommandError> {
+        let path = self.known_hosts.path();
+        let (mut given, mut conflicts) = (0, 0);
+        loop {
+            let wanted = wanted(volumes, of.clone()).await?;
+            let (mut keys, mut not_believed) = (Vec::with_capacity(wanted.len()), BTreeMap::new());
+            for request in wanted {
+                let answer = match self.keyring.answer(&request, UnixMs(now_ms())) {
+                    Ok(answer) => answer,
+                    // The others are not to wait for this one.
+                    Err(error) => {
+                        not_believed.entry(request.host).or_insert(error);
+                        continue;
+                    }
+                };
+                if let Some(line) = answer.first_seen {
+                    self.known_hosts.note(&line).map_err(CommandError::file("write", path))?;
                 }
-            };
-            if let Some(line) = answer.first_seen {
-                known_hosts.note(&line).map_err(CommandError::file("write", path))?;
+                let KeyRequest { volume, host, .. } = request;
+                keys.push(GivenKey { volume, host, key: answer.key }.into());
             }
-            let KeyRequest { volume, host, .. } = request;
-            keys.push(GivenKey { volume, host, key: answer.key }.into());
-        }
-        let number = keys.len();
-        if number == 0 {
-            return ended(given, &not_believed, path);
-        }
-        match volumes.give_keys(GiveKeysRequest { keys }).await {
-            Ok(_) => given += number,
-            // An apply gave one first, or a machine was placed elsewhere: asked anew.
-            Err(status) if status.code() == Code::Aborted && conflicts < CONFLICTS => {
-                conflicts += 1;
+            let number = keys.len();
+            if number == 0 {
+                return Ok((given, not_believed));
             }
-            Err(status) => return Err(refused("unable to give the keys")(status)),
+            match volumes.give_keys(GiveKeysRequest { keys }).await {
+                Ok(_) => given += number,
+                // An apply gave one first, or a machine was placed elsewhere: asked anew.
+                Err(status) if status.code() == Code::Aborted && conflicts < CONFLICTS => {
+                    conflicts += 1;
+                }
+                Err(status) => return Err(refused("unable to give the keys")(status)),
+            }
         }
+    }
+
+    /// Gives the key of one volume.
+    pub(crate) async fn give_of(
+        &mut self,
+        volumes: &mut VolumesServiceClient<Client>,
+        volume: &str,
+    ) -> Result<(), CommandError> {
+        let of = ListKeyRequestsRequest { volume_id: volume.to_owned(), ..Default::default() };
+        let (given, not_believed) = self.give(volumes, &of).await?;
+        if not_believed.is_empty() {
+            return Ok(());
+        }
+        ended(given, &not_believed, self.known_hosts.path())
     }
 }
 
@@ -230,9 +279,10 @@ fn ended(
 
 async fn wanted(
     volumes: &mut VolumesServiceClient<Client>,
+    of: ListKeyRequestsRequest,
 ) -> Result<Vec<KeyRequest>, CommandError> {
     let what = "unable to ask which keys hosts wait for";
-    let answer = volumes.list_key_requests(ListKeyRequestsRequest::default()).await;
+    let answer = volumes.list_key_requests(of).await;
     let requests = answer.map_err(refused(what))?.into_inner().requests;
     let read = |request: v1::KeyRequest| request.try_into();
     requests.into_iter().map(read).collect::<Result<_, _>>().map_err(CommandError::refused(what))

@@ -14,6 +14,7 @@ mod image;
 pub(crate) mod key;
 mod token;
 mod usage;
+mod volume;
 
 use std::future::Future;
 
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Host(Box<host::Host>),
     /// Make the identity that opens your volumes, and give keys to hosts.
     Key(key::Key),
+    /// List volumes, export them to files that only you can open, and open those.
+    Volume(volume::Volume),
     /// Open and list accounts, for the platform's operators.
     Account(account::Account),
     /// Make, list and revoke tokens.
@@ -60,6 +63,7 @@ impl Command {
             Self::Broker(command) => run(command.run()),
             Self::Host(command) => run_beside_guests(command.run()),
             Self::Key(command) => run(command.run()),
+            Self::Volume(command) => run(command.run()),
             Self::Account(command) => run(command.run()),
             Self::Token(command) => run(command.run()),
             Self::Usage(command) => run(command.run()),

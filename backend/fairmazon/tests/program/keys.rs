@@ -17,12 +17,12 @@ use crate::{
 };
 
 /// A broker and hosts that have joined it, each in a process of its own.
-struct Platform {
+pub(crate) struct Platform {
     folder: TempDir,
     broker: Running,
-    agents: Vec<Running>,
+    pub(crate) agents: Vec<Running>,
     /// The customer's.
-    customer: Environment,
+    pub(crate) customer: Environment,
     operator: Environment,
     hosts: Vec<Host>,
 }
@@ -36,7 +36,7 @@ struct Host {
 }
 
 impl Platform {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let arguments = [
@@ -91,7 +91,7 @@ impl Platform {
         self.start_agent(self.hosts.len() - 1);
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -110,7 +110,7 @@ impl Platform {
     }
 
     /// Starts the agent of a host without a token, and waits until the broker has heard of it.
-    fn start_agent(&mut self, index: usize) {
+    pub(crate) fn start_agent(&mut self, index: usize) {
         let Host { name, id, .. } = &self.hosts[index];
         let mut environment = self.of_host(name);
         environment.remove("FAIRMAZON_HOST_TOKEN_FILE");
@@ -124,7 +124,7 @@ impl Platform {
     }
 
     /// The customer's variables with an identity.
-    fn with_identity(&self, file: &Path) -> Environment {
+    pub(crate) fn with_identity(&self, file: &Path) -> Environment {
         let mut environment = self.customer.clone();
         environment.insert("FAIRMAZON_KEY_FILE".into(), file.display().to_string());
         environment
@@ -135,7 +135,7 @@ impl Platform {
         volumes.get_volume(GetVolumeRequest { id: id.into() }).await.unwrap().into_inner()
     }
 
-    fn end(self) {
+    pub(crate) fn end(self) {
         for agent in self.agents {
             assert!(agent.end().success());
         }
@@ -153,7 +153,7 @@ fn line<'a>(text: &'a str, beginning: &str) -> &'a str {
 }
 
 /// What a command says that must fail.
-fn fail(arguments: &[&str], environment: &Environment) -> String {
+pub(crate) fn fail(arguments: &[&str], environment: &Environment) -> String {
     let output = run(arguments, environment);
     assert!(!output.status.success(), "{arguments:?} must fail");
     String::from_utf8(output.stderr).unwrap()

@@ -10,3 +10,4 @@ mod host_check;
 mod images;
 mod keys;
 mod refusals;
+mod volumes;

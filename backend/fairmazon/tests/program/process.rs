@@ -150,9 +150,14 @@ impl Running {
         self.child.id()
     }
 
+    /// Asks it to end.
+    pub(crate) fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+    }
+
     /// Asks it to end, and waits.
     pub(crate) fn end(mut self) -> ExitStatus {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+        self.interrupt();
         self.child.wait().unwrap()
     }
 }

@@ -10,6 +10,7 @@ mod observe;
 mod queue;
 mod set;
 mod stream;
+mod transfer;
 mod words;
 mod work;
 
@@ -115,6 +116,8 @@ struct Agent {
     incoming: Option<mpsc::Receiver<Incoming>>,
     /// Channels of machines that come.
     leads: JoinSet<()>,
+    /// Volumes' files that customers wait for.
+    transfers: JoinSet<()>,
 }
 
 /// When everything is looked at.
@@ -169,6 +172,7 @@ impl Agent {
             under_way: 0,
             incoming: config.peers.as_ref().map(|peers| peers.incoming()),
             leads: JoinSet::new(),
+            transfers: JoinSet::new(),
             clock,
             config,
         };

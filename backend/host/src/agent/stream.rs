@@ -232,6 +232,7 @@ impl Agent {
             }
             ToHost::Desired(set) => self.on_desired(set),
             ToHost::MeteredThrough { batch, refused } => self.meter.through(batch, refused),
+            ToHost::Send(asked) => self.send_volume(asked),
         }
     }
 

@@ -1,13 +1,23 @@
 //! The real transport: `fairmazon.host.v1` over TLS, always opened by the host.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context as TaskContext, Poll, ready},
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use fairmazon_model::{DomainError, machine::DesiredSet, units::Generation};
+use fairmazon_model::{
+    DomainError,
+    machine::DesiredSet,
+    transfer::{Part, SendVolume, TransferId},
+    units::Generation,
+};
 use fairmazon_proto::{
     host::v1::{self, from_host, host_stream_service_client::HostStreamServiceClient, to_host},
     v1::{JoinHostRequest, hosts_service_client::HostsServiceClient},
 };
+use futures::{Stream, stream::BoxStream};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{
@@ -152,6 +162,34 @@ impl Transport for GrpcTransport {
         });
         Ok(link)
     }
+
+    /// On a connection of its own: however slow it is, the stream does not wait for it.
+    async fn send_volume(
+        &self,
+        transfer: TransferId,
+        parts: BoxStream<'static, Part>,
+    ) -> Result<(), TransportError> {
+        let mut client = HostStreamServiceClient::new(self.channel().await?);
+        let request = self.shown(Messages { transfer: transfer.0.to_vec(), parts });
+        let answer = client.send_volume(request).await;
+        answer.map(|_| ()).map_err(|status| refused(&status))
+    }
+}
+
+/// The messages of a transfer; the first names it.
+struct Messages {
+    transfer: Vec<u8>,
+    parts: BoxStream<'static, Part>,
+}
+
+impl Stream for Messages {
+    type Item = v1::VolumePart;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        let part = ready!(self.parts.as_mut().poll_next(cx));
+        let transfer_id = std::mem::take(&mut self.transfer);
+        Poll::Ready(part.map(|part| v1::VolumePart { transfer_id, ..part.into() }))
+    }
 }
 
 /// Hands messages on until the stream ends; why it ended, unless the agent has gone.
@@ -228,6 +266,9 @@ fn from_message(message: v1::ToHost) -> Result<ToHost, TransportError> {
                 batch: through.batch,
                 refused: refused.map_err(|error| garbled(error.to_string()))?,
             }
+        }
+        to_host::Message::Send(asked) => {
+            ToHost::Send(SendVolume::try_from(asked).map_err(|error| garbled(error.to_string()))?)
         }
     })
 }

@@ -4,6 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use fairmazon_model::transfer::{Part, TransferId};
+use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Credential, GrpcConfig, GrpcTransport, Link, Transport, TransportError};
@@ -102,6 +104,11 @@ impl JoinedTransport {
         kept.ok_or_else(|| TransportError::Garbled { what: "its certificate is empty".into() })
     }
 
+    async fn as_joined(&self) -> Result<GrpcTransport, TransportError> {
+        let certificate = self.certificate().await?;
+        GrpcTransport::new(&self.config(self.shown(&certificate)))
+    }
+
     fn shown(&self, certificate: &JoinedCertificate) -> Credential {
         Credential::Certificate {
             pem: certificate.pem.clone(),
@@ -117,8 +124,15 @@ impl JoinedTransport {
 #[async_trait]
 impl Transport for JoinedTransport {
     async fn connect(&self) -> Result<Link, TransportError> {
-        let certificate = self.certificate().await?;
-        GrpcTransport::new(&self.config(self.shown(&certificate)))?.connect().await
+        self.as_joined().await?.connect().await
+    }
+
+    async fn send_volume(
+        &self,
+        transfer: TransferId,
+        parts: BoxStream<'static, Part>,
+    ) -> Result<(), TransportError> {
+        self.as_joined().await?.send_volume(transfer, parts).await
     }
 }
 

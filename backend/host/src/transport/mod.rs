@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use fairmazon_model::{
     id::HostId,
     machine::{DesiredSet, ObservedSet},
+    transfer::{Part, SendVolume, TransferId},
     units::Generation,
     usage::{RefusedWindow, WindowBatch},
 };
+use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
 pub use grpc::{Credential, GrpcConfig, GrpcTransport};
@@ -86,6 +88,8 @@ pub enum ToHost {
         /// Those that are refused for good.
         refused: Vec<RefusedWindow>,
     },
+    /// A customer waits for a volume's file.
+    Send(SendVolume),
 }
 
 /// One open stream. It has ended when the receiver gives none; an error before that says why.
@@ -124,6 +128,19 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// When the broker can't be reached or refuses.
     async fn connect(&self) -> Result<Link, TransportError>;
+
+    /// Sends a volume's file for a [`ToHost::Send`], beside the stream and not on it; ends when
+    /// all was taken, or nobody waits for it any more.
+    ///
+    /// # Errors
+    /// When the broker can't be reached or takes no more.
+    async fn send_volume(
+        &self,
+        _: TransferId,
+        _: BoxStream<'static, Part>,
+    ) -> Result<(), TransportError> {
+        Err(TransportError::Setup { what: "this way to the broker has no transfers".into() })
+    }
 }
 
 /// A transport within the process: hands the broker's end of each new stream to a channel.

@@ -8,8 +8,9 @@ use std::{
     str::FromStr,
 };
 
-use fairmazon_hypervisor::{HypervisorError, Result, Volume, VolumeKey};
+use fairmazon_hypervisor::{HypervisorError, Result, Volume, VolumeFile, VolumeKey};
 use fairmazon_model::{host::Capacity, id::VolumeId, machine::HostVolume, units::Gib};
+use tokio::io::AsyncSeekExt;
 
 use super::{image::ImageDisk, tool};
 
@@ -153,6 +154,18 @@ impl Files {
         resize(&found.path, to, (volume, key)).await
     }
 
+    /// The file of a volume as it is, from `offset` on.
+    pub(super) async fn read(&self, volume: VolumeId, offset: u64) -> Result<VolumeFile> {
+        let found = self.find(volume)?.ok_or_else(|| HypervisorError::not_found(volume))?;
+        let open = async {
+            let mut file = tokio::fs::File::open(&found.path).await?;
+            let bytes = file.metadata().await?.len();
+            file.seek(io::SeekFrom::Start(offset)).await?;
+            Ok(VolumeFile { bytes, reader: Box::new(file) })
+        };
+        open.await.map_err(failed("read", volume))
+    }
+
     pub(super) fn delete(&self, volume: VolumeId) -> Result<()> {
         let Some(found) = self.find(volume)? else { return Ok(()) };
         match fs::remove_file(&found.path) {
@@ -265,6 +278,7 @@ impl Drop for HalfMade {
 /// What the header of a qcow2 file says.
 #[derive(Debug)]
 pub(super) struct Header {
+    pub(super) version: u32,
     pub(super) bytes: u64,
     pub(super) encrypted: bool,
     /// Some of its data is in another file.
@@ -290,8 +304,10 @@ impl Header {
             raw[at..at + 4].iter().fold(0_u32, |sum, &byte| (sum << 8) | u32::from(byte))
         };
         // Version 2 ends before the features.
-        let features = if short(4) >= 3 { long(72) } else { 0 };
+        let version = short(4);
+        let features = if version >= 3 { long(72) } else { 0 };
         Ok(Some(Self {
+            version,
             bytes: long(24),
             encrypted: short(32) == LUKS,
             refers_to_others: long(8) != 0 || features & EXTERNAL_DATA != 0,

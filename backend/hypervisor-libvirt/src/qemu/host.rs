@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use fairmazon_hypervisor::{
     Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, Landing,
-    Machine, Marks, Result, Statistics, Volume, VolumeKey,
+    Machine, Marks, Result, Statistics, Volume, VolumeFile, VolumeKey,
 };
 use fairmazon_image::Images;
 use fairmazon_model::{
@@ -404,6 +404,10 @@ impl Hypervisor for QemuHost {
             .await?;
         self.hint(volume);
         Ok(())
+    }
+
+    async fn read_volume(&self, volume: VolumeId, offset: u64) -> Result<VolumeFile> {
+        self.inner.files.read(volume, offset).await
     }
 
     async fn attach(&self, instance: InstanceId, disk: &Disk) -> Result<()> {

@@ -11,6 +11,7 @@ mod accelerator;
 mod backup;
 mod console;
 mod copy;
+mod exported;
 mod files;
 mod host;
 mod image;
@@ -29,6 +30,7 @@ use fairmazon_image::TrustedKey;
 use fairmazon_model::host::Capacity;
 
 pub use accelerator::Accelerator;
+pub use exported::{Format, OpenError, open_exported};
 pub use host::QemuHost;
 pub use migration::MOVES;
 

@@ -6,6 +6,7 @@
 mod agent;
 mod contract;
 mod copies;
+mod exports;
 mod guests;
 mod images;
 mod lab;

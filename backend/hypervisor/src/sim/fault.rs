@@ -39,6 +39,8 @@ pub enum Verb {
     GiveKey,
     /// `forget_key`.
     ForgetKey,
+    /// `read_volume`.
+    ReadVolume,
     /// `attach`.
     Attach,
     /// `detach`.

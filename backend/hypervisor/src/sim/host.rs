@@ -17,6 +17,8 @@ use fairmazon_model::{
     units::Gib,
 };
 use parking_lot::Mutex;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -28,13 +30,15 @@ use super::{
 };
 use crate::{
     Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, Landing,
-    Machine, Marks, OffReason, Result, RunState, Statistics, Volume, VolumeKey,
+    Machine, Marks, OffReason, Result, RunState, Statistics, Volume, VolumeFile, VolumeKey,
 };
 
 /// Hints that a slow listener may be behind before it has to look at all.
 const HINTS_KEPT: usize = 16;
 /// What is kept of a console, in bytes.
 const CONSOLE_KEPT: usize = 64 * 1024;
+/// What the file of a volume has.
+const FILE_BYTES: usize = 5 * 1024 * 1024 + 17;
 
 pub(super) struct HostCell {
     pub(super) id: HostId,
@@ -275,6 +279,18 @@ impl Hypervisor for SimHost {
         Ok(())
     }
 
+    /// Bytes that are another volume's in no place, and the same each time.
+    async fn read_volume(&self, volume: VolumeId, offset: u64) -> Result<VolumeFile> {
+        let is_there = || self.cell.state.lock().volumes.contains_key(&volume);
+        let find = || is_there().then_some(()).ok_or_else(|| HypervisorError::not_found(volume));
+        self.call(Verb::ReadVolume, find).await?;
+        let mut bytes = vec![0; FILE_BYTES];
+        ChaCha8Rng::seed_from_u64(self.cell.content_of(volume)).fill_bytes(&mut bytes);
+        let from = usize::try_from(offset).unwrap_or(FILE_BYTES).min(FILE_BYTES);
+        let reader = Box::new(std::io::Cursor::new(bytes.split_off(from)));
+        Ok(VolumeFile { bytes: FILE_BYTES as u64, reader })
+    }
+
     async fn attach(&self, instance: InstanceId, disk: &Disk) -> Result<()> {
         self.call(Verb::Attach, || self.cell.attach(&self.world, instance, disk)).await
     }
@@ -365,6 +381,11 @@ impl HostCell {
     pub(super) fn has_foreign(&self, instance: InstanceId) -> bool {
         let state = self.state.lock();
         state.foreign.contains(&instance) && !state.machines.contains_key(&instance)
+    }
+
+    /// What the bytes of a volume's file are made of.
+    fn content_of(&self, volume: VolumeId) -> u64 {
+        self.state.lock().volumes.get(&volume).map_or(0, |found| found.serial)
     }
 
     pub(super) fn volume_serial(&self, volume: VolumeId) -> Option<u64> {

@@ -328,6 +328,16 @@ impl volumes_service_server::VolumesService for Fake {
         drop(self.open("get_wrapped_key", request)?);
         Err(Status::unimplemented("no keys here"))
     }
+
+    type ExportVolumeStream = ReceiverStream<Result<ExportVolumeResponse, Status>>;
+
+    async fn export_volume(
+        &self,
+        request: Request<ExportVolumeRequest>,
+    ) -> Answer<Self::ExportVolumeStream> {
+        drop(self.open("export_volume", request)?);
+        Err(Status::unimplemented("no files here"))
+    }
 }
 
 #[tonic::async_trait]

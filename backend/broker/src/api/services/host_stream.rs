@@ -1,9 +1,15 @@
-//! `HostStreamService`: hands a host's stream to its session, and ends it with its credential.
+//! `HostStreamService`: hands a host's stream to its session and its volumes to who waits for
+//! them, and ends both with its credential.
 
-use std::{future::ready, sync::Arc};
+use std::{future::ready, sync::Arc, time::Duration};
 
-use fairmazon_model::DomainError;
-use fairmazon_proto::host::v1::{FromHost, ToHost, host_stream_service_server::HostStreamService};
+use fairmazon_model::{
+    DomainError,
+    transfer::{Part, TransferId},
+};
+use fairmazon_proto::host::v1::{
+    FromHost, SendVolumeResponse, ToHost, VolumePart, host_stream_service_server::HostStreamService,
+};
 use futures::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -19,6 +25,8 @@ use crate::{
 
 /// Messages to a host that may wait for it.
 const QUEUE: usize = 8;
+/// How long a host may take from a call to its first message.
+const FIRST_WITHIN: Duration = Duration::from_secs(10);
 
 #[async_trait]
 impl HostStreamService for Api {
@@ -51,6 +59,42 @@ impl HostStreamService for Api {
             .map(|says| Ok(ToHost::from(&says)))
             .chain(stream::once(ended).filter_map(ready));
         context.stream(answers)
+    }
+
+    async fn send_volume(
+        &self,
+        request: Request<Streaming<VolumePart>>,
+    ) -> Result<Response<SendVolumeResponse>, Status> {
+        let (context, messages) = Context::of(request)?;
+        let open = context.open_stream()?;
+        tokio::select! {
+            error = context.end_of_stream(&open) => Err(context.refuse(&error)),
+            answer = context.answer(self.take_volume(&context, messages)) => answer,
+        }
+    }
+}
+
+impl Api {
+    async fn take_volume(
+        &self,
+        context: &Context,
+        mut messages: Streaming<VolumePart>,
+    ) -> Result<SendVolumeResponse, DomainError> {
+        let host = context.caller.host;
+        let host =
+            host.ok_or_else(|| DomainError::internal("a host's credential names no host"))?;
+        let first = tokio::time::timeout(FIRST_WITHIN, messages.message()).await;
+        let Ok(Ok(Some(first))) = first else {
+            return Err(DomainError::invalid("message", "a volume begins with its transfer's id"));
+        };
+        let transfer = TransferId::read(&first.transfer_id)?;
+        // A connection that breaks ends the parts.
+        let rest = messages
+            .take_while(|message| ready(message.is_ok()))
+            .filter_map(|message| ready(message.ok()));
+        let parts = stream::once(ready(first)).chain(rest).map(Part::try_from);
+        self.engine.take_volume(host, transfer, parts).await?;
+        Ok(SendVolumeResponse {})
     }
 }
 

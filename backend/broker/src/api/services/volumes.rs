@@ -1,17 +1,21 @@
 //! `VolumesService`.
 
+use std::future::ready;
+
 use fairmazon_model::{DomainError, ErrorKind, key::GivenKey};
 use fairmazon_proto::v1::{
-    self, CreateVolumeRequest, DeleteVolumeRequest, GetVolumeRequest, GetWrappedKeyRequest,
-    GetWrappedKeyResponse, GiveKeysRequest, GiveKeysResponse, ListKeyRequestsRequest,
-    ListKeyRequestsResponse, ListVolumesRequest, ListVolumesResponse, Operation,
-    UpdateVolumeRequest, VolumeResponse, volumes_service_server::VolumesService,
+    self, CreateVolumeRequest, DeleteVolumeRequest, ExportHeader, ExportVolumeRequest,
+    ExportVolumeResponse, GetVolumeRequest, GetWrappedKeyRequest, GetWrappedKeyResponse,
+    GiveKeysRequest, GiveKeysResponse, ListKeyRequestsRequest, ListKeyRequestsResponse,
+    ListVolumesRequest, ListVolumesResponse, Operation, UpdateVolumeRequest, VolumeResponse,
+    export_volume_response, volumes_service_server::VolumesService,
 };
+use futures::{StreamExt, stream};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Api, cut, id, page, place, required};
 use crate::{
-    api::context::Context,
+    api::context::{Answers, Context},
     core::{KeysOf, VolumeChange, VolumeState, VolumeUpdate, VolumeView},
 };
 
@@ -122,6 +126,29 @@ impl VolumesService for Api {
             Ok(GiveKeysResponse {})
         };
         context.answer(work).await
+    }
+
+    type ExportVolumeStream = Answers<ExportVolumeResponse>;
+
+    async fn export_volume(
+        &self,
+        request: Request<ExportVolumeRequest>,
+    ) -> Result<Response<Self::ExportVolumeStream>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let volume = id("volume_id", &message.volume_id)?;
+            self.engine.export_volume(&context.caller, volume, message.offset).await
+        };
+        let export = work.await.map_err(|error| context.refuse(&error))?;
+        let header = export_volume_response::Part::Header(ExportHeader {
+            total_bytes: export.bytes,
+            key_version: export.key.version,
+            key_fingerprint: export.key.fingerprint,
+            wrapped_key: export.key.wrapped.0,
+        });
+        let data = export.data.map(|data| data.map(export_volume_response::Part::Data));
+        let parts = stream::once(ready(Ok(header))).chain(data);
+        context.stream(parts.map(|part| part.map(|part| ExportVolumeResponse { part: Some(part) })))
     }
 
     async fn get_wrapped_key(

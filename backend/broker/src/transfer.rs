@@ -1,0 +1,359 @@
+//! Volumes' files on their way: hands what a host sends to the customer who waits for it.
+//!
+//! Nothing is kept, on disk or in memory, but the few parts that the slower side has not taken
+//! yet, and nothing of it can be opened here. A transfer ends with the customer's call.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    pin::pin,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    id::{AccountId, HostId, VolumeId},
+    key::VolumeHostKey,
+    limits,
+    transfer::{Part, SendVolume, TransferId},
+    volume::{Volume, VolumeObserved},
+};
+use futures::{Stream, StreamExt, stream, stream::BoxStream};
+use parking_lot::Mutex;
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::core::{
+    Caller, Engine, Standing, audit,
+    draft::Draft,
+    engine::{PlanError, Planned},
+    rules,
+    state::State,
+};
+
+/// Transfers of one account at once.
+pub const PER_ACCOUNT: usize = 4;
+/// Transfers of one host at once: more than one account may have there.
+pub const PER_HOST: usize = 8;
+/// Parts that wait for the customer.
+const WAITING: usize = 2;
+/// Requests that wait for a host's stream.
+const REQUESTS: usize = 16;
+/// How long a host may take to begin: a request that is lost is noticed by this.
+const BEGIN_WITHIN: Duration = Duration::from_secs(20);
+/// How long nothing may move.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// The transfers under way.
+#[derive(Default)]
+pub(crate) struct Transfers(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    /// Those that no host has begun.
+    waiting: HashMap<TransferId, Waiting>,
+    /// Whose and where those are that have not ended.
+    accounts: HashMap<AccountId, Weak<()>>,
+    hosts: HashMap<HostId, Weak<()>>,
+    /// Ways to the hosts.
+    streams: HashMap<HostId, mpsc::Sender<SendVolume>>,
+}
+
+struct Waiting {
+    host: HostId,
+    to: mpsc::Sender<Part>,
+    /// The host's: counts as long as it sends, and not as long as the customer keeps the call.
+    held: Arc<()>,
+}
+
+/// The customer's end of a transfer.
+struct Receiving {
+    transfers: Arc<Transfers>,
+    id: TransferId,
+    parts: mpsc::Receiver<Part>,
+    _held: Arc<()>,
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.transfers.0.lock().waiting.remove(&self.id);
+    }
+}
+
+impl Transfers {
+    /// What a host is asked for from now on, in the place of an earlier stream of it.
+    pub(crate) fn listen(&self, host: HostId) -> mpsc::Receiver<SendVolume> {
+        let (sender, receiver) = mpsc::channel(REQUESTS);
+        let mut table = self.0.lock();
+        table.streams.retain(|_, stream| !stream.is_closed());
+        table.streams.insert(host, sender);
+        receiver
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        id: TransferId,
+        account: AccountId,
+        host: HostId,
+    ) -> Result<Receiving, DomainError> {
+        let mut table = self.0.lock();
+        let ours = hold(&mut table.accounts, account, PER_ACCOUNT)
+            .ok_or_else(|| too_many("the account", PER_ACCOUNT))?;
+        let held = hold(&mut table.hosts, host, PER_HOST)
+            .ok_or_else(|| too_many("the volume's host", PER_HOST))?;
+        let (to, parts) = mpsc::channel(WAITING);
+        table.waiting.insert(id, Waiting { host, to, held });
+        Ok(Receiving { transfers: self.clone(), id, parts, _held: ours })
+    }
+
+    /// The customer who waits for a transfer of this host, once.
+    fn take(&self, host: HostId, id: TransferId) -> Option<Waiting> {
+        let waiting = &mut self.0.lock().waiting;
+        waiting.get(&id).filter(|waiting| waiting.host == host)?;
+        waiting.remove(&id)
+    }
+
+    fn ask(&self, host: HostId, asked: SendVolume) -> Result<(), DomainError> {
+        let table = self.0.lock();
+        let stream = table.streams.get(&host);
+        if stream.is_some_and(|stream| stream.try_send(asked).is_ok()) {
+            return Ok(());
+        }
+        Err(unavailable("the volume's host does not listen now"))
+    }
+}
+
+/// Counts one more of `key`, unless there are `most`.
+fn hold<K: Hash + Eq>(held: &mut HashMap<K, Weak<()>>, key: K, most: usize) -> Option<Arc<()>> {
+    held.retain(|_, holders| holders.strong_count() > 0);
+    let holders = held.entry(key).or_default();
+    if holders.strong_count() >= most {
+        return None;
+    }
+    let holder = holders.upgrade().unwrap_or_default();
+    *holders = Arc::downgrade(&holder);
+    Some(holder)
+}
+
+/// The file of a volume on its way to its customer.
+pub struct Export {
+    /// All that the file has, also before the offset.
+    pub bytes: u64,
+    /// What it is encrypted with, wrapped for the customer.
+    pub key: VolumeHostKey,
+    /// The bytes from the offset on; an error when it breaks off before their end.
+    pub data: BoxStream<'static, Result<Vec<u8>, DomainError>>,
+}
+
+impl Engine {
+    /// Has a snapshot's host send its file, from `offset` on.
+    ///
+    /// # Errors
+    /// `NotFound`; `Precondition` for a volume that may be written to, is not there or has no key;
+    /// `LimitExceeded` for too many at once; `Unavailable` when its host does not begin: the
+    /// customer asks again. `Invalid` for an offset behind the end.
+    pub async fn export_volume(
+        &self,
+        caller: &Caller,
+        volume: VolumeId,
+        offset: u64,
+    ) -> Result<Export, DomainError> {
+        let (account, host, key) = exported(&self.state(), caller, volume)?;
+        let transfer = TransferId(self.inner.random.id().to_be_bytes());
+        let mut receiving = self.inner.transfers.open(transfer, account, host)?;
+        self.run(|state| self.plan_export(state, caller, volume))
+            .await
+            .map_err(DomainError::from)?;
+        self.inner.transfers.ask(host, SendVolume { transfer, volume, offset })?;
+        let bytes = match timeout(BEGIN_WITHIN, receiving.parts.recv()).await {
+            Ok(Some(Part::Begin { bytes })) => bytes,
+            Ok(Some(Part::Failed { reason })) => return Err(cant_send(&reason)),
+            Ok(_) | Err(_) => {
+                return Err(unavailable("the volume's host did not begin to send it"));
+            }
+        };
+        let Some(left) = bytes.checked_sub(offset) else {
+            let text = format!("the file has {bytes} bytes and none from {offset} on");
+            return Err(DomainError::invalid("offset", text));
+        };
+        Ok(Export { bytes, key, data: data(receiving, left).boxed() })
+    }
+
+    fn plan_export(
+        &self,
+        state: &State,
+        caller: &Caller,
+        volume: VolumeId,
+    ) -> Result<Planned<()>, PlanError> {
+        exported(state, caller, volume)?;
+        let mut draft = Draft::default();
+        let nothing = None::<&Volume>;
+        draft.audit(audit::entry(caller, self.now(), "volume.export", &volume, nothing, nothing));
+        Ok(Planned { draft, answer: () })
+    }
+
+    /// Takes what a host sends for a transfer, as fast as the customer takes it.
+    ///
+    /// # Errors
+    /// `NotFound` for a transfer that is not this host's, was begun or has ended; `Unavailable`
+    /// when the customer has gone or takes nothing for a while; what is wrong with a part.
+    pub async fn take_volume(
+        &self,
+        host: HostId,
+        transfer: TransferId,
+        parts: impl Stream<Item = Result<Part, DomainError>> + Send,
+    ) -> Result<(), DomainError> {
+        let Waiting { to, held: _held, .. } =
+            self.inner.transfers.take(host, transfer).ok_or_else(|| {
+                DomainError::new(ErrorKind::NotFound, "nobody waits for this transfer")
+            })?;
+        let mut parts = pin!(parts);
+        let gone = || unavailable("the customer takes nothing more");
+        loop {
+            let part = tokio::select! {
+                () = to.closed() => return Err(gone()),
+                part = parts.next() => part,
+            };
+            let Some(part) = part else { return Ok(()) };
+            match timeout(STALLED, to.send(part?)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Err(gone()),
+            }
+        }
+    }
+}
+
+/// Whose a snapshot is that can be exported, where it is and its key.
+fn exported(
+    state: &State,
+    caller: &Caller,
+    id: VolumeId,
+) -> Result<(AccountId, HostId, VolumeHostKey), DomainError> {
+    let row = state.world.volumes.get(id).filter(|row| caller.may_change(row.account));
+    let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
+    rules::check_not_deleting("volume", &id, row.deleting.is_some())?;
+    if !row.spec.read_only {
+        return Err(rules::precondition(format!("{id} is no snapshot, and may be written to"))
+            .advise("make a snapshot of it and export that: `fairmazon volume export` does both"));
+    }
+    let is_there = matches!(row.observed, VolumeObserved::Present { .. });
+    let Some(host) = row.host.filter(|_| is_there) else {
+        return Err(rules::precondition(format!("{id} is not there yet"))
+            .advise("wait for the operation that makes it"));
+    };
+    let key = row.key().cloned().ok_or_else(|| {
+        rules::precondition(format!("{id} has no key that opens it"))
+            .advise("only volumes of hosts that encrypt them can be exported")
+    })?;
+    if state.standing(host) != Standing::Connected {
+        return Err(unavailable("the volume's host is silent"));
+    }
+    Ok((row.account, host, key))
+}
+
+/// The bytes as they come, up to the last one.
+fn data(
+    receiving: Receiving,
+    left: u64,
+) -> impl Stream<Item = Result<Vec<u8>, DomainError>> + Send + 'static {
+    stream::unfold(Some((receiving, left)), |at| async move {
+        let (mut receiving, left) = at.filter(|(_, left)| *left > 0)?;
+        let part = timeout(STALLED, receiving.parts.recv()).await;
+        let error = match part {
+            Ok(Some(Part::Data(data))) => match left.checked_sub(data.len() as u64) {
+                Some(left) => return Some((Ok(data), Some((receiving, left)))),
+                None => broken("sent more than the file has"),
+            },
+            Ok(Some(Part::Failed { reason })) => broken(&format!("failed: {}", cut(&reason))),
+            Ok(Some(Part::Begin { .. })) => broken("began a second time"),
+            Ok(None) => broken("ended before all was sent"),
+            Err(_) => broken("sent nothing for a while"),
+        };
+        Some((Err(error), None))
+    })
+}
+
+fn too_many(who: &str, most: usize) -> DomainError {
+    let text = format!("{who} has {most} transfers under way, which is the most it may have");
+    DomainError::new(ErrorKind::LimitExceeded, text).advise("wait until one has ended")
+}
+
+fn unavailable(text: impl Into<String>) -> DomainError {
+    DomainError::new(ErrorKind::Unavailable, text).advise("ask again in a while")
+}
+
+fn broken(how: &str) -> DomainError {
+    DomainError::new(ErrorKind::Unavailable, format!("the volume's host {how}"))
+        .advise("ask again, from the byte on that is the first to be missing")
+}
+
+fn cant_send(reason: &str) -> DomainError {
+    rules::precondition(format!("the volume's host can't send it: {}", cut(reason)))
+        .advise("ask again later; the snapshot stays as it is")
+}
+
+/// As much of a host's text as is told.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(limits::HOST_TEXT_MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u8) -> TransferId {
+        TransferId([number; 16])
+    }
+
+    #[test]
+    fn a_transfer_is_one_hosts_and_taken_once() {
+        let transfers = Arc::<Transfers>::default();
+        let (account, host) = (AccountId::from_parts(1, 1), HostId::from_parts(1, 1));
+        let open = transfers.open(id(1), account, host).unwrap();
+        assert!(transfers.take(HostId::from_parts(1, 2), id(1)).is_none());
+        assert!(transfers.take(host, id(2)).is_none());
+        assert!(transfers.take(host, id(1)).is_some());
+        assert!(transfers.take(host, id(1)).is_none());
+        drop(open);
+        let open = transfers.open(id(3), account, host).unwrap();
+        drop(open);
+        assert!(transfers.take(host, id(3)).is_none(), "nobody waits any more");
+    }
+
+    #[test]
+    fn an_account_that_takes_nothing_leaves_room_on_the_host() {
+        let transfers = Arc::<Transfers>::default();
+        let (ours, other) = (AccountId::from_parts(1, 1), AccountId::from_parts(1, 2));
+        let host = HostId::from_parts(1, 1);
+        let number = |count: usize| id(u8::try_from(count).unwrap());
+        let held: Vec<_> =
+            (0..PER_ACCOUNT).map(|at| transfers.open(number(at), ours, host).unwrap()).collect();
+        let refused = transfers.open(id(100), ours, host).err().unwrap();
+        assert_eq!(refused.kind, ErrorKind::LimitExceeded);
+        let others: Vec<_> = (PER_ACCOUNT..PER_HOST)
+            .map(|at| transfers.open(number(at), other, host).unwrap())
+            .collect();
+        let third = AccountId::from_parts(1, 3);
+        assert!(transfers.open(id(100), third, host).is_err());
+        // What the host has ended does not count there, whatever the customer does with it.
+        drop(transfers.take(host, number(0)).unwrap());
+        transfers.open(id(100), third, host).unwrap();
+        drop((held, others));
+        assert!(transfers.0.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn a_later_stream_of_a_host_is_asked() {
+        let transfers = Transfers::default();
+        let host = HostId::from_parts(1, 1);
+        let asked = SendVolume { transfer: id(1), volume: VolumeId::from_parts(1, 1), offset: 0 };
+        assert!(transfers.ask(host, asked).is_err());
+        let mut first = transfers.listen(host);
+        let mut second = transfers.listen(host);
+        transfers.ask(host, asked).unwrap();
+        assert!(first.try_recv().is_err());
+        assert_eq!(second.try_recv().unwrap(), asked);
+        drop(second);
+        assert_eq!(transfers.ask(host, asked).unwrap_err().kind, ErrorKind::Unavailable);
+    }
+}

@@ -1,0 +1,215 @@
+//! The file of a snapshot, from its host to a file here: goes on where it broke off.
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use fairmazon_proto::v1::{
+    ExportHeader, ExportVolumeRequest, GetWrappedKeyRequest, export_volume_response::Part,
+    volumes_service_client::VolumesServiceClient,
+};
+use tokio::{
+    fs::{File, OpenOptions},
+    io::AsyncWriteExt,
+    time::timeout,
+};
+use tonic::Status;
+
+use super::{
+    export::sync_folder,
+    open::{key_beside, with_ending},
+    operation::pause,
+};
+use crate::{
+    client::{Client, refused},
+    error::CommandError,
+};
+
+/// How long nothing may come: the platform ends a transfer before that.
+const SILENT: Duration = Duration::from_secs(90);
+
+/// What becomes of a file that is not whole when nothing goes on with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfinished {
+    /// The same command goes on with it.
+    Stays,
+    /// Its snapshot goes, and it with its key is of no use then.
+    Goes,
+}
+
+/// Why an attempt did not get all of it.
+enum Ended {
+    /// The way there, or the platform.
+    Broken(Status),
+    /// Something else.
+    Failed(CommandError),
+}
+
+impl From<Status> for Ended {
+    fn from(status: Status) -> Self {
+        Self::Broken(status)
+    }
+}
+
+/// Writes the file of a snapshot to `to` and its wrapped key beside it; how many bytes it has.
+///
+/// It is called `to` only once all of it is there and durable; what an earlier call has got of the
+/// same snapshot is not asked for again.
+pub(super) async fn download(
+    client: &Client,
+    snapshot: &str,
+    to: &Path,
+    unfinished: Unfinished,
+) -> Result<u64, CommandError> {
+    let what = format!("unable to export {snapshot}");
+    let mut volumes = VolumesServiceClient::new(client.clone());
+    let request = GetWrappedKeyRequest { volume_id: snapshot.to_owned() };
+    let key = volumes.get_wrapped_key(request).await.map_err(refused(what.clone()))?;
+    let key = key.into_inner().wrapped;
+    let (part, beside) = (with_ending(to, ".part"), key_beside(to));
+    let mut rest = Rest { part, key: beside, unfinished: Unfinished::Stays };
+    let mut download = Download::begin(&rest, key).await?;
+    // What another export has is never removed: from here on both are this one's.
+    rest.unfinished = unfinished;
+    let mut failures = 0;
+    let bytes = loop {
+        let from = download.at;
+        let broken = match download.attempt(&mut volumes, snapshot).await {
+            Ok(bytes) => break bytes,
+            Err(Ended::Failed(error)) => return Err(error),
+            Err(Ended::Broken(status)) => status,
+        };
+        if download.at > from {
+            failures = 0;
+        }
+        pause(broken, &mut failures).await.map_err(refused(what.clone()))?;
+    };
+    // All of it is there, whatever it will be called.
+    rest.unfinished = Unfinished::Stays;
+    download.finish(to).await?;
+    Ok(bytes)
+}
+
+/// What is left when nothing goes on.
+struct Rest {
+    part: PathBuf,
+    key: PathBuf,
+    unfinished: Unfinished,
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        if self.unfinished == Unfinished::Goes {
+            // Those that are not there are as well.
+            let _ = fs::remove_file(&self.part);
+            let _ = fs::remove_file(&self.key);
+        }
+    }
+}
+
+/// What there is of the file.
+struct Download {
+    part: PathBuf,
+    file: File,
+    key: Vec<u8>,
+    at: u64,
+}
+
+impl Download {
+    /// Writes the key, then begins the file, or goes on with one that was begun with this key.
+    async fn begin(rest: &Rest, key: Vec<u8>) -> Result<Self, CommandError> {
+        let (part, beside) = (rest.part.clone(), rest.key.clone());
+        match fs::read(&beside) {
+            Ok(there) if there == key => {}
+            Ok(_) => {
+                return Err(CommandError::Usage(format!(
+                    "{} is the key of another export: give another path, or remove it if that \
+                     export is of no use any more",
+                    beside.display()
+                )));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // What was begun with another key is not gone on with.
+                if fs::symlink_metadata(&part).is_ok() {
+                    return Err(CommandError::Usage(format!(
+                        "{} is there and its key is not: remove it or give another path",
+                        part.display()
+                    )));
+                }
+                fairmazon_broker::write_private(&beside, &key)
+                    .map_err(CommandError::file("write", &beside))?;
+            }
+            Err(error) => return Err(CommandError::file("read", beside)(error)),
+        }
+        let mut options = fs::OpenOptions::new();
+        options.append(true).create(true).mode(0o600);
+        let file = OpenOptions::from(options).open(&part).await;
+        let file = file.map_err(CommandError::file("write", &part))?;
+        let at = file.metadata().await.map_err(CommandError::file("read", &part))?.len();
+        Ok(Self { part, file, key, at })
+    }
+
+    /// Asks for what is missing; all that the file has once all of it is there.
+    async fn attempt(
+        &mut self,
+        volumes: &mut VolumesServiceClient<Client>,
+        snapshot: &str,
+    ) -> Result<u64, Ended> {
+        let request = ExportVolumeRequest { volume_id: snapshot.to_owned(), offset: self.at };
+        let mut parts = volumes.export_volume(request).await?.into_inner();
+        let mut total = None;
+        loop {
+            let message = timeout(SILENT, parts.message()).await;
+            let message =
+                message.map_err(|_| Status::unavailable("nothing came for a while"))??;
+            match (message.map(|message| message.part), total) {
+                (Some(Some(Part::Header(header))), None) => {
+                    self.check(&header)?;
+                    total = Some(header.total_bytes);
+                }
+                (Some(Some(Part::Data(data))), Some(_)) => {
+                    let written = self.file.write_all(&data).await;
+                    written.map_err(|error| self.failed("write", error))?;
+                    self.at += data.len() as u64;
+                }
+                (None, Some(total)) if self.at == total => return Ok(total),
+                _ => return Err(Status::unavailable("it came in no order").into()),
+            }
+        }
+    }
+
+    /// It is the file that was begun.
+    fn check(&self, header: &ExportHeader) -> Result<(), Ended> {
+        if header.wrapped_key == self.key && header.total_bytes >= self.at {
+            return Ok(());
+        }
+        Err(Ended::Failed(CommandError::Usage(format!(
+            "what {} has is of another snapshot or was changed: remove it and begin anew",
+            self.part.display()
+        ))))
+    }
+
+    async fn finish(mut self, to: &Path) -> Result<(), CommandError> {
+        let sync = async {
+            self.file.flush().await?;
+            self.file.sync_all().await
+        };
+        sync.await.map_err(CommandError::file("write", &self.part))?;
+        // Another one may have come meanwhile; a link takes no file's place.
+        let called = match fs::hard_link(&self.part, to) {
+            Ok(()) => fs::remove_file(&self.part),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            // A file system without links.
+            Err(_) => fs::rename(&self.part, to),
+        };
+        let done = called.and_then(|()| sync_folder(to));
+        done.map_err(CommandError::file("write", to))
+    }
+
+    fn failed(&self, verb: &'static str, error: io::Error) -> Ended {
+        Ended::Failed(CommandError::file(verb, &self.part)(error))
+    }
+}

@@ -1,0 +1,93 @@
+//! Operations that a command waits for.
+
+use std::time::Duration;
+
+use fairmazon_model::{DomainError, ErrorKind};
+use fairmazon_proto::v1::{
+    DeleteVolumeRequest, ErrorDetail, OperationState, WaitOperationRequest,
+    operations_service_client::OperationsServiceClient,
+    volumes_service_client::VolumesServiceClient,
+};
+use tonic::{Code, Status};
+
+use crate::{
+    client::{Client, refused},
+    commands::key::Giver,
+    error::CommandError,
+    keys,
+};
+
+/// How often in a row the platform may be asked in vain: for about ten minutes.
+const ATTEMPTS: u32 = 30;
+/// The longest pause between two times.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Waits until an operation has ended, and gives the key of a volume when it waits for that.
+pub(super) async fn finish(
+    client: &Client,
+    operation: &str,
+    what: &str,
+    mut giver: Option<(&mut Giver, &str)>,
+) -> Result<(), CommandError> {
+    let mut operations = OperationsServiceClient::new(client.clone());
+    let mut volumes = VolumesServiceClient::new(client.clone());
+    let mut failures = 0;
+    loop {
+        let request = WaitOperationRequest { id: operation.to_owned() };
+        let broken = match operations.wait_operation(request).await {
+            Err(status) => status,
+            Ok(states) => {
+                let mut states = states.into_inner();
+                loop {
+                    let state = match states.message().await {
+                        Ok(Some(state)) => state,
+                        Ok(None) => break Status::unavailable("the platform has hung up"),
+                        Err(status) => break status,
+                    };
+                    failures = 0;
+                    match state.state() {
+                        OperationState::Done => return Ok(()),
+                        OperationState::Failed => {
+                            let error = state.error.map(DomainError::from).unwrap_or_else(|| {
+                                DomainError::new(ErrorKind::Internal, "no reason was given")
+                            });
+                            return Err(CommandError::refused(what)(error));
+                        }
+                        OperationState::Running | OperationState::Unspecified => {}
+                    }
+                    if let Some((giver, volume)) = giver.as_mut().filter(|_| state.waits_for_keys) {
+                        giver.give_of(&mut volumes, volume).await?;
+                    }
+                }
+            }
+        };
+        pause(broken, &mut failures).await.map_err(refused(what))?;
+    }
+}
+
+/// Deletes a volume and waits until it is gone.
+pub(super) async fn delete(client: &Client, volume: &str) -> Result<(), CommandError> {
+    let what = format!("unable to delete {volume}");
+    let request =
+        DeleteVolumeRequest { id: volume.to_owned(), idempotency_key: keys::idempotency()? };
+    let operation = VolumesServiceClient::new(client.clone()).delete_volume(request).await;
+    let operation = operation.map_err(refused(what.clone()))?.into_inner();
+    finish(client, &operation.id, &what, None).await
+}
+
+/// Waits before something is asked again that has failed for the way there.
+///
+/// # Errors
+/// The status itself when the platform has refused it, or this was the last attempt.
+pub(super) async fn pause(status: Status, failures: &mut u32) -> Result<(), Status> {
+    // What comes without a detail does not come from the platform's services.
+    let is_passing = status.code() == Code::Unavailable
+        || ErrorDetail::from_status_details(status.details()).is_none();
+    if !is_passing || *failures >= ATTEMPTS {
+        return Err(status);
+    }
+    let pause = Duration::from_millis(100 << (*failures).min(10));
+    *failures += 1;
+    tokio::time::sleep(pause.min(LONGEST)).await;
+    Ok(())
+}
