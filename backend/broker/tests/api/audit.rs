@@ -64,7 +64,7 @@ fn changing() -> Vec<String> {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
     let services = set.file.iter().flat_map(|file| &file.service);
     let names = services.flat_map(|service| &service.method).map(|m| m.name().to_owned());
-    let reads = ["Get", "List", "Wait", "Export", "Verify", "OpenStream"];
+    let reads = ["Get", "List", "Wait", "Export", "Verify", "OpenStream", "SendVolume"];
     names.filter(|name| !reads.iter().any(|read| name.starts_with(read))).collect()
 }
 
