@@ -10,6 +10,7 @@ mod guests;
 mod interrupted;
 mod lifecycle;
 mod reference;
+mod secrets;
 mod values;
 
 use acceptance::{Backend, Cli, Environment, Outcome, Workspace};

@@ -1,17 +1,15 @@
-//! Worlds that encrypt: hosts that have joined under an authority, and a customer who gives the
-//! keys that are waited for.
+//! Hosts that have joined under an authority, and a customer who gives the keys that they wait for.
 
 use std::{sync::Arc, time::Duration};
 
-use fairmazon_broker::core::{Caller, KeysOf, MadeCertificate};
+use fairmazon_broker::core::{Caller, KeysOf};
 use fairmazon_keys::{Binding, HostSecret, Identity, Purpose, SealedKey, VolumeKey, WrappedKey};
 use fairmazon_model::{
-    access::Role,
     id::HostId,
     key::{Blob, GivenKey, HostSealing, VolumeHostKey},
-    units::UnixMs,
 };
 use parking_lot::Mutex;
+use rcgen::KeyPair;
 use tokio::sync::watch;
 
 use super::{authority::Authority, net::Up};
@@ -46,15 +44,11 @@ impl Keys {
         secret
     }
 
-    /// Joins a host.
-    pub async fn join(&self, engine: &fairmazon_broker::core::Engine, of: Caller, host: HostId) {
+    /// Signs for a host that has this key for TLS.
+    pub fn sign_for(&self, host: HostId, tls: &KeyPair) -> HostSealing {
         let key = self.secret(host).sealing_key();
-        let certificate = self.authority.sign(host, &key);
-        let sealing = HostSealing { key: Blob(key.bytes().to_vec()), certificate };
-        let sha256 = format!("{:064x}", self.secrets.lock().len());
-        let made = MadeCertificate { sha256, expires_at: UnixMs(i64::MAX), sealing };
-        let caller = Caller { role: Role::Host, host: Some(host), ..of };
-        engine.join_host(&caller, &made).await.unwrap();
+        let certificate = self.authority.sign_for(host, &key, tls);
+        HostSealing { key: Blob(key.bytes().to_vec()), certificate }
     }
 
     /// Gives every key that is waited for, for ever.

@@ -14,13 +14,12 @@ use fairmazon_keys::HostSigner;
 use fairmazon_model::{
     access::Role,
     id::{HostId, InstanceId},
-    key::{Blob, HostSealing},
     units::UnixMs,
     usage::Subject,
 };
-use rcgen::{CertificateParams, KeyPair, SigningKey as _};
+use rcgen::{KeyPair, SigningKey as _};
 
-use super::{clock::WallClock, run::Platform};
+use super::{clock::WallClock, keys::Keys, run::Platform};
 
 /// A key with a certificate that the platform knows.
 struct WorldSigner {
@@ -50,14 +49,16 @@ pub async fn metering(
     customer: Caller,
     host: HostId,
     wall: Arc<WallClock>,
+    keys: &Keys,
 ) -> Metering {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::default().self_signed(&key).unwrap().pem();
+    let sealing = keys.sign_for(host, &key);
+    let certificate = sealing.certificate.clone();
     let caller = Caller { role: Role::Host, host: Some(host), ..customer };
     let made = MadeCertificate {
         sha256: HostSigner::read(&certificate).unwrap().sha256(),
         expires_at: UnixMs(HostWall::now(&*wall).0 + 1_000_000_000_000),
-        sealing: HostSealing { key: Blob(vec![1; 32]), certificate: String::new() },
+        sealing,
     };
     engine.join_host(&caller, &made).await.unwrap();
     let ledger = MemoryLedger::new(host, Arc::new(WorldSigner { key, certificate }));

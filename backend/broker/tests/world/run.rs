@@ -139,8 +139,9 @@ pub struct Platform {
     /// Hosts reach each other here.
     town: Arc<Town>,
     roads: Arc<Roads>,
-    /// In worlds that encrypt.
-    keys: Option<Arc<Keys>>,
+    keys: Arc<Keys>,
+    /// Volumes are made with their keys and opened with nothing else.
+    encrypts: bool,
     quiet: bool,
 }
 
@@ -170,7 +171,8 @@ impl Platform {
             hosts: Vec::new(),
             town: MemoryPeers::town(),
             roads: Arc::default(),
-            keys: (random.random_range(0..2) == 0).then(Keys::new),
+            keys: Keys::new(),
+            encrypts: random.random_range(0..2) == 0,
             quiet: random.random_range(0..20) == 0,
             random,
         };
@@ -193,12 +195,12 @@ impl Platform {
         let made = engine.register_host(&self.customer, spec, &format!("host-{number}")).await;
         let id = made.unwrap().0.row.id;
         let sim = self.world.add_host(id, capacity);
-        let metering = meter::metering(&engine, self.customer, id, self.wall.clone()).await;
+        let metering =
+            meter::metering(&engine, self.customer, id, self.wall.clone(), &self.keys).await;
         let stop_ms = self.random.random_range(0..4_000);
         sim.set_stop_takes(Some(Duration::from_millis(stop_ms)));
-        if let Some(keys) = &self.keys {
+        if self.encrypts {
             sim.set_encrypts();
-            keys.join(&self.engine(), self.customer, id).await;
         }
         let clock_percent = self.random.random_range(91..=110);
         self.hosts.push(Host {
@@ -275,9 +277,7 @@ impl Platform {
         let acknowledged = acknowledged.into_inner();
         let mut wrong = platform.settle(&acknowledged).await;
         wrong.extend(acknowledged.wrong);
-        if let Some(giver) = giver {
-            giver.abort();
-        }
+        giver.abort();
         platform.end().await;
         wrong
     }
@@ -411,11 +411,10 @@ impl Platform {
         host.starts += 1;
         let seed = self.seed.wrapping_mul(31).wrapping_add(host.starts);
         let peers = BadPeers::new(host.id, &self.town, &self.roads, seed);
-        let keys = self.keys.as_ref();
         let config = Config {
             peers: Some(Arc::new(peers)),
-            secret: keys.map(|keys| keys.secret(host.id)),
-            authorities: keys.map(|keys| keys.authorities()).unwrap_or_default(),
+            secret: Some(self.keys.secret(host.id)),
+            authorities: self.keys.authorities(),
             metering: Some(host.metering.clone()),
             ..Config::new(host.id, seed, host.disk.clone())
         };
