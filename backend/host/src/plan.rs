@@ -117,6 +117,12 @@ pub fn next_machine_step(case: &MachineCase<'_>) -> Step<MachineAction> {
     if seen.runs() && !case.leased {
         return step(Do::ForceStop, "the lease has ended");
     }
+    if let Wish::Present(spec) = case.wish
+        && spec.arrival.is_some()
+        && spec.epoch > seen.marks.epoch
+    {
+        return before_arrival(case, seen);
+    }
     let is_known = !matches!(case.wish, Wish::Unknown);
     if is_known && seen.marks.halt == Halt::Arriving {
         return arriving(seen, &case.wish);
@@ -133,6 +139,16 @@ pub fn next_machine_step(case: &MachineCase<'_>) -> Step<MachineAction> {
         }
         Wish::Present(spec) if seen.runs() => running(case, seen, spec),
         Wish::Present(spec) => off(case, seen, spec),
+    }
+}
+
+/// One step of what is left of an earlier run of a machine that is to come from another host:
+/// nothing of it may be started, as its data is not here.
+fn before_arrival(case: &MachineCase<'_>, seen: &Machine) -> Step<MachineAction> {
+    match seen.run {
+        RunState::Off(_) => step(Do::Undefine, "an earlier run of it was here"),
+        RunState::Incoming | RunState::Arrived => step(Do::Refuse, "it came for an earlier run"),
+        RunState::Running => stop(case, seen, "its earlier run ends before it comes"),
     }
 }
 

@@ -30,7 +30,7 @@ use fairmazon_hypervisor::{
 use fairmazon_keys::{Binding, HostSecret, Identity, Purpose, SealedKey, VolumeKey, WrappedKey};
 use fairmazon_model::{
     id::HostId,
-    instance::ObservedState,
+    instance::{ObservedState, Power},
     key::{Blob, SealedVolumeKey},
     machine::{DesiredSet, MachineSpec, ObservedSet},
     migration::{Arrival, Departure, Handover, KeyWanted},
@@ -314,6 +314,70 @@ async fn what_the_other_host_can_not_take_runs_on() {
         pair.to.broker.sees(|seen| runs(seen, &landed())).await;
         pair.is_right();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_is_not_called_running_by_the_host_that_sends_it() {
+    let pair = Pair::running().await;
+    pair.expect(1);
+    pair.to.broker.sees(|seen| has_volume(seen, volume(1))).await;
+    pair.from.host.set_faults(|call: &Call| match call.verb {
+        Verb::Depart => Fault::Delay(Duration::from_secs(60)),
+        _ => Fault::None,
+    });
+    pair.send_off(2);
+    let is_unknown = |seen: &ObservedSet| {
+        of(seen, instance(1)).is_some_and(|seen| seen.state == ObservedState::Unknown)
+    };
+    // Something else has changed, so that it reports.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let mut with_another = set(3, vec![leaving(), machine(2)]);
+    with_another.volumes[1].volume = volume(2);
+    pair.from.broker.desire(with_another);
+    pair.from.broker.sees(|seen| runs(seen, &machine(2)) && is_unknown(seen)).await;
+    pair.to.broker.sees(|seen| runs(seen, &landed())).await;
+    pair.from.broker.sees(is_left).await;
+    pair.is_right();
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_address_of_the_next_host_ends_nothing() {
+    let pair = Pair::running().await;
+    pair.expect(1);
+    pair.to.broker.sees(|seen| has_volume(seen, volume(1))).await;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let begins = Arc::clone(&begun);
+    pair.from.host.set_faults(move |call: &Call| match call.verb {
+        Verb::Depart => {
+            begins.fetch_add(1, Ordering::Relaxed);
+            Fault::Delay(Duration::from_secs(60))
+        }
+        _ => Fault::None,
+    });
+    pair.send_off(2);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let mut elsewhere = leaving();
+    elsewhere.departure.as_mut().unwrap().address = String::new();
+    pair.from.broker.desire(set(3, vec![elsewhere]));
+    pair.to.broker.sees(|seen| runs(seen, &landed())).await;
+    assert_eq!(begun.load(Ordering::Relaxed), 1, "it was sent once");
+    pair.is_right();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_run_left_at_the_next_host_is_not_started() {
+    let pair = Pair::running().await;
+    // It came here once, as a run that ended, and its volume is made anew and is empty.
+    let earlier = MachineSpec { power: Power::Stopped, ..machine(1) };
+    pair.to.broker.desire(set(1, vec![earlier]));
+    pair.to.broker.sees(|seen| has_volume(seen, volume(1))).await;
+    pair.to.broker.desire(arrivals(2, true));
+    pair.to.broker.sees(|seen| handover(seen) == Some(Handover::Awaited)).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(pair.from.world.ledger().starts(instance(1)), 1);
+    pair.send_off(2);
+    pair.to.broker.sees(|seen| runs(seen, &landed())).await;
+    pair.is_right();
 }
 
 /// The word that it left does not arrive: the machine waits at its next host until a set decides

@@ -347,6 +347,7 @@ proptest! {
         arrival in proptest::option::of(any::<bool>()),
         run in any_run(),
         leased in any::<bool>(),
+        older in any::<bool>(),
     ) {
         let arrival = arrival.map(|open| Arrival { from: HostId::from_parts(1, 2), open });
         let desired = Arc::new(MachineSpec { arrival, ..desired });
@@ -360,6 +361,16 @@ proptest! {
                 addresses: Vec::new(),
             };
             let action = next_machine_step(&case(&desired, &machine, leased)).action;
+            if arrival.is_some() && older {
+                // What an earlier run left here is no reason to start anything without its data.
+                let had = Machine {
+                    marks: Marks { epoch: Epoch(0), ..marks },
+                    ..machine.clone()
+                };
+                let action = next_machine_step(&case(&desired, &had, leased)).action;
+                let starts = [MachineAction::Start, MachineAction::Resume].contains(&action);
+                prop_assert!(!starts && !matches!(action, MachineAction::Define(_)), "{:?}", action);
+            }
             let on = !matches!(run, RunState::Off(_));
             match halt {
                 _ if on && !leased => prop_assert_eq!(action, MachineAction::ForceStop),

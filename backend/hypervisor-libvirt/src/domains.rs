@@ -300,11 +300,17 @@ pub(crate) fn refuse_taken(machines: &[Machine], instance: InstanceId, disk: &Di
 
 fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, virt::error::Error> {
     let (state, reason) = domain.state()?;
-    if marks.halt == Halt::Arriving && state.is(DomainState::Paused) {
+    // One that may run by its marks and was not let run yet is still to be.
+    let comes = matches!(marks.halt, Halt::Arriving | Halt::Started);
+    if comes && state.is(DomainState::Paused) {
         let by_user = matches!(reason, Enum::Known(DomainStateReason::Paused(given)) if given.is(DomainPausedReason::User));
         // What libvirt has received in full is paused as if a user had paused it, and for no other
         // reason: nobody pauses machines here.
-        return Ok(if by_user { RunState::Arrived } else { RunState::Incoming });
+        match (by_user, marks.halt) {
+            (true, _) => return Ok(RunState::Arrived),
+            (false, Halt::Arriving) => return Ok(RunState::Incoming),
+            (false, _) => {}
+        }
     }
     if !state.is_any(vec![DomainState::Shutoff, DomainState::Crashed]) {
         return Ok(RunState::Running);

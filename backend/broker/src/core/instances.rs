@@ -25,6 +25,7 @@ use super::{
     state::State,
     table::{Page, PageRequest},
     view::{InstanceState, InstanceView, instance_state, wants_to_run},
+    volumes::check_not_copied,
 };
 
 /// Labels that a listed row must have, all of them.
@@ -189,6 +190,9 @@ impl Engine {
             migration.given_up |= stays_for(&old.spec, spec, effect.rebuild);
         }
         let boot = grown_boot_volume(state, &old, spec)?;
+        if effect.rebuild || boot.is_some() {
+            check_boot_not_copied(state, &old)?;
+        }
         let attached = self.attach(state, &old, &volumes)?;
         for volume in attached.iter().chain(&boot) {
             state.holds.free(volume.id)?;
@@ -293,6 +297,9 @@ impl Engine {
             |state, request| {
                 let old = instance_of(state, request.account, id)?;
                 rules::check_deletable(&old)?;
+                if old.spec.boot_volume.delete_with_instance {
+                    check_boot_not_copied(state, &old)?;
+                }
                 // One that has failed is over; its host goes on trying, and this one follows it.
                 let under_way = old.deleting.and_then(|id| state.world.operations.get(id));
                 if let Some(operation) = under_way.filter(|row| !row.state.is_final()).cloned() {
@@ -523,6 +530,12 @@ pub(super) fn instance_of(
 ) -> Result<Arc<Instance>, DomainError> {
     let row = state.world.instances.get(id).filter(|row| row.account == account);
     row.cloned().ok_or_else(|| DomainError::not_found("instance", id))
+}
+
+/// No copy of what the instance boots from is being made.
+fn check_boot_not_copied(state: &State, row: &Instance) -> Result<(), DomainError> {
+    let boot = state.world.volumes.get(row.boot_volume_id);
+    boot.map_or(Ok(()), |boot| check_not_copied(state, boot))
 }
 
 fn attachable(

@@ -119,6 +119,11 @@ pub(crate) fn begin(
         specification += limits::VOLUME_SPECIFICATION_BYTES;
         // What may be left there of an earlier stay is to be gone first.
         excluded.extend(&volume.may_be_on);
+        // Nor what may be the right data, on a host that a restored store knows nothing of.
+        let hosts = state.world.hosts.iter().map(|row| row.id);
+        excluded.extend(hosts.filter(|host| {
+            state.hosts.get(*host).is_some_and(|now| now.kept.contains(&volume.id))
+        }));
     }
     let request = PlaceRequest {
         machine: instance.id,

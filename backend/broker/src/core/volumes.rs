@@ -178,6 +178,9 @@ impl Engine {
                 .into());
         }
         impact::check_volume_change(&old.spec, &update.spec)?;
+        if update.spec.size != old.spec.size {
+            check_not_copied(state, &old)?;
+        }
         state.holds.free(id)?;
         let mut draft = Draft::default();
         rely_on_groups(state, &mut draft, old.account, &update.spec.placement)?;
@@ -369,7 +372,7 @@ fn claim_room(state: &mut State, volume: &Volume) -> Result<(), DomainError> {
 }
 
 /// No copy of the volume is being made.
-fn check_not_copied(state: &State, row: &Volume) -> Result<(), DomainError> {
+pub(super) fn check_not_copied(state: &State, row: &Volume) -> Result<(), DomainError> {
     let Some(host) = row.host else { return Ok(()) };
     let mut volumes = state.world.volumes_on(host);
     let Some(copy) = volumes.find(|other| other.copies(row.id)) else { return Ok(()) };

@@ -106,7 +106,14 @@ fn stay(facts: &InstanceFacts<'_>, moving: &Moving<'_>) -> Option<Step> {
         .as_ref()
         .is_some_and(|seen| seen.handover.is_none() && seen.state == ObservedState::Running);
     match facts.standing {
-        Standing::Connected if moving.source_knows && moving.source.is_some() => {
+        // One that is sending it, or was a moment ago, does not know yet.
+        Standing::Connected
+            if moving.source_knows
+                && moving
+                    .source
+                    .as_ref()
+                    .is_some_and(|seen| seen.state != ObservedState::Unknown) =>
+        {
             if moving.gone || !has_left(moving) {
                 Some(Step::Stay { anew: !runs })
             } else {

@@ -94,7 +94,9 @@ pub(crate) fn desired_set(
     for volume in coming.iter().filter_map(|row| row.migration.as_ref()).flat_map(|to| &to.volumes)
     {
         if let Some(row) = state.world.volumes.get(*volume) {
-            volumes.push(host_volume(row, host, None, VolumeWish::Keep));
+            // Whatever it was made of elsewhere, it comes here with its machine.
+            let comes = host_volume(row, host, None, VolumeWish::Keep);
+            volumes.push(HostVolume { copy: None, ..comes });
         }
     }
     let maybe_here = state.world.volumes_maybe_on(host).filter(|id| !migrates_here(*id));

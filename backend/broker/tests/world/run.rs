@@ -253,10 +253,8 @@ impl Platform {
                 Client::new(number, self.customer, random, up, log, &acknowledged)
             })
             .collect();
-        let giver = self
-            .keys
-            .clone()
-            .map(|keys| tokio::spawn(keys.give(self.customer, self.up.subscribe())));
+        let give = self.keys.clone().give(self.customer, self.up.subscribe());
+        let giver = tokio::spawn(give);
         let commands = self.random.random_range(3..=8);
         let work = futures::future::join_all(clients.into_iter().map(|c| c.work(commands)));
         let acts = if self.quiet {

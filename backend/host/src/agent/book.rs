@@ -279,7 +279,9 @@ impl Book {
             return self.failure(record).unwrap_or(ObservedState::Starting);
         };
         match (seen.marks.halt, seen.run) {
-            (Halt::Arriving, run) if run != RunState::Running => {
+            // What was last seen is older than what is done with it now.
+            (Halt::Leaving, _) if record.transit.is_some() => return ObservedState::Unknown,
+            (Halt::Arriving, RunState::Off(_)) | (_, RunState::Incoming | RunState::Arrived) => {
                 return self.failure(record).unwrap_or(ObservedState::Starting);
             }
             // Handed over a moment ago, and not marked so yet.
@@ -349,17 +351,24 @@ impl Book {
         if locked {
             return DiskReady::Locked;
         }
-        let taken = self.users(disk.volume).any(|(other, record)| {
-            other != instance
-                && record.seen.as_ref().is_some_and(|seen| {
-                    seen.runs()
-                        && match seen.uses(disk.volume) {
-                            Some(Access::Write) => true,
-                            Some(Access::Read) => !disk.read_only,
-                            None => false,
-                        }
-                })
-        });
+        // A copy is being made of it, and nobody may write to it meanwhile.
+        let copied = !disk.read_only
+            && self.volumes.values().any(|record| {
+                let copy = record.desired.as_ref().and_then(|wish| wish.copy);
+                record.busy && record.seen.is_none() && copy == Some(VolumeCopy::Of(disk.volume))
+            });
+        let taken = copied
+            || self.users(disk.volume).any(|(other, record)| {
+                other != instance
+                    && record.seen.as_ref().is_some_and(|seen| {
+                        seen.runs()
+                            && match seen.uses(disk.volume) {
+                                Some(Access::Write) => true,
+                                Some(Access::Read) => !disk.read_only,
+                                None => false,
+                            }
+                    })
+            });
         if taken { DiskReady::Taken } else { DiskReady::Ready }
     }
 }
@@ -367,7 +376,13 @@ impl Book {
 impl MachineRecord {
     /// Something else is desired from now on: what went wrong with the wish before is over.
     pub(super) fn desire(&mut self, spec: Option<Arc<MachineSpec>>) {
-        if let Some(transit) = &self.transit {
+        let goes_on = match (&self.desired, &spec) {
+            (Some(had), Some(new)) => is_same_way(had, new),
+            _ => false,
+        };
+        if let Some(transit) = &self.transit
+            && !goes_on
+        {
             transit.end();
         }
         self.desired = spec;
@@ -434,6 +449,13 @@ impl VolumeRecord {
     pub(super) fn is_empty(&self) -> bool {
         self.desired.is_none() && self.seen.is_none() && !self.busy && !self.unsure
     }
+}
+
+/// Whether nothing has changed but how the host that a machine goes to is reached.
+fn is_same_way(had: &MachineSpec, new: &MachineSpec) -> bool {
+    let (Some(before), Some(now)) = (&had.departure, &new.departure) else { return false };
+    (before.to, before.epoch) == (now.to, now.epoch)
+        && *new == MachineSpec { departure: new.departure.clone(), ..had.clone() }
 }
 
 /// How far a machine's migration is, as its marks and its run say.

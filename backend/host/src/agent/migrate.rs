@@ -36,6 +36,10 @@ use crate::{
     plan::{DiskReady, MachineAction},
 };
 
+/// How long the other host may take to let a machine run.
+const RUNS_WITHIN: Duration = Duration::from_secs(5);
+/// Connections of other hosts that may be judged or led at once.
+const CONNECTIONS_MOST: usize = 256;
 /// How long the other host may take to answer a word that it can answer at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -79,6 +83,11 @@ impl Agent {
             self.incoming = None;
             return;
         };
+        if self.openings >= CONNECTIONS_MOST {
+            tracing::warn!(host = %self.config.host, %from, "too many connections of other hosts");
+            return;
+        }
+        self.openings += 1;
         self.work.push(Box::pin(async move {
             let opening = take_opening(&mut connection).await;
             Done::Opened(opening.map(|opening| Opened { from, opening, connection }))
@@ -87,6 +96,7 @@ impl Agent {
 
     /// Another host has said what its connection is for: it is closed unless that is wished.
     pub(super) fn opened(&mut self, opened: io::Result<Opened>) {
+        self.openings -= 1;
         let Opened { from, opening, connection } = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -106,6 +116,9 @@ impl Agent {
         let Some(number) = channel else { return self.take_in(instance, connection) };
         let Some(transit) = record.transit.clone() else { return };
         while self.leads.try_join_next().is_some() {}
+        if self.leads.len() >= CONNECTIONS_MOST {
+            return;
+        }
         self.leads.spawn(async move {
             let channels = transit.channels.lock().clone();
             let Some(channels) = channels else { return };
@@ -384,7 +397,7 @@ impl Hands {
             conversation.hear().await
         };
         // Unheard, the broker says the same with its next set.
-        match tokio::time::timeout(ANSWER_WITHIN, told).await {
+        match tokio::time::timeout(RUNS_WITHIN, told).await {
             Ok(Ok(Word::Runs)) => {}
             other => tracing::warn!(%instance, ?other, "the other host has not said that it runs"),
         }
@@ -454,6 +467,10 @@ impl Hands {
         }
         let runs = Marks { halt: Halt::Started, ..marks };
         self.within("mark a machine", self.hypervisor.mark(instance, runs)).await?;
+        // It may have taken long, and the lease may be over.
+        if transit.end.is_cancelled() {
+            return Err(given_up(instance));
+        }
         self.within("let a machine run", self.hypervisor.resume(instance)).await?;
         // Whoever left it does not depend on hearing this.
         let _ = tokio::time::timeout(ANSWER_WITHIN, conversation.say(Word::Runs)).await;

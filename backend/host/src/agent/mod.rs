@@ -114,6 +114,8 @@ struct Agent {
     under_way: usize,
     /// What other hosts open.
     incoming: Option<mpsc::Receiver<Incoming>>,
+    /// Connections of other hosts that have not said what they are for.
+    openings: usize,
     /// Channels of machines that come.
     leads: JoinSet<()>,
     /// Volumes' files that customers wait for.
@@ -171,6 +173,7 @@ impl Agent {
             work: FuturesUnordered::new(),
             under_way: 0,
             incoming: config.peers.as_ref().map(|peers| peers.incoming()),
+            openings: 0,
             leads: JoinSet::new(),
             transfers: JoinSet::new(),
             clock,
@@ -305,7 +308,7 @@ impl Agent {
     fn fence(&mut self, target: Target) -> bool {
         let Target::Machine(instance) = target else { return false };
         let Some(record) = self.book.machines.get_mut(&instance) else { return true };
-        let may_run = record.runs() || record.may_run && !record.busy;
+        let may_run = record.runs() || record.may_run && !record.busy || record.transit.is_some();
         if self.leased || !may_run {
             return false;
         }

@@ -11,6 +11,8 @@ use super::Opening;
 
 /// Bytes of a message at most.
 const MESSAGE_MOST: u32 = 4 << 20;
+/// Bytes of an opening at most: whoever sends it is not judged yet.
+const OPENING_MOST: u32 = 4 << 10;
 /// How long whoever opens a connection may take to say what for.
 const OPENING_WITHIN: Duration = Duration::from_secs(10);
 
@@ -61,7 +63,7 @@ impl Conversation {
     /// # Errors
     /// When the connection has ended, or something else is said.
     pub async fn hear(&mut self) -> io::Result<Word> {
-        read(&mut self.0).await
+        read(&mut self.0, MESSAGE_MOST).await
     }
 }
 
@@ -78,7 +80,7 @@ pub async fn say_opening(to: &mut Box<dyn Connection>, opening: &Opening) -> io:
 /// # Errors
 /// When it is not said in time, or something else is.
 pub async fn take_opening(from: &mut Box<dyn Connection>) -> io::Result<Opening> {
-    tokio::time::timeout(OPENING_WITHIN, read(from)).await?
+    tokio::time::timeout(OPENING_WITHIN, read(from, OPENING_MOST)).await?
 }
 
 async fn write<T: Serialize + Sync>(to: &mut Box<dyn Connection>, message: &T) -> io::Result<()> {
@@ -89,9 +91,9 @@ async fn write<T: Serialize + Sync>(to: &mut Box<dyn Connection>, message: &T) -
     to.flush().await
 }
 
-async fn read<T: DeserializeOwned>(from: &mut Box<dyn Connection>) -> io::Result<T> {
+async fn read<T: DeserializeOwned>(from: &mut Box<dyn Connection>, most: u32) -> io::Result<T> {
     let length = from.read_u32().await?;
-    if length > MESSAGE_MOST {
+    if length > most {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is too long"));
     }
     // As it comes: nothing is kept free for what is only announced.

@@ -10,6 +10,8 @@ use fairmazon_model::{
     machine::HostVolume,
 };
 
+use tokio::sync::MutexGuard;
+
 use super::{
     backup::{self, Progress},
     files::Found,
@@ -24,13 +26,13 @@ use crate::{error::failed, jobs};
 const LOOK: Duration = Duration::from_millis(50);
 
 impl QemuHost {
-    /// Makes a volume as a copy of another one. The caller sees to it that none is made, grown or
-    /// deleted meanwhile.
+    /// Makes a volume as a copy of another one. Others are made meanwhile, once its room is taken.
     pub(super) async fn copy_volume(
         &self,
         wish: &HostVolume,
         source: VolumeId,
         key: &VolumeKey,
+        making: MutexGuard<'_, ()>,
     ) -> Result<()> {
         let missing = || HypervisorError::not_found(source);
         let found = self.inner.files.find(source)?.ok_or_else(missing)?;
@@ -39,6 +41,7 @@ impl QemuHost {
         }
         let source_key = self.inner.keys.get(source)?;
         let new = self.inner.files.begin(wish, found.size, key).await?;
+        drop(making);
         let user =
             self.call("look who has a volume", move |_, session| user_of(session, source)).await?;
         match user {
@@ -60,12 +63,12 @@ impl QemuHost {
         path: &std::path::Path,
     ) -> Result<()> {
         let path = path.to_owned();
-        // From here on it is ended when nobody waits for it any more.
-        let mut begun = Begun { host: self.clone(), instance: Some(instance) };
         self.admit("begin to copy a disk", move |inner, session| {
             inner.begin_backup(session, instance, &found, (to, &path))
         })
         .await?;
+        // From here on it is ended when nobody waits for it any more.
+        let mut begun = Begun { host: self.clone(), instance: Some(instance) };
         loop {
             tokio::time::sleep(LOOK).await;
             let look = move |_: &Inner, session: &Session| {

@@ -57,7 +57,7 @@ impl Files {
     pub(super) fn list(&self) -> Result<Vec<Volume>> {
         let mut volumes = Vec::new();
         for class in self.capacity.storage.keys() {
-            volumes.extend(self.list_class(class)?);
+            volumes.extend(self.list_class(class, SUFFIX)?);
         }
         volumes.sort_unstable_by_key(|found| found.volume);
         Ok(volumes)
@@ -85,7 +85,6 @@ impl Files {
         key: &VolumeKey,
         image: Option<&ImageDisk>,
     ) -> Result<()> {
-        self.require_room(&wish.class, wish.size)?;
         let bytes = wish.size.0.saturating_mul(GIB);
         if let Some(image) = image.filter(|image| image.bytes > bytes) {
             return Err(HypervisorError::Driver {
@@ -96,6 +95,7 @@ impl Files {
         let last = self.path(&wish.class, wish.volume);
         let new = HalfMade(last.with_extension(HALF_MADE));
         new.remove();
+        self.require_room(&wish.class, wish.size)?;
         let key = (wish.volume, key);
         make(&new.0, bytes, key).await?;
         if let Some(image) = image {
@@ -121,9 +121,9 @@ impl Files {
         size: Gib,
         key: &VolumeKey,
     ) -> Result<HalfMade> {
-        self.require_room(&wish.class, wish.size)?;
         let new = HalfMade(self.path(&wish.class, wish.volume).with_extension(HALF_MADE));
         new.remove();
+        self.require_room(&wish.class, wish.size)?;
         make(&new.0, size.0.saturating_mul(GIB), (wish.volume, key)).await?;
         Ok(new)
     }
@@ -179,13 +179,15 @@ impl Files {
         let full = || HypervisorError::Full { what: format!("storage of class `{class}`") };
         let room = *self.capacity.storage.get(class).ok_or_else(full)?;
         let mut promised = more;
-        for found in self.list_class(class)? {
+        // Those that are being made have been promised their room, too.
+        let half_made = self.list_class(class, &format!(".{HALF_MADE}"))?;
+        for found in self.list_class(class, SUFFIX)?.into_iter().chain(half_made) {
             promised = promised.saturating_add(found.size);
         }
         if promised > room { Err(full()) } else { Ok(()) }
     }
 
-    fn list_class(&self, class: &str) -> Result<Vec<Volume>> {
+    fn list_class(&self, class: &str, suffix: &str) -> Result<Vec<Volume>> {
         let listing = |source: io::Error| HypervisorError::Driver {
             attempted: "list its volumes".into(),
             source: source.into(),
@@ -195,7 +197,7 @@ impl Files {
             let entry = entry.map_err(listing)?;
             let name = entry.file_name();
             // What is not named by an id of the platform is not the platform's.
-            let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+            let id = name.to_str().and_then(|name| name.strip_suffix(suffix));
             let Some(Ok(volume)) = id.map(VolumeId::from_str) else { continue };
             match size(&entry.path(), volume) {
                 Ok(Some(size)) => volumes.push(Volume { volume, size }),

@@ -356,13 +356,13 @@ impl Hypervisor for QemuHost {
     }
 
     async fn create_volume(&self, wish: &HostVolume) -> Result<()> {
-        let _making = self.inner.making.lock().await;
+        let making = self.inner.making.lock().await;
         if self.inner.files.find(wish.volume)?.is_some() {
             return Ok(());
         }
         let key = self.inner.keys.get(wish.volume)?;
         if let Some(VolumeCopy::Of(source)) = wish.copy {
-            self.copy_volume(wish, source, &key).await?;
+            self.copy_volume(wish, source, &key, making).await?;
             self.hint(wish.volume);
             return Ok(());
         }

@@ -142,6 +142,7 @@ pub(crate) fn after_apply(planned: &VolumeModel, row: &v1::Volume) -> VolumeMode
         planned.effective_labels.get().is_some_and(|labels| labels.values().all(Attr::is_known));
     VolumeModel {
         id: settle(&planned.id, now.id),
+        size_gib: settle(&planned.size_gib, row.spec.as_ref().map(|spec| spec.size_gib).into()),
         class: settle(&planned.class, row.spec.as_ref().map(|spec| spec.class.clone()).into()),
         effective_labels: match labels {
             Some(labels) if !labels_known => labels,

@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use roxmltree::{Document, Node};
 
+/// Elements within elements that are read; those of libvirt's domains have ten.
+const DEPTH_MOST: usize = 64;
+
 /// What a text of XML says, whatever the order of attributes and of elements, and the spaces around
 /// texts. Equal for two texts exactly when they say the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,14 +20,14 @@ impl Tree {
             return None;
         }
         let document = Document::parse(text).ok()?;
-        Some(Self(canonical(document.root_element())))
+        Some(Self(canonical(document.root_element(), DEPTH_MOST)?))
     }
 
     /// Reads one child of a text's first element.
     pub(super) fn read_child(text: &str, name: &str) -> Option<Self> {
         let document = Document::parse(text).ok()?;
         let child = document.root_element().children().find(|each| each.has_tag_name(name))?;
-        Some(Self(canonical(child)))
+        Some(Self(canonical(child, DEPTH_MOST)?))
     }
 }
 
@@ -34,9 +37,11 @@ pub(super) fn has_declarations(text: &str) -> bool {
     !text.starts_with('<') || text.contains("<!") || text.contains("<?")
 }
 
-fn canonical(node: Node<'_, '_>) -> String {
+/// None for what is nested deeper than that: whoever made it may want the stack to end.
+fn canonical(node: Node<'_, '_>, depth: usize) -> Option<String> {
+    let depth = depth.checked_sub(1)?;
     if let Some(text) = node.text().filter(|_| node.is_text()) {
-        return format!("{:?}", text.trim());
+        return Some(format!("{:?}", text.trim()));
     }
     let name = node.tag_name();
     let mut attributes: Vec<_> = node
@@ -47,12 +52,13 @@ fn canonical(node: Node<'_, '_>) -> String {
     let said = |each: &Node<'_, '_>| {
         each.is_element() || each.text().is_some_and(|text| !text.trim().is_empty())
     };
-    let mut children: Vec<_> = node.children().filter(said).map(canonical).collect();
+    let children = node.children().filter(said).map(|each| canonical(each, depth));
+    let mut children = children.collect::<Option<Vec<_>>>()?;
     children.sort_unstable();
     let mut whole = format!("{:?}:{:?}", name.namespace(), name.name());
     // Infallible: a String takes all that is written to it.
     let _ = write!(whole, "[{}]({})", attributes.concat(), children.join(","));
-    whole
+    Some(whole)
 }
 
 /// The text without one child of its first element.
@@ -66,6 +72,13 @@ pub(super) fn without(text: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_nested_without_end_is_not_read() {
+        let nested = |depth: usize| "<a>".repeat(depth) + &"</a>".repeat(depth);
+        assert!(Tree::read(&nested(DEPTH_MOST)).is_some());
+        assert_eq!(Tree::read(&nested(100_000)), None);
+    }
 
     #[test]
     fn order_and_spaces_do_not_matter_and_all_else_does() {
