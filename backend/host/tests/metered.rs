@@ -4,13 +4,23 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use common::{Network, Subject as Host, TERM_MS, host_id, machine, runs, set};
 use fairmazon_host::{
     clock::{Clock, SimClock},
     identity::IdentityError,
-    metering::{MemoryLedger, Metering, Signer, WallClock},
+    metering::{
+        Batch, Found, Ledger, LedgerError, Memory, MemoryLedger, Metering, Signer, WallClock,
+    },
 };
 use fairmazon_hypervisor::contract::instance;
 use fairmazon_keys::HostSigner;
@@ -46,6 +56,43 @@ impl WallClock for Wall {
     }
 }
 
+/// Can't keep what the meter has to know again while `is_full`.
+struct FullLedger {
+    kept: Arc<MemoryLedger>,
+    is_full: AtomicBool,
+}
+
+#[async_trait]
+impl Ledger for FullLedger {
+    async fn load(&self) -> Result<Found, LedgerError> {
+        self.kept.load().await
+    }
+
+    async fn append(&self, windows: Vec<UsageWindow>) -> Result<(), LedgerError> {
+        self.kept.append(windows).await
+    }
+
+    async fn remember(&self, memory: Memory) -> Result<(), LedgerError> {
+        if self.is_full.load(Ordering::Relaxed) {
+            let source = std::io::ErrorKind::StorageFull.into();
+            return Err(LedgerError::Io { attempted: "write", path: PathBuf::new(), source });
+        }
+        self.kept.remember(memory).await
+    }
+
+    async fn next(&self, most: usize) -> Result<Option<Batch>, LedgerError> {
+        self.kept.next(most).await
+    }
+
+    async fn acknowledged(&self, count: usize) -> Result<(), LedgerError> {
+        self.kept.acknowledged(count).await
+    }
+
+    fn has_room(&self) -> bool {
+        self.kept.has_room()
+    }
+}
+
 struct Metered {
     host: Host,
     ledger: Arc<MemoryLedger>,
@@ -53,6 +100,10 @@ struct Metered {
 
 impl Metered {
     fn start() -> Self {
+        Self::start_with(|ledger| ledger)
+    }
+
+    fn start_with<L: Ledger>(wrap: impl FnOnce(Arc<MemoryLedger>) -> Arc<L>) -> Self {
         let mut host = Host::idle(Arc::new(fairmazon_host::state::MemoryState::default()));
         let signer = Arc::new(TestSigner(KeyPair::generate().unwrap()));
         let ledger = Arc::new(MemoryLedger::new(host_id(), signer));
@@ -60,7 +111,7 @@ impl Metered {
             wall: Arc::new(Wall(host.clock.clone())),
             look_every: Duration::from_millis(LOOK_MS),
             window: Duration::from_secs(600),
-            ..Metering::new(ledger.clone())
+            ..Metering::new(wrap(ledger.clone()))
         };
         host.metering = Some(metering);
         host.broker.takes_windows(true, Vec::new());
@@ -139,6 +190,26 @@ async fn nothing_is_lost_while_the_broker_is_away_or_does_not_answer() {
     pass(60).await;
     assert_eq!(metered.ledger.waiting(), 0);
     assert_eq!(metered.windows().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn windows_stay_until_what_the_meter_knows_after_them_is_kept() {
+    let mut full = None;
+    let metered = Metered::start_with(|kept| {
+        let ledger = Arc::new(FullLedger { kept, is_full: AtomicBool::new(false) });
+        full = Some(ledger.clone());
+        ledger
+    });
+    let full = full.unwrap();
+    metered.run_machine().await;
+    full.is_full.store(true, Ordering::Relaxed);
+    pass(650).await;
+    assert_eq!(metered.ledger.waiting(), 2, "the machine's and its volume's");
+    assert!(metered.host.broker.metered().len() > 2, "they are told again");
+    full.is_full.store(false, Ordering::Relaxed);
+    pass(60).await;
+    assert_eq!(metered.ledger.waiting(), 0);
+    assert_eq!(metered.windows().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

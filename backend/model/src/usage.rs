@@ -303,10 +303,13 @@ pub struct Allotment {
 }
 
 impl Allotment {
-    /// Whether the window counts no more than what was allotted for all of its time. What a guest
-    /// sends is not allotted: that is bounded by what is possible at all.
-    pub fn covers(&self, window: &UsageWindow) -> bool {
-        let length_ms = u128::from(window.length_ms().unsigned_abs());
+    /// Whether the window counts no more than what was allotted for all of its time, up to
+    /// `grace_ms` after the end of the allotment: so long its host may not know of that. What a
+    /// guest sends is not allotted: that is bounded by what is possible at all.
+    pub fn covers(&self, window: &UsageWindow, grace_ms: i64) -> bool {
+        let counts_until = |ended: UnixMs| window.until.0.min(ended.0.saturating_add(grace_ms));
+        let until_ms = self.until.map_or(window.until.0, counts_until);
+        let length_ms = u128::try_from(until_ms.saturating_sub(window.from.0)).unwrap_or(0);
         let fits = |counted: u64, allotted: u64| {
             u128::from(counted) <= u128::from(allotted).saturating_mul(length_ms)
         };
@@ -399,11 +402,11 @@ mod tests {
 
     #[test]
     fn an_allotment_bounds_each_counter_by_the_time() {
-        assert!(allotment().covers(&window()));
+        assert!(allotment().covers(&window(), 0));
         let more = |change: &dyn Fn(&mut Amounts)| {
             let mut window = window();
             change(&mut window.amounts);
-            allotment().covers(&window)
+            allotment().covers(&window, 0)
         };
         assert!(!more(&|amounts| amounts.vcpu_ms += 1));
         assert!(!more(&|amounts| amounts.mib_ms += 1));
@@ -411,6 +414,24 @@ mod tests {
         assert!(more(&|amounts| amounts.egress_bytes = 1 << 30));
         assert!(!more(&|amounts| amounts.egress_bytes = u64::MAX));
         assert!(!more(&|amounts| amounts.mib_ms = u64::MAX));
+    }
+
+    #[test]
+    fn an_allotment_that_has_ended_bounds_each_counter_by_the_time_until_then() {
+        let full = window();
+        let Amounts { vcpu_ms, mib_ms, .. } = full.amounts;
+        let half = Amounts { vcpu_ms: vcpu_ms / 2, mib_ms: mib_ms / 2, ..full.amounts };
+        let half = UsageWindow { amounts: half, ..window() };
+        let covers = |ended: i64, window: &UsageWindow, grace_ms: i64| {
+            Allotment { until: Some(UnixMs(ended)), ..allotment() }.covers(window, grace_ms)
+        };
+        assert!(covers(3_000, &full, 0) && covers(2_900, &full, 100) && covers(5_000, &full, 0));
+        assert!(!covers(2_999, &full, 0) && !covers(2_900, &full, 99));
+        assert!(covers(2_500, &half, 0) && covers(2_400, &half, 100));
+        assert!(!covers(2_499, &half, 0));
+        // One that counts nothing may last longer.
+        let nothing = UsageWindow { amounts: Amounts::default(), ..window() };
+        assert!(covers(1_000, &nothing, 0) && !covers(1_000, &half, 0));
     }
 
     /// Written down here a second time, as a verifier by somebody else would do it.

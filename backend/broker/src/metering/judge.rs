@@ -19,6 +19,13 @@ pub(crate) struct Terms {
     pub(crate) keep_ms: i64,
 }
 
+impl Terms {
+    /// How long after its end an allotment may still be used.
+    const fn grace_ms(self) -> i64 {
+        self.skew_ms.saturating_add(self.lapse_ms)
+    }
+}
+
 /// A window that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -52,9 +59,7 @@ pub(crate) fn judge(
     if window.class != allotment.class {
         return Err(format!("its storage class is `{}`", allotment.class));
     }
-    if !allotment.covers(window) {
-        return Err("it counts more than was allotted for this time".into());
-    }
+    within(window, allotment, terms)?;
     if let Some(last) = context.last {
         follows(window, last)?;
     }
@@ -65,7 +70,7 @@ pub(crate) fn judge(
 }
 
 fn in_time(window: &UsageWindow, allotment: &Allotment, terms: Terms) -> Result<(), String> {
-    let Terms { now, skew_ms, lapse_ms, keep_ms } = terms;
+    let Terms { now, skew_ms, keep_ms, .. } = terms;
     if window.until.0 > now.0.saturating_add(skew_ms) {
         return Err("it lies in the future: the host's clock is wrong".into());
     }
@@ -75,12 +80,25 @@ fn in_time(window: &UsageWindow, allotment: &Allotment, terms: Terms) -> Result<
     if window.from.0 < allotment.from.0.saturating_sub(skew_ms) {
         return Err("it begins before it was decided to be on this host".into());
     }
-    let grace_ms = skew_ms.saturating_add(lapse_ms);
-    let over = |until: UnixMs| window.from.0 >= until.0.saturating_add(grace_ms);
+    let over = |until: UnixMs| window.from.0 >= until.0.saturating_add(terms.grace_ms());
     if allotment.until.is_some_and(over) {
         return Err("it begins when nothing was allotted on this host any more".into());
     }
     Ok(())
+}
+
+/// Whether it counts no more than was allotted while it was.
+fn within(window: &UsageWindow, allotment: &Allotment, terms: Terms) -> Result<(), String> {
+    if allotment.covers(window, terms.grace_ms()) {
+        return Ok(());
+    }
+    let without_end = Allotment { until: None, ..allotment.clone() };
+    Err(if without_end.covers(window, 0) {
+        // An honest host says it too, of a volume that was given up while the host was away.
+        "it counts time for which nothing was allotted on this host any more".into()
+    } else {
+        "it counts more than was allotted for this time".into()
+    })
 }
 
 /// Whether it comes after the last that was accepted: at once, unless one between was refused.
@@ -228,13 +246,20 @@ mod tests {
 
     #[test]
     fn what_is_over_is_charged_for_no_longer_than_a_host_may_not_know_it() {
-        let ended = |minutes: i64| {
-            refused(|_, context| {
+        let ended = |minutes: i64, vcpu_ms: u64| {
+            refused(|window, context| {
+                window.amounts.vcpu_ms = vcpu_ms;
                 context.allotment.as_mut().unwrap().until = Some(UnixMs(NOW - minutes * MINUTE));
             })
         };
-        assert_eq!(ended(61), None);
-        assert!(ended(62).unwrap().contains("any more"));
+        // A minute of skew and one of the lease.
+        assert_eq!(ended(52, 600_000), None);
+        assert!(ended(53, 600_000).unwrap().contains("counts time for which nothing"));
+        assert!(ended(53, 600_001).unwrap().contains("more than was allotted"));
+        assert_eq!(ended(53, 540_000), None);
+        assert_eq!(ended(61, 60_000), None);
+        assert!(ended(61, 60_001).unwrap().contains("counts time for which nothing"));
+        assert!(ended(62, 0).unwrap().contains("begins when nothing"));
     }
 
     #[test]

@@ -374,8 +374,11 @@ impl Keeper {
                     return;
                 };
                 self.say_refused(&refused);
-                // First: a memory from before these windows would have them made again.
-                self.remember().await;
+                // First: a memory from before these windows would have them made again. Where it is
+                // not kept they stay, and are told again after the next look.
+                if !self.remember().await {
+                    return;
+                }
                 match self.metering.ledger.acknowledged(answered.count).await {
                     Ok(()) => self.tell().await,
                     Err(error) => self.trouble("windows that the broker has can't go", &error),
@@ -416,11 +419,14 @@ impl Keeper {
         }
     }
 
-    async fn remember(&mut self) {
+    /// Whether what the meter has to know again is kept; logged where it is not.
+    async fn remember(&mut self) -> bool {
         self.remembered = Instant::now();
-        if let Err(error) = self.metering.ledger.remember(self.meter.memory()).await {
-            self.trouble("what is metered can't be kept", &error);
+        let kept = self.metering.ledger.remember(self.meter.memory()).await;
+        if let Err(error) = &kept {
+            self.trouble("what is metered can't be kept", error);
         }
+        kept.is_ok()
     }
 
     fn trouble(&mut self, what: &'static str, error: &(dyn std::error::Error + 'static)) {
