@@ -266,6 +266,8 @@ fn a_guest_goes_on_at_another_host_while_its_own_is_emptied() -> Outcome {
     let off = main.replace("flavor = \"small\"", "flavor = \"small\"\n  power_state = \"stopped\"");
     workspace.write("main.tf", &off)?;
     workspace.apply(&[])?;
+    // Asked to stop, it answers: it runs there.
+    says(&data, "GUEST-POWER-BUTTON")?;
     workspace.write("main.tf", &main)?;
     workspace.apply(&[])?;
     says(&data, "GUEST-COUNTER vdb 2")?;

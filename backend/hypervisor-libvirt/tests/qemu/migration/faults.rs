@@ -231,6 +231,23 @@ async fn a_guest_that_is_killed_on_its_way_ends_at_both_hosts() {
 }
 
 #[tokio::test]
+async fn what_may_run_by_its_marks_is_let_run_by_the_next_agent() {
+    let (here, there) = (Lab::start(), Lab::start());
+    let source = counting(&here).await;
+    let target = ready(&source, &there).await;
+    let awaited = landing(&source, &target).await;
+    depart(&source, &awaited, Wire::to(&awaited)).await.unwrap();
+    // The agent ends after it has marked it, and before it lets it run.
+    mark(&target, Halt::Started).await;
+    drop((awaited, target));
+    let target = there.host();
+    assert_eq!(run(&target).await, RunState::Arrived);
+    target.resume(instance(1)).await.unwrap();
+    assert_eq!(run(&target).await, RunState::Running);
+    counts_on(&target).await;
+}
+
+#[tokio::test]
 async fn what_has_arrived_waits_through_restarts_until_it_is_refused() {
     let (here, mut there) = (Lab::start(), Lab::start());
     let source = counting(&here).await;
