@@ -9,7 +9,7 @@ use fairmazon_model::{
     instance::{Attachment, Instance, InstanceObserved, InstanceSpec, Power},
     operation::{Operation, OperationKind, OperationState},
     units::{Epoch, Revision},
-    volume::{Volume, VolumeObserved, VolumeSpec},
+    volume::Volume,
 };
 use fairmazon_store::{Entity, Noun};
 
@@ -17,6 +17,7 @@ use super::{
     answers::{Again, Answer, Request},
     audit,
     books::machine_booking,
+    boot_volumes::{boot_volume, check_boot_not_copied, grown_boot_volume},
     caller::Caller,
     draft::Draft,
     engine::{Engine, PlanError, Planned},
@@ -25,7 +26,6 @@ use super::{
     state::State,
     table::{Page, PageRequest},
     view::{InstanceState, InstanceView, instance_state, wants_to_run},
-    volumes::check_not_copied,
 };
 
 /// Labels that a listed row must have, all of them.
@@ -532,12 +532,6 @@ pub(super) fn instance_of(
     row.cloned().ok_or_else(|| DomainError::not_found("instance", id))
 }
 
-/// No copy of what the instance boots from is being made.
-fn check_boot_not_copied(state: &State, row: &Instance) -> Result<(), DomainError> {
-    let boot = state.world.volumes.get(row.boot_volume_id);
-    boot.map_or(Ok(()), |boot| check_not_copied(state, boot))
-}
-
 fn attachable(
     state: &State,
     account: AccountId,
@@ -551,57 +545,6 @@ fn attachable(
             .map_err(|error| error.below("volumes"))
     });
     volumes.collect()
-}
-
-fn boot_volume(instance: &Instance) -> Volume {
-    let boot = &instance.spec.boot_volume;
-    Volume {
-        id: instance.boot_volume_id,
-        account: instance.account,
-        spec: VolumeSpec {
-            name: boot_volume_name(&instance.spec.name),
-            size: boot.size,
-            class: boot.class.clone(),
-            source: None,
-            read_only: false,
-            placement: Default::default(),
-            deletion_protection: false,
-            labels: BTreeMap::new(),
-        },
-        boot_of: Some(instance.id),
-        attached_to: Some(instance.id),
-        host: None,
-        may_be_on: Default::default(),
-        keys: BTreeMap::new(),
-        copied: false,
-        observed: VolumeObserved::Unknown,
-        deleting: None,
-        unconfirmed: false,
-        created_at: instance.created_at,
-        revision: Revision(0),
-    }
-}
-
-/// `NAME boot`, within the length of a name.
-fn boot_volume_name(instance: &str) -> String {
-    let room = fairmazon_model::limits::NAME_MAX - " boot".len();
-    let name: String = instance.chars().take(room).collect();
-    format!("{} boot", name.trim_end_matches([' ', '.', '_', '-']))
-}
-
-fn grown_boot_volume(
-    state: &State,
-    old: &Instance,
-    spec: &InstanceSpec,
-) -> Result<Option<Volume>, DomainError> {
-    if old.spec.boot_volume.size == spec.boot_volume.size {
-        return Ok(None);
-    }
-    let row = state.world.volumes.get(old.boot_volume_id);
-    let row = row.ok_or_else(|| DomainError::internal(format!("{} has no boot volume", old.id)))?;
-    let mut grown = Volume::clone(row);
-    grown.spec.size = spec.boot_volume.size;
-    Ok(Some(grown))
 }
 
 fn detached(state: &State, old: &Instance, spec: &InstanceSpec) -> Vec<Arc<Volume>> {

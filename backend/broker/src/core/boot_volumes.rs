@@ -1,0 +1,71 @@
+//! The volumes that instances boot from, which come and go with them.
+
+use std::collections::BTreeMap;
+
+use fairmazon_model::{
+    DomainError,
+    instance::{Instance, InstanceSpec},
+    units::Revision,
+    volume::{Volume, VolumeObserved, VolumeSpec},
+};
+
+use super::{state::State, volumes::check_not_copied};
+
+/// No copy of what the instance boots from is being made.
+pub(super) fn check_boot_not_copied(state: &State, row: &Instance) -> Result<(), DomainError> {
+    let boot = state.world.volumes.get(row.boot_volume_id);
+    boot.map_or(Ok(()), |boot| check_not_copied(state, boot))
+}
+
+/// The volume that a new instance boots from, before it is anywhere.
+pub(super) fn boot_volume(instance: &Instance) -> Volume {
+    let boot = &instance.spec.boot_volume;
+    Volume {
+        id: instance.boot_volume_id,
+        account: instance.account,
+        spec: VolumeSpec {
+            name: boot_volume_name(&instance.spec.name),
+            size: boot.size,
+            class: boot.class.clone(),
+            source: None,
+            read_only: false,
+            placement: Default::default(),
+            deletion_protection: false,
+            labels: BTreeMap::new(),
+        },
+        boot_of: Some(instance.id),
+        attached_to: Some(instance.id),
+        host: None,
+        may_be_on: Default::default(),
+        keys: BTreeMap::new(),
+        copied: false,
+        observed: VolumeObserved::Unknown,
+        deleting: None,
+        unconfirmed: false,
+        created_at: instance.created_at,
+        revision: Revision(0),
+    }
+}
+
+/// `NAME boot`, within the length of a name.
+fn boot_volume_name(instance: &str) -> String {
+    let room = fairmazon_model::limits::NAME_MAX - " boot".len();
+    let name: String = instance.chars().take(room).collect();
+    format!("{} boot", name.trim_end_matches([' ', '.', '_', '-']))
+}
+
+/// The boot volume as the new spec wants it; none when it stays as large as it is.
+pub(super) fn grown_boot_volume(
+    state: &State,
+    old: &Instance,
+    spec: &InstanceSpec,
+) -> Result<Option<Volume>, DomainError> {
+    if old.spec.boot_volume.size == spec.boot_volume.size {
+        return Ok(None);
+    }
+    let row = state.world.volumes.get(old.boot_volume_id);
+    let row = row.ok_or_else(|| DomainError::internal(format!("{} has no boot volume", old.id)))?;
+    let mut grown = Volume::clone(row);
+    grown.spec.size = spec.boot_volume.size;
+    Ok(Some(grown))
+}
