@@ -21,11 +21,12 @@ use tonic::Status;
 use super::{
     export::sync_folder,
     open::{key_beside, with_ending},
-    operation::pause,
+    operation::{limit, pause},
 };
 use crate::{
     client::{Client, refused},
     error::CommandError,
+    output,
 };
 
 /// How long nothing may come: the platform ends a transfer before that.
@@ -74,7 +75,7 @@ pub(super) async fn download(
     let mut download = Download::begin(&rest, key).await?;
     // What another export has is never removed: from here on both are this one's.
     rest.unfinished = unfinished;
-    let mut failures = 0;
+    let (mut failures, mut is_told) = (0, false);
     let bytes = loop {
         let from = download.at;
         let broken = match download.attempt(&mut volumes, snapshot).await {
@@ -84,6 +85,10 @@ pub(super) async fn download(
         };
         if download.at > from {
             failures = 0;
+        }
+        if let Some(limit) = limit(&broken).filter(|_| !is_told) {
+            output::note(&format!("the export of {snapshot} waits for a place: {}", limit.message));
+            is_told = true;
         }
         pause(broken, &mut failures).await.map_err(refused(what.clone()))?;
     };
