@@ -115,6 +115,30 @@ impl Drop for Rest {
     }
 }
 
+/// Writes the key, unless it is there with `at` bytes of the file.
+fn keep_key(rest: &Rest, key: &[u8], at: u64) -> Result<(), CommandError> {
+    let path = &rest.key;
+    match fs::read(path) {
+        Ok(there) if there == key => Ok(()),
+        Ok(_) => Err(CommandError::Usage(format!(
+            "{} is the key of another export: give another path, or remove it if that export is \
+             of no use any more",
+            path.display()
+        ))),
+        // What was begun with another key is not gone on with.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && at > 0 => {
+            Err(CommandError::Usage(format!(
+                "{} is there and its key is not: remove it or give another path",
+                rest.part.display()
+            )))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fairmazon_broker::write_private(path, key).map_err(CommandError::file("write", path))
+        }
+        Err(error) => Err(CommandError::file("read", path)(error)),
+    }
+}
+
 /// What there is of the file.
 struct Download {
     part: PathBuf,
@@ -124,36 +148,21 @@ struct Download {
 }
 
 impl Download {
-    /// Writes the key, then begins the file, or goes on with one that was begun with this key.
+    /// Begins the file and writes the key, or goes on with one that was begun with this key.
     async fn begin(rest: &Rest, key: Vec<u8>) -> Result<Self, CommandError> {
-        let (part, beside) = (rest.part.clone(), rest.key.clone());
-        match fs::read(&beside) {
-            Ok(there) if there == key => {}
-            Ok(_) => {
-                return Err(CommandError::Usage(format!(
-                    "{} is the key of another export: give another path, or remove it if that \
-                     export is of no use any more",
-                    beside.display()
-                )));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // What was begun with another key is not gone on with.
-                if fs::symlink_metadata(&part).is_ok() {
-                    return Err(CommandError::Usage(format!(
-                        "{} is there and its key is not: remove it or give another path",
-                        part.display()
-                    )));
-                }
-                fairmazon_broker::write_private(&beside, &key)
-                    .map_err(CommandError::file("write", &beside))?;
-            }
-            Err(error) => return Err(CommandError::file("read", beside)(error)),
-        }
+        let part = rest.part.clone();
+        // Before the key: one without its file is in the way of the same command.
         let mut options = fs::OpenOptions::new();
         options.append(true).create(true).mode(0o600);
         let file = OpenOptions::from(options).open(&part).await;
         let file = file.map_err(CommandError::file("write", &part))?;
         let at = file.metadata().await.map_err(CommandError::file("read", &part))?.len();
+        let kept = keep_key(rest, &key, at);
+        if kept.is_err() && at == 0 && !rest.key.exists() {
+            // Of no use without a key, and in the way too.
+            let _ = fs::remove_file(&part);
+        }
+        kept?;
         Ok(Self { part, file, key, at })
     }
 
@@ -216,5 +225,28 @@ impl Download {
 
     fn failed(&self, verb: &'static str, error: io::Error) -> Ended {
         Ended::Failed(CommandError::file(verb, &self.part)(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn neither_the_file_nor_its_key_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let rest = |part: &str, key: &str| Rest {
+            part: folder.path().join(part),
+            key: folder.path().join(key),
+            unfinished: Unfinished::Stays,
+        };
+        for (part, key) in [("none/a.part", "a.key"), ("a.part", "none/a.key")] {
+            assert!(Download::begin(&rest(part, key), b"key".to_vec()).await.is_err());
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{part} {key}");
+        }
+        let both = rest("a.part", "a.key");
+        drop(Download::begin(&both, b"key".to_vec()).await.unwrap());
+        assert!(Download::begin(&both, b"other".to_vec()).await.is_err());
+        Download::begin(&both, b"key".to_vec()).await.unwrap();
     }
 }
