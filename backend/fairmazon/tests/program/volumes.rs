@@ -161,8 +161,23 @@ async fn an_export_waits_for_a_place() {
     let export = ["volume", "export", &kept, "--to", &at("file")];
     let mut export = Running::start(&export, &environment, &log);
     logged(&log, "waits for a place");
+    // Nothing else writes to the same file, or it is noticed.
+    let second = ["volume", "export", &kept, "--to", &at("file")];
+    let refused = fail(&second, &environment);
+    assert!(refused.contains("another export writes to"), "{refused}");
+    let other = own.path().join("log.other");
+    let to_other = ["volume", "export", &kept, "--to", &at("other")];
+    let spoilt = Running::start(&to_other, &environment, &other);
+    logged(&other, "waits for a place");
+    fs::write(at("other.part"), "x").unwrap();
     drop(held);
     export.told(&format!("{}: {kept}", at("file")));
+    logged(&other, "something else has changed it");
+    assert!(!spoilt.end().success());
+    assert!(!own.path().join("other").exists());
+    for left in ["other.part", "other.key", "log.other"] {
+        fs::remove_file(at(left)).unwrap();
+    }
     let said = fs::read_to_string(&log).unwrap();
     assert_eq!(said.matches("waits for a place").count(), 1, "{said}");
     assert_eq!(names(own.path()), ["file", "file.key", "id", "id.hosts", "log"]);
