@@ -4,14 +4,19 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
+use fairmazon_broker::transfer::PER_ACCOUNT;
 use fairmazon_keys::{Identity, WrappedKey};
 use fairmazon_proto::v1::{
-    CreateVolumeRequest, OperationState, VolumeSpec, WaitOperationRequest,
-    operations_service_client::OperationsServiceClient,
+    CreateVolumeRequest, ExportVolumeRequest, ExportVolumeResponse, OperationState, VolumeSpec,
+    WaitOperationRequest, operations_service_client::OperationsServiceClient,
     volumes_service_client::VolumesServiceClient,
 };
+
+use tonic::Streaming;
 
 use crate::{
     dev::create_and_wait,
@@ -110,6 +115,73 @@ async fn a_volume_is_exported_and_only_its_customer_has_the_key() {
     fs::write(at("one.key"), &changed).unwrap();
     assert!(fail(&open, &offline).contains("does not open with this identity"));
     assert!(!at("open").exists());
+}
+
+/// As many transfers of a snapshot as its account may have, of which nothing more is taken.
+async fn hold(platform: &Platform, snapshot: &str) -> Vec<Streaming<ExportVolumeResponse>> {
+    let mut held = Vec::new();
+    for _ in 0..PER_ACCOUNT {
+        // Each on a connection of its own: what is not taken would fill one that all share.
+        let mut volumes = VolumesServiceClient::new(client(&platform.customer).await);
+        let request = ExportVolumeRequest { volume_id: snapshot.into(), offset: 0 };
+        let mut parts = volumes.export_volume(request).await.unwrap().into_inner();
+        parts.message().await.unwrap();
+        held.push(parts);
+    }
+    held
+}
+
+/// Waits until what runs has logged this.
+fn logged(log: &Path, what: &str) {
+    let begun = Instant::now();
+    loop {
+        let said = fs::read_to_string(log).unwrap();
+        if said.contains(what) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "no {what:?} in {said:?}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_waits_for_a_place() {
+    let platform = Platform::start();
+    let own = tempfile::tempdir().unwrap();
+    let at = |name: &str| own.path().join(name).display().to_string();
+    ask(&["key", "init", &at("id")], &Environment::new());
+    let environment = platform.with_identity(&own.path().join("id"));
+    let machine = create_and_wait(&client(&platform.customer).await, "first").await;
+    ask(&["key", "give"], &environment);
+    let volume = machine.boot_volume_id.as_str();
+    let kept = snapshot(&platform, volume).await;
+    ask(&["key", "give"], &environment);
+    let held = hold(&platform, &kept).await;
+    let log = own.path().join("log");
+    let export = ["volume", "export", &kept, "--to", &at("file")];
+    let mut export = Running::start(&export, &environment, &log);
+    logged(&log, "waits for a place");
+    // Nothing else writes to the same file, or it is noticed.
+    let second = ["volume", "export", &kept, "--to", &at("file")];
+    let refused = fail(&second, &environment);
+    assert!(refused.contains("another export writes to"), "{refused}");
+    let other = own.path().join("log.other");
+    let to_other = ["volume", "export", &kept, "--to", &at("other")];
+    let spoilt = Running::start(&to_other, &environment, &other);
+    logged(&other, "waits for a place");
+    fs::write(at("other.part"), "x").unwrap();
+    drop(held);
+    export.told(&format!("{}: {kept}", at("file")));
+    logged(&other, "something else has changed it");
+    assert!(!spoilt.end().success());
+    assert!(!own.path().join("other").exists());
+    for left in ["other.part", "other.key", "log.other"] {
+        fs::remove_file(at(left)).unwrap();
+    }
+    let said = fs::read_to_string(&log).unwrap();
+    assert_eq!(said.matches("waits for a place").count(), 1, "{said}");
+    assert_eq!(names(own.path()), ["file", "file.key", "id", "id.hosts", "log"]);
+    platform.end();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,9 @@
 //! The file of a snapshot, from its host to a file here: goes on where it broke off.
 
 use std::{
-    fs, io,
-    os::unix::fs::OpenOptionsExt,
+    fs::{self, TryLockError},
+    io, mem,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,21 +12,18 @@ use fairmazon_proto::v1::{
     ExportHeader, ExportVolumeRequest, GetWrappedKeyRequest, export_volume_response::Part,
     volumes_service_client::VolumesServiceClient,
 };
-use tokio::{
-    fs::{File, OpenOptions},
-    io::AsyncWriteExt,
-    time::timeout,
-};
+use tokio::{fs::File, io::AsyncWriteExt, time::timeout};
 use tonic::Status;
 
 use super::{
     export::sync_folder,
     open::{key_beside, with_ending},
-    operation::pause,
+    operation::{limit, pause},
 };
 use crate::{
     client::{Client, refused},
     error::CommandError,
+    output,
 };
 
 /// How long nothing may come: the platform ends a transfer before that.
@@ -70,11 +68,13 @@ pub(super) async fn download(
     let key = volumes.get_wrapped_key(request).await.map_err(refused(what.clone()))?;
     let key = key.into_inner().wrapped;
     let (part, beside) = (with_ending(to, ".part"), key_beside(to));
+    // Until what is left has been removed.
+    let lock = lock(&part)?;
     let mut rest = Rest { part, key: beside, unfinished: Unfinished::Stays };
-    let mut download = Download::begin(&rest, key).await?;
+    let mut download = Download::begin(&rest, &lock, key)?;
     // What another export has is never removed: from here on both are this one's.
     rest.unfinished = unfinished;
-    let mut failures = 0;
+    let (mut failures, mut is_told) = (0, false);
     let bytes = loop {
         let from = download.at;
         let broken = match download.attempt(&mut volumes, snapshot).await {
@@ -85,12 +85,38 @@ pub(super) async fn download(
         if download.at > from {
             failures = 0;
         }
+        if let Some(limit) = limit(&broken).filter(|_| !is_told) {
+            output::note(&format!("the export of {snapshot} waits for a place: {}", limit.message));
+            is_told = true;
+        }
         pause(broken, &mut failures).await.map_err(refused(what.clone()))?;
     };
-    // All of it is there, whatever it will be called.
-    rest.unfinished = Unfinished::Stays;
-    download.finish(to).await?;
+    download.finish(to, bytes, &mut rest).await?;
     Ok(bytes)
+}
+
+/// Opens the file for this process alone.
+fn lock(part: &Path) -> Result<fs::File, CommandError> {
+    let in_use = || {
+        CommandError::Usage(format!(
+            "another export writes to {}: wait until it has ended, or give another path",
+            part.display()
+        ))
+    };
+    let mut options = fs::OpenOptions::new();
+    let file = options.append(true).create(true).mode(0o600).open(part);
+    let file = file.map_err(CommandError::file("write", part))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(in_use()),
+        Err(TryLockError::Error(error)) => return Err(CommandError::file("lock", part)(error)),
+    }
+    // The one that had it may have given it its name, or removed it, since it was opened.
+    let ours = file.metadata().map_err(CommandError::file("read", part))?;
+    match fs::metadata(part) {
+        Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => Ok(file),
+        _ => Err(in_use()),
+    }
 }
 
 /// What is left when nothing goes on.
@@ -110,6 +136,30 @@ impl Drop for Rest {
     }
 }
 
+/// Writes the key, unless it is there with `at` bytes of the file.
+fn keep_key(rest: &Rest, key: &[u8], at: u64) -> Result<(), CommandError> {
+    let path = &rest.key;
+    match fs::read(path) {
+        Ok(there) if there == key => Ok(()),
+        Ok(_) => Err(CommandError::Usage(format!(
+            "{} is the key of another export: give another path, or remove it if that export is \
+             of no use any more",
+            path.display()
+        ))),
+        // What was begun with another key is not gone on with.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && at > 0 => {
+            Err(CommandError::Usage(format!(
+                "{} is there and its key is not: remove it or give another path",
+                rest.part.display()
+            )))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fairmazon_broker::write_private(path, key).map_err(CommandError::file("write", path))
+        }
+        Err(error) => Err(CommandError::file("read", path)(error)),
+    }
+}
+
 /// What there is of the file.
 struct Download {
     part: PathBuf,
@@ -119,36 +169,17 @@ struct Download {
 }
 
 impl Download {
-    /// Writes the key, then begins the file, or goes on with one that was begun with this key.
-    async fn begin(rest: &Rest, key: Vec<u8>) -> Result<Self, CommandError> {
-        let (part, beside) = (rest.part.clone(), rest.key.clone());
-        match fs::read(&beside) {
-            Ok(there) if there == key => {}
-            Ok(_) => {
-                return Err(CommandError::Usage(format!(
-                    "{} is the key of another export: give another path, or remove it if that \
-                     export is of no use any more",
-                    beside.display()
-                )));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // What was begun with another key is not gone on with.
-                if fs::symlink_metadata(&part).is_ok() {
-                    return Err(CommandError::Usage(format!(
-                        "{} is there and its key is not: remove it or give another path",
-                        part.display()
-                    )));
-                }
-                fairmazon_broker::write_private(&beside, &key)
-                    .map_err(CommandError::file("write", &beside))?;
-            }
-            Err(error) => return Err(CommandError::file("read", beside)(error)),
+    /// Writes the key of a file that is locked, or goes on with one that was begun with this key.
+    fn begin(rest: &Rest, lock: &fs::File, key: Vec<u8>) -> Result<Self, CommandError> {
+        let part = rest.part.clone();
+        let at = lock.metadata().map_err(CommandError::file("read", &part))?.len();
+        let kept = keep_key(rest, &key, at);
+        if kept.is_err() && at == 0 && !rest.key.exists() {
+            // Of no use without a key, and in the way too.
+            let _ = fs::remove_file(&part);
         }
-        let mut options = fs::OpenOptions::new();
-        options.append(true).create(true).mode(0o600);
-        let file = OpenOptions::from(options).open(&part).await;
-        let file = file.map_err(CommandError::file("write", &part))?;
-        let at = file.metadata().await.map_err(CommandError::file("read", &part))?.len();
+        kept?;
+        let file = File::from_std(lock.try_clone().map_err(CommandError::file("write", &part))?);
         Ok(Self { part, file, key, at })
     }
 
@@ -192,12 +223,24 @@ impl Download {
         ))))
     }
 
-    async fn finish(mut self, to: &Path) -> Result<(), CommandError> {
+    /// Gives the file its name once it has all that was sent, durably, and nothing else.
+    async fn finish(mut self, to: &Path, bytes: u64, rest: &mut Rest) -> Result<(), CommandError> {
+        // All of it is there, whatever it will be called.
+        let unfinished = mem::replace(&mut rest.unfinished, Unfinished::Stays);
         let sync = async {
             self.file.flush().await?;
-            self.file.sync_all().await
+            self.file.sync_all().await?;
+            self.file.metadata().await
         };
-        sync.await.map_err(CommandError::file("write", &self.part))?;
+        let there = sync.await.map_err(CommandError::file("write", &self.part))?.len();
+        if there != bytes {
+            rest.unfinished = unfinished;
+            return Err(CommandError::Usage(format!(
+                "{} has {there} bytes and not {bytes}: something else has changed it; remove it \
+                 and begin anew",
+                self.part.display()
+            )));
+        }
         // Another one may have come meanwhile; a link takes no file's place.
         let called = match fs::hard_link(&self.part, to) {
             Ok(()) => fs::remove_file(&self.part),
@@ -211,5 +254,31 @@ impl Download {
 
     fn failed(&self, verb: &'static str, error: io::Error) -> Ended {
         Ended::Failed(CommandError::file(verb, &self.part)(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_the_file_nor_its_key_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let rest = |part: &str, key: &str| Rest {
+            part: folder.path().join(part),
+            key: folder.path().join(key),
+            unfinished: Unfinished::Stays,
+        };
+        for (part, key) in [("none/a.part", "a.key"), ("a.part", "none/a.key")] {
+            let rest = rest(part, key);
+            let begin = |lock| Download::begin(&rest, &lock, b"key".to_vec());
+            assert!(lock(&rest.part).and_then(begin).is_err());
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{part} {key}");
+        }
+        let both = rest("a.part", "a.key");
+        let begin = |key: &[u8]| Download::begin(&both, &lock(&both.part)?, key.to_vec());
+        drop(begin(b"key").unwrap());
+        assert!(begin(b"other").is_err());
+        begin(b"key").unwrap();
     }
 }

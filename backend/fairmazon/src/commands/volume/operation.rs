@@ -75,19 +75,56 @@ pub(super) async fn delete(client: &Client, volume: &str) -> Result<(), CommandE
     finish(client, &operation.id, &what, None).await
 }
 
-/// Waits before something is asked again that has failed for the way there.
+/// Waits before something is asked again that has failed for the way there, or for what else is
+/// under way.
 ///
 /// # Errors
 /// The status itself when the platform has refused it, or this was the last attempt.
 pub(super) async fn pause(status: Status, failures: &mut u32) -> Result<(), Status> {
-    // What comes without a detail does not come from the platform's services.
-    let is_passing = status.code() == Code::Unavailable
-        || ErrorDetail::from_status_details(status.details()).is_none();
-    if !is_passing || *failures >= ATTEMPTS {
+    if !is_passing(&status) || *failures >= ATTEMPTS {
         return Err(status);
     }
     let pause = Duration::from_millis(100 << (*failures).min(10));
     *failures += 1;
     tokio::time::sleep(pause.min(LONGEST)).await;
     Ok(())
+}
+
+/// Whether the same may be granted later.
+fn is_passing(status: &Status) -> bool {
+    // What comes without a detail does not come from the platform's services.
+    let is_theirs = ErrorDetail::from_status_details(status.details()).is_some();
+    status.code() == Code::Unavailable || !is_theirs || limit(status).is_some()
+}
+
+/// The limit that a call was refused for: of calls at once, in which one that has broken off
+/// counts until the platform has noticed.
+pub(super) fn limit(status: &Status) -> Option<DomainError> {
+    let detail = ErrorDetail::from_status_details(status.details())?;
+    Some(DomainError::from(detail)).filter(|error| error.kind == ErrorKind::LimitExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_hold_is_waited_for_and_what_is_refused_is_not() {
+        let status = |code, kind| {
+            let detail = ErrorDetail::from(&DomainError::new(kind, "why"));
+            Status::with_details(code, "why", detail.to_status_details(code).into())
+        };
+        let full = status(Code::ResourceExhausted, ErrorKind::LimitExceeded);
+        assert!(is_passing(&full));
+        assert_eq!(limit(&full).unwrap().message, "why");
+        for status in [Status::unavailable("away"), Status::internal("cut off")] {
+            assert!(is_passing(&status) && limit(&status).is_none(), "{status}");
+        }
+        for status in [
+            status(Code::NotFound, ErrorKind::NotFound),
+            status(Code::ResourceExhausted, ErrorKind::NoCapacity),
+        ] {
+            assert!(!is_passing(&status), "{status}");
+        }
+    }
 }
