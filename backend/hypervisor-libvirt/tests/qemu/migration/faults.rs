@@ -244,6 +244,7 @@ async fn what_may_run_by_its_marks_is_let_run_by_the_next_agent() {
     assert_eq!(run(&target).await, RunState::Arrived);
     target.resume(instance(1)).await.unwrap();
     assert_eq!(run(&target).await, RunState::Running);
+    says(&target, instance(1), "GUEST-TICK ").await;
     counts_on(&target).await;
 }
 
