@@ -330,7 +330,7 @@ fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<
     if !case.leased {
         return step(Do::Wait, "there is no lease");
     }
-    for disk in std::iter::once(&spec.boot).chain(&spec.disks) {
+    for disk in spec.all_disks() {
         match (case.disk_ready)(disk) {
             DiskReady::Ready => {}
             DiskReady::Missing => return step(Do::Wait, "a volume is not there yet"),
@@ -342,7 +342,7 @@ fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<
 }
 
 fn stays_off(case: &MachineCase<'_>, seen: &Machine, spec: &MachineSpec) -> Step<MachineAction> {
-    let mut disks = std::iter::once(&spec.boot).chain(&spec.disks);
+    let mut disks = spec.all_disks();
     if !disks.all(|disk| (case.volume_there)(disk.volume)) {
         return step(Do::Wait, "a volume is not there yet");
     }

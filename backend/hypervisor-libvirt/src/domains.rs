@@ -6,7 +6,7 @@
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use fairmazon_hypervisor::{
-    Access, Halt, HypervisorError, Machine, Marks, OffReason, Result, RunState, same_disks,
+    Halt, HypervisorError, Machine, Marks, OffReason, Result, RunState, keeps, same_disks,
     same_shape,
 };
 use fairmazon_model::{
@@ -284,13 +284,7 @@ impl Domains {
 /// Refuses a disk whose volume another running machine has, when one of the two may write.
 pub(crate) fn refuse_taken(machines: &[Machine], instance: InstanceId, disk: &Disk) -> Result<()> {
     let taken = machines.iter().any(|other| {
-        other.runs()
-            && other.instance() != instance
-            && match other.uses(disk.volume) {
-                Some(Access::Write) => true,
-                Some(Access::Read) => !disk.read_only,
-                None => false,
-            }
+        other.runs() && other.instance() != instance && keeps(&other.definition, disk)
     });
     if taken {
         return Err(HypervisorError::busy(disk.volume, "another machine uses it"));

@@ -226,7 +226,7 @@ impl Hypervisor for TestHost {
 impl Inner {
     fn define(&self, spec: &MachineSpec, marks: Marks) -> Result<()> {
         let mut pools = Vec::with_capacity(1 + spec.disks.len());
-        for disk in std::iter::once(&spec.boot).chain(&spec.disks) {
+        for disk in spec.all_disks() {
             pools.push((disk.volume, self.volumes.pool_of(disk.volume)?));
         }
         // A volume that is still to be made is looked up again at the start.
@@ -246,7 +246,7 @@ impl Inner {
         }
         let spec = &machine.definition;
         let others = self.domains.list()?.machines;
-        for disk in std::iter::once(&spec.boot).chain(&spec.disks) {
+        for disk in spec.all_disks() {
             if self.volumes.volume(disk.volume)?.is_none() {
                 return Err(HypervisorError::not_found(disk.volume));
             }

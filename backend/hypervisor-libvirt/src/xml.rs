@@ -107,8 +107,8 @@ pub(crate) fn domain(
     note: &str,
     pool_of: impl Fn(&Disk) -> String,
 ) -> String {
-    let disks: String = std::iter::once(&spec.boot)
-        .chain(&spec.disks)
+    let disks: String = spec
+        .all_disks()
         .enumerate()
         .map(|(index, each)| disk(each, &device_name(index), &pool_of(each)))
         .collect();

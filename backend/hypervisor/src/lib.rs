@@ -27,7 +27,7 @@ pub use error::HypervisorError;
 pub use fairmazon_keys::VolumeKey;
 pub use machine::{
     Access, Counters, Features, Halt, Hint, Inventory, Machine, Marks, OffReason, RunState,
-    Statistics, Traffic, Volume, VolumeFile, same_disks, same_shape,
+    Statistics, Traffic, Volume, VolumeFile, keeps, same_disks, same_shape,
 };
 pub use migration::{Channels, Connection, Description, Landing};
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
-    machine::MachineSpec,
+    machine::{Disk, MachineSpec},
     units::{Epoch, Gib},
 };
 use serde::{Deserialize, Serialize};
@@ -91,11 +91,9 @@ impl Machine {
 
     /// Whether the volume is one of its disks, boot included; with the right to write or not.
     pub fn uses(&self, volume: VolumeId) -> Option<Access> {
-        let definition = &self.definition;
-        std::iter::once(&definition.boot)
-            .chain(&definition.disks)
-            .find(|disk| disk.volume == volume)
-            .map(|disk| if disk.read_only { Access::Read } else { Access::Write })
+        let mut disks = self.definition.all_disks();
+        let disk = disks.find(|disk| disk.volume == volume)?;
+        Some(if disk.read_only { Access::Read } else { Access::Write })
     }
 }
 
@@ -224,4 +222,12 @@ pub fn same_disks(one: &MachineSpec, other: &MachineSpec) -> bool {
 /// Whether two definitions are the same to a running guest, its data disks aside.
 pub fn same_shape(one: &MachineSpec, other: &MachineSpec) -> bool {
     one.vcpus == other.vcpus && one.memory == other.memory && one.boot == other.boot
+}
+
+/// Whether a machine with this definition, while it is on, keeps another one from using the disk:
+/// both have its volume, and one of the two may write.
+pub fn keeps(definition: &MachineSpec, disk: &Disk) -> bool {
+    definition
+        .all_disks()
+        .any(|own| own.volume == disk.volume && !(own.read_only && disk.read_only))
 }

@@ -62,6 +62,13 @@ pub struct MachineSpec {
     pub arrival: Option<Arrival>,
 }
 
+impl MachineSpec {
+    /// All of its disks: the one that it boots from, then the others.
+    pub fn all_disks(&self) -> impl Iterator<Item = &Disk> {
+        std::iter::once(&self.boot).chain(&self.disks)
+    }
+}
+
 /// A volume as a machine sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {

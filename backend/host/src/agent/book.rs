@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use fairmazon_hypervisor::{
-    Access, Counters, Features, Halt, Machine, OffReason, RunState, Volume,
-};
+use fairmazon_hypervisor::{Counters, Features, Halt, Machine, OffReason, RunState, Volume, keeps};
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
     instance::{ObservedState, Power},
@@ -109,7 +107,7 @@ impl Book {
 
     /// Notes that this machine uses its volumes.
     pub(super) fn note_users(&mut self, spec: &MachineSpec) {
-        for disk in disks(spec) {
+        for disk in spec.all_disks() {
             let users = self.users.entry(disk.volume).or_default();
             if !users.contains(&spec.instance) {
                 users.push(spec.instance);
@@ -190,7 +188,7 @@ impl Book {
     pub(super) fn keys_lost_with(&mut self, instance: InstanceId) -> Vec<VolumeId> {
         let spec = self.machines.get(&instance).and_then(|record| record.desired.clone());
         let volumes: Vec<_> =
-            spec.iter().flat_map(|spec| disks(spec)).map(|disk| disk.volume).collect();
+            spec.iter().flat_map(|spec| spec.all_disks()).map(|disk| disk.volume).collect();
         for volume in &volumes {
             if let Some(record) = self.volumes.get_mut(volume) {
                 record.given = None;
@@ -318,7 +316,7 @@ impl Book {
     /// What failed of a machine, or of a volume that it needs.
     fn error_of(&self, record: &MachineRecord) -> Option<String> {
         let of_volume = || {
-            disks(record.desired.as_ref()?).find_map(|disk| {
+            record.desired.as_ref()?.all_disks().find_map(|disk| {
                 let error = self.volumes.get(&disk.volume)?.error.as_ref()?;
                 Some(format!("{}: {error}", disk.volume))
             })
@@ -360,14 +358,10 @@ impl Book {
         let taken = copied
             || self.users(disk.volume).any(|(other, record)| {
                 other != instance
-                    && record.seen.as_ref().is_some_and(|seen| {
-                        seen.runs()
-                            && match seen.uses(disk.volume) {
-                                Some(Access::Write) => true,
-                                Some(Access::Read) => !disk.read_only,
-                                None => false,
-                            }
-                    })
+                    && record
+                        .seen
+                        .as_ref()
+                        .is_some_and(|seen| seen.runs() && keeps(&seen.definition, disk))
             });
         if taken { DiskReady::Taken } else { DiskReady::Ready }
     }
@@ -428,7 +422,10 @@ impl MachineRecord {
     /// Whether it is defined or to be defined with this volume.
     fn needs(&self, volume: VolumeId) -> bool {
         self.seen.as_ref().is_some_and(|seen| seen.uses(volume).is_some())
-            || self.desired.as_ref().is_some_and(|spec| disks(spec).any(|d| d.volume == volume))
+            || self
+                .desired
+                .as_ref()
+                .is_some_and(|spec| spec.all_disks().any(|d| d.volume == volume))
     }
 
     /// Whether it is defined with this volume and once had it.
@@ -466,8 +463,4 @@ const fn handover(seen: &Machine) -> Option<Handover> {
         (Halt::Arriving, RunState::Incoming | RunState::Off(_)) => Some(Handover::Awaited),
         _ => None,
     }
-}
-
-pub(super) fn disks(spec: &MachineSpec) -> impl Iterator<Item = &Disk> {
-    std::iter::once(&spec.boot).chain(&spec.disks)
 }

@@ -25,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Agent,
-    book::disks,
     observe::ms,
     queue::Target,
     work::{Done, Hands, Work},
@@ -166,7 +165,7 @@ impl Agent {
             Err("it has run here")
         } else if seen.runs() {
             Err("what came of it before is still here")
-        } else if !disks(&seen.definition).all(is_ready) || !disks(spec).all(is_ready) {
+        } else if !seen.definition.all_disks().all(is_ready) || !spec.all_disks().all(is_ready) {
             Err("its volumes are not ready")
         } else {
             Ok(())

@@ -80,7 +80,7 @@ fn volumes_elsewhere(inventory: &Inventory, told: &Told) -> HashSet<VolumeId> {
 }
 
 fn volumes_of(spec: &MachineSpec) -> impl Iterator<Item = VolumeId> {
-    std::iter::once(&spec.boot).chain(&spec.disks).map(|disk| disk.volume)
+    spec.all_disks().map(|disk| disk.volume)
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl Inner {
         places: Option<&'a Places>,
     ) -> Result<impl FnOnce(&str, &str) -> String + use<'a>> {
         let mut files = Vec::with_capacity(1 + spec.disks.len());
-        for disk in all_disks(spec) {
+        for disk in spec.all_disks() {
             // A volume that is still to be made is looked up again at the start.
             let found = self.files.find(disk.volume)?.map(|found| found.path);
             files.push(found.unwrap_or_else(|| self.files.nowhere(disk.volume)));
@@ -83,7 +83,8 @@ impl Inner {
         let xml = self.domain(session, spec, kernel, None)?;
         session.domains.define(spec, machine.marks, xml)?;
         // Taken back at the end of this function: QEMU has them by then, or has failed.
-        let _lent = all_disks(spec)
+        let _lent = spec
+            .all_disks()
             .map(|disk| self.lend(session, disk.volume))
             .collect::<Result<Vec<_>>>()?;
         session.domains.start(instance).map_err(|error| NotStarted { error, opened })
@@ -99,7 +100,7 @@ impl Inner {
         let (instance, spec) = (machine.instance(), &machine.definition);
         let others = session.domains.list()?.machines;
         let mut opened = Vec::with_capacity(1 + spec.disks.len());
-        for disk in all_disks(spec) {
+        for disk in spec.all_disks() {
             opened.push((disk.volume, self.require(disk.volume)?.path));
             refuse_taken(&others, instance, disk)?;
         }
@@ -259,7 +260,7 @@ impl Inner {
         let xml = domain.xml_desc(0).map_err(failed(attempted()))?;
         let live = xml::live_disks(&xml);
         let mut volumes = BTreeMap::new();
-        for disk in all_disks(spec) {
+        for disk in spec.all_disks() {
             let Some(found) = self.files.find(disk.volume)? else { continue };
             let Some(live) = live.iter().find(|live| live.file == found.path) else { continue };
             let seen = domain.block_stats(&live.device).map_err(failed(attempted()))?;
@@ -320,10 +321,6 @@ fn refuse_coming(machine: &Machine) -> Result<()> {
 fn traffic(read: i64, written: i64) -> Traffic {
     let known = |bytes| u64::try_from(bytes).unwrap_or(0);
     Traffic { read_bytes: known(read), written_bytes: known(written) }
-}
-
-pub(super) fn all_disks(spec: &MachineSpec) -> impl Iterator<Item = &Disk> {
-    std::iter::once(&spec.boot).chain(&spec.disks)
 }
 
 fn live_disks(domain: &Domain, instance: InstanceId) -> Result<Vec<LiveDisk>> {

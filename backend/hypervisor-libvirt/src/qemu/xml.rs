@@ -41,8 +41,8 @@ pub(super) struct Parts<'a> {
 
 /// A domain. Its memory is in no core dump.
 pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
-    let disks: String = std::iter::once(&spec.boot)
-        .chain(&spec.disks)
+    let disks: String = spec
+        .all_disks()
         .zip(&parts.files)
         .enumerate()
         .map(|(index, (each, file))| {

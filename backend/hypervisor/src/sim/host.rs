@@ -356,7 +356,7 @@ impl HostCell {
         if let Some((definition, ran)) = ended {
             if ran {
                 world.ledger().ended(instance, self.id, world.now_ms());
-                for disk in std::iter::once(&definition.boot).chain(&definition.disks) {
+                for disk in definition.all_disks() {
                     world.ledger().closed(disk.volume, instance);
                 }
             }
@@ -427,7 +427,7 @@ impl HostCell {
             from_ms: world.now_ms(),
             until_ms: None,
         });
-        for disk in std::iter::once(&definition.boot).chain(&definition.disks) {
+        for disk in definition.all_disks() {
             world.ledger().opened(disk.volume, instance, disk.read_only);
         }
     }

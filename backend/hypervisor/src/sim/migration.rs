@@ -32,8 +32,7 @@ impl HostState {
         if machine.run != RunState::Running {
             return Err(HypervisorError::busy(instance, "it does not run"));
         }
-        let disks = std::iter::once(&machine.definition.boot).chain(&machine.definition.disks);
-        for disk in disks {
+        for disk in machine.definition.all_disks() {
             self.check_disk(instance, disk)?;
         }
         Ok(instance.to_string().into_bytes())

@@ -12,7 +12,7 @@ use fairmazon_model::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
-    Access, HypervisorError, Machine, Marks, OffReason, Result, RunState, Statistics, Traffic,
+    HypervisorError, Machine, Marks, OffReason, Result, RunState, Statistics, Traffic, keeps,
     same_disks, same_shape,
 };
 
@@ -114,7 +114,7 @@ impl HostState {
     /// Takes a machine's memory, once its disks are seen to be there and free.
     pub(super) fn occupy(&mut self, instance: InstanceId, memory_mib: u64) -> Result<()> {
         let definition = Arc::clone(&self.machine(instance)?.definition);
-        for disk in std::iter::once(&definition.boot).chain(&definition.disks) {
+        for disk in definition.all_disks() {
             self.check_disk(instance, disk)?;
         }
         let used = self.memory_used_mib + definition.memory.0;
@@ -146,14 +146,9 @@ impl HostState {
         if !self.volumes.contains_key(&disk.volume) {
             return Err(HypervisorError::not_found(disk.volume));
         }
-        let taken = self.running().any(|other| {
-            other.definition.instance != instance
-                && match uses(other, disk.volume) {
-                    Some(Access::Write) => true,
-                    Some(Access::Read) => !disk.read_only,
-                    None => false,
-                }
-        });
+        let taken = self
+            .running()
+            .any(|other| other.definition.instance != instance && keeps(&other.definition, disk));
         if taken {
             return Err(HypervisorError::busy(disk.volume, "another machine uses it"));
         }
@@ -161,7 +156,8 @@ impl HostState {
     }
 
     pub(super) fn in_use(&self, volume: VolumeId) -> bool {
-        self.running().any(|machine| uses(machine, volume).is_some())
+        self.running()
+            .any(|machine| machine.definition.all_disks().any(|disk| disk.volume == volume))
     }
 
     pub(super) fn create_volume(&mut self, wish: &HostVolume, capacity: &Capacity) -> Result<()> {
@@ -278,7 +274,7 @@ impl SimMachine {
         }
         let definition = &self.definition;
         let ran_ns = now_ms.saturating_sub(self.started_at_ms).saturating_mul(1_000_000);
-        let disks = std::iter::once(&definition.boot).chain(&definition.disks);
+        let disks = definition.all_disks();
         Some(Statistics {
             incarnation: self.incarnation,
             cpu_ns: ran_ns.saturating_mul(u64::from(definition.vcpus.0)),
@@ -287,14 +283,6 @@ impl SimMachine {
             network: Traffic::default(),
         })
     }
-}
-
-fn uses(machine: &SimMachine, volume: VolumeId) -> Option<Access> {
-    let definition = &machine.definition;
-    std::iter::once(&definition.boot)
-        .chain(&definition.disks)
-        .find(|disk| disk.volume == volume)
-        .map(|disk| if disk.read_only { Access::Read } else { Access::Write })
 }
 
 /// A unique local IPv6 address made of the id's random bits: the same at every start.

@@ -35,7 +35,6 @@ use crate::{
         host::{Inner, QemuHost},
         image,
         keyring::Lent,
-        live::all_disks,
         session::Session,
         tool,
     },
@@ -130,7 +129,7 @@ impl QemuHost {
         let opened = self
             .call("look at a machine", move |host, session| {
                 let (_, machine) = session.domains.expect(instance)?;
-                let disks = all_disks(&machine.definition);
+                let disks = machine.definition.all_disks();
                 disks.map(|disk| Ok((disk.volume, host.require(disk.volume)?.path))).collect()
             })
             .await;
@@ -216,8 +215,8 @@ impl Inner {
             return Err(HypervisorError::busy(instance, "it is here already"));
         }
         let spec = &machine.definition;
-        let volumes: BTreeSet<_> = all_disks(spec).map(|disk| disk.volume).collect();
-        if !volumes.iter().eq(places.disks.keys()) || all_disks(spec).any(|disk| disk.read_only) {
+        let volumes: BTreeSet<_> = spec.all_disks().map(|disk| disk.volume).collect();
+        if !volumes.iter().eq(places.disks.keys()) || spec.all_disks().any(|disk| disk.read_only) {
             return Err(refused(instance, "it has other disks than here"));
         }
         if places.card.is_some() != matches!(self.config.network, Network::Bridge(_)) {
@@ -231,7 +230,8 @@ impl Inner {
         let kept = self.landings.keep(instance, spec.memory.0)?;
         let xml = self.domain(session, spec, kernel, Some(places))?;
         session.domains.define(spec, machine.marks, xml)?;
-        let lent = all_disks(spec)
+        let lent = spec
+            .all_disks()
             .map(|disk| self.lend(session, disk.volume))
             .collect::<Result<Vec<_>>>()?;
         // In libvirt's own words, since the source's libvirt says it in these, too.
@@ -257,7 +257,7 @@ impl Inner {
             return Err(HypervisorError::busy(instance, "it does not come"));
         }
         // A volume that is not encrypted is refused as not ours.
-        all_disks(&machine.definition).try_for_each(|disk| self.require(disk.volume).map(drop))
+        machine.definition.all_disks().try_for_each(|disk| self.require(disk.volume).map(drop))
     }
 }
 

@@ -27,7 +27,6 @@ use crate::{
     jobs,
     qemu::{
         host::{Inner, QemuHost},
-        live::all_disks,
         session::{KEEP_ALIVE, Session},
         xml::live_disks,
     },
@@ -78,7 +77,9 @@ impl QemuHost {
             let attempted = || format!("describe {instance}");
             let domain =
                 domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE).map_err(failed(attempted()))?;
-            let files = all_disks(&machine.definition)
+            let files = machine
+                .definition
+                .all_disks()
                 .map(|disk| Ok((host.require(disk.volume)?.path, disk.volume)))
                 .collect::<Result<Vec<_>>>()?;
             let volume_of = |file: &str| {
@@ -230,7 +231,7 @@ impl Inner {
             return Err(HypervisorError::busy(instance, "it does not run"));
         }
         let others = session.domains.list()?.machines;
-        for disk in all_disks(&machine.definition) {
+        for disk in machine.definition.all_disks() {
             if disk.read_only {
                 // Nothing copies such a disk, and at the next host it would be empty.
                 return Err(HypervisorError::Unsupported {

@@ -158,7 +158,7 @@ async fn ready(from: &QemuHost, lab: &Lab) -> QemuHost {
 
 async fn make_ready(from: &QemuHost, to: &QemuHost) {
     let machine = from.machine(instance(1)).await.unwrap().unwrap();
-    for disk in std::iter::once(&machine.definition.boot).chain(&machine.definition.disks) {
+    for disk in machine.definition.all_disks() {
         let size = from.volume(disk.volume).await.unwrap().unwrap().size;
         to.create_volume(&HostVolume { volume: disk.volume, size, ..wish(1) }).await.unwrap();
     }
