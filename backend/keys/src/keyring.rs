@@ -15,7 +15,8 @@ use fairmazon_model::{
 };
 
 use crate::{
-    Binding, HostCertificate, Identity, KeyError, Purpose, SealedKey, VolumeKey, WrappedKey,
+    Binding, HostCertificate, Identity, KeyError, Purpose, Recipient, SealedKey, SealingKey,
+    VolumeKey, WrappedKey,
 };
 
 /// An identity, whom it trusts, and the hosts that it knows.
@@ -63,15 +64,7 @@ impl Keyring {
         let first_seen = self.check(*host, &shown.sealing_key.fingerprint())?;
         let binding =
             Binding { volume: *volume, host: *host, purpose: Purpose::Run, version: *version };
-        let (key, recipient) = (VolumeKey::random()?, self.identity.recipient());
-        let sealed = SealedKey::seal(&key, &recipient, &shown.sealing_key, &binding)?;
-        let wrapped = WrappedKey::wrap(&key, *volume, &recipient)?;
-        let key = VolumeHostKey {
-            version: *version,
-            fingerprint: key.fingerprint(),
-            sealed: Blob(sealed.bytes().to_vec()),
-            wrapped: Blob(wrapped.bytes().to_vec()),
-        };
+        let key = make_key(&binding, &shown.sealing_key, &self.identity.recipient())?;
         Ok(Answer { key, first_seen })
     }
 
@@ -89,6 +82,27 @@ impl Keyring {
             }
         }
     }
+}
+
+/// Makes a new key: sealed to the host with this sealing key, wrapped for the customer, and kept
+/// nowhere.
+///
+/// # Errors
+/// `NoRandomness`; as of [`SealedKey::seal`] and [`WrappedKey::wrap`].
+pub fn make_key(
+    binding: &Binding,
+    to: &SealingKey,
+    customer: &Recipient,
+) -> Result<VolumeHostKey, KeyError> {
+    let key = VolumeKey::random()?;
+    let sealed = SealedKey::seal(&key, customer, to, binding)?;
+    let wrapped = WrappedKey::wrap(&key, binding.volume, customer)?;
+    Ok(VolumeHostKey {
+        version: binding.version,
+        fingerprint: key.fingerprint(),
+        sealed: Blob(sealed.bytes().to_vec()),
+        wrapped: Blob(wrapped.bytes().to_vec()),
+    })
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub use certificate::{HostCertificate, host_name, sealing_key_name};
 pub use error::KeyError;
 pub use host_key::{HostSecret, SealingKey};
 pub use identity::{Identity, Recipient};
-pub use keyring::{Answer, Keyring};
+pub use keyring::{Answer, Keyring, make_key};
 pub use known_hosts::KnownHostsFile;
 pub use sealed::{Binding, Opened, Purpose, SealedKey};
 pub use signer::HostSigner;

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use fairmazon_broker::core::{Caller, KeysOf};
-use fairmazon_keys::{Binding, HostSecret, Identity, Purpose, SealedKey, VolumeKey, WrappedKey};
+use fairmazon_keys::{Binding, HostSecret, Identity, Purpose, make_key};
 use fairmazon_model::{
     id::HostId,
-    key::{Blob, GivenKey, HostSealing, VolumeHostKey},
+    key::{Blob, GivenKey, HostSealing},
 };
 use parking_lot::Mutex;
 use rcgen::KeyPair;
@@ -60,17 +60,8 @@ impl Keys {
             for request in wanted {
                 let (volume, host, version) = (request.volume, request.host, request.version);
                 let binding = Binding { volume, host, purpose: Purpose::Run, version };
-                let key = VolumeKey::random().unwrap();
-                let recipient = self.identity.recipient();
                 let to = self.secret(host).sealing_key();
-                let sealed = SealedKey::seal(&key, &recipient, &to, &binding).unwrap();
-                let wrapped = WrappedKey::wrap(&key, volume, &recipient).unwrap();
-                let key = VolumeHostKey {
-                    version,
-                    fingerprint: key.fingerprint(),
-                    sealed: Blob(sealed.bytes().to_vec()),
-                    wrapped: Blob(wrapped.bytes().to_vec()),
-                };
+                let key = make_key(&binding, &to, &self.identity.recipient()).unwrap();
                 // Somebody else may have been first, or the broker is gone: it is asked again.
                 let given = [GivenKey { volume, host, key }];
                 let give = engine.give_keys(&customer, &given);

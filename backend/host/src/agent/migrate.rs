@@ -10,12 +10,10 @@ use fairmazon_hypervisor::{
     Channels, Connection, Halt, HypervisorError, Landing, Machine, Marks, OffReason, Result,
     RunState,
 };
-use fairmazon_keys::{
-    Binding, HostCertificate, KeyError, Purpose, SealedKey, VolumeKey, WrappedKey,
-};
+use fairmazon_keys::{Binding, HostCertificate, KeyError, Purpose, make_key};
 use fairmazon_model::{
     id::{HostId, InstanceId},
-    key::{Blob, GivenKey, VolumeHostKey},
+    key::{Blob, GivenKey},
     machine::HostVolume,
     migration::{Departure, KeyWanted},
 };
@@ -314,19 +312,8 @@ impl Hands {
         let recipient = self.open_seal(wish)?.recipient;
         let shown = HostCertificate::verify(certificate, &self.authorities, host, unix_now())?;
         let binding = Binding { volume, host, purpose: Purpose::Run, version: wanted.version };
-        let key = VolumeKey::random()?;
-        let sealed = SealedKey::seal(&key, &recipient, &shown.sealing_key, &binding)?;
-        let wrapped = WrappedKey::wrap(&key, volume, &recipient)?;
-        Ok(GivenKey {
-            volume,
-            host,
-            key: VolumeHostKey {
-                version: wanted.version,
-                fingerprint: key.fingerprint(),
-                sealed: Blob(sealed.bytes().to_vec()),
-                wrapped: Blob(wrapped.bytes().to_vec()),
-            },
-        })
+        let key = make_key(&binding, &shown.sealing_key, &recipient)?;
+        Ok(GivenKey { volume, host, key })
     }
 
     /// Sends a machine, and tells the other host once it is off here for good.
