@@ -1,6 +1,7 @@
 //! Growing pauses between attempts at the same thing, with jitter.
 
 use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 
 /// Pauses that double from a first to a longest one, each shortened by up to a half at random so
 /// that many who failed together do not come back together.
@@ -11,7 +12,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// Notes a failure; how long to wait until the next attempt, in ms.
-    pub(crate) fn failed(&mut self, first_ms: u64, longest_ms: u64, random: &mut impl Rng) -> u64 {
+    fn failed(&mut self, first_ms: u64, longest_ms: u64, random: &mut impl Rng) -> u64 {
         let doubled = first_ms.saturating_mul(1 << self.failures.min(30));
         self.failures = self.failures.saturating_add(1);
         let most = doubled.clamp(1, longest_ms.max(1));
@@ -26,6 +27,21 @@ impl Backoff {
     /// Notes a success.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
+    }
+}
+
+/// The shortest and the longest pause of an agent, and the jitter of all of them.
+#[derive(Debug)]
+pub(crate) struct Pauses {
+    pub(crate) first_ms: u64,
+    pub(crate) longest_ms: u64,
+    pub(crate) random: ChaCha8Rng,
+}
+
+impl Pauses {
+    /// Notes a failure; how long to wait until the next attempt, in ms.
+    pub(crate) fn after(&mut self, backoff: &mut Backoff) -> u64 {
+        backoff.failed(self.first_ms, self.longest_ms, &mut self.random)
     }
 }
 

@@ -23,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Agent,
-    observe::ms,
     queue::Target,
     work::{Done, Hands, Work},
 };
@@ -218,11 +217,7 @@ impl Agent {
                 }
                 Err(error) => {
                     // A migration that fails is no failure of the machine, which runs on.
-                    let pause = record.backoff.failed(
-                        ms(self.config.first_pause),
-                        ms(self.config.longest_pause),
-                        &mut self.random,
-                    );
+                    let pause = self.pauses.after(&mut record.backoff);
                     record.not_before_ms = now_ms + pause;
                     tracing::warn!(
                         host = %self.config.host, %instance, pause_ms = pause,

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, HostError,
-    backoff::Backoff,
+    backoff::{Backoff, Pauses},
     clock::Clock,
     lease::Lease,
     metering::{self, MeterHandle},
@@ -41,6 +41,7 @@ use crate::{
     transport::Transport,
 };
 use book::Book;
+use observe::ms;
 use queue::{Queue, Target};
 use set::Saving;
 use stream::{Report, Stream};
@@ -96,7 +97,7 @@ struct Agent {
     hands: Hands,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    random: ChaCha8Rng,
+    pauses: Pauses,
     session: String,
     book: Book,
     queue: Queue,
@@ -160,7 +161,11 @@ impl Agent {
             hands: Hands::new(hypervisor, &config),
             transport,
             session: format!("{:016x}", random.next_u64()),
-            random,
+            pauses: Pauses {
+                first_ms: ms(config.first_pause),
+                longest_ms: ms(config.longest_pause),
+                random,
+            },
             queue: Queue::default(),
             leased: lease.holds(clock.now_ms()),
             lease,

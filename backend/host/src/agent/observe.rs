@@ -102,11 +102,7 @@ impl Agent {
                 }
             }
             Some(error) => {
-                let pause = record.backoff.failed(
-                    ms(self.config.first_pause),
-                    ms(self.config.longest_pause),
-                    &mut self.random,
-                );
+                let pause = self.pauses.after(&mut record.backoff);
                 record.not_before_ms = now_ms + pause;
                 if tells_at_once(error) || record.backoff.failures() >= TELL_AFTER {
                     record.error = Some(error.for_customer().into());
@@ -138,11 +134,7 @@ impl Agent {
         let inventory = match result {
             Ok(inventory) => inventory,
             Err(error) => {
-                let pause = self.looks.failures.failed(
-                    ms(self.config.first_pause),
-                    ms(self.config.longest_pause),
-                    &mut self.random,
-                );
+                let pause = self.pauses.after(&mut self.looks.failures);
                 self.looks.next_at_ms = now_ms + pause;
                 tracing::error!(
                     host = %self.config.host, pause_ms = pause,
@@ -223,11 +215,7 @@ impl Agent {
         now_ms: u64,
     ) {
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
-        let pause = record.backoff.failed(
-            ms(self.config.first_pause),
-            ms(self.config.longest_pause),
-            &mut self.random,
-        );
+        let pause = self.pauses.after(&mut record.backoff);
         record.not_before_ms = now_ms + pause;
         if tells_at_once(error) || record.backoff.failures() >= TELL_AFTER {
             record.error = Some(with_last_lines(&error.for_customer(), said).into());
@@ -286,11 +274,7 @@ impl Agent {
             return;
         };
         self.work.push(self.hands.last_words(instance, ran_ms));
-        let pause = record.quick_ends.failed(
-            ms(self.config.first_pause),
-            ms(self.config.longest_pause),
-            &mut self.random,
-        );
+        let pause = self.pauses.after(&mut record.quick_ends);
         record.not_before_ms = record.not_before_ms.max(now_ms + pause);
     }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use fairmazon_hypervisor::Counters;
 use fairmazon_model::{key::SealedVolumeKey, machine::DesiredSet, units::Generation};
 
-use super::{Agent, observe::ms, queue::Target, work::Done};
+use super::{Agent, queue::Target, work::Done};
 use crate::{
     backoff::Backoff,
     state::{SavedState, StateError},
@@ -104,11 +104,7 @@ impl Agent {
                 }
             }
             Err(error) => {
-                let pause = self.saving.failures.failed(
-                    ms(self.config.first_pause),
-                    ms(self.config.longest_pause),
-                    &mut self.random,
-                );
+                let pause = self.pauses.after(&mut self.saving.failures);
                 self.saving.retry_at_ms = self.clock.now_ms() + pause;
                 match set {
                     Some(set) => self.saving.waiting = self.saving.waiting.take().or(Some(set)),

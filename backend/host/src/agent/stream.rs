@@ -255,11 +255,7 @@ impl Agent {
     }
 
     fn stream_ended(&mut self, error: Option<TransportError>) {
-        let pause = self.stream.failures.failed(
-            ms(self.config.first_pause),
-            ms(self.config.longest_pause),
-            &mut self.random,
-        );
+        let pause = self.pauses.after(&mut self.stream.failures);
         self.stream.state = State::Down { retry_at_ms: self.clock.now_ms() + pause };
         match error {
             Some(error) => tracing::warn!(
