@@ -88,6 +88,8 @@ pub(super) struct Book {
     pub(super) features: Features,
     /// The keys that were made for other hosts and are still wanted.
     pub(super) made_keys: Vec<GivenKey>,
+    /// The copies that are being made, each with its source.
+    pub(super) copying: FxHashMap<VolumeId, VolumeId>,
     /// Machines that may use a volume: all that do are here, some here do no more.
     users: FxHashMap<VolumeId, Vec<InstanceId>>,
 }
@@ -101,6 +103,7 @@ impl Book {
             done_before: FxHashMap::default(),
             features,
             made_keys: Vec::new(),
+            copying: FxHashMap::default(),
             users: FxHashMap::default(),
         }
     }
@@ -177,8 +180,7 @@ impl Book {
 
     /// Whether what a volume is to be a copy of is there and can be opened.
     fn source_ready(&self, record: &VolumeRecord) -> bool {
-        let copy = record.desired.as_ref().and_then(|wish| wish.copy);
-        let Some(VolumeCopy::Of(source)) = copy else { return true };
+        let Some(source) = record.copies() else { return true };
         self.volumes
             .get(&source)
             .is_some_and(|source| source.seen.is_some() && self.key_case(source).opens())
@@ -350,11 +352,7 @@ impl Book {
             return DiskReady::Locked;
         }
         // A copy is being made of it, and nobody may write to it meanwhile.
-        let copied = !disk.read_only
-            && self.volumes.values().any(|record| {
-                let copy = record.desired.as_ref().and_then(|wish| wish.copy);
-                record.busy && record.seen.is_none() && copy == Some(VolumeCopy::Of(disk.volume))
-            });
+        let copied = !disk.read_only && self.copying.values().any(|source| *source == disk.volume);
         let taken = copied
             || self.users(disk.volume).any(|(other, record)| {
                 other != instance
@@ -370,14 +368,11 @@ impl Book {
 impl MachineRecord {
     /// Something else is desired from now on: what went wrong with the wish before is over.
     pub(super) fn desire(&mut self, spec: Option<Arc<MachineSpec>>) {
-        let goes_on = match (&self.desired, &spec) {
-            (Some(had), Some(new)) => is_same_way(had, new),
-            _ => false,
-        };
-        if let Some(transit) = &self.transit
-            && !goes_on
-        {
-            transit.end();
+        if let Some(transit) = &self.transit {
+            let change = self.desired.as_ref().zip(spec.as_ref());
+            if !change.is_some_and(|(had, new)| is_same_way(had, new)) {
+                transit.end();
+            }
         }
         self.desired = spec;
         self.not_before_ms = 0;
@@ -440,6 +435,14 @@ impl VolumeRecord {
         self.desired = wish;
         self.not_before_ms = 0;
         self.error = None;
+    }
+
+    /// The volume that it shall be made as a copy of, if of one.
+    pub(super) fn copies(&self) -> Option<VolumeId> {
+        match self.desired.as_ref()?.copy? {
+            VolumeCopy::Of(source) => Some(source),
+            VolumeCopy::Made => None,
+        }
     }
 
     /// Whether there is nothing left to know of it.

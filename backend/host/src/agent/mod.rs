@@ -431,6 +431,11 @@ impl Agent {
                 host = %self.config.host, %volume, ?action, reason = step.reason, "step"
             );
         }
+        if action == Some(VolumeAction::Create)
+            && let Some(source) = record.copies()
+        {
+            self.book.copying.insert(volume, source);
+        }
         record.look = false;
         record.busy = true;
         self.under_way += 1;

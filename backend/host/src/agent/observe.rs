@@ -82,6 +82,7 @@ impl Agent {
         seen: Result<Option<Volume>>,
     ) {
         self.under_way -= 1;
+        self.book.copying.remove(&volume);
         let now_ms = self.clock.now_ms();
         let failure = step.result.as_ref().err().or(seen.as_ref().err());
         let Some(record) = self.book.volumes.get_mut(&volume) else { return };
