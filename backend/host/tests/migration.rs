@@ -55,7 +55,7 @@ impl Pair {
     fn new(encrypts: bool) -> Self {
         let mut from = Subject::idle(Arc::new(MemoryState::default()));
         let mut to = from.beside(other_id());
-        let town = MemoryPeers::town();
+        let town = Arc::<Town>::default();
         for subject in [&mut from, &mut to] {
             subject.peers = Some(Arc::new(MemoryPeers::new(subject.id, &town)));
             if encrypts {

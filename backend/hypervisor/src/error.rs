@@ -106,6 +106,11 @@ impl HypervisorError {
         Self::Busy { what: what.to_string(), why }
     }
 
+    /// What the other host of a migration says about `what` can't be done here because of `why`.
+    pub fn refused(what: impl Display + Copy, why: impl Into<String>) -> Self {
+        Self::Refused { what: what.to_string(), why: why.into() }
+    }
+
     /// The failure as its customer may read it: without names and texts of the host.
     pub fn for_customer(&self) -> String {
         match self {

@@ -14,11 +14,7 @@ use std::{
 };
 
 use fairmazon_broker::core::{Caller, CoreConfig, Engine, Parts, Randomness};
-use fairmazon_host::{
-    Config,
-    metering::Metering,
-    peers::{MemoryPeers, Town},
-};
+use fairmazon_host::{Config, metering::Metering, peers::Town};
 use fairmazon_hypervisor::sim::{SeededFaults, SimHost, World};
 use fairmazon_model::{
     access::Role,
@@ -169,7 +165,7 @@ impl Platform {
             customer: nobody,
             world: World::new(Arc::new(millis)),
             hosts: Vec::new(),
-            town: MemoryPeers::town(),
+            town: Arc::default(),
             roads: Arc::default(),
             keys: Keys::new(),
             encrypts: random.random_range(0..2) == 0,

@@ -174,7 +174,8 @@ impl Agent {
     fn clear_old(&mut self, instance: InstanceId) {
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
         let is_old = record.seen.as_ref().is_some_and(|seen| {
-            seen.marks.halt == Halt::Arriving && seen.runs() && seen.run != RunState::Running
+            seen.marks.halt == Halt::Arriving
+                && matches!(seen.run, RunState::Incoming | RunState::Arrived)
         });
         if is_old && !record.busy && !record.fencing {
             record.busy = true;
@@ -286,11 +287,14 @@ fn is_made(made: &GivenKey, host: HostId, wanted: KeyWanted) -> bool {
 fn refuse(mut conversation: Conversation, why: &str) -> Work {
     let why = why.to_owned();
     Box::pin(async move {
-        // Whether it was heard shows when it is asked again.
-        let said = conversation.say(Word::Refuse { why });
-        let _ = tokio::time::timeout(ANSWER_WITHIN, said).await;
+        tell(&mut conversation, Word::Refuse { why }).await;
         Done::Nothing
     })
+}
+
+/// Says something that nothing here depends on: whether it was heard shows by what comes next.
+async fn tell(conversation: &mut Conversation, word: Word) {
+    let _ = tokio::time::timeout(ANSWER_WITHIN, conversation.say(word)).await;
 }
 
 impl Hands {
@@ -342,18 +346,14 @@ impl Hands {
         let described = self.hypervisor.describe(instance);
         let description = self.within("describe a machine", described).await?;
         let asked = async {
-            let mut conversation = way.converse().await.map_err(lost(instance))?;
+            let connection = way.connect(None).await.map_err(lost(instance))?;
+            let mut conversation = Conversation::new(connection);
             let word = Word::Describe { description: Blob(description) };
             conversation.say(word).await.map_err(lost(instance))?;
             match conversation.hear().await.map_err(lost(instance))? {
                 Word::Come { description } => Ok((conversation, description)),
-                Word::Refuse { why } => {
-                    Err(HypervisorError::Refused { what: instance.to_string(), why })
-                }
-                _ => Err(HypervisorError::Refused {
-                    what: instance.to_string(),
-                    why: "it answers something else".into(),
-                }),
+                Word::Refuse { why } => Err(HypervisorError::refused(instance, why)),
+                _ => Err(HypervisorError::refused(instance, "it answers something else")),
             }
         };
         let asked = self.within("ask another host to take a machine", asked);
@@ -416,18 +416,14 @@ impl Hands {
             heard.await.map_err(io::Error::from).and_then(|heard| heard).map_err(lost(instance))?
         };
         let Word::Describe { description } = word else {
-            return Err(HypervisorError::Refused {
-                what: instance.to_string(),
-                why: "it says something else".into(),
-            });
+            return Err(HypervisorError::refused(instance, "it says something else"));
         };
         let prepare = self.hypervisor.prepare(instance, &description.0);
         let Landing { description, channels } =
             match self.within("prepare for a machine", prepare).await {
                 Ok(landing) => landing,
                 Err(error) => {
-                    let said = conversation.say(Word::Refuse { why: error.to_string() });
-                    let _ = tokio::time::timeout(ANSWER_WITHIN, said).await;
+                    tell(&mut conversation, Word::Refuse { why: error.to_string() }).await;
                     return Err(error);
                 }
             };
@@ -441,10 +437,7 @@ impl Hands {
             None => return Err(given_up(instance)),
         };
         if word != Word::Left {
-            return Err(HypervisorError::Refused {
-                what: instance.to_string(),
-                why: "it says something else".into(),
-            });
+            return Err(HypervisorError::refused(instance, "it says something else"));
         }
         let runs = Marks { halt: Halt::Started, ..marks };
         self.within("mark a machine", self.hypervisor.mark(instance, runs)).await?;
@@ -453,17 +446,8 @@ impl Hands {
             return Err(given_up(instance));
         }
         self.within("let a machine run", self.hypervisor.resume(instance)).await?;
-        // Whoever left it does not depend on hearing this.
-        let _ = tokio::time::timeout(ANSWER_WITHIN, conversation.say(Word::Runs)).await;
+        tell(&mut conversation, Word::Runs).await;
         Ok(())
-    }
-}
-
-impl Outgoing {
-    async fn converse(&self) -> io::Result<Conversation> {
-        let mut connection = self.peers.dial(self.to, &self.address).await?;
-        crate::peers::say_opening(&mut connection, &self.opening).await?;
-        Ok(Conversation::new(connection))
     }
 }
 

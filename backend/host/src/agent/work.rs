@@ -190,7 +190,8 @@ impl Hands {
                     _ => Ok(()),
                 }
             };
-            let result = hands.in_time_for(action, size, "bring a volume a step on", act).await;
+            let deadline = hands.deadline_of(action, size);
+            let result = within(deadline, "bring a volume a step on", act).await;
             let look = hands.hypervisor.volume(volume);
             let seen = hands.within("look at a volume", look).await;
             Done::Volume { volume, step: VolumeStep { action, key, result }, seen }
@@ -264,19 +265,12 @@ impl Hands {
         })
     }
 
-    /// As [`within`](Self::within); what fills a volume takes as long as that is large.
-    async fn in_time_for<T>(
-        &self,
-        action: Option<VolumeAction>,
-        size: Gib,
-        attempted: &str,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+    /// How long a step of a volume may take: what fills one takes as long as that is large.
+    fn deadline_of(&self, action: Option<VolumeAction>, size: Gib) -> Duration {
         let fills = action == Some(VolumeAction::Create);
         let size = u32::try_from(size.0).unwrap_or(u32::MAX);
         let more = if fills { FILL_GIB.saturating_mul(size) } else { Duration::ZERO };
-        let slow = Self { deadline: self.deadline.saturating_add(more), ..self.clone() };
-        slow.within(attempted, work).await
+        self.deadline.saturating_add(more)
     }
 
     pub(super) async fn within<T>(
@@ -284,10 +278,18 @@ impl Hands {
         attempted: &str,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let late = |_| HypervisorError::Timeout {
-            attempted: attempted.to_owned(),
-            deadline_ms: u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX),
-        };
-        tokio::time::timeout(self.deadline, work).await.map_err(late)?
+        within(self.deadline, attempted, work).await
     }
+}
+
+async fn within<T>(
+    deadline: Duration,
+    attempted: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let late = |_| HypervisorError::Timeout {
+        attempted: attempted.to_owned(),
+        deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+    };
+    tokio::time::timeout(deadline, work).await.map_err(late)?
 }

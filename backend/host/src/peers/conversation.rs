@@ -19,7 +19,7 @@ const OPENING_WITHIN: Duration = Duration::from_secs(10);
 /// What the agents say, in this order: each answers the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Word {
+pub(crate) enum Word {
     /// The host that the machine leaves: this is what it is.
     Describe {
         /// The hypervisor's own text.
@@ -42,11 +42,11 @@ pub enum Word {
 }
 
 /// One end of what two agents say to each other.
-pub struct Conversation(Box<dyn Connection>);
+pub(crate) struct Conversation(Box<dyn Connection>);
 
 impl Conversation {
     /// Over a connection that was opened for it.
-    pub fn new(connection: Box<dyn Connection>) -> Self {
+    pub(crate) fn new(connection: Box<dyn Connection>) -> Self {
         Self(connection)
     }
 
@@ -54,7 +54,7 @@ impl Conversation {
     ///
     /// # Errors
     /// When the connection has ended.
-    pub async fn say(&mut self, word: Word) -> io::Result<()> {
+    pub(crate) async fn say(&mut self, word: Word) -> io::Result<()> {
         write(&mut self.0, &word).await
     }
 
@@ -62,7 +62,7 @@ impl Conversation {
     ///
     /// # Errors
     /// When the connection has ended, or something else is said.
-    pub async fn hear(&mut self) -> io::Result<Word> {
+    pub(crate) async fn hear(&mut self) -> io::Result<Word> {
         read(&mut self.0, MESSAGE_MOST).await
     }
 }
@@ -79,7 +79,7 @@ pub async fn say_opening(to: &mut Box<dyn Connection>, opening: &Opening) -> io:
 ///
 /// # Errors
 /// When it is not said in time, or something else is.
-pub async fn take_opening(from: &mut Box<dyn Connection>) -> io::Result<Opening> {
+pub(crate) async fn take_opening(from: &mut Box<dyn Connection>) -> io::Result<Opening> {
     tokio::time::timeout(OPENING_WITHIN, read(from, OPENING_MOST)).await?
 }
 
@@ -122,10 +122,9 @@ mod tests {
 
         for bytes in [&[0, 0, 0, 2, b'{', b'}'][..], &[255; 8], &[0, 0, 0, 9, b'"']] {
             let (mut one, other) = pair();
-            let (said, heard) = tokio::join!(
-                async move { one.write_all(bytes).await },
-                Conversation::new(other).hear_owned()
-            );
+            let mut other = Conversation::new(other);
+            let (said, heard) =
+                tokio::join!(async move { one.write_all(bytes).await }, other.hear());
             said.unwrap();
             heard.unwrap_err();
         }
@@ -136,11 +135,5 @@ mod tests {
         let (_silent, mut other) = pair();
         let error = take_opening(&mut other).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
-
-    impl Conversation {
-        async fn hear_owned(mut self) -> io::Result<Word> {
-            self.hear().await
-        }
     }
 }

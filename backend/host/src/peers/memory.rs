@@ -23,28 +23,16 @@ pub struct MemoryPeers {
     town: Weak<Town>,
 }
 
-/// Who is to be reached.
+/// A place for hosts to reach each other.
 #[derive(Default)]
 pub struct Town {
     doors: Mutex<HashMap<HostId, mpsc::Sender<Incoming>>>,
 }
 
 impl MemoryPeers {
-    /// A place for hosts to reach each other.
-    pub fn town() -> Arc<Town> {
-        Arc::default()
-    }
-
     /// The way of this host. It leads nowhere once the town is gone.
     pub fn new(host: HostId, town: &Arc<Town>) -> Self {
         Self { host, town: Arc::downgrade(town) }
-    }
-}
-
-impl Town {
-    /// Nobody reaches this host any more, until it listens again.
-    pub fn cut(&self, host: HostId) {
-        self.doors.lock().remove(&host);
     }
 }
 

@@ -19,7 +19,8 @@ use fairmazon_model::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-pub use conversation::{Conversation, Word, say_opening, take_opening};
+pub use conversation::say_opening;
+pub(crate) use conversation::{Conversation, Word, take_opening};
 pub use memory::{MemoryPeers, Town};
 pub use tls::{PeersError, TlsPeers};
 
@@ -56,7 +57,7 @@ pub struct Opening {
     pub channel: Option<u8>,
 }
 
-/// The channels of a machine that leaves: to the host that it goes to.
+/// The way of a machine that leaves, to the host that it goes to.
 pub(crate) struct Outgoing {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) to: HostId,
@@ -64,12 +65,18 @@ pub(crate) struct Outgoing {
     pub(crate) opening: Opening,
 }
 
+impl Outgoing {
+    /// Opens a connection for a channel, or for the conversation.
+    pub(crate) async fn connect(&self, channel: Option<u8>) -> io::Result<Box<dyn Connection>> {
+        let mut connection = self.peers.dial(self.to, &self.address).await?;
+        say_opening(&mut connection, &Opening { channel, ..self.opening }).await?;
+        Ok(connection)
+    }
+}
+
 #[async_trait]
 impl Channels for Outgoing {
     async fn open(&self, channel: u8) -> io::Result<Box<dyn Connection>> {
-        let mut connection = self.peers.dial(self.to, &self.address).await?;
-        let opening = Opening { channel: Some(channel), ..self.opening };
-        say_opening(&mut connection, &opening).await?;
-        Ok(connection)
+        self.connect(Some(channel)).await
     }
 }

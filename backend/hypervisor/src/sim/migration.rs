@@ -46,8 +46,7 @@ impl HostState {
         memory_mib: u64,
     ) -> Result<()> {
         if description != instance.to_string().as_bytes() {
-            let what = instance.to_string();
-            return Err(HypervisorError::Refused { what, why: "it is another machine's".into() });
+            return Err(HypervisorError::refused(instance, "it is another machine's"));
         }
         if !matches!(self.machine(instance)?.run, RunState::Off(_)) {
             return Err(HypervisorError::busy(instance, "it is here already"));

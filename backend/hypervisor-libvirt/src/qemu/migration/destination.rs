@@ -125,7 +125,7 @@ impl QemuHost {
         description: &[u8],
     ) -> Result<Landing> {
         let places: Places = serde_json::from_slice(description)
-            .map_err(|error| refused(instance, error.to_string()))?;
+            .map_err(|error| HypervisorError::refused(instance, error.to_string()))?;
         let opened = self
             .call("look at a machine", move |host, session| {
                 let (_, machine) = session.domains.expect(instance)?;
@@ -217,14 +217,20 @@ impl Inner {
         let spec = &machine.definition;
         let volumes: BTreeSet<_> = spec.all_disks().map(|disk| disk.volume).collect();
         if !volumes.iter().eq(places.disks.keys()) || spec.all_disks().any(|disk| disk.read_only) {
-            return Err(refused(instance, "it has other disks than here"));
+            return Err(HypervisorError::refused(instance, "it has other disks than here"));
         }
         if places.card.is_some() != matches!(self.config.network, Network::Bridge(_)) {
-            return Err(refused(instance, "only one of the two hosts has a network for it"));
+            return Err(HypervisorError::refused(
+                instance,
+                "only one of the two hosts has a network for it",
+            ));
         }
         let kernel = image::kernel(&self.images, &spec.image)?;
         if places.kernel != kernel.is_some() {
-            return Err(refused(instance, "only one of the two hosts has a kernel in its image"));
+            return Err(HypervisorError::refused(
+                instance,
+                "only one of the two hosts has a kernel in its image",
+            ));
         }
         self.take_place(session, &machine)?;
         let kept = self.landings.keep(instance, spec.memory.0)?;
@@ -274,7 +280,7 @@ fn is_as_told(session: &Session, instance: InstanceId, rules: &Rules) -> Result<
     if Tree::read_child(&live, "devices") == rules.devices() {
         Ok(())
     } else {
-        Err(refused(instance, "libvirt has given it other devices"))
+        Err(HypervisorError::refused(instance, "libvirt has given it other devices"))
     }
 }
 
@@ -431,10 +437,6 @@ fn libvirt_socket(uri: &str) -> PathBuf {
     let named = parameters.split('&').find_map(|each| each.strip_prefix("socket="));
     let there = || DAEMONS.into_iter().find(|path| Path::new(path).exists());
     PathBuf::from(named.or_else(there).unwrap_or(DAEMONS[1]))
-}
-
-fn refused(instance: InstanceId, why: impl Into<String>) -> HypervisorError {
-    HypervisorError::Refused { what: instance.to_string(), why: why.into() }
 }
 
 #[cfg(test)]

@@ -102,9 +102,8 @@ impl QemuHost {
         channels: Arc<dyn Channels>,
         give_up: CancellationToken,
     ) -> Result<()> {
-        let landing: LandingNote = serde_json::from_slice(landing).map_err(|error| {
-            HypervisorError::Refused { what: instance.to_string(), why: error.to_string() }
-        })?;
+        let landing: LandingNote = serde_json::from_slice(landing)
+            .map_err(|error| HypervisorError::refused(instance, error.to_string()))?;
         let departure = self.inner.departures.begin(instance)?;
         let stop = give_up.child_token();
         // Also when nobody waits for this any more.
