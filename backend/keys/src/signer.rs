@@ -11,6 +11,7 @@ use crate::KeyError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostSigner {
     certificate: CertificateDer<'static>,
+    sha256: String,
 }
 
 impl HostSigner {
@@ -23,12 +24,14 @@ impl HostSigner {
             .map_err(|error| KeyError::BadSigner { reason: error.to_string() })?;
         EndEntityCert::try_from(&certificate)
             .map_err(|error| KeyError::BadSigner { reason: error.to_string() })?;
-        Ok(Self { certificate })
+        let digest = Sha256::digest(&certificate);
+        let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { certificate, sha256 })
     }
 
     /// SHA-256 of the certificate, in hex: what the platform knows it by.
-    pub fn sha256(&self) -> String {
-        Sha256::digest(&self.certificate).iter().map(|byte| format!("{byte:02x}")).collect()
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// The certificate, DER.

@@ -6,7 +6,6 @@ use fairmazon_model::{
     units::{Epoch, UnixMs},
     usage::{Allotment, Amounts, Subject, UsageRecord},
 };
-use serde::{Deserialize, Serialize};
 
 /// What a commit keeps of metering.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,13 +16,6 @@ pub struct MeteringWrites {
     pub windows: Vec<UsageRecord>,
     /// Who has signed them. One that is there already stays as it is.
     pub signers: Vec<SignerRecord>,
-}
-
-impl MeteringWrites {
-    /// Whether there is nothing to keep.
-    pub const fn is_empty(&self) -> bool {
-        self.allotments.is_empty() && self.windows.is_empty() && self.signers.is_empty()
-    }
 }
 
 /// Where a subject is from now on: what was allotted to it elsewhere or under another epoch ends.
@@ -39,7 +31,7 @@ pub struct AllotmentChange {
 }
 
 /// A certificate that windows were signed with, kept as long as the store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignerRecord {
     /// SHA-256 of the certificate, in hex.
     pub sha256: String,

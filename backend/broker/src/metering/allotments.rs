@@ -1,8 +1,6 @@
 //! What a change of rows allots to whom: kept beside the rows, as a host may tell what it has
 //! measured long after the instance or the volume is gone.
 
-use std::sync::Arc;
-
 use fairmazon_model::{
     catalogue::Catalogue,
     instance::Instance,
@@ -29,24 +27,13 @@ fn changes(
     at: UnixMs,
 ) -> Vec<AllotmentChange> {
     let change = |write: &Write| {
-        let (before, now) = match (write.key(), write) {
-            (Key::Instance(id), Write::Put(Row::Instance(row), _)) => {
-                let before = world.instances.get(id).map(Arc::as_ref);
-                (
-                    before.and_then(|row| of_instance(row, catalogue, at)),
-                    of_instance(row, catalogue, at),
-                )
-            }
-            (Key::Volume(id), Write::Put(Row::Volume(row), _)) => {
-                let before = world.volumes.get(id).map(Arc::as_ref);
-                (before.and_then(|row| of_volume(row, at)), of_volume(row, at))
-            }
-            (key @ (Key::Instance(_) | Key::Volume(_)), Write::Delete(..)) => {
-                (current(world, catalogue, subject(key)?, at), None)
-            }
-            _ => return None,
-        };
         let subject = subject(write.key())?;
+        let before = current(world, catalogue, subject, at);
+        let now = match write {
+            Write::Put(Row::Instance(row), _) => of_instance(row, catalogue, at),
+            Write::Put(Row::Volume(row), _) => of_volume(row, at),
+            _ => None,
+        };
         (before != now).then_some(AllotmentChange { subject, at, now })
     };
     writes.iter().filter_map(change).collect()

@@ -48,11 +48,11 @@ impl Engine {
         let signer = match self.signer(host, &certificate) {
             Ok(signer) => signer,
             Err(reason) => {
-                let refused = windows.iter().map(|signed| refuse(&signed.window, &reason));
+                let refused = windows.into_iter().map(|signed| (signed, reason.clone()));
                 let refused: Vec<_> = refused.collect();
-                let audit = self.refusals(host, &windows, &refused);
+                let audit = self.refusals(host, &refused);
                 self.store().commit(Commit { audit, ..Commit::default() }).await?;
-                return Ok(refused);
+                return Ok(answer(refused));
             }
         };
         let checked = check_signatures(host, signer.clone(), windows).await?;
@@ -66,42 +66,40 @@ impl Engine {
             let context = self.with_current(host, &signed.window, context);
             judged.judge(host, &signer, signed, is_signed, context, slack_ms);
         }
-        let Judged { accepted, refused, refused_windows, .. } = judged;
-        let audit = self.refusals(host, &refused_windows, &refused);
+        let Judged { accepted, refused, .. } = judged;
+        let audit = self.refusals(host, &refused);
         if accepted.is_empty() && audit.is_empty() {
-            return Ok(refused);
+            return Ok(answer(refused));
         }
         let signers = vec![SignerRecord {
-            sha256: signer.sha256(),
+            sha256: signer.sha256().to_owned(),
             host,
             certificate: signer.der().to_vec(),
         }];
         let metering = MeteringWrites { windows: accepted, signers, ..MeteringWrites::default() };
         self.store().commit(Commit { audit, metering, ..Commit::default() }).await?;
-        Ok(refused)
+        Ok(answer(refused))
     }
 
     /// Forgets windows that are old enough.
-    pub(crate) async fn forget_usage(&self, now: UnixMs) {
+    ///
+    /// # Errors
+    /// When the store can't remove them.
+    pub(crate) async fn forget_usage(&self, now: UnixMs) -> Result<(), StoreError> {
         let before = UnixMs(now.0.saturating_sub(self.config().usage_keep_ms));
         for _ in 0..FORGET_ROUNDS {
-            match self.store().expire_usage(before, FORGET_MAX).await {
-                Ok(forgotten) if forgotten < FORGET_MAX.into() => return,
-                Ok(_) => {}
-                Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "unable to forget old windows; it is tried again");
-                    return;
-                }
+            if self.store().expire_usage(before, FORGET_MAX).await? < FORGET_MAX.into() {
+                break;
             }
         }
+        Ok(())
     }
 
     /// Who has signed: a certificate that this platform has made for the host and that is in use.
     fn signer(&self, host: HostId, certificate: &str) -> Result<HostSigner, String> {
         let signer = HostSigner::read(certificate).map_err(|error| error.to_string())?;
         let state = self.state();
-        let credential = state.world.credential_by_hash(&signer.sha256());
+        let credential = state.world.credential_by_hash(signer.sha256());
         let is_own = credential.is_some_and(|row| {
             row.kind == CredentialKind::Certificate
                 && row.host == Some(host)
@@ -141,25 +139,18 @@ impl Engine {
     }
 
     /// What the audit log says of refused windows; nothing when there are none.
-    fn refusals(
-        &self,
-        host: HostId,
-        windows: &[SignedWindow],
-        refused: &[RefusedWindow],
-    ) -> Vec<AuditEntry> {
+    fn refusals(&self, host: HostId, refused: &[(SignedWindow, String)]) -> Vec<AuditEntry> {
         if refused.is_empty() {
             return Vec::new();
         }
-        for window in refused.iter().take(REFUSED_AUDITED) {
+        let mut told = Vec::new();
+        for (SignedWindow { window, .. }, reason) in refused.iter().take(REFUSED_AUDITED) {
             tracing::warn!(
                 %host, subject = %window.subject, epoch = window.epoch.0,
-                sequence = window.sequence, reason = window.reason, "a window is refused"
+                sequence = window.sequence, reason, "a window is refused"
             );
+            told.push(json!({ "window": window, "reason": reason }));
         }
-        let told = windows.iter().zip(refused).take(REFUSED_AUDITED);
-        let told: Vec<_> = told
-            .map(|(signed, refused)| json!({ "window": signed.window, "reason": refused.reason }))
-            .collect();
         vec![AuditEntry {
             at: self.now(),
             actor: Actor::default(),
@@ -175,22 +166,15 @@ impl Engine {
 struct Judged {
     terms: Terms,
     accepted: Vec<UsageRecord>,
-    refused: Vec<RefusedWindow>,
-    /// Of the same windows, in the same order.
-    refused_windows: Vec<SignedWindow>,
+    /// Each with why.
+    refused: Vec<(SignedWindow, String)>,
     /// Where each series has got to in this batch.
     last: HashMap<(Subject, Epoch), WindowEnd>,
 }
 
 impl Judged {
     fn new(terms: Terms) -> Self {
-        Self {
-            terms,
-            accepted: Vec::new(),
-            refused: Vec::new(),
-            refused_windows: Vec::new(),
-            last: HashMap::new(),
-        }
+        Self { terms, accepted: Vec::new(), refused: Vec::new(), last: HashMap::new() }
     }
 
     fn judge(
@@ -220,16 +204,13 @@ impl Judged {
                     host,
                     account: allotment.account,
                     signed,
-                    signer: signer.sha256(),
+                    signer: signer.sha256().to_owned(),
                     accepted_at: self.terms.now,
                 });
             }
             // None is accepted without an allotment.
             (Ok(Verdict::Accepted), None) => {}
-            (Err(reason), _) => {
-                self.refused.push(refuse(window, &reason));
-                self.refused_windows.push(signed);
-            }
+            (Err(reason), _) => self.refused.push((signed, reason)),
         }
     }
 }
@@ -268,12 +249,14 @@ fn key(window: &UsageWindow) -> WindowKey {
     WindowKey { subject, epoch, begun, sequence, from, until }
 }
 
-fn refuse(window: &UsageWindow, reason: &str) -> RefusedWindow {
-    RefusedWindow {
+/// What the host is answered about windows that are refused.
+fn answer(refused: Vec<(SignedWindow, String)>) -> Vec<RefusedWindow> {
+    let refused = refused.into_iter().map(|(SignedWindow { window, .. }, reason)| RefusedWindow {
         subject: window.subject,
         epoch: window.epoch,
         begun: window.begun,
         sequence: window.sequence,
-        reason: reason.to_owned(),
-    }
+        reason,
+    });
+    refused.collect()
 }

@@ -46,7 +46,7 @@ impl TestSigner {
         let signer = Self::new();
         let caller = Caller { role: Role::Host, host: Some(host), ..kit.customer };
         let made = MadeCertificate {
-            sha256: HostSigner::read(&signer.certificate).unwrap().sha256(),
+            sha256: HostSigner::read(&signer.certificate).unwrap().sha256().to_owned(),
             expires_at: UnixMs(i64::MAX),
             sealing: HostSealing { key: Blob(vec![1; 32]), certificate: String::new() },
         };

@@ -56,7 +56,7 @@ pub async fn metering(
     let certificate = sealing.certificate.clone();
     let caller = Caller { role: Role::Host, host: Some(host), ..customer };
     let made = MadeCertificate {
-        sha256: HostSigner::read(&certificate).unwrap().sha256(),
+        sha256: HostSigner::read(&certificate).unwrap().sha256().to_owned(),
         expires_at: UnixMs(HostWall::now(&*wall).0 + 1_000_000_000_000),
         sealing,
     };

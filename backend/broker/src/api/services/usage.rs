@@ -7,7 +7,7 @@ use fairmazon_proto::v1::{
 use fairmazon_store::UsageSum;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, cut, id, page};
+use super::{Api, cut, optional_id, page};
 use crate::{api::context::Context, metering::UsageRequest};
 
 #[async_trait]
@@ -18,15 +18,11 @@ impl UsageService for Api {
     ) -> Result<Response<ListUsageResponse>, Status> {
         let (context, request) = Context::of(request)?;
         let work = async {
-            let subject = match request.subject_id.as_str() {
-                "" => None,
-                text => Some(id("subject_id", text)?),
-            };
             let until = if request.until_ms == 0 { i64::MAX } else { request.until_ms };
             let wanted = UsageRequest {
                 from: UnixMs(request.from_ms),
                 until: UnixMs(until),
-                subject,
+                subject: optional_id("subject_id", &request.subject_id)?,
                 page: page(request.page)?,
             };
             let found = self.engine.usage(&context.caller, wanted).await?;
