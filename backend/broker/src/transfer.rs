@@ -17,7 +17,7 @@ use fairmazon_model::{
     key::VolumeHostKey,
     limits,
     transfer::{Part, SendVolume, TransferId},
-    volume::{Volume, VolumeObserved},
+    volume::Volume,
 };
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use parking_lot::Mutex;
@@ -236,8 +236,7 @@ fn exported(
         return Err(rules::precondition(format!("{id} is no snapshot, and may be written to"))
             .advise("make a snapshot of it and export that: `fairmazon volume export` does both"));
     }
-    let is_there = matches!(row.observed, VolumeObserved::Present { .. });
-    let Some(host) = row.host.filter(|_| is_there) else {
+    let Some(host) = row.host.filter(|_| row.observed.is_present()) else {
         return Err(rules::precondition(format!("{id} is not there yet"))
             .advise("wait for the operation that makes it"));
     };

@@ -394,6 +394,11 @@ impl Instance {
     pub fn actual_flavor(&self) -> &str {
         self.decision.as_ref().map_or(&self.spec.flavor, |decision| &decision.flavor)
     }
+
+    /// Its migration, while it may still leave the one host and come to the other.
+    pub fn open_migration(&self) -> Option<&Migration> {
+        self.migration.as_ref().filter(|to| !to.given_up && self.deleting.is_none())
+    }
 }
 
 #[cfg(test)]

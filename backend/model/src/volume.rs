@@ -81,6 +81,11 @@ pub enum VolumeObserved {
 }
 
 impl VolumeObserved {
+    /// Whether its host has it.
+    pub const fn is_present(&self) -> bool {
+        matches!(self, Self::Present { .. })
+    }
+
     /// What its host could not bring about; none when nothing failed.
     pub fn failure(&self) -> Option<&str> {
         match self {
@@ -141,8 +146,8 @@ impl Volume {
         self.keys.get(&self.host?)
     }
 
-    /// Whether a copy of this volume is still to be made for it.
-    pub fn copies(&self, source: VolumeId) -> bool {
-        self.spec.source == Some(source) && !self.copied && self.deleting.is_none()
+    /// The volume that it is still to be made as a copy of.
+    pub fn copies(&self) -> Option<VolumeId> {
+        self.spec.source.filter(|_| !self.copied && self.deleting.is_none())
     }
 }

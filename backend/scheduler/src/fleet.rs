@@ -16,8 +16,8 @@ use fairmazon_model::{
 use rustc_hash::FxHashMap;
 
 use crate::{
-    BookError, FleetHost, Images, MachineBooking, Placed, Request, Share, VolumeBooking, WhyNot,
-    choose, explain, groups::Groups, rules::Query,
+    BookError, FleetHost, Images, MachineBooking, Placed, Request, Rule, Share, VolumeBooking,
+    WhyNot, choose, explain, groups::Groups, rules::Query,
 };
 
 /// The hosts and the books of what is reserved on them.
@@ -329,6 +329,14 @@ impl Fleet {
             }
         }
         Err(Box::new(explain::why_not(self, request)))
+    }
+
+    /// The first rule that this host breaks for the first of the request's sizes; none when it
+    /// obeys all of them, or is not known.
+    pub fn first_broken(&self, request: &Request, host: HostId) -> Option<Rule> {
+        let index = *self.by_id.get(&host)?;
+        let query = Query::new(self, request, request.sizes.first()?);
+        query.broken(index, &self.slots[index as usize]).first()
     }
 
     pub(crate) fn class(&mut self, class: &str) -> u32 {

@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use fairmazon_model::{DomainError, ErrorKind};
+use fairmazon_model::{DomainError, ErrorKind, id::HostId};
 use futures::{Stream, StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,15 @@ impl Context {
                 Err(status::of(&error, RequestId(0)))
             }
         }
+    }
+
+    /// The host whose agent asks.
+    ///
+    /// # Errors
+    /// `Internal` when a host's credential names none, which would be a fault of the broker.
+    pub(crate) fn host(&self) -> Result<HostId, DomainError> {
+        let named = self.caller.host;
+        named.ok_or_else(|| DomainError::internal("a host's credential names no host"))
     }
 
     /// The outcome of a handler as the caller gets it.

@@ -98,12 +98,12 @@ impl Books {
             preferences: Default::default(),
             alternatives: Vec::new(),
         };
-        let Err(why) = self.fleet.place(&request) else { return Ok(()) };
-        // Every other host breaks the first rule; what else is broken is broken by this host,
-        // and from `Alive` on the rules are about room, not about constraints.
-        let constraint = |rule: Rule| rule > Rule::Volumes && rule < Rule::Alive;
-        let mut broken = why.rules.iter().filter(|count| count.first > 0 && constraint(count.rule));
-        broken.next().map_or(Ok(()), |count| Err(format!("its host does not obey {}", count.rule)))
+        let broken = self.fleet.first_broken(&request, host);
+        // From `Alive` on the rules are about room, not about constraints.
+        match broken.filter(|rule| *rule < Rule::Alive) {
+            None => Ok(()),
+            Some(rule) => Err(format!("its host does not obey {rule}")),
+        }
     }
 
     /// Claims what a placed machine and volumes on its host will have; all of it or nothing.

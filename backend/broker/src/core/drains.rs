@@ -1,6 +1,6 @@
 //! Emptying hosts: what begins and ends it, and what is left on a host and why.
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use fairmazon_model::{
     DomainError,
@@ -18,7 +18,7 @@ use super::{
     draft::Draft,
     engine::{Engine, Planned},
     hosts::host_of,
-    migrations::{Bound, all_volumes_of, check_can_leave},
+    migrations::{Bound, check_can_leave},
     rules,
     state::State,
     view::HostView,
@@ -64,6 +64,10 @@ pub enum DrainState {
     Migrating,
     /// It can't move as things are.
     Staying,
+}
+
+fn item(id: impl Display, name: &str, (state, reason): (DrainState, String)) -> DrainItem {
+    DrainItem { id: id.to_string(), name: name.to_owned(), state, reason }
 }
 
 impl Engine {
@@ -148,20 +152,16 @@ impl Engine {
         })?;
         let is_over = draining.deadline <= now;
         let machine = |row: &Arc<Instance>| {
-            let (state, reason) = self.drain_state(&state, row, is_over, now);
-            DrainItem { id: row.id.to_string(), name: row.spec.name.clone(), state, reason }
+            item(row.id, &row.spec.name, self.drain_state(&state, row, is_over, now))
         };
         let here = state.world.volumes_on(id);
         let left = state.world.volumes_maybe_on(id);
-        let left = left.filter_map(|id| state.world.volumes.get(id)).map(|row| DrainItem {
-            id: row.id.to_string(),
-            name: row.spec.name.clone(),
-            state: DrainState::Waiting,
-            reason: "what is left of it here is being deleted".into(),
+        let left = left.filter_map(|id| state.world.volumes.get(id)).map(|row| {
+            let goes = "what is left of it here is being deleted";
+            item(row.id, &row.spec.name, (DrainState::Waiting, goes.into()))
         });
         let volume = |row: &Arc<Volume>| {
-            let (state, reason) = self.drain_state_of_volume(&state, row, is_over, now);
-            DrainItem { id: row.id.to_string(), name: row.spec.name.clone(), state, reason }
+            item(row.id, &row.spec.name, self.drain_state_of_volume(&state, row, is_over, now))
         };
         Ok(DrainView {
             draining,
@@ -186,7 +186,7 @@ impl Engine {
                 (DrainState::Migrating, format!("to {}", migration.reason))
             };
         }
-        let volumes = all_volumes_of(state, row);
+        let volumes = state.all_volumes_of(row);
         match check_can_leave(state, self.catalogue(), row, &volumes, now) {
             Err(Bound::AsItIs(error)) => (DrainState::Staying, error.message),
             Err(Bound::ForNow(error)) if row.deleting.is_some() => {

@@ -53,9 +53,8 @@ impl Engine {
             KeysOf::Instance(id) => {
                 let row = state.world.instances.get(id).filter(|row| row.account == account);
                 let row = row.ok_or_else(|| DomainError::not_found("instance", id))?;
-                let boot = state.world.volumes.get(row.boot_volume_id).cloned();
-                let volumes = boot.into_iter().chain(state.volumes_of(row));
-                volumes.filter_map(|volume| state.key_request(&volume)).collect()
+                let volumes = state.all_volumes_of(row);
+                volumes.iter().filter_map(|volume| state.key_request(volume)).collect()
             }
             KeysOf::Volume(id) => {
                 let row = state.world.volumes.get(id).filter(|row| row.account == account);

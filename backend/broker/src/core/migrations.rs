@@ -64,7 +64,7 @@ impl Engine {
                 let old = instance_of(state, request.account, id)?;
                 rules::check_not_deleting("instance", &id, old.deleting.is_some())?;
                 state.holds.free(id)?;
-                let volumes = all_volumes_of(state, &old);
+                let volumes = state.all_volumes_of(&old);
                 for volume in &volumes {
                     state.holds.free(volume.id)?;
                 }
@@ -88,11 +88,6 @@ impl Engine {
         )
         .await
     }
-}
-
-pub(crate) fn all_volumes_of(state: &State, row: &Instance) -> Vec<Arc<Volume>> {
-    let boot = state.world.volumes.get(row.boot_volume_id).cloned();
-    boot.into_iter().chain(state.volumes_of(row)).collect()
 }
 
 /// Finds the host that the instance goes to and claims what it needs there. `volumes` are all of
@@ -119,12 +114,13 @@ pub(crate) fn begin(
         specification += limits::VOLUME_SPECIFICATION_BYTES;
         // What may be left there of an earlier stay is to be gone first.
         excluded.extend(&volume.may_be_on);
-        // Nor what may be the right data, on a host that a restored store knows nothing of.
-        let hosts = state.world.hosts.iter().map(|row| row.id);
-        excluded.extend(hosts.filter(|host| {
-            state.hosts.get(*host).is_some_and(|now| now.kept.contains(&volume.id))
-        }));
     }
+    // Nor what may be the right data, on a host that a restored store knows nothing of.
+    let keeps = |host: &HostId| {
+        let now = state.hosts.get(*host);
+        now.is_some_and(|now| volumes.iter().any(|volume| now.kept.contains(&volume.id)))
+    };
+    excluded.extend(state.world.hosts.iter().map(|row| row.id).filter(keeps));
     let request = PlaceRequest {
         machine: instance.id,
         sizes: size.into_iter().collect(),
@@ -223,8 +219,8 @@ pub(crate) fn check_can_leave(
         let advice = "ask the host's operator to let its agent take part in migrations";
         return Err(Bound::AsItIs(error.advise(advice)));
     }
-    let copied = |copy: &&Arc<Volume>| volumes.iter().any(|volume| copy.copies(volume.id));
-    if let Some(copy) = state.world.volumes_on(from).find(copied) {
+    let mut copies = volumes.iter().flat_map(|volume| state.world.copies_of(volume.id));
+    if let Some(copy) = copies.find(|copy| copy.host == Some(from)) {
         let text = format!("{} is being made as a copy of a volume of it", copy.id);
         return Err(Bound::ForNow(precondition(text).advise("wait until that is there")));
     }

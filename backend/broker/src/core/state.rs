@@ -172,6 +172,12 @@ impl State {
         ids.filter_map(|id| self.world.volumes.get(id).cloned()).collect()
     }
 
+    /// The volume that an instance boots from, and its data volumes.
+    pub(crate) fn all_volumes_of(&self, row: &Instance) -> Vec<Arc<Volume>> {
+        let boot = self.world.volumes.get(row.boot_volume_id).cloned();
+        boot.into_iter().chain(self.volumes_of(row)).collect()
+    }
+
     fn follow(&mut self, changed: Changed) {
         match changed {
             Changed::Instance(before, after) => {

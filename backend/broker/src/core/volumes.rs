@@ -348,8 +348,7 @@ fn host_of_source(
         let text = format!("{source} moves to another host with {}", instance.id);
         return Err(rules::precondition(text).advise("repeat when it is there"));
     }
-    let is_there = matches!(row.observed, VolumeObserved::Present { .. });
-    let Some(host) = row.host.filter(|_| is_there) else {
+    let Some(host) = row.host.filter(|_| row.observed.is_present()) else {
         return Err(rules::precondition(format!("{source} has no data yet to be copied"))
             .advise("attach it to an instance first, and write to it"));
     };
@@ -374,8 +373,8 @@ fn claim_room(state: &mut State, volume: &Volume) -> Result<(), DomainError> {
 /// No copy of the volume is being made.
 pub(super) fn check_not_copied(state: &State, row: &Volume) -> Result<(), DomainError> {
     let Some(host) = row.host else { return Ok(()) };
-    let mut volumes = state.world.volumes_on(host);
-    let Some(copy) = volumes.find(|other| other.copies(row.id)) else { return Ok(()) };
+    let mut copies = state.world.copies_of(row.id);
+    let Some(copy) = copies.find(|copy| copy.host == Some(host)) else { return Ok(()) };
     let text = format!("{} is still being made as a copy of {}", copy.id, row.id);
     Err(rules::precondition(text).advise("wait until it is there, or delete it first"))
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    hash::Hash,
     sync::Arc,
 };
 
@@ -37,6 +38,8 @@ pub(crate) struct World {
     instances_on: HashMap<HostId, BTreeSet<InstanceId>>,
     volumes_on: HashMap<HostId, BTreeSet<VolumeId>>,
     volumes_maybe_on: HashMap<HostId, BTreeSet<VolumeId>>,
+    /// The volumes that are still to be made as copies, by what of.
+    copies: HashMap<VolumeId, BTreeSet<VolumeId>>,
     /// The instances that migrate, by where to.
     coming_to: HashMap<HostId, BTreeSet<InstanceId>>,
     /// The volumes that migrate, with the instance that they began to go with.
@@ -158,6 +161,12 @@ impl World {
         self.volumes_maybe_on.get(&host).into_iter().flatten().copied()
     }
 
+    /// The volumes that are still to be made as copies of this one.
+    pub(crate) fn copies_of(&self, source: VolumeId) -> impl Iterator<Item = &Arc<Volume>> {
+        let ids = self.copies.get(&source).into_iter().flatten();
+        ids.filter_map(|id| self.volumes.get(*id))
+    }
+
     /// The instances that migrate to the host.
     pub(crate) fn instances_coming_to(&self, host: HostId) -> impl Iterator<Item = &Arc<Instance>> {
         let ids = self.coming_to.get(&host).into_iter().flatten();
@@ -237,6 +246,9 @@ impl World {
     fn index_volume(&mut self, before: Option<&Volume>, after: Option<&Volume>) {
         let host = |row: Option<&Volume>| row.and_then(|row| row.host.map(|host| (host, row.id)));
         move_between(&mut self.volumes_on, host(before), host(after));
+        let copies =
+            |row: Option<&Volume>| row.and_then(|row| row.copies().map(|source| (source, row.id)));
+        move_between(&mut self.copies, copies(before), copies(after));
         let none = BTreeSet::new();
         let id = before.or(after).map(|row| row.id);
         let had = before.map_or(&none, |row| &row.may_be_on);
@@ -334,23 +346,23 @@ pub(crate) fn target_key(target: &str) -> Option<Key> {
     }
 }
 
-fn move_between<T: Ord>(
-    index: &mut HashMap<HostId, BTreeSet<T>>,
-    before: Option<(HostId, T)>,
-    after: Option<(HostId, T)>,
+fn move_between<K: Eq + Hash, T: Ord>(
+    index: &mut HashMap<K, BTreeSet<T>>,
+    before: Option<(K, T)>,
+    after: Option<(K, T)>,
 ) {
     if before == after {
         return;
     }
-    if let Some((host, id)) = before
-        && let Some(ids) = index.get_mut(&host)
+    if let Some((key, id)) = before
+        && let Some(ids) = index.get_mut(&key)
     {
         ids.remove(&id);
         if ids.is_empty() {
-            index.remove(&host);
+            index.remove(&key);
         }
     }
-    if let Some((host, id)) = after {
-        index.entry(host).or_default().insert(id);
+    if let Some((key, id)) = after {
+        index.entry(key).or_default().insert(id);
     }
 }

@@ -14,17 +14,14 @@ use fairmazon_model::{
     machine::ObservedSet,
     operation::{Operation, OperationKind, OperationState},
     units::{Revision, UnixMs},
-    volume::{Volume, VolumeObserved},
+    volume::Volume,
 };
 use fairmazon_store::{AuditEntry, Key};
 use rustc_hash::FxHashMap;
 
-use super::{
-    migrate::given_up,
-    step::{
-        InstanceFacts, Patience, Step, VolumeStep, Waiting, is_brought_about, next_step,
-        next_volume_step, operation_state, volume_operation_state,
-    },
+use super::step::{
+    InstanceFacts, Patience, Step, VolumeStep, Waiting, is_brought_about, next_step,
+    next_volume_step, operation_state, volume_operation_state,
 };
 use crate::core::{
     Standing, audit,
@@ -58,7 +55,7 @@ pub(super) struct Kept {
     pub(super) instances: Vec<InstanceId>,
     pub(super) volumes: Vec<VolumeId>,
     /// What commands under way hold: to be looked at when one has ended.
-    pub(super) held_instances: Vec<InstanceId>,
+    pub(super) held_instances: BTreeSet<InstanceId>,
     pub(super) held_volumes: Vec<VolumeId>,
     /// Machines that are decided away from a host by this batch.
     pub(super) leaving: Vec<(HostId, InstanceId)>,
@@ -153,6 +150,25 @@ impl<'a> Batch<'a> {
         self.state.holds.may_change(key)
     }
 
+    /// Whether all these volumes may change together with the instance; it is left for later where
+    /// not.
+    pub(super) fn may_change_with(
+        &mut self,
+        id: InstanceId,
+        volumes: impl IntoIterator<Item = VolumeId>,
+    ) -> bool {
+        let may = volumes.into_iter().all(|volume| self.may_change(volume));
+        if !may {
+            self.hold(id);
+        }
+        may
+    }
+
+    /// Leaves an instance for later: a command under way holds what its step needs.
+    pub(super) fn hold(&mut self, id: InstanceId) {
+        self.kept.held_instances.insert(id);
+    }
+
     /// Whether the batch may rely on the host: no draft under way changes its row.
     pub(super) fn may_rely_on(&self, host: HostId) -> bool {
         !self.state.holds.changes(host.into())
@@ -171,18 +187,11 @@ impl<'a> Batch<'a> {
     pub(super) fn look_at_instance(&mut self, id: InstanceId) {
         let Some(instance) = self.instance(id) else { return };
         if !self.may_change(id) {
-            self.kept.held_instances.push(id);
+            self.hold(id);
             return;
         }
         self.kept.instances.push(id);
-        let before = instance.migration.clone();
-        let step = next_step(&self.facts(&instance));
-        let ended = match &step {
-            Step::Land => Some(OperationState::Done),
-            Step::GiveUp(why) => Some(given_up(why)),
-            _ => None,
-        };
-        match step {
+        match next_step(&self.facts(&instance)) {
             Step::Remove => return self.remove(&instance),
             Step::Land => self.land(&instance),
             Step::GiveUp(why) => self.give_up(&instance, &why),
@@ -197,12 +206,10 @@ impl<'a> Batch<'a> {
         }
         // What was decided just now is for its host to do.
         let after = self.instance(id).unwrap_or(instance);
-        let step = next_step(&self.facts(&after));
+        let facts = self.facts(&after);
+        let step = next_step(&facts);
         self.wait_in_time(&after, &step);
-        if let Some(ended) = ended.filter(|_| after.migration != before) {
-            self.end_migrations(id, &ended);
-        }
-        self.tell_operations(&after, &step);
+        self.tell_operations(&facts, &step);
     }
 
     fn facts<'b>(&self, instance: &'b Instance) -> InstanceFacts<'b> {
@@ -212,8 +219,7 @@ impl<'a> Batch<'a> {
         let key = Key::Instance(instance.id);
         let now = host.and_then(|host| self.state.hosts.get(host));
         let wants_to_run = wants_to_run(instance, catalogue, self.now);
-        let is_present =
-            |volume: &Arc<Volume>| matches!(volume.observed, VolumeObserved::Present { .. });
+        let is_present = |volume: &Arc<Volume>| volume.observed.is_present();
         InstanceFacts {
             instance,
             standing,
@@ -249,16 +255,12 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn tell_operations(&mut self, instance: &Instance, step: &Step) {
-        let open: Vec<_> =
-            self.state.world.open_operations(Key::Instance(instance.id)).cloned().collect();
-        if open.is_empty() {
-            return;
-        }
-        let facts = self.facts(instance);
+    fn tell_operations(&mut self, facts: &InstanceFacts<'_>, step: &Step) {
+        let target = Key::Instance(facts.instance.id);
+        let open: Vec<_> = self.state.world.open_operations(target).cloned().collect();
         let patience = self.patience();
         for operation in open {
-            let to = operation_state(&operation, &facts, step, self.now, patience);
+            let to = operation_state(&operation, facts, step, self.now, patience);
             self.tell(&operation, to);
         }
     }
@@ -301,8 +303,7 @@ impl<'a> Batch<'a> {
     /// stays as the spec says.
     fn remove(&mut self, instance: &Instance) {
         let volumes = self.volumes_of(instance);
-        if !volumes.iter().all(|volume| self.may_change(volume.id)) {
-            self.kept.held_instances.push(instance.id);
+        if !self.may_change_with(instance.id, volumes.iter().map(|volume| volume.id)) {
             return;
         }
         for volume in volumes {

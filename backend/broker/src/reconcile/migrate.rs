@@ -5,16 +5,21 @@ use std::collections::HashMap;
 use fairmazon_model::{
     DomainError, ErrorKind,
     id::{HostId, InstanceId},
-    instance::{Decision, Instance, InstanceObserved, ObservedState},
+    instance::{Decision, Instance, ObservedState},
     key::GivenKey,
     machine::MachineSeen,
     migration::Migration,
     operation::{OperationKind, OperationState},
-    volume::{Volume, VolumeObserved},
+    volume::Volume,
 };
 use fairmazon_store::Key;
 
-use super::{batch::Batch, moving::Moving, observe::ById};
+use super::{
+    batch::Batch,
+    moving::Moving,
+    observe::{ById, observed},
+    place::bound,
+};
 use crate::core::{audit, keys, migrations::begin, rules};
 
 impl Batch<'_> {
@@ -36,7 +41,7 @@ impl Batch<'_> {
             destination: destination.and_then(|now| now.moving(id, migration.epoch)).cloned(),
             destination_standing: self.state.standing(to),
             gone: destination.is_some_and(|now| now.is_gone(Key::Instance(id))),
-            // Asked only where it matters: it looks at every host.
+            // Asked only where it matters.
             hindrance: if migration.given_up { None } else { self.hindrance(instance, migration) },
         }
     }
@@ -82,7 +87,7 @@ impl Batch<'_> {
             return;
         };
         if !self.may_rely_on(migration.to) {
-            self.kept.held_instances.push(instance.id);
+            self.hold(instance.id);
             return;
         }
         let Some(volumes) = self.free_volumes(instance.id, migration) else { return };
@@ -100,14 +105,7 @@ impl Batch<'_> {
                 seen.handover.is_none()
                     && matches!(seen.state, ObservedState::Running | ObservedState::Stopped)
             })
-            .map(|seen| InstanceObserved {
-                state: seen.state.clone(),
-                epoch: seen.epoch,
-                spec_version: seen.spec_version,
-                failure: seen.failure.clone(),
-                addresses: seen.addresses.clone(),
-                at: self.now,
-            });
+            .map(|seen| observed(seen, self.now));
         self.log(audit::own_entry(
             self.now,
             "broker.land",
@@ -117,11 +115,9 @@ impl Batch<'_> {
         ));
         self.rely_on(to);
         for volume in volumes.into_iter().filter(|volume| volume.host == Some(from)) {
-            let mut may_be_on = volume.may_be_on;
-            may_be_on.remove(&to);
-            may_be_on.insert(from);
-            let observed = VolumeObserved::Unknown;
-            self.change_volume(Volume { host: Some(to), may_be_on, observed, ..volume });
+            let mut volume = bound(volume, to);
+            volume.may_be_on.insert(from);
+            self.change_volume(volume);
         }
         self.change_instance(Instance {
             decision: Some(decided),
@@ -129,12 +125,12 @@ impl Batch<'_> {
             observed: observed.unwrap_or_else(|| instance.observed.clone()),
             ..instance.clone()
         });
+        self.end_migrations(instance.id, &OperationState::Done);
     }
 
     /// The volumes of a migration, when all of them may change now.
     fn free_volumes(&mut self, id: InstanceId, migration: &Migration) -> Option<Vec<Volume>> {
-        if !migration.volumes.iter().all(|volume| self.may_change(*volume)) {
-            self.kept.held_instances.push(id);
+        if !self.may_change_with(id, migration.volumes.iter().copied()) {
             return None;
         }
         let rows = migration.volumes.iter().filter_map(|volume| self.volume(*volume));
@@ -152,6 +148,7 @@ impl Batch<'_> {
         let id = instance.id;
         self.log(audit::own_entry(self.now, verb, &id, Some(migration), Some(&given_up)));
         self.change_instance(Instance { migration: Some(given_up), ..instance.clone() });
+        self.end_migrations(id, &stays(why));
     }
 
     /// Ends a migration that was given up.
@@ -178,8 +175,7 @@ impl Batch<'_> {
             return;
         }
         let volumes = self.volumes_of(instance);
-        if !volumes.iter().all(|volume| self.may_change(volume.id)) {
-            self.kept.held_instances.push(instance.id);
+        if !self.may_change_with(instance.id, volumes.iter().map(|volume| volume.id)) {
             return;
         }
         let catalogue = self.engine.catalogue();
@@ -193,7 +189,7 @@ impl Batch<'_> {
         if !self.may_rely_on(begun.to) {
             let claimed = std::iter::once(instance.id.into());
             self.state.settle(claimed.chain(volumes.iter().map(|volume| volume.id.into())));
-            self.kept.held_instances.push(instance.id);
+            self.hold(instance.id);
             return;
         }
         self.state.staying.remove(&instance.id);
@@ -215,7 +211,7 @@ impl Batch<'_> {
     }
 
     /// Ends the operations that wait for the migration.
-    pub(super) fn end_migrations(&mut self, id: InstanceId, to: &OperationState) {
+    fn end_migrations(&mut self, id: InstanceId, to: &OperationState) {
         let open = self.state.world.open_operations(Key::Instance(id));
         let waiting = open.filter(|operation| operation.kind == OperationKind::Migrate);
         for operation in waiting.cloned().collect::<Vec<_>>() {
@@ -262,10 +258,9 @@ impl Batch<'_> {
 
     fn wants_made_key(&self, host: HostId, row: &Volume, made: &GivenKey) -> bool {
         let instance = self.state.world.moves_with(row.id);
-        let to = instance.filter(|row| row.deleting.is_none()).and_then(|instance| {
+        let to = instance.and_then(|instance| {
             let decided = instance.decision.as_ref()?.host == host;
-            let migration = instance.migration.as_ref()?;
-            (decided && !migration.given_up).then_some(migration.to)
+            instance.open_migration().filter(|_| decided).map(|migration| migration.to)
         });
         row.host == Some(host)
             && to == Some(made.host)
@@ -275,7 +270,7 @@ impl Batch<'_> {
 }
 
 /// What an operation comes to whose migration is given up.
-pub(super) fn given_up(why: &str) -> OperationState {
+fn stays(why: &str) -> OperationState {
     let error = DomainError::new(
         ErrorKind::Unavailable,
         format!("the instance stays on the host that it is on: {why}"),

@@ -190,7 +190,7 @@ impl Engine {
         kept.instances.retain(|id| !kept.held_instances.contains(id));
         looked |= !kept.instances.is_empty() || !kept.volumes.is_empty();
         // What is held is looked at when its holder has ended, which rings.
-        state.dirty.instances.extend(kept.held_instances.drain(..));
+        state.dirty.instances.append(&mut kept.held_instances);
         state.dirty.volumes.extend(kept.held_volumes.drain(..));
         let only_held_reports = !again.is_empty() && draft.is_empty();
         for (host, report) in again {

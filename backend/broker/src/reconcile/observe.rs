@@ -7,6 +7,7 @@ use fairmazon_model::{
     id::HostId,
     instance::{Instance, InstanceObserved, ObservedState},
     machine::{MachineSeen, ObservedSet, VolumeSeen},
+    units::UnixMs,
     volume::{Volume, VolumeObserved},
 };
 use fairmazon_store::Key;
@@ -68,8 +69,7 @@ impl Batch<'_> {
                 complete = false;
                 continue;
             }
-            let is_there = matches!(observed, VolumeObserved::Present { .. });
-            let copied = row.copied || row.spec.source.is_some() && is_there;
+            let copied = row.copied || row.spec.source.is_some() && observed.is_present();
             self.change_volume(Volume { copied, observed, ..Volume::clone(&row) });
             self.look_at_volume(id);
         }
@@ -131,9 +131,8 @@ impl Batch<'_> {
     /// Data of a volume whose row says that it is nowhere is bound to the host that has it: the
     /// store was restored to before it was attached.
     fn adopt(&mut self, host: HostId, seen: &VolumeSeen) -> bool {
-        let is_there = matches!(seen.state, VolumeObserved::Present { .. });
         let known = self.state.world.volumes.get(seen.volume);
-        if !is_there || known.is_none_or(|row| row.host.is_some()) {
+        if !seen.state.is_present() || known.is_none_or(|row| row.host.is_some()) {
             return true;
         }
         let Some(row) = self.volume(seen.volume) else { return true };
@@ -241,14 +240,19 @@ fn observed_instance(
         && old.spec_version == seen.spec_version
         && old.failure == seen.failure
         && old.addresses == seen.addresses;
-    (!same).then(|| InstanceObserved {
+    (!same).then(|| observed(seen, old.at))
+}
+
+/// What a host's report says of a machine, as the row keeps it.
+pub(super) fn observed(seen: &MachineSeen, at: UnixMs) -> InstanceObserved {
+    InstanceObserved {
         state: seen.state.clone(),
         epoch: seen.epoch,
         spec_version: seen.spec_version,
         failure: seen.failure.clone(),
         addresses: seen.addresses.clone(),
-        at: old.at,
-    })
+        at,
+    }
 }
 
 /// What is new of a volume in its host's report; none when nothing is.

@@ -21,8 +21,7 @@ impl Batch<'_> {
     /// do, the row says why.
     pub(super) fn place(&mut self, instance: &Instance, away_from: Option<HostId>) {
         let volumes = self.volumes_of(instance);
-        if !volumes.iter().all(|volume| self.may_change(volume.id)) {
-            self.kept.held_instances.push(instance.id);
+        if !self.may_change_with(instance.id, volumes.iter().map(|volume| volume.id)) {
             return;
         }
         let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
@@ -46,9 +45,7 @@ impl Batch<'_> {
             .collect();
         let request = self.request(instance, &volumes, placement.clone(), away_from);
         match self.state.books.place(&request) {
-            Ok(placed) if !self.may_rely_on(placed.host) => {
-                self.kept.held_instances.push(instance.id);
-            }
+            Ok(placed) if !self.may_rely_on(placed.host) => self.hold(instance.id),
             Ok(placed) => self.decide(instance, volumes, placement, placed, away_from),
             Err(why) => {
                 let advice = why.advice();
@@ -84,12 +81,7 @@ impl Batch<'_> {
             .into_iter()
             .map(|volume| match volume.host {
                 Some(_) => volume,
-                None => {
-                    let mut may_be_on = volume.may_be_on;
-                    may_be_on.remove(&host);
-                    let observed = VolumeObserved::Unknown;
-                    Volume { host: Some(host), may_be_on, observed, ..volume }
-                }
+                None => bound(volume, host),
             })
             .collect();
         let booking = machine_booking(self.engine.catalogue(), &new, placement);
@@ -154,4 +146,10 @@ impl Batch<'_> {
             alternatives: catalogue.flavors.iter().map(Size::from).collect(),
         }
     }
+}
+
+/// The volume once it is decided to be on the host, which has not shown it yet.
+pub(super) fn bound(mut volume: Volume, host: HostId) -> Volume {
+    volume.may_be_on.remove(&host);
+    Volume { host: Some(host), observed: VolumeObserved::Unknown, ..volume }
 }

@@ -49,7 +49,7 @@ pub(crate) fn desired_set(
         rows.extend(&coming);
         rows.sort_by_key(|row| row.id);
     }
-    coming.retain(|row| is_open(row));
+    coming.retain(|row| row.open_migration().is_some());
     for row in rows {
         let Some(decision) = &row.decision else { continue };
         let migration = row.migration.as_ref();
@@ -58,7 +58,7 @@ pub(crate) fn desired_set(
             gone.push(Key::Instance(row.id));
             continue;
         }
-        if comes.is_some() && !is_open(row) {
+        if comes.is_some() && row.open_migration().is_none() {
             gone.push(Key::Instance(row.id));
         }
         if decision.host == host && migration.is_some_and(|migration| migration.given_up) {
@@ -70,7 +70,9 @@ pub(crate) fn desired_set(
             (_, Some(migration)) => {
                 Way::Comes(Decision { host, epoch: migration.epoch, ..decision.clone() })
             }
-            (Some(migration), None) if is_open(row) => Way::Leaves(departure(state, migration)),
+            (Some(migration), None) if row.open_migration().is_some() => {
+                Way::Leaves(departure(state, migration))
+            }
             _ => Way::Stays,
         };
         if let Some(now) = tell(row, decision, &way, before, catalogue, now) {
@@ -133,11 +135,6 @@ enum Way {
     Comes(Decision),
 }
 
-/// Whether a machine in migration may still leave the one host and come to the other.
-fn is_open(row: &Instance) -> bool {
-    row.deleting.is_none() && row.migration.as_ref().is_some_and(|migration| !migration.given_up)
-}
-
 /// What the host is told that a machine leaves.
 fn departure(state: &State, migration: &Migration) -> Departure {
     let to = migration.to;
@@ -175,7 +172,7 @@ fn tell(
             ..machine(row, decision, catalogue, runs)?
         },
         Way::Comes(to) => MachineSpec {
-            arrival: Some(Arrival { from: decision.host, open: is_open(row) }),
+            arrival: Some(Arrival { from: decision.host, open: row.open_migration().is_some() }),
             ..machine(row, to, catalogue, runs)?
         },
     };

@@ -251,11 +251,9 @@ pub(crate) fn operation_state(
 /// A migration ends in the commit that lands it or gives it up; what is left after another one
 /// took it back is told here.
 fn migrate_state(instance: &Instance) -> OperationState {
-    match &instance.migration {
-        Some(migration) if !migration.given_up && instance.deleting.is_none() => {
-            OperationState::running("")
-        }
-        _ if instance.deleting.is_some() => {
+    match instance.open_migration() {
+        Some(_) => OperationState::running(""),
+        None if instance.deleting.is_some() => {
             failed(ErrorKind::Precondition, "the instance is being deleted")
         }
         _ => advised(

@@ -50,7 +50,9 @@ impl Ticker {
             self.minute = minute;
             self.follow_hours(engine, now);
             self.forget_keys(engine, now).await;
-            engine.forget_usage(now).await;
+            if let Err(error) = engine.forget_usage(now).await {
+                log_failure(&error);
+            }
         }
         self.retry(engine);
         self.drain(engine, now);

@@ -37,9 +37,7 @@ impl HostStreamService for Api {
         request: Request<Streaming<FromHost>>,
     ) -> Result<Response<Self::OpenStreamStream>, Status> {
         let (context, messages) = Context::of(request)?;
-        let host = context.caller.host.ok_or_else(|| {
-            context.refuse(&DomainError::internal("a host's credential names no host"))
-        })?;
+        let host = context.host().map_err(|error| context.refuse(&error))?;
         self.engine.has_joined(&context.caller).await.map_err(|error| context.refuse(&error))?;
         let (engine, failure) = (self.engine.clone(), Failure::default());
         let inbound = Box::pin(read(messages, failure.clone()));
@@ -80,9 +78,7 @@ impl Api {
         context: &Context,
         mut messages: Streaming<VolumePart>,
     ) -> Result<SendVolumeResponse, DomainError> {
-        let host = context.caller.host;
-        let host =
-            host.ok_or_else(|| DomainError::internal("a host's credential names no host"))?;
+        let host = context.host()?;
         let first = tokio::time::timeout(FIRST_WITHIN, messages.message()).await;
         let Ok(Ok(Some(first))) = first else {
             return Err(DomainError::invalid("message", "a volume begins with its transfer's id"));

@@ -87,10 +87,7 @@ impl HostsService for Api {
     ) -> Result<Response<JoinHostResponse>, Status> {
         let (context, message) = Context::of(request)?;
         let work = async {
-            let host = context
-                .caller
-                .host
-                .ok_or_else(|| DomainError::internal("a host's credential names no host"))?;
+            let host = context.host()?;
             let authority = self.host_authority.as_ref().ok_or_else(|| {
                 DomainError::new(ErrorKind::Precondition, "this broker signs for no hosts")
             })?;

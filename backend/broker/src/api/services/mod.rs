@@ -91,6 +91,14 @@ where
     text.parse().map_err(|error: T::Err| DomainError::invalid(field, error.to_string()))
 }
 
+/// As [`id`]; none where there is no text.
+fn optional_id<T>(field: &str, text: &str) -> Result<Option<T>, DomainError>
+where
+    T: FromStr<Err: Display>,
+{
+    if text.is_empty() { Ok(None) } else { id(field, text).map(Some) }
+}
+
 /// The value of a message field that must be there.
 fn required<T>(field: &str, value: Option<T>) -> Result<T, DomainError> {
     value.ok_or_else(|| DomainError::invalid(field, "it is missing"))

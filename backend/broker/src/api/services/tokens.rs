@@ -8,7 +8,7 @@ use fairmazon_proto::v1::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, cut, id, page};
+use super::{Api, cut, id, optional_id, page};
 use crate::{
     api::{context::Context, tls::validity_of},
     core::{TokenRequest, hash_secret},
@@ -25,10 +25,7 @@ impl TokensService for Api {
             let wanted = TokenRequest {
                 role: role(message.role)?,
                 lifetime_ms: lifetime_ms(message.lifetime_seconds)?,
-                account: match message.account_id.as_str() {
-                    "" => None,
-                    given => Some(id("account_id", given)?),
-                },
+                account: optional_id("account_id", &message.account_id)?,
                 name: message.name,
             };
             let key = &message.idempotency_key;
