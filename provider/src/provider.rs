@@ -98,6 +98,8 @@ impl Provider for Fairmazon {
             .function(functions::Nearest)
             .ephemeral(ephemeral::EphemeralToken)
             .action(actions::Reboot)
+            .action(actions::Migrate)
+            .action(actions::Snapshot)
     }
 
     async fn configure(&self, _: &Context<()>, config: View<'_>) -> Result<Platform, Diagnostics> {

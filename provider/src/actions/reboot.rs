@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use fairmazon_model::id::InstanceId;
 use serde::Deserialize;
-use tfplugin::{
-    Action, Attribute, Context, Diagnostics, Progress, Schema, async_trait, schema::validators,
-};
+use tfplugin::{Action, Context, Diagnostics, Progress, Schema, async_trait};
 
+use super::{instance_id, waiting};
 use crate::{diagnostics::Attempt, platform::Platform};
 
 /// The action.
@@ -38,15 +36,7 @@ impl Action for Reboot {
                  start. Its declarative twin, for OpenTofu too, is `reboot_trigger` of \
                  `fairmazon_instance`.",
             )
-            .attribute(
-                Attribute::string("instance_id")
-                    .required()
-                    .validate(validators::string("the id of a machine", |text| {
-                        let parsed: Result<InstanceId, _> = text.parse();
-                        parsed.map(|_| ()).map_err(|error| error.to_string())
-                    }))
-                    .describe("Id of the machine."),
-            )
+            .attribute(instance_id())
             .build()
     }
 
@@ -61,12 +51,7 @@ impl Action for Reboot {
         let work = async {
             let operation = client.reboot_instance(id).await?;
             progress.say(format!("The platform restarts {id}."));
-            let waiting = |what: &str| {
-                if !what.is_empty() {
-                    progress.say(format!("Waiting: {what}"));
-                }
-            };
-            client.wait(&operation, waiting).await
+            client.wait(&operation, waiting(progress)).await
         };
         let done = cx.within(LIMIT, &format!("the instance {id} to restart"), work).await?;
         done.map_err(|error| Attempt::on("reboot", "instance", id).failed(&error))?;

@@ -141,6 +141,25 @@ impl Client {
         Ok(operation)
     }
 
+    /// Begins to move a running one to another host.
+    ///
+    /// # Errors
+    /// When there is none, it does not run, or no other host can take it.
+    pub async fn migrate_instance(&self, id: &str) -> Result<v1::Operation, ClientError> {
+        let request = v1::MigrateInstanceRequest {
+            id: id.to_owned(),
+            idempotency_key: self.keys.for_change(),
+        };
+        let operation = self
+            .call(request, |request| {
+                let mut service = self.instances_service();
+                async move { service.migrate_instance(request).await }
+            })
+            .await?;
+        self.instances.forget(id);
+        Ok(operation)
+    }
+
     /// Those that have these labels, read anew: the page of this token, the first for an empty
     /// one.
     ///

@@ -309,11 +309,13 @@ async fn of_the_provider_block() {
 }
 
 #[tokio::test]
-async fn of_data_sources_lists_the_token_and_the_action() {
+async fn of_data_sources_lists_the_token_and_the_actions() {
     let broker = Broker::start().await;
     let mut subject = subject(&broker).await;
     let made = subject.client.apply("fairmazon_instance.a", crate::common::machine()).await;
     let id = made.unwrap().state["id"].clone();
+    let data = json!({ "name": "data", "size_gib": 1 });
+    let volume = subject.client.apply("fairmazon_volume.data", data).await.unwrap().state;
     let offers = provider().offers();
     let labels = |schema: &Schema| match schema.attributes().iter().any(|it| it.name() == "labels")
     {
@@ -331,7 +333,13 @@ async fn of_data_sources_lists_the_token_and_the_action() {
         each(Kind::Ephemeral, name, &schema, full, &mut subject).await;
     }
     for (name, schema) in offers.actions() {
-        each(Kind::Action, name, &schema, json!({ "instance_id": id }), &mut subject).await;
+        let full = match name {
+            "fairmazon_snapshot" => {
+                json!({ "volume_id": volume["id"], "name": "then", "labels": { "a": "b" } })
+            }
+            _ => json!({ "instance_id": id }),
+        };
+        each(Kind::Action, name, &schema, full, &mut subject).await;
     }
 }
 

@@ -1,8 +1,8 @@
-//! Data sources, lists, functions, the ephemeral token and the action.
+//! Data sources, lists, functions, the ephemeral token and the actions.
 
+use fairmazon_model::id::InstanceId;
 use serde_json::json;
-
-use tfplugin::harness::{Objects, as_logged};
+use tfplugin::harness::{ChangeAction, Objects, as_logged};
 
 use crate::common::{Broker, machine_with};
 
@@ -70,6 +70,58 @@ async fn a_reboot_says_what_it_does() {
     assert!(said.last().is_some_and(|line| line.contains("has restarted")), "{said:?}");
     assert_eq!(broker.calls("reboot_instance"), 1);
     assert!(client.invoke("fairmazon_reboot", json!({ "instance_id": "web" })).await.is_err());
+}
+
+#[tokio::test]
+async fn a_machine_is_moved_and_the_plan_stays_empty() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let address = "fairmazon_instance.a";
+    let made = client.apply(address, machine_with(json!({}))).await.unwrap();
+    let config = json!({ "instance_id": made.state["id"] });
+    let said = client.invoke("fairmazon_migrate", config).await.unwrap();
+    assert!(said.last().is_some_and(|line| line.contains("runs in")), "{said:?}");
+    assert_eq!(broker.calls("migrate_instance"), 1);
+    let plan = client.plan(address, machine_with(json!({}))).await.unwrap();
+    assert_eq!(plan.action, ChangeAction::None);
+    let other = InstanceId::from_parts(1, 1).to_string();
+    for wrong in [json!("web"), json!(null), json!(other)] {
+        let config = json!({ "instance_id": wrong });
+        assert!(client.invoke("fairmazon_migrate", config).await.is_err(), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn each_call_makes_a_snapshot_of_its_own() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let volume = json!({ "name": "data", "size_gib": 3, "class": "fast" });
+    let volume = client.apply("fairmazon_volume.data", volume).await.unwrap().state;
+    let config = json!({
+        "volume_id": volume["id"], "name": "then", "labels": { "of": "data" },
+    });
+    for made in 1..=2 {
+        let said = client.invoke("fairmazon_snapshot", config.clone()).await.unwrap();
+        assert!(said.last().is_some_and(|line| line.ends_with("is there.")), "{said:?}");
+        let rows = broker.state.lock();
+        let snapshots: Vec<_> = rows
+            .volumes
+            .values()
+            .filter_map(|row| row.spec.clone())
+            .filter(|s| s.read_only)
+            .collect();
+        assert_eq!(snapshots.len(), made);
+        for spec in snapshots {
+            assert_eq!((spec.size_gib, spec.class.as_str()), (3, "fast"));
+            assert_eq!(spec.source_volume_id, volume["id"].as_str().unwrap());
+            assert_eq!(spec.labels["of"], "data");
+        }
+    }
+    for (field, wrong) in [("name", json!("")), ("volume_id", json!("data"))] {
+        let mut config = config.clone();
+        config[field] = wrong;
+        assert!(client.invoke("fairmazon_snapshot", config).await.is_err(), "{field}");
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ const NOT_YET: [(&str, &str); 5] = [
     ),
     ("fairmazon_volume", "`source.image`, `final_snapshot` and `key_version`."),
     ("fairmazon_token", "Renewal: a token's lifetime has to cover the run."),
-    ("fairmazon_reboot", "The actions `failover`, `migrate` and `snapshot`."),
+    ("fairmazon_reboot", "The action `failover`."),
 ];
 
 /// All pages, with the examples that are found.

@@ -7,7 +7,7 @@ use tfplugin::{
 };
 
 use super::model::{ON_IMAGE_CHANGE, ON_INTERRUPT, ON_USER_DATA_CHANGE, POWER, RESTART, WAIT_FOR};
-use crate::resources::shared::{computed, labels, placement, timeouts};
+use crate::resources::shared::{computed, labels, name, placement, timeouts};
 
 /// The whole schema.
 pub(super) fn schema() -> Schema {
@@ -36,12 +36,7 @@ fn words<T>(words: &[(&'static str, T)]) -> validators::Check {
 fn identity() -> [Attribute; 3] {
     [
         computed("id", "Id of the machine. It stays for its whole life."),
-        Attribute::string("name")
-            .required()
-            .validate(validators::string("a name of the platform", |text| {
-                limits::check_name(text).map_err(|error| error.message)
-            }))
-            .describe("Name for people. Changed while the machine runs."),
+        name("Name for people. Changed while the machine runs."),
         computed("created_at", "When it was asked for, in UTC (RFC 3339)."),
     ]
 }

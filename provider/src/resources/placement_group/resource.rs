@@ -5,8 +5,8 @@ use fairmazon_model::{DomainError, id::PlacementGroupId, limits};
 use fairmazon_proto::v1;
 use serde::{Deserialize, Serialize};
 use tfplugin::{
-    Attr, Attribute, Change, ChangeKind, Context, Diagnostics, IdentitySchema, ImportTarget,
-    Planned, Resource, Schema, StateSink, View, async_trait, schema::validators,
+    Attr, Change, ChangeKind, Context, Diagnostics, IdentitySchema, ImportTarget, Planned,
+    Resource, Schema, StateSink, View, async_trait,
 };
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     resources::shared::{
         computed, confirm, identity,
         labels::{self, KnownLabels, Labels},
-        rfc3339,
+        name, rfc3339,
         stop::graceful,
     },
 };
@@ -91,14 +91,7 @@ impl Resource for PlacementGroupResource {
                  (`placement.not_with`). It can't be removed while a machine names it.",
             )
             .attribute(computed("id", "Id of the group."))
-            .attribute(
-                Attribute::string("name")
-                    .required()
-                    .validate(validators::string("a name of the platform", |text| {
-                        limits::check_name(text).map_err(|error| error.message)
-                    }))
-                    .describe("Name for people."),
-            )
+            .attribute(name("Name for people."))
             .attributes(labels::attributes())
             .attribute(computed("created_at", "When it was made, in UTC (RFC 3339)."))
             .build()

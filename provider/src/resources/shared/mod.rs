@@ -11,7 +11,8 @@ pub mod stop;
 pub mod timeouts;
 pub mod unfinished;
 
-use tfplugin::{Attr, Attribute, IdentitySchema, Type};
+use fairmazon_model::limits;
+use tfplugin::{Attr, Attribute, IdentitySchema, Type, schema::validators};
 
 /// Seconds and milliseconds since the Unix epoch as RFC 3339 in UTC.
 pub fn rfc3339(unix_ms: i64) -> String {
@@ -26,6 +27,15 @@ pub fn identity(noun: &str) -> IdentitySchema {
 /// A string that the platform makes and that stays.
 pub fn computed(name: &str, description: &str) -> Attribute {
     Attribute::string(name).computed().use_state_for_unknown().describe(description)
+}
+
+/// The name of what the user makes, which has to be given.
+pub fn name(description: &str) -> Attribute {
+    let check = |text: &str| limits::check_name(text).map_err(|error| error.message);
+    Attribute::string("name")
+        .required()
+        .validate(validators::string("a name of the platform", check))
+        .describe(description)
 }
 
 /// What was planned, where it was known; otherwise what is there now.

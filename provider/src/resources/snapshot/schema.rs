@@ -1,9 +1,8 @@
 //! The attributes of `fairmazon_snapshot`.
 
-use fairmazon_model::limits;
-use tfplugin::{Attribute, Schema, schema::validators};
+use tfplugin::{Attribute, Schema};
 
-use crate::resources::shared::{computed, labels, timeouts};
+use crate::resources::shared::{computed, labels, name, timeouts};
 
 /// The whole schema.
 pub(super) fn schema() -> Schema {
@@ -13,14 +12,7 @@ pub(super) fn schema() -> Schema {
              is on the host of the volume, encrypted with a key of its own, and outlives the volume.",
         )
         .attribute(computed("id", "Id of the snapshot. It stays for its whole life."))
-        .attribute(
-            Attribute::string("name")
-                .required()
-                .validate(validators::string("a name of the platform", |text| {
-                    limits::check_name(text).map_err(|error| error.message)
-                }))
-                .describe("Name for people."),
-        )
+        .attribute(name("Name for people."))
         .attribute(Attribute::string("volume_id").required().requires_replace().describe(
             "Id of the volume, which has to have been attached once. A snapshot of another volume \
              is another snapshot.",

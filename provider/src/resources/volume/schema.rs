@@ -3,7 +3,7 @@
 use fairmazon_model::limits;
 use tfplugin::{Attribute, Schema, schema::validators};
 
-use crate::resources::shared::{computed, labels, placement, timeouts};
+use crate::resources::shared::{computed, labels, name, placement, timeouts};
 
 /// The whole schema.
 pub(super) fn schema() -> Schema {
@@ -13,14 +13,7 @@ pub(super) fn schema() -> Schema {
              there.",
         )
         .attribute(computed("id", "Id of the volume. It stays for its whole life."))
-        .attribute(
-            Attribute::string("name")
-                .required()
-                .validate(validators::string("a name of the platform", |text| {
-                    limits::check_name(text).map_err(|error| error.message)
-                }))
-                .describe("Name for people."),
-        )
+        .attribute(name("Name for people."))
         .attribute(
             Attribute::integer("size_gib")
                 .required()

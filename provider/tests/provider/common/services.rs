@@ -237,8 +237,15 @@ impl instances_service_server::InstancesService for Fake {
         Ok(Response::new(operation(&mut state, OperationKind::Reboot, &request.id)))
     }
 
-    async fn migrate_instance(&self, _: Request<MigrateInstanceRequest>) -> Answer<Operation> {
-        Err(Status::unimplemented("providers move nothing"))
+    async fn migrate_instance(
+        &self,
+        request: Request<MigrateInstanceRequest>,
+    ) -> Answer<Operation> {
+        let (mut state, request) = self.open("migrate_instance", request)?;
+        if !state.instances.contains_key(&request.id) {
+            return Err(missing("instance", &request.id));
+        }
+        Ok(Response::new(operation(&mut state, OperationKind::Migrate, &request.id)))
     }
 }
 
