@@ -141,3 +141,41 @@ fn many_machines_are_planned_and_read_at_once() -> Outcome {
         Ok(())
     })
 }
+
+#[test]
+fn what_a_destroyed_volume_held_makes_another_one() -> Outcome {
+    with_each_client(|cli, backend| {
+        let volume = |source: &str| {
+            format!(
+                r#"
+resource "fairmazon_volume" "it" {{
+  name           = "orders"
+  size_gib       = 2
+  final_snapshot = "orders-at-the-end"
+  {source}
+}}
+{}"#,
+                MACHINE.replace(
+                    "}",
+                    "  volumes = { data = { volume_id = fairmazon_volume.it.id } }\n}"
+                )
+            )
+        };
+        let workspace = Workspace::inline(&volume(""), cli, backend.environment())?;
+        workspace.apply(&[])?;
+        workspace.expect_no_changes()?;
+        workspace.destroy()?;
+        let listed = backend.ask("env", &["volume", "list"])?;
+        let id = listed.split_whitespace().find(|word| word.starts_with("vol-")).unwrap_or("");
+        assert!(listed.contains("orders-at-the-end"), "{listed}");
+
+        let again = volume(&format!("source = {{ snapshot_id = \"{id}\" }}"));
+        workspace.write("main.tf", &again)?;
+        workspace.apply(&[])?;
+        workspace.expect_no_changes()?;
+        workspace.destroy()?;
+        let listed = backend.ask("env", &["volume", "list"])?;
+        assert_eq!(listed.matches("orders-at-the-end").count(), 2, "{listed}");
+        Ok(())
+    })
+}

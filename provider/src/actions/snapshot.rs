@@ -3,16 +3,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fairmazon_model::{
-    DomainError,
-    id::{InvalidId, VolumeId},
-    volume::VolumeSpec,
-};
 use serde::Deserialize;
 use tfplugin::{Action, Attribute, Context, Diagnostics, Progress, Schema, Type, async_trait};
 
 use super::{volume_id, waiting};
-use crate::{diagnostics::Attempt, platform::Platform, resources::shared};
+use crate::{
+    diagnostics::Attempt,
+    platform::Platform,
+    resources::shared::{self, snapshots},
+};
 
 /// The action.
 pub struct Snapshot;
@@ -68,32 +67,13 @@ impl Action for Snapshot {
         let client = platform.client()?;
         let id = &config.volume_id;
         let attempt = Attempt::on("make a snapshot of", "volume", id);
-        let refused = |error: DomainError| attempt.refused(&error);
-        let source: VolumeId = id.parse().map_err(|why: InvalidId| {
-            refused(DomainError::invalid("volume_id", why.to_string()))
-        })?;
         let volume = client.volume_now(id).await.map_err(|error| attempt.failed(&error))?;
-        let volume: VolumeSpec = volume.spec.unwrap_or_default().try_into().map_err(refused)?;
         let mut labels = platform.default_labels().cloned().unwrap_or_default();
         labels.extend(config.labels.unwrap_or_default());
-        let spec = VolumeSpec {
-            name: config.name,
-            source: Some(source),
-            read_only: true,
-            labels,
-            placement: Default::default(),
-            deletion_protection: false,
-            ..volume
-        };
-        spec.check().map_err(refused)?;
-        let work = async {
-            let (row, operation) = client.create_volume((&spec).into()).await?;
-            // Told to the user, it is found: the same call shall make another one from here on.
-            progress.say(format!("The snapshot {} is being made.", row.id));
-            client.confirm(&row.id).await?;
-            client.wait(&operation, waiting(progress)).await?;
-            Ok(row.id)
-        };
+        let spec = snapshots::spec_of(&volume, config.name, labels)
+            .map_err(|error| attempt.refused(&error))?;
+        let told = |id: &str| progress.say(format!("The snapshot {id} is being made."));
+        let work = client.make_snapshot((&spec).into(), told, waiting(progress));
         let done = cx.within(LIMIT, &format!("a snapshot of {id}"), work).await?;
         let made = done.map_err(|error| attempt.failed(&error))?;
         progress.say(format!("The snapshot {made} is there."));

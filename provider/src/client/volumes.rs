@@ -46,6 +46,42 @@ impl Client {
         both(self.create("volume", &bytes, make).await?)
     }
 
+    /// Makes a snapshot of a volume that no resource stands for, another one with each call, and
+    /// waits until it is there. `told` is given its id as soon as it has one. Answers with the id.
+    /// One that can't be made is deleted.
+    ///
+    /// # Errors
+    /// Why the broker does not take it, or why it could not be made.
+    pub async fn make_snapshot(
+        self: &Arc<Self>,
+        spec: v1::VolumeSpec,
+        told: impl FnOnce(&str) + Send,
+        progress: impl Fn(&str) + Send + Sync,
+    ) -> Result<String, ClientError> {
+        let idempotency_key = self.keys.for_change();
+        let request = v1::CreateVolumeRequest { spec: Some(spec), idempotency_key };
+        let answer = self
+            .call(request, |request| {
+                let mut service = self.volumes_service();
+                async move { service.create_volume(request).await }
+            })
+            .await?;
+        let (row, operation) = both(answer)?;
+        told(&row.id);
+        let made = async {
+            self.confirm(&row.id).await?;
+            self.wait(&operation, progress).await
+        };
+        if let Err(error) = made.await {
+            // Nobody would look for what was not made.
+            if let Err(left) = self.delete_volume(&row.id).await {
+                tracing::warn!(snapshot = row.id, error = ?left, "a failed snapshot is left");
+            }
+            return Err(error);
+        }
+        Ok(row.id)
+    }
+
     /// One as it was when all were first listed, or as it is when it is newer than that.
     ///
     /// # Errors

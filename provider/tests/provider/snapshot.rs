@@ -1,5 +1,6 @@
 //! The life of a snapshot, and of a volume that is made of one.
 
+use fairmazon_model::{DomainError, ErrorKind};
 use serde_json::{Value, json};
 use tfplugin::harness::ChangeAction;
 
@@ -89,4 +90,52 @@ async fn each_is_imported_as_what_it_is() {
     let id = volume["id"].as_str().unwrap();
     let told = client.import("fairmazon_snapshot.no", id).await.unwrap_err().to_string();
     assert!(told.contains("is a volume"), "{told}");
+}
+
+#[tokio::test]
+async fn what_a_destroyed_volume_held_is_kept_in_a_final_snapshot() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let snapshots = || {
+        let rows = broker.state.lock();
+        let specs = rows.volumes.values().filter_map(|row| row.spec.clone());
+        specs.filter(|spec| spec.read_only).collect::<Vec<_>>()
+    };
+    let kept = |name: &str| {
+        let mut config = data();
+        config["final_snapshot"] = name.into();
+        config["labels"] = json!({ "of": "shop" });
+        config
+    };
+    client.apply(DATA, kept("end")).await.unwrap();
+    assert_eq!(client.plan(DATA, kept("end")).await.unwrap().action, ChangeAction::None);
+    // One that was never attached holds nothing.
+    client.destroy(DATA).await.unwrap();
+    assert!(snapshots().is_empty());
+
+    let id = client.apply(DATA, kept("end")).await.unwrap().state["id"].clone();
+    let exists = || broker.state.lock().volumes.contains_key(id.as_str().unwrap());
+    {
+        let mut rows = broker.state.lock();
+        rows.volumes.get_mut(id.as_str().unwrap()).unwrap().site = "town".into();
+        let no_room = DomainError::new(ErrorKind::NoCapacity, "its host has no room");
+        rows.fail = Some((&no_room).into());
+    }
+    let refused = client.destroy(DATA).await.unwrap_err().to_string();
+    assert!(refused.contains("final snapshot") && refused.contains("no room"), "{refused}");
+    assert!(exists() && snapshots().is_empty(), "the volume stays, and nothing half-made");
+    client.destroy(DATA).await.unwrap();
+    let made = snapshots();
+    assert_eq!(made.len(), 1);
+    let (name, source) = (made[0].name.as_str(), made[0].source_volume_id.as_str());
+    assert_eq!((name, source), ("end", id.as_str().unwrap()));
+    assert_eq!((made[0].size_gib, made[0].labels["of"].as_str()), (7, "shop"));
+    assert!(!exists());
+
+    // Nothing of it is asked of the platform while the volume lives.
+    client.apply(DATA, kept("end")).await.unwrap();
+    let changes = broker.calls("update_volume");
+    client.apply(DATA, kept("other")).await.unwrap();
+    assert_eq!(broker.calls("update_volume"), changes);
+    assert!(client.plan(DATA, kept("")).await.is_err());
 }

@@ -17,7 +17,7 @@ const NOT_YET: [(&str, &str); 5] = [
          `guest_agent` and `cloud_init` of `wait_for`. They need the overlay network, the relay or \
          an agent in the guest.",
     ),
-    ("fairmazon_volume", "`source.image`, `final_snapshot` and `key_version`."),
+    ("fairmazon_volume", "`source.image` and `key_version`."),
     ("fairmazon_token", "Renewal: a token's lifetime has to cover the run."),
     ("fairmazon_reboot", "The action `failover`."),
 ];
@@ -91,7 +91,8 @@ pub(crate) fn all(examples: &Path) -> Vec<Page> {
 
 /// What an import can't find out, so that a plan after it may not be empty.
 fn unseen_by_import(schema: &Schema) -> Option<String> {
-    const NAMES: [&str; 4] = ["on_image_change", "wait_for", "reboot_trigger", "timeouts"];
+    const NAMES: [&str; 5] =
+        ["on_image_change", "wait_for", "reboot_trigger", "final_snapshot", "timeouts"];
     let there = |name: &&str| schema.attributes().iter().any(|it| it.name() == *name);
     let mut names: Vec<_> =
         NAMES.iter().filter(|name| there(name)).map(|name| format!("`{name}`")).collect();

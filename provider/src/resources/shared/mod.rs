@@ -7,6 +7,7 @@ pub mod placement;
 pub mod planned_before;
 pub mod protection;
 pub mod reader;
+pub mod snapshots;
 pub mod stop;
 pub mod timeouts;
 pub mod unfinished;
@@ -31,11 +32,13 @@ pub fn computed(name: &str, description: &str) -> Attribute {
 
 /// The name of what the user makes, which has to be given.
 pub fn name(description: &str) -> Attribute {
+    name_in("name").required().describe(description)
+}
+
+/// An attribute that holds a name.
+pub fn name_in(attribute: &str) -> Attribute {
     let check = |text: &str| limits::check_name(text).map_err(|error| error.message);
-    Attribute::string("name")
-        .required()
-        .validate(validators::string("a name of the platform", check))
-        .describe(description)
+    Attribute::string(attribute).validate(validators::string("a name of the platform", check))
 }
 
 /// What was planned, where it was known; otherwise what is there now.

@@ -60,6 +60,7 @@ impl VolumeKind for SnapshotModel {
             source,
             placement: Attr::Null,
             deletion_protection: self.deletion_protection,
+            final_snapshot: Attr::Null,
             labels: self.labels.clone(),
             effective_labels: self.effective_labels.clone(),
             timeouts: self.timeouts.clone(),

@@ -25,6 +25,7 @@ pub struct VolumeModel {
     pub source: Attr<SourceModel>,
     pub placement: Attr<PlacementModel>,
     pub deletion_protection: Attr<bool>,
+    pub final_snapshot: Attr<String>,
     pub labels: Labels,
     pub effective_labels: Labels,
     pub timeouts: Attr<TimeoutsModel>,
@@ -119,6 +120,7 @@ pub(crate) fn of_row(
         deletion_protection: Attr::Value(spec.deletion_protection),
         labels: labels::own(&before.labels, &before.effective_labels, &spec.labels, defaults),
         effective_labels: labels::attr(&spec.labels),
+        final_snapshot: before.final_snapshot.clone(),
         timeouts: before.timeouts.clone(),
         ..observed(row)
     })

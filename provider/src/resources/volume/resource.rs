@@ -1,6 +1,6 @@
 //! Plans, makes, reads, changes and removes volumes.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::Arc};
 
 use fairmazon_model::{DomainError, ErrorKind, id::VolumeId, impact, price, volume::VolumeSpec};
 use fairmazon_proto::v1;
@@ -20,6 +20,7 @@ use crate::{
         labels::{self, KnownLabels},
         planned_before::planned_before,
         protection::protected,
+        snapshots,
         stop::graceful,
         timeouts::{self, Limit},
         unfinished::{self, Waited},
@@ -265,16 +266,18 @@ impl<K: VolumeKind> Resource for Volumes<K> {
     ) -> Result<(), Diagnostics> {
         let client = cx.data()?.client()?;
         let id = prior.to_volume().id.get().cloned().unwrap_or_default();
+        let attempt = Attempt::on("destroy", K::NOUN, &id);
         let limit = timeouts::limit(&prior.to_volume().timeouts, Limit::Delete);
-        match cx
-            .within(limit, &format!("the {} {id} to be gone", K::NOUN), remove(client, &id))
-            .await?
-        {
-            Err(error) if !error.is_not_found() => {
-                Err(Attempt::on("destroy", K::NOUN, &id).failed(&error))
+        let work = async {
+            if let Attr::Value(name) = prior.to_volume().final_snapshot {
+                keep(client, &id, name, attempt).await?;
             }
-            _ => Ok(()),
-        }
+            match remove(client, &id).await {
+                Err(error) if !error.is_not_found() => Err(attempt.failed(&error)),
+                _ => Ok(()),
+            }
+        };
+        cx.within(limit, &format!("the {} {id} to be gone", K::NOUN), Box::pin(work)).await?
     }
 
     async fn import(
@@ -296,6 +299,30 @@ impl<K: VolumeKind> Resource for Volumes<K> {
             .map_err(|error| attempt.refused(&error))?;
         state.save(&model)
     }
+}
+
+/// Makes the last snapshot of a volume that is to be destroyed, where that holds anything.
+async fn keep(
+    client: &Arc<Client>,
+    id: &str,
+    name: String,
+    destroy: Attempt<'_>,
+) -> Result<(), Diagnostics> {
+    let volume = match client.volume_now(id).await {
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(destroy.failed(&error)),
+        Ok(volume) => volume,
+    };
+    // One that is attached is not destroyed: the platform's refusal says so, and nothing is made.
+    if volume.site.is_empty() || !volume.attached_to.is_empty() {
+        return Ok(());
+    }
+    let attempt = Attempt::on("make the final snapshot of", "volume", id);
+    let labels = volume.spec.as_ref().map(|spec| spec.labels.clone().into_iter().collect());
+    let spec = snapshots::spec_of(&volume, name, labels.unwrap_or_default())
+        .map_err(|error| attempt.refused(&error))?;
+    let made = client.make_snapshot((&spec).into(), |_| {}, |_| {}).await;
+    made.map(drop).map_err(|error| attempt.failed(&error))
 }
 
 async fn remove(client: &Client, id: &str) -> Result<(), ClientError> {

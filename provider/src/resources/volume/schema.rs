@@ -3,7 +3,7 @@
 use fairmazon_model::limits;
 use tfplugin::{Attribute, Schema, schema::validators};
 
-use crate::resources::shared::{computed, labels, name, placement, timeouts};
+use crate::resources::shared::{computed, labels, name, name_in, placement, timeouts};
 
 /// The whole schema.
 pub(super) fn schema() -> Schema {
@@ -31,6 +31,13 @@ pub(super) fn schema() -> Schema {
         .attribute(Attribute::bool("deletion_protection").default(false).describe(
             "Whether the platform refuses to delete the volume. Switching it off is an apply of \
              its own.",
+        ))
+        .attribute(name_in("final_snapshot").optional().describe(
+            "Name of a snapshot that is made of the volume before it is destroyed or replaced; \
+             when it can't be made the volume stays. A volume that was never attached holds \
+             nothing that could be kept. No state holds the snapshot: it is there, and costs, \
+             until it is deleted, and the list resource `fairmazon_snapshot` finds it. As a \
+             destroy goes by the state, it counts once it was applied.",
         ))
         .attributes(labels::attributes())
         .attribute(timeouts::attribute())
