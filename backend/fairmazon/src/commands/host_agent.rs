@@ -1,6 +1,6 @@
 //! The agent of one host as a command: its options, and what they open.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use fairmazon_host::{
@@ -24,7 +24,7 @@ use fairmazon_model::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    commands::broker::read_token,
+    commands::{broker::read_token, host_drain::milliseconds},
     dev::agents::seed,
     error::CommandError,
     hypervisors::{HypervisorKind, Hypervisors, open_qemu},
@@ -70,6 +70,10 @@ pub(super) struct HostAgent {
     qemu: QemuOptions,
     #[command(flatten)]
     offered: Offered,
+    /// With `--hypervisor qemu`: how often the host standard is looked at, as a number with `s`,
+    /// `m`, `h` or `d`.
+    #[arg(long, value_parser = milliseconds, value_name = "TIME", default_value = "5m")]
+    prove_every: i64,
 }
 
 /// What an agent with real guests needs to know.
@@ -164,7 +168,8 @@ impl HostAgent {
                 let folders = self.qemu.folders();
                 let machine =
                     Machine::new(folders, self.offered, Some(folder.clone()), Some(broker));
-                let looks = Looks::with(Arc::new(machine));
+                let every = Duration::from_millis(self.prove_every.unsigned_abs());
+                let looks = Looks { every, ..Looks::with(Arc::new(machine)) };
                 (self.qemu.open().await?, Standard::Proven(looks))
             }
             kind => {
