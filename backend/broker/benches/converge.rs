@@ -19,6 +19,7 @@ use std::{
 };
 
 use fairmazon_broker::core::{CoreConfig, InstanceState, PageRequest};
+use fairmazon_model::conformity::UnprovenHosts;
 use kit::{Hosts, Kit, host_spec, spec};
 use mimalloc::MiMalloc;
 
@@ -72,7 +73,9 @@ async fn main() {
     let count = numbers.get(1).copied().unwrap_or(1_000);
     // In the build's own folder: a temporary folder may lie in memory and prove nothing.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let kit = Arc::new(Kit::open(folder.path(), CoreConfig::default()).await);
+    let unproven_hosts = UnprovenHosts::AsOffered;
+    let config = CoreConfig { unproven_hosts, ..CoreConfig::default() };
+    let kit = Arc::new(Kit::open(folder.path(), config).await);
     kit.start();
     let mut hosts = Hosts::none();
     for number in 0..usize::try_from(count).unwrap() {

@@ -105,6 +105,12 @@ pub(crate) enum CommandError {
         /// What it reaches.
         level: String,
     },
+    /// The host reaches no level of the standard.
+    #[error(
+        "the host has not joined: it does not reach level 0 of the host standard, which every host \
+         has to; do what the list says and run this again"
+    )]
+    MayNotJoin,
     /// Something is still on a host that was to be emptied.
     #[error(
         "{machines} machines and {volumes} volumes are still on the host {host}; what stays is to \

@@ -11,6 +11,7 @@ mod logging;
 mod output;
 mod platform;
 mod signals;
+mod standard;
 
 use std::process::ExitCode;
 

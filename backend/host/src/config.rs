@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use fairmazon_keys::HostSecret;
 use fairmazon_model::id::HostId;
 
-use crate::{metering::Metering, peers::Peers, state::StateStore};
+use crate::{metering::Metering, peers::Peers, standard::Standard, state::StateStore};
 
 /// The agent's options.
 #[derive(Clone)]
@@ -24,6 +24,9 @@ pub struct Config {
     pub authorities: String,
     /// How it meters; a host without it is charged for nothing.
     pub metering: Option<Metering>,
+    /// What it says of the host standard; a host without it says nothing, and gets no machines of a
+    /// platform that wants proof.
+    pub standard: Option<Standard>,
     /// Steps that may be under way at once; stops because of a lost lease do not count.
     pub parallel_steps: usize,
     /// How long one step may take.
@@ -57,6 +60,7 @@ impl Config {
             peers: None,
             authorities: String::new(),
             metering: None,
+            standard: None,
             parallel_steps: 8,
             step_deadline: Duration::from_secs(120),
             report_every: Duration::from_millis(50),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DomainError,
+    conformity::{Conformity, UnprovenHosts, level_that_counts},
     id::{AccountId, HostId},
     key::HostSealing,
     limits,
@@ -108,6 +109,20 @@ pub struct Draining {
     pub since: UnixMs,
     /// Until when machines are moved; what is left then stays.
     pub deadline: UnixMs,
+    /// Who wants it.
+    #[serde(default)]
+    pub cause: DrainCause,
+}
+
+/// Who wants a host to be emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainCause {
+    /// Its operator, who alone ends it.
+    #[default]
+    Operator,
+    /// The platform, as it does not conform to the host standard: it ends when it does again.
+    Standard,
 }
 
 /// A host as the broker keeps it.
@@ -125,11 +140,39 @@ pub struct Host {
     /// Set while it is being emptied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining: Option<Draining>,
+    /// What it proves of the host standard; none until it has said anything of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conformity: Option<Conformity>,
     /// When it was joined.
     pub created_at: UnixMs,
     /// Set by the store at each change.
     #[serde(default)]
     pub revision: Revision,
+}
+
+impl Host {
+    /// The host standard level that counts for placement; none when it takes nothing new.
+    pub fn level(&self, unproven: UnprovenHosts) -> Option<u8> {
+        level_that_counts(self.spec.conformity, self.conformity.as_ref(), unproven)
+    }
+
+    /// Why it is being emptied, for its operator; none when it is not.
+    pub fn drain_reason(&self) -> Option<String> {
+        match self.draining?.cause {
+            DrainCause::Operator => Some("its operator asked for it".into()),
+            DrainCause::Standard => Some(
+                self.failing().unwrap_or_else(|| "it did not conform to the host standard".into()),
+            ),
+        }
+    }
+
+    /// That it does not conform to the host standard, with what fails; none when it was not seen
+    /// so.
+    pub fn failing(&self) -> Option<String> {
+        let known = self.conformity.as_ref().filter(|known| known.fails())?;
+        let failed: Vec<_> = known.failed_for(0).map(|failed| failed.check.as_str()).collect();
+        Some(format!("it does not conform to the host standard: {}", failed.join(", ")))
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    conformity::Proof,
     id::{InstanceId, VolumeId},
     instance::{ObservedState, Power, RestartPolicy},
     key::{GivenKey, SealedVolumeKey},
@@ -173,4 +174,7 @@ pub struct ObservedSet {
     /// The keys that it has made for other hosts, of machines that leave it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<GivenKey>,
+    /// What it proves of the host standard; none before its first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conformity: Option<Proof>,
 }

@@ -90,6 +90,8 @@ pub(crate) mod flag {
     pub(crate) const CONFIDENTIAL: u8 = 8;
     /// It is being emptied.
     pub(crate) const DRAINING: u8 = 16;
+    /// It conforms to the host standard.
+    pub(crate) const CONFORMS: u8 = 32;
 }
 
 /// What there is of something and what is taken. More may be taken than there is, when the
@@ -236,11 +238,12 @@ impl Fleet {
         place.site = self.sites.number(&spec.site.name);
         place.price_percent = spec.price_percent;
         place.threads = spec.capacity.vcpus.0;
-        place.conformity = spec.conformity;
+        place.conformity = host.level.unwrap_or(0);
         place.flags = flag::PRESENT
             | if host.alive { flag::ALIVE } else { 0 }
             | if spec.schedulable { flag::SCHEDULABLE } else { 0 }
             | if host.draining { flag::DRAINING } else { 0 }
+            | if host.level.is_some() { flag::CONFORMS } else { 0 }
             | if spec.features.contains("confidential") { flag::CONFIDENTIAL } else { 0 };
         place.features = self.feature_sets.number(&spec.features);
         place.images = self.image_sets.number(&host.images);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fairmazon_model::{
     catalogue::Flavor,
+    conformity::UnprovenHosts,
     geo::Coordinates,
     host::{Host, HostSpec},
     id::{HostId, InstanceId},
@@ -103,6 +104,8 @@ pub struct FleetHost {
     pub id: HostId,
     /// As its operator offers it.
     pub spec: HostSpec,
+    /// The host standard level that counts; none when it does not conform, and takes nothing new.
+    pub level: Option<u8>,
     /// Whether it can be reached now.
     pub alive: bool,
     /// Whether it is being emptied: it takes nothing new then.
@@ -113,10 +116,11 @@ pub struct FleetHost {
 
 impl FleetHost {
     /// The host as the broker keeps it, with what only the broker's streams know.
-    pub fn of(host: &Host, alive: bool, images: Images) -> Self {
+    pub fn of(host: &Host, alive: bool, unproven: UnprovenHosts, images: Images) -> Self {
         Self {
             id: host.id,
             spec: host.spec.clone(),
+            level: host.level(unproven),
             alive,
             draining: host.draining.is_some(),
             images,

@@ -40,6 +40,8 @@ pub enum Rule {
     Alive,
     /// The host takes new machines.
     Schedulable,
+    /// The host conforms to the host standard.
+    Conforms,
     /// The host is not being emptied.
     Draining,
     /// The host's agent can take the machine while it runs elsewhere.
@@ -56,7 +58,7 @@ pub enum Rule {
 
 impl Rule {
     /// All, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Volumes,
         Self::Excluded,
         Self::Country,
@@ -69,6 +71,7 @@ impl Rule {
         Self::NotWith,
         Self::Alive,
         Self::Schedulable,
+        Self::Conforms,
         Self::Draining,
         Self::Incapable,
         Self::Vcpus,
@@ -210,6 +213,7 @@ impl<'a> Query<'a> {
             || self.breaks(Rule::Vcpus, index, slot)
             || self.breaks(Rule::Alive, index, slot)
             || self.breaks(Rule::Schedulable, index, slot)
+            || self.breaks(Rule::Conforms, index, slot)
             || self.breaks(Rule::Draining, index, slot)
             || self.breaks(Rule::Storage, index, slot)
             || self.breaks(Rule::Specifications, index, slot)
@@ -248,6 +252,7 @@ impl<'a> Query<'a> {
             NotWith,
             Alive,
             Schedulable,
+            Conforms,
             Draining,
             Incapable,
             Vcpus,
@@ -299,6 +304,7 @@ impl<'a> Query<'a> {
             Rule::NotWith => self.groups.never.as_ref().is_some_and(|never| never.contains(index)),
             Rule::Alive => slot.flags & flag::ALIVE == 0,
             Rule::Schedulable => slot.flags & flag::SCHEDULABLE == 0,
+            Rule::Conforms => slot.flags & flag::CONFORMS == 0,
             Rule::Draining => slot.flags & flag::DRAINING != 0,
             Rule::Incapable => {
                 !request.incapable.is_empty()
@@ -343,6 +349,7 @@ impl fmt::Display for Rule {
             Self::NotWith => "the groups not to be with",
             Self::Alive => "unreachable hosts",
             Self::Schedulable => "hosts closed to new machines",
+            Self::Conforms => "hosts that do not conform to the host standard",
             Self::Draining => "hosts that are being emptied",
             Self::Incapable => "hosts without an agent that takes running machines",
             Self::Vcpus => "vCPU",

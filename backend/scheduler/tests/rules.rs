@@ -99,7 +99,7 @@ impl Naive {
             && host.spec.schedulable
             && (placement.countries.is_empty() || placement.countries.contains(&site.country))
             && (placement.regions.is_empty() || placement.regions.contains(&site.region))
-            && host.spec.conformity >= placement.min_conformity
+            && host.level.is_some_and(|level| level >= placement.min_conformity)
             && (!placement.confidential || host.spec.features.contains("confidential"))
             && request.features.is_subset(&host.spec.features)
             && request.volume_hosts.iter().all(|only| *only == host.id)
@@ -480,6 +480,25 @@ fn a_machine_that_moves_counts_at_both_hosts_and_stands_in_its_own_way_at_none()
     assert_eq!(fleet.place(&other).unwrap().host, host_id(1));
     assert_eq!(fleet.machine(id).map(|booking| booking.host), Some(host_id(0)));
     fleet.audit().unwrap();
+}
+
+#[test]
+fn the_level_that_counts_decides_and_not_the_one_that_is_offered() {
+    let offers = |number, level| {
+        let mut host = plain_host(number);
+        host.spec.conformity = 3;
+        FleetHost { level, ..host }
+    };
+    let fleet = fleet_of([offers(0, None), offers(1, Some(1)), offers(2, Some(2))]);
+    let mut request = plain_request(0);
+    request.placement.min_conformity = 2;
+    assert_eq!(fleet.place(&request).unwrap().host, host_id(2));
+    request.placement.min_conformity = 0;
+    request.excluded = [host_id(1), host_id(2)].into();
+    let why = fleet.place(&request).unwrap_err();
+    assert!(why.text.contains("not conforming to the host standard: 1"), "{why}");
+    let lifted = why.rules.iter().find(|count| count.rule == Rule::Conforms).unwrap();
+    assert_eq!(lifted.only, 1, "it would do if it conformed");
 }
 
 #[test]

@@ -194,6 +194,7 @@ impl From<&ObservedSet> for v1::Observed {
             machines: set.machines.iter().map(Into::into).collect(),
             volumes: set.volumes.iter().map(Into::into).collect(),
             keys: set.keys.iter().map(Into::into).collect(),
+            conformity: set.conformity.as_ref().map(Into::into),
         }
     }
 }
@@ -215,6 +216,7 @@ impl TryFrom<v1::Observed> for ObservedSet {
                 .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?,
             keys: message.keys.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            conformity: message.conformity.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -311,7 +313,7 @@ impl TryFrom<v1::VolumeSeen> for VolumeSeen {
 }
 
 /// A text of a host as rows may keep it: bounded, on one line, nothing that moves a cursor.
-fn text_of_host(text: &str) -> String {
+pub(super) fn text_of_host(text: &str) -> String {
     let mut kept: String = text
         .chars()
         .take(limits::HOST_TEXT_MAX)

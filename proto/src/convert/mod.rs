@@ -5,6 +5,7 @@
 
 mod access;
 mod catalogue;
+mod conformity;
 mod error;
 mod hosts;
 mod instance;

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use fairmazon_model::conformity::Proof;
+
 use crate::core::{
     Engine, InstanceState,
     view::{instance_state, wants_to_run},
@@ -18,11 +20,18 @@ pub(crate) fn readings(engine: &Engine) -> Vec<(&'static str, u64)> {
         let wanted = wants_to_run(row, engine.catalogue(), now);
         *instances.entry(instance_state(row, standing, wanted).0).or_default() += 1;
     }
+    let known = || world.hosts.iter().filter_map(|row| row.conformity.as_ref());
+    let failing = known().filter(|known| known.fails()).count();
+    let proven = known().filter(|known| matches!(known.proof, Proof::Proven { .. })).count();
+    let draining = world.hosts.iter().filter(|row| row.draining.is_some()).count();
     let running = world.operations.iter().filter(|row| !row.state.is_final()).count();
     let counts = [
         ("accounts", world.accounts.len()),
         ("hosts", world.hosts.len()),
         ("hosts_connected", state.hosts.connected()),
+        ("hosts_not_conforming", failing),
+        ("hosts_unproven", world.hosts.len().saturating_sub(proven)),
+        ("hosts_draining", draining),
         ("volumes", world.volumes.len()),
         ("volumes_kept_beside", state.hosts.volumes_kept()),
         ("operations_running", running),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use fairmazon_model::{
     catalogue::Catalogue,
+    conformity::UnprovenHosts,
     host::Host,
     id::{HostId, InstanceId, VolumeId},
     instance::Instance,
@@ -24,17 +25,18 @@ use super::view::Usage;
 /// The books.
 pub(crate) struct Books {
     fleet: Fleet,
+    unproven: UnprovenHosts,
 }
 
 impl Books {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { fleet: Fleet::new(seed) }
+    pub(crate) fn new(seed: u64, unproven: UnprovenHosts) -> Self {
+        Self { fleet: Fleet::new(seed), unproven }
     }
 
     /// Takes a host in as its row says; whether it can be reached stays as it was.
     pub(crate) fn put_host(&mut self, host: &Host) {
         let alive = self.fleet.host(host.id).is_some_and(|host| host.alive);
-        self.fleet.put_host(FleetHost::of(host, alive, Images::All));
+        self.fleet.put_host(FleetHost::of(host, alive, self.unproven, Images::All));
     }
 
     pub(crate) fn remove_host(&mut self, host: HostId) {
@@ -236,6 +238,17 @@ impl Books {
             tracing::error!(%id, %error, "a volume can't be booked where it is");
         }
         freed
+    }
+
+    /// The host standard level of the host that counts; none when it takes nothing new for what it
+    /// proves.
+    pub(crate) fn level(&self, host: HostId) -> Option<u8> {
+        self.fleet.host(host)?.level
+    }
+
+    /// The host standard level that a booked machine asks for, with its volumes.
+    pub(crate) fn wanted_level(&self, machine: InstanceId) -> u8 {
+        self.fleet.machine(machine).map_or(0, |booking| booking.placement.min_conformity)
     }
 
     /// What is taken of a host.

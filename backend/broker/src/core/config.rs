@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fairmazon_model::limits;
+use fairmazon_model::{conformity::UnprovenHosts, limits};
 
 /// How the core behaves. Every duration is on tokio's clock unless its name ends in `_ms`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,13 @@ pub struct CoreConfig {
     pub migrations_per_host: usize,
     /// How long a machine may take to another host before it stays where it is, on the wall clock.
     pub migration_patience_ms: i64,
+    /// What becomes of hosts that have proven nothing of the host standard.
+    pub unproven_hosts: UnprovenHosts,
+    /// How long a host must have lacked a level of the host standard before machines are moved
+    /// away for it, on the wall clock. It gets no new ones at once.
+    pub conformity_grace_ms: i64,
+    /// How long machines are moved from a host that does not conform, on the wall clock.
+    pub conformity_drain_ms: i64,
     /// How long a finished operation can be read, on the wall clock.
     pub operation_keep_ms: i64,
     /// How long an idempotency key answers with the first result, on the wall clock.
@@ -66,6 +73,9 @@ impl Default for CoreConfig {
             failure_patience_ms: 60_000,
             migrations_per_host: 4,
             migration_patience_ms: 30 * 60 * 1_000,
+            unproven_hosts: UnprovenHosts::NoWork,
+            conformity_grace_ms: 15 * 60 * 1_000,
+            conformity_drain_ms: 24 * 60 * 60 * 1_000,
             operation_keep_ms: 60 * 60 * 1_000,
             idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,
             usage_keep_ms: 400 * 24 * 60 * 60 * 1_000,

@@ -4,7 +4,7 @@ use std::{fmt::Display, sync::Arc};
 
 use fairmazon_model::{
     DomainError,
-    host::{Draining, Host},
+    host::{DrainCause, Draining, Host},
     id::HostId,
     instance::Instance,
     units::UnixMs,
@@ -34,6 +34,8 @@ const LONGEST_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 pub struct DrainView {
     /// Since when, and until when.
     pub draining: Draining,
+    /// Why, for its operator.
+    pub reason: String,
     /// Whether its deadline has passed: nothing begins to move any more.
     pub is_over: bool,
     /// Its machines.
@@ -72,7 +74,8 @@ fn item(id: impl Display, name: &str, (state, reason): (DrainState, String)) -> 
 
 impl Engine {
     /// Empties a host: it takes nothing new, and its running machines move to others for
-    /// `deadline_ms` from now. Repeated, it sets another deadline.
+    /// `deadline_ms` from now. Repeated, it sets another deadline. A drain that the platform began
+    /// is the operator's from here on.
     ///
     /// # Errors
     /// `NotFound`, `Invalid` for a deadline that is too soon or too late.
@@ -101,6 +104,7 @@ impl Engine {
                     let draining = Draining {
                         since: old.draining.map_or(at, |draining| draining.since),
                         deadline: UnixMs(at.0.saturating_add(deadline_ms)),
+                        cause: DrainCause::Operator,
                     };
                     let new = Host { draining: Some(draining), ..Host::clone(&old) };
                     let mut draft = Draft::default();
@@ -119,13 +123,16 @@ impl Engine {
     /// Lets a host take new machines again. What is on its way goes on.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`, `Precondition` when the platform empties it.
     pub async fn cancel_drain(&self, caller: &Caller, id: HostId) -> Result<HostView, DomainError> {
         let account = self.owner_of_host(caller, id)?;
         let plan = |state: &mut State| {
             let old = host_of(state, account, id)?;
             let mut draft = Draft::default();
-            if old.draining.is_some() {
+            if let Some(draining) = old.draining {
+                if draining.cause == DrainCause::Standard {
+                    return Err(stays_drained(&old).into());
+                }
                 let new = Host { draining: None, ..Host::clone(&old) };
                 let (at, verb) = (self.now(), "host.cancel_drain");
                 draft.audit(audit::entry(caller, at, verb, &id, Some(&*old), Some(&new)));
@@ -165,6 +172,7 @@ impl Engine {
         };
         Ok(DrainView {
             draining,
+            reason: row.drain_reason().unwrap_or_default(),
             is_over,
             machines: state.world.instances_on(id).map(machine).collect(),
             volumes: here.map(volume).chain(left).collect(),
@@ -221,4 +229,12 @@ impl Engine {
             }
         }
     }
+}
+
+/// A host that the platform empties is let work again by conforming, not by a wish.
+fn stays_drained(host: &Host) -> DomainError {
+    let why = host.drain_reason().unwrap_or_default();
+    rules::precondition(format!("the platform empties the host {}: {why}", host.id)).advise(
+        "see what to do with `fairmazon host show`, and do it: it ends when the host conforms again",
+    )
 }

@@ -49,6 +49,7 @@ impl Engine {
             spec,
             sealing: None,
             draining: None,
+            conformity: None,
             created_at: self.now(),
             revision: Revision(0),
         };
@@ -237,7 +238,9 @@ impl Engine {
             let view = sites
                 .entry(&host.spec.site.name)
                 .or_insert_with(|| SiteView { site: host.spec.site.clone(), hosts_available: 0 });
-            let takes = host.spec.schedulable && host.draining.is_none();
+            let takes = host.spec.schedulable
+                && host.draining.is_none()
+                && state.books.level(host.id).is_some();
             let available = takes && state.standing(host.id) == Standing::Connected;
             view.hosts_available += u32::from(available);
         }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use fairmazon_model::{
+    conformity::Proof,
     id::{HostId, InstanceId, VolumeId},
     machine::{MachineSeen, MachineSpec},
     units::{Epoch, Generation, Revision, UnixMs},
@@ -62,6 +63,8 @@ pub(crate) struct HostNow {
     /// From which generation on a machine whose migration was given up is told to stay: a report
     /// under that generation says whether it had left before.
     pub(crate) stays_since: HashMap<InstanceId, Generation>,
+    /// What its agent has said of the host standard on this stream.
+    pub(crate) said: Option<Proof>,
     /// The machines of its last set, by ascending id: what has not changed is not made again.
     pub(crate) told: Vec<Told>,
 }
@@ -134,6 +137,7 @@ impl HostsNow {
             leaving: HashSet::new(),
             moving: HashMap::new(),
             stays_since: HashMap::new(),
+            said: None,
             told: Vec::new(),
         })
     }
@@ -182,6 +186,7 @@ impl HostsNow {
         host.gone.clear();
         host.moving.clear();
         host.stays_since.clear();
+        host.said = None;
         host.observed = Generation(0);
         let before = host.session.replace(Session { number, end: end.clone(), agent });
         if let Some(before) = before {

@@ -9,11 +9,12 @@ use std::{
 use fairmazon_model::{
     access::Credential,
     catalogue::Catalogue,
+    host::Host,
     id::{HostId, InstanceId, OperationId, VolumeId},
     instance::Instance,
     machine::ObservedSet,
     operation::Operation,
-    units::{Epoch, Revision},
+    units::{Epoch, Revision, UnixMs},
     volume::Volume,
 };
 use fairmazon_scheduler::{MachineBooking, Share, VolumeBooking};
@@ -61,6 +62,8 @@ pub(crate) struct Dirty {
     pub(crate) volumes: BTreeSet<VolumeId>,
     /// Instances that no host could take; looked at again when capacity changes.
     pub(crate) unplaced: BTreeSet<InstanceId>,
+    /// Hosts whose proof of the standard may call for something.
+    pub(crate) hosts: BTreeSet<HostId>,
     /// Whether capacity was added since the unplaced were tried.
     pub(crate) room: bool,
     /// Instances that wait for a point in time and are looked at again at each tick.
@@ -74,7 +77,7 @@ impl State {
         Self {
             catalogue,
             world: World::default(),
-            books: Books::new(config.placement_seed),
+            books: Books::new(config.placement_seed, config.unproven_hosts),
             hosts: HostsNow::new(config, Instant::now()),
             holds: Holds::default(),
             dirty: Dirty::default(),
@@ -145,6 +148,22 @@ impl State {
         let coming = here.clone().zip(to).map(|(here, host)| VolumeBooking { host, ..here });
         let freed = self.books.settle_volume(id, here);
         self.books.settle_volume(Share::Coming(id), coming) || freed
+    }
+
+    /// Whether the host has lacked a level that the machine asks for, above the lowest, for the
+    /// grace, and says so on the stream that is open. A host that lacks the lowest is emptied.
+    pub(crate) fn lacks_level(
+        &self,
+        host: &Host,
+        machine: InstanceId,
+        grace_ms: i64,
+        now: UnixMs,
+    ) -> bool {
+        let Some(known) = &host.conformity else { return false };
+        let wanted = self.books.wanted_level(machine);
+        wanted > 0
+            && known.lacks_for(wanted, grace_ms, now)
+            && self.hosts.get(host.id).is_some_and(|now| now.said.is_some())
     }
 
     /// How the host stands now.

@@ -87,6 +87,8 @@ pub struct HostView {
     pub observed_generation: Generation,
     /// What is taken of its capacity.
     pub usage: Usage,
+    /// The host standard level that counts; none when it gets nothing new for what it proves.
+    pub level: Option<u8>,
 }
 
 /// What is taken of a host's capacity.
@@ -121,9 +123,11 @@ impl InstanceView {
         let host = row.decision.as_ref().map(|decision| decision.host);
         let standing = host.map(|host| state.standing(host));
         let (shown, reason) = instance_state(row, standing, wants_to_run(row, catalogue, now));
+        let lacking = || level_lacking(state, row).unwrap_or_default();
+        let reason = if reason.is_empty() { lacking() } else { reason.to_owned() };
         Self {
             state: shown,
-            reason: reason.to_owned(),
+            reason,
             site: host.and_then(|host| site_of(state, host)),
             price: price::instance(catalogue, &row.spec, row.actual_flavor()).ok(),
             row: row.clone(),
@@ -153,6 +157,7 @@ impl HostView {
             desired_generation: now.map_or(Generation(0), |now| now.sent),
             observed_generation: now.map_or(Generation(0), |now| now.observed),
             usage: state.books.usage(row.id),
+            level: state.books.level(row.id),
             row: row.clone(),
         }
     }
@@ -160,6 +165,30 @@ impl HostView {
 
 fn site_of(state: &State, host: fairmazon_model::id::HostId) -> Option<Site> {
     state.world.hosts.get(host).map(|host| host.spec.site.clone())
+}
+
+/// That the host of the instance does not prove the level that the instance asks for, and what
+/// becomes of it; none when it does, and before its host has shown anything.
+fn level_lacking(state: &State, row: &Instance) -> Option<String> {
+    let host = state.world.hosts.get(row.decision.as_ref()?.host)?;
+    let known = host.conformity.as_ref()?;
+    let wanted = state.books.wanted_level(row.id);
+    if row.deleting.is_some() || !known.lacks.contains_key(&wanted) {
+        return None;
+    }
+    let what = if known.fails() {
+        "its host does not conform to the host standard now".to_owned()
+    } else {
+        format!(
+            "its host does not prove host standard level {wanted} now, which its placement asks for"
+        )
+    };
+    let then = match state.staying.get(&row.id) {
+        _ if row.open_migration().is_some() => "it is on its way to another host".to_owned(),
+        Some(why) => format!("it stays there while no other can take it: {why}"),
+        None => "it moves to another host if that lasts".to_owned(),
+    };
+    Some(format!("{what}; {then}"))
 }
 
 /// Whether the machine shall run at `now`: asked to, inside its working hours, and at a price

@@ -55,6 +55,9 @@ impl Batch<'_> {
         if world.hosts.get(migration.to).is_none_or(|host| host.draining.is_some()) {
             return Some("the host that it was going to is being emptied itself".into());
         }
+        if self.state.books.level(migration.to).is_none() {
+            return Some("the host that it was going to does not conform to the standard".into());
+        }
         let from = instance.decision.as_ref().and_then(|at| world.hosts.get(at.host));
         let draining = from.and_then(|host| host.draining);
         if draining.is_some_and(|draining| draining.deadline <= self.now) {
@@ -163,12 +166,18 @@ impl Batch<'_> {
         self.change_instance(new);
     }
 
-    /// Lets a running instance leave a host that is being emptied, if that can be now.
+    /// Lets a running instance leave a host that is being emptied, or that lacks the level that the
+    /// instance asks for, if that can be now.
     pub(super) fn drain(&mut self, instance: &Instance) {
         let Some(host) = instance.decision.as_ref().map(|decision| decision.host) else { return };
-        let row = self.state.world.hosts.get(host);
-        let Some(draining) = row.and_then(|row| row.draining) else { return };
-        if instance.migration.is_some() || draining.deadline <= self.now {
+        if instance.migration.is_some() {
+            return;
+        }
+        let Some(row) = self.state.world.hosts.get(host) else { return };
+        let is_draining = row.draining.is_some_and(|draining| draining.deadline > self.now);
+        let grace_ms = self.engine.config().conformity_grace_ms;
+        if !is_draining && !self.state.lacks_level(row, instance.id, grace_ms, self.now) {
+            self.state.staying.remove(&instance.id);
             return;
         }
         if self.leaving(host) >= self.engine.config().migrations_per_host {

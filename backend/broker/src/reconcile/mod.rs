@@ -12,6 +12,7 @@ mod moving_tests;
 mod observe;
 mod place;
 pub(crate) mod publish;
+mod standard;
 pub(crate) mod step;
 #[cfg(test)]
 mod step_tests;
@@ -116,6 +117,8 @@ impl Engine {
 
     /// Looks at a part of what is dirty.
     async fn pass(&self) -> Result<Pass, StoreError> {
+        // First, so that nothing is placed on a host that is known not to conform.
+        self.follow_standard().await?;
         let begun = {
             let mut state = self.state();
             self.gather(&mut state)

@@ -2,7 +2,7 @@
 //! and keys that are old enough to be forgotten.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -36,8 +36,10 @@ pub(super) struct Ticker {
     running: BTreeMap<InstanceId, bool>,
     minute: i64,
     last_unplaced: Option<InstanceId>,
-    /// By host that is being emptied: the last of its instances that was looked at.
+    /// By host that machines leave: the last of its instances that was looked at.
     drained: HashMap<HostId, InstanceId>,
+    /// Hosts with machines that ask for a higher level of the host standard than they prove.
+    lacking: Vec<HostId>,
 }
 
 impl Ticker {
@@ -49,6 +51,7 @@ impl Ticker {
         if minute != self.minute {
             self.minute = minute;
             self.follow_hours(engine, now);
+            self.follow_levels(engine, now);
             self.forget_keys(engine, now).await;
             if let Err(error) = engine.forget_usage(now).await {
                 log_failure(&error);
@@ -108,6 +111,22 @@ impl Ticker {
         self.running = running;
     }
 
+    /// Finds the hosts that machines leave for the level that they ask for. Not at each tick, as
+    /// all machines of hosts that lack a level are gone through.
+    fn follow_levels(&mut self, engine: &Engine, now: UnixMs) {
+        let state = engine.state();
+        let grace_ms = engine.config().conformity_grace_ms;
+        let lacks = |host: &&Arc<Host>| {
+            let known = host.conformity.as_ref();
+            known.is_some_and(|known| !known.lacks.is_empty())
+                && state
+                    .world
+                    .instances_on(host.id)
+                    .any(|row| state.lacks_level(host, row.id, grace_ms, now))
+        };
+        self.lacking = state.world.hosts.iter().filter(lacks).map(|host| host.id).collect();
+    }
+
     /// Puts those that wait for time or room back into the queue.
     fn retry(&mut self, engine: &Engine) {
         let mut guard = engine.state();
@@ -126,14 +145,23 @@ impl Ticker {
         dirty.instances.extend(next);
     }
 
-    /// Has the next machines of hosts that are being emptied looked at, all of them in turn.
+    /// Has the next machines of hosts that are being emptied looked at, all of them in turn, and
+    /// those that ask for a higher level than their host proves. Hosts that fail are emptied when
+    /// that has lasted.
     fn drain(&mut self, engine: &Engine, now: UnixMs) {
         let mut guard = engine.state();
         let state = &mut *guard;
         let is_draining =
             |host: &&Arc<Host>| host.draining.is_some_and(|draining| draining.deadline > now);
-        let hosts: Vec<_> =
+        let failing = |host: &&Arc<Host>| {
+            host.draining.is_none() && host.conformity.as_ref().is_some_and(|known| known.fails())
+        };
+        let failing: Vec<_> =
+            state.world.hosts.iter().filter(failing).map(|host| host.id).collect();
+        state.dirty.hosts.extend(failing);
+        let mut hosts: BTreeSet<_> =
             state.world.hosts.iter().filter(is_draining).map(|host| host.id).collect();
+        hosts.extend(&self.lacking);
         self.drained.retain(|host, _| hosts.contains(host));
         for host in hosts {
             let after = self.drained.get(&host).copied();

@@ -8,6 +8,7 @@ mod wire;
 
 use fairmazon_model::{
     DomainError, ErrorKind,
+    conformity::Proof,
     id::HostId,
     machine::{DesiredSet, ObservedSet},
     transfer::SendVolume,
@@ -18,7 +19,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    core::{Engine, hosts_now::Agent},
+    core::{Engine, hosts_now::Agent, state::State},
     reconcile::publish,
 };
 pub use wire::{BrokerSays, Hello, HostSays};
@@ -92,6 +93,7 @@ impl Engine {
         state.reports.remove(&host);
         state.books.set_alive(host, true);
         state.room();
+        note_proof(&mut state, host, hello.conformity.as_ref());
         Ok(opened)
     }
 
@@ -246,7 +248,9 @@ impl HostStream<'_> {
         self.reported = sequence;
         let now = state.hosts.entry(self.host);
         now.last_seen = Some(at);
-        if set.generation > now.sent {
+        let sent = now.sent;
+        note_proof(&mut state, self.host, set.conformity.as_ref());
+        if set.generation > sent {
             // Made under a set of another broker's time; the report under this one's follows.
             return Ok(());
         }
@@ -292,6 +296,16 @@ impl HostStream<'_> {
         }
         DomainError::new(ErrorKind::Unavailable, "the lease has lapsed")
             .advise("open a new stream and take the set that it begins with")
+    }
+}
+
+/// Notes what a host says of the standard; what follows from it is the reconciler's.
+fn note_proof(state: &mut State, host: HostId, said: Option<&Proof>) {
+    let now = state.hosts.entry(host);
+    if said.is_some() && now.said.as_ref() != said {
+        now.said = said.cloned();
+        state.dirty.hosts.insert(host);
+        state.dirty.wake.notify_one();
     }
 }
 

@@ -3,6 +3,7 @@
 
 use fairmazon_model::{
     DomainError,
+    conformity::Proof,
     id::HostId,
     machine::{DesiredSet, ObservedSet},
     transfer::SendVolume,
@@ -26,6 +27,8 @@ pub struct Hello {
     pub generation: Generation,
     /// Where its agent takes machines from other hosts, as `NAME:PORT`; empty when it takes none.
     pub migration_address: String,
+    /// What it proves of the host standard; none before its first look.
+    pub conformity: Option<Proof>,
 }
 
 /// What a host says.
@@ -100,6 +103,11 @@ impl TryFrom<v1::FromHost> for HostSays {
                 session: hello.session,
                 generation: Generation(hello.generation),
                 migration_address: hello.migration_address,
+                conformity: hello
+                    .conformity
+                    .map(TryInto::try_into)
+                    .transpose()
+                    .map_err(|error: DomainError| error.below("hello"))?,
             })),
             v1::from_host::Message::Renew(renew) => Ok(Self::Renew { sequence: renew.sequence }),
             v1::from_host::Message::Observed(observed) => {

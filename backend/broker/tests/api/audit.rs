@@ -101,6 +101,7 @@ async fn connect(
         session: String::new(),
         generation: Generation(0),
         migration_address: "host:1".into(),
+        conformity: None,
     };
     says.send(HostSays::Hello(hello)).await.unwrap();
     let heard = tokio::spawn(async move { while hears.recv().await.is_some() {} });

@@ -16,6 +16,7 @@ use fairmazon_broker::{
 use fairmazon_model::{
     access::Role,
     catalogue::Catalogue,
+    conformity::UnprovenHosts,
     geo::Coordinates,
     host::{Capacity, HostSpec},
     id::{AccountId, HostId},
@@ -101,7 +102,10 @@ impl Broker {
             clock: clock.clone(),
             random: Randomness::from_seed(1),
             catalogue: Catalogue::default_catalogue(),
-            config: CoreConfig::default(),
+            config: CoreConfig {
+                unproven_hosts: UnprovenHosts::AsOffered,
+                ..CoreConfig::default()
+            },
         };
         let engine = Engine::open(parts).await.unwrap();
         let authority = Authority::in_folder(folder.path().join("tls"));

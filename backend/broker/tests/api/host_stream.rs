@@ -35,6 +35,7 @@ pub(crate) fn hello(host_id: String) -> FromHost {
         session: "one".into(),
         generation: 0,
         migration_address: String::new(),
+        conformity: None,
     }))
 }
 

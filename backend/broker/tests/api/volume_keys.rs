@@ -186,7 +186,7 @@ async fn a_key_goes_from_its_customer_to_its_host_and_nobody_else() {
             size_gib: 5,
             ..VolumeSeen::default()
         }],
-        keys: Vec::new(),
+        ..Observed::default()
     };
     platform.stream.sender.send(says(from_host::Message::Observed(observed))).await.unwrap();
     let wait = WaitOperationRequest { id: operation };

@@ -28,6 +28,7 @@ use fairmazon_hypervisor::sim::{SimHost, World};
 use fairmazon_model::{
     access::Role,
     catalogue::Catalogue,
+    conformity::UnprovenHosts,
     geo::Coordinates,
     host::{Capacity, HostSpec},
     id::{HostId, OperationId},
@@ -88,6 +89,8 @@ pub fn quick() -> CoreConfig {
         lease_margin: Duration::from_millis(500),
         publish_delay: Duration::from_millis(5),
         tick: Duration::from_millis(50),
+        // What hosts prove is for the tests of that.
+        unproven_hosts: UnprovenHosts::AsOffered,
         ..CoreConfig::default()
     }
 }
@@ -408,6 +411,7 @@ fn host_says(message: FromHost) -> HostSays {
             session: hello.session,
             generation: hello.generation,
             migration_address: hello.migration_address,
+            conformity: hello.conformity,
         }),
         FromHost::Renew { sequence } => HostSays::Renew { sequence },
         FromHost::Observed { sequence, set } => HostSays::Observed { sequence, set },

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "helpers of one test binary")]
 
 mod commands;
+mod conformity;
 mod copies;
 mod drains;
 mod idempotency;

@@ -9,6 +9,7 @@ use fairmazon_broker::{
 };
 use fairmazon_model::{
     access::Role,
+    conformity::Proof,
     host::HostSpec,
     id::{HostId, InstanceId, VolumeId},
     instance::ObservedState,
@@ -41,6 +42,8 @@ pub struct Played {
     pub machines: Vec<MachineSeen>,
     pub volumes: Vec<VolumeSeen>,
     pub keys: Vec<GivenKey>,
+    /// What it says of the host standard.
+    pub proof: Option<Proof>,
 }
 
 impl Drop for Played {
@@ -85,6 +88,7 @@ impl Played {
             session: "test".into(),
             generation: Generation(0),
             migration_address: address.into(),
+            conformity: None,
         };
         says.send(HostSays::Hello(hello)).await.unwrap();
         let (told, mut sets) = watch::channel(DesiredSet::default());
@@ -115,6 +119,7 @@ impl Played {
             machines: Vec::new(),
             volumes: Vec::new(),
             keys: Vec::new(),
+            proof: None,
         }
     }
 
@@ -158,9 +163,16 @@ impl Played {
             machines: self.machines.clone(),
             volumes: self.volumes.clone(),
             keys: self.keys.clone(),
+            conformity: self.proof.clone(),
         };
         let observed = HostSays::Observed { sequence: self.sequence, set };
         self.says.as_ref().unwrap().send(observed).await.unwrap();
+    }
+
+    /// Proves this of the host standard from here on, and says so.
+    pub async fn proves(&mut self, proof: Proof) {
+        self.proof = Some(proof);
+        self.reports().await;
     }
 
     /// Has the machine in this state from here on, and says so.

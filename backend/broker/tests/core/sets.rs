@@ -43,6 +43,7 @@ impl Mouth {
             session: "test".into(),
             generation,
             migration_address: String::new(),
+            conformity: None,
         };
         says.send(HostSays::Hello(hello)).await.unwrap();
         Self { says, hears, sequence: 0 }
@@ -214,12 +215,8 @@ async fn a_run_and_data_that_only_a_host_knows_of_are_taken_into_account() {
         addresses: Vec::new(),
         handover: None,
     };
-    let report = ObservedSet {
-        generation: set.generation,
-        machines: vec![seen],
-        volumes: vec![],
-        keys: vec![],
-    };
+    let report =
+        ObservedSet { generation: set.generation, machines: vec![seen], ..ObservedSet::default() };
     one.reports(report).await;
     let set = one.hears(|set| set.machines.iter().any(|machine| machine.epoch > Epoch(1))).await;
     assert_eq!(set.machines[0].epoch, Epoch(8), "a run of its own, after the one that is there");
@@ -229,12 +226,8 @@ async fn a_run_and_data_that_only_a_host_knows_of_are_taken_into_account() {
     let set = other.hears(|_| true).await;
     let state = VolumeObserved::Present { size: Gib(10), failure: None };
     let stray = VolumeSeen { volume: row.boot_volume_id, state };
-    let report = ObservedSet {
-        generation: set.generation,
-        machines: vec![],
-        volumes: vec![stray],
-        keys: vec![],
-    };
+    let report =
+        ObservedSet { generation: set.generation, volumes: vec![stray], ..ObservedSet::default() };
     other.reports(report).await;
     // A machine for the other host, so that it is told something after its report.
     for number in 0..4 {

@@ -19,6 +19,7 @@ use super::{
     client::{Acknowledged, Kind},
     meter,
     run::Platform,
+    standard,
 };
 
 /// Everything that is wrong, for people.
@@ -244,6 +245,9 @@ fn books(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
                 host.id
             ));
         }
+        if view.level.is_none() || view.row.draining.is_some() {
+            wrong.push(format!("{} conforms and gets no work: {:?}", host.id, view.row));
+        }
         let capacity = &view.row.spec.capacity;
         let sold_out = vcpus.0 > capacity.vcpus.0 * 2
             || memory > capacity.memory
@@ -284,4 +288,5 @@ async fn audit(platform: &Platform, acknowledged: &Acknowledged, wrong: &mut Vec
             acknowledged.created
         ));
     }
+    standard::check(&records, wrong);
 }

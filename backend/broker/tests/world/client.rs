@@ -138,6 +138,9 @@ impl<'a> Client<'a> {
 
     async fn create_instance(&mut self, volume: Option<VolumeId>) -> Option<InstanceId> {
         let mut spec = instance_spec(&format!("machine-{}", self.number));
+        if self.chance(30) {
+            spec.placement.min_conformity = 1;
+        }
         if let Some(volume_id) = volume.filter(|_| self.chance(50)) {
             let attachment = Attachment { volume_id, read_only: false };
             spec.volumes.insert("data".into(), attachment);

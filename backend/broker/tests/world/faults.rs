@@ -34,6 +34,8 @@ pub enum Act {
     AnswerLost,
     WallClockJumps(i64),
     GuestCrashes(usize),
+    /// The host reaches this level of the host standard.
+    Proves(usize, Option<u8>),
 }
 
 /// Acts with their times in ms, in order.
@@ -50,7 +52,7 @@ pub fn schedule(random: &mut StdRng, hosts: usize, length_ms: u64) -> Vec<(u64, 
 
 /// Adds one fault and its end.
 fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
-    let (begin, end, most_ms) = match random.random_range(0..18) {
+    let (begin, end, most_ms) = match random.random_range(0..21) {
         0 | 1 => (Act::BrokerDies, Act::BrokerStarts, 30_000),
         2 => (Act::AgentDies(host), Act::AgentStarts(host), 1_500),
         3 => (Act::AgentFreezes(host), Act::AgentThaws(host), 1_500),
@@ -84,7 +86,11 @@ fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
             let percent = random.random_range(20..=90);
             (Act::RoadsLossy(percent), Act::RoadsLossy(0), 40_000)
         }
-        16 => (Act::StoreRefuses(true), Act::StoreRefuses(false), 20_000),
+        16..=18 => {
+            let level = [None, None, Some(0)][random.random_range(0..3)];
+            (Act::Proves(host, level), Act::Proves(host, Some(3)), 40_000)
+        }
+        19 => (Act::StoreRefuses(true), Act::StoreRefuses(false), 20_000),
         _ => {
             let act = match random.random_range(0..3) {
                 0 => Act::AnswerLost,

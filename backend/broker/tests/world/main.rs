@@ -9,6 +9,8 @@
 
 #[path = "../../../host/tests/authority/mod.rs"]
 mod authority;
+#[path = "../../../host/tests/best_host/mod.rs"]
+mod best_host;
 mod check;
 mod client;
 mod clock;
@@ -18,6 +20,7 @@ mod meter;
 mod net;
 mod peers;
 mod run;
+mod standard;
 mod state;
 
 /// Schedules in all, unless asked otherwise.

@@ -44,6 +44,7 @@ use super::{
     meter,
     net::{Path, PathTransport, Up},
     peers::{BadPeers, Roads},
+    standard::Keeps,
     state::HostDisk,
 };
 
@@ -53,6 +54,9 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(900);
 const STAYS_FOR: Duration = Duration::from_secs(70);
 /// Faults happen that long, in ms.
 const TROUBLE_MS: u64 = 60_000;
+/// Hosts that do not conform are emptied after this time, for this time at most, in ms.
+const GRACE_MS: i64 = 6_000;
+const DRAIN_MS: i64 = 120_000;
 
 /// What happened, for people.
 #[derive(Clone)]
@@ -101,6 +105,7 @@ pub struct Host {
     pub sim: SimHost,
     disk: Arc<HostDisk>,
     metering: Metering,
+    keeps: Arc<Keeps>,
     path: Arc<Path>,
     clock: Arc<HostClock>,
     clock_percent: u64,
@@ -204,6 +209,7 @@ impl Platform {
             sim,
             disk: Arc::default(),
             metering,
+            keeps: Keeps::all(),
             path: Path::new(id, self.up.subscribe(), self.random.random(), self.log.clone()),
             clock: Arc::new(HostClock::new(clock_percent, 0)),
             clock_percent,
@@ -324,6 +330,7 @@ impl Platform {
             Act::StoreRefuses(refuses) => self.store_faults.lock().refuses = refuses,
             Act::AnswerLost => self.store_faults.lock().lose_answer = true,
             Act::WallClockJumps(ms) => self.wall.jump(ms),
+            Act::Proves(host, level) => self.hosts[host].keeps.set(level),
             Act::GuestCrashes(host) => {
                 let host = self.hosts[host].id;
                 let runs = self.world.ledger().runs();
@@ -345,6 +352,7 @@ impl Platform {
             self.hosts[host].path.set(|wire| *wire = Default::default());
             self.hosts[host].sim.clear_faults();
             self.hosts[host].disk.heal();
+            self.hosts[host].keeps.set(Some(3));
             self.hosts[host].frozen.open();
             self.power_on(host);
             self.start_agent(host);
@@ -380,7 +388,11 @@ impl Platform {
             clock: self.wall.clone(),
             random: Randomness::from_seed(self.seed.wrapping_mul(1_000_003).wrapping_add(number)),
             catalogue: Catalogue::default_catalogue(),
-            config: CoreConfig::default(),
+            config: CoreConfig {
+                conformity_grace_ms: GRACE_MS,
+                conformity_drain_ms: DRAIN_MS,
+                ..CoreConfig::default()
+            },
         });
         let engine = engine.await.unwrap();
         let reconciler = engine.start(CancellationToken::new());
@@ -410,6 +422,7 @@ impl Platform {
             secret: Some(self.keys.secret(host.id)),
             authorities: self.keys.authorities(),
             metering: Some(host.metering.clone()),
+            standard: host.keeps.standard(),
             ..Config::new(host.id, seed, host.disk.clone())
         };
         let agent = fairmazon_host::run(

@@ -7,15 +7,16 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use fairmazon_broker::{
     ApiConfig,
     api::{Authority, CertificateFiles, ServerTls},
     core::{Caller, CoreConfig, Engine},
 };
-use fairmazon_model::access::Role;
+use fairmazon_model::{access::Role, conformity::UnprovenHosts};
 
 use crate::{
+    commands::host_drain::milliseconds,
     error::CommandError,
     folder::Folder,
     keys, output,
@@ -69,6 +70,37 @@ pub(crate) struct Broker {
     /// How long it keeps what was used, in days.
     #[arg(long, env = "FAIRMAZON_USAGE_DAYS", default_value_t = 400, value_parser = clap::value_parser!(i64).range(1..=36_500))]
     usage_days: i64,
+    /// What becomes of hosts that have proven nothing of the host standard: they get no new
+    /// machines, or count at the level that they are offered with. The latter is for trials, with
+    /// hosts that run no guests.
+    #[arg(
+        long,
+        env = "FAIRMAZON_UNPROVEN_HOSTS",
+        value_enum,
+        default_value_t = Unproven::NoWork,
+        value_name = "WHAT"
+    )]
+    unproven_hosts: Unproven,
+    /// How long a host must have lacked a level of the host standard before machines are moved
+    /// away for it: a number with `s`, `m`, `h` or `d`.
+    #[arg(long, env = "FAIRMAZON_CONFORMITY_GRACE", value_parser = milliseconds, value_name = "TIME", default_value = "15m")]
+    conformity_grace: i64,
+}
+
+/// What becomes of hosts that have proven nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Unproven {
+    NoWork,
+    AsOffered,
+}
+
+impl From<Unproven> for UnprovenHosts {
+    fn from(asked: Unproven) -> Self {
+        match asked {
+            Unproven::NoWork => Self::NoWork,
+            Unproven::AsOffered => Self::AsOffered,
+        }
+    }
 }
 
 impl Broker {
@@ -80,6 +112,8 @@ impl Broker {
         let core = CoreConfig {
             lease_term: Duration::from_secs(self.lease_seconds),
             usage_keep_ms: self.usage_days * DAY_MS,
+            unproven_hosts: self.unproven_hosts.into(),
+            conformity_grace_ms: self.conformity_grace,
             ..CoreConfig::default()
         };
         let platform = Platform::start(&folder, &tls, &api, core).await?;

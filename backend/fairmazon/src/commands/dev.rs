@@ -11,6 +11,7 @@ use fairmazon_broker::{
     api::{Authority, ServerTls},
     core::CoreConfig,
 };
+use fairmazon_model::conformity::UnprovenHosts;
 use tokio::time::{Instant, interval_at};
 
 use crate::{
@@ -117,12 +118,15 @@ impl Dev {
     ) -> Result<Platform, CommandError> {
         let address = self.listen.unwrap_or_else(|| ([127, 0, 0, 1], secrets.port).into());
         let api = ApiConfig { metrics: Some(self.metrics), ..ApiConfig::on(address) };
-        let started = Platform::start(folder, tls, &api, CoreConfig::default()).await;
+        // Nothing here is proven, and all of it is for trials.
+        let unproven_hosts = UnprovenHosts::AsOffered;
+        let core = CoreConfig { unproven_hosts, ..CoreConfig::default() };
+        let started = Platform::start(folder, tls, &api, core.clone()).await;
         match started {
             // Only the remembered port may be given up for another one.
             Err(CommandError::Server(_)) if self.listen.is_none() && secrets.port != 0 => {
                 let api = ApiConfig { listen: ([127, 0, 0, 1], 0).into(), ..api };
-                Platform::start(folder, tls, &api, CoreConfig::default()).await
+                Platform::start(folder, tls, &api, core).await
             }
             started => started,
         }

@@ -5,17 +5,23 @@ use std::{fs, path::PathBuf, sync::Arc};
 use clap::{Args, Subcommand};
 use fairmazon_host::{identity::HostIdentity, state::FileState, transport::JoinedTransport};
 use fairmazon_proto::v1::{
-    HostSpec, ListHostsRequest, Page, RegisterHostRequest, RemoveHostRequest,
-    RotateHostTokenRequest, hosts_service_client::HostsServiceClient,
+    HostSpec, RegisterHostRequest, RemoveHostRequest, RotateHostTokenRequest,
+    hosts_service_client::HostsServiceClient,
 };
 
 use crate::{
     client::{ClientOptions, refused},
     commands::{
-        broker::read_token, host_agent::HostAgent, host_check::HostCheck, host_drain::HostDrain,
+        broker::read_token,
+        host_agent::HostAgent,
+        host_check::HostCheck,
+        host_drain::HostDrain,
+        host_show::{HostShow, list},
     },
     error::CommandError,
+    hypervisors::HypervisorKind,
     keys, output,
+    standard::{Folders, Machine, Offered, storage, table},
 };
 
 /// Runs the agent of a host, or registers, lists, empties and removes hosts.
@@ -39,14 +45,16 @@ enum Action {
     },
     /// Prove that this machine keeps the host standard, and say what to do where it does not.
     Check(Box<HostCheck>),
-    /// Join a host to its platform: makes its keys, and has the platform sign for them. The token
-    /// that its registration answered is of no use afterwards.
-    Join(Join),
+    /// Join a host to its platform: proves that it may run machines, makes its keys, and has the
+    /// platform sign for them. The token that its registration answered is of no use afterwards.
+    Join(Box<Join>),
     /// List the account's hosts.
     List {
         #[command(flatten)]
         client: ClientOptions,
     },
+    /// Show a host, with what keeps it from a higher level of the host standard and what to do.
+    Show(HostShow),
     /// Give a host another token, shown once; the one that it had is revoked at once.
     RotateToken {
         #[command(flatten)]
@@ -100,7 +108,8 @@ struct Offer {
     /// vCPU sold for each hardware thread, in percent.
     #[arg(long, default_value_t = 200)]
     cpu_overcommit_percent: u32,
-    /// Host standard level, 0 to 3.
+    /// Host standard level to offer, 0 to 3; what counts is what the host proves, and no more than
+    /// this.
     #[arg(long, default_value_t = 0)]
     conformity: u32,
     /// Price against the catalogue's, in percent.
@@ -118,6 +127,7 @@ impl Host {
             Some(Action::Check(check)) => check.run().await,
             Some(Action::Join(join)) => join.run().await,
             Some(Action::List { client }) => list(&client).await,
+            Some(Action::Show(show)) => show.run().await,
             Some(Action::RotateToken { client, id }) => rotate_token(&client, id).await,
             Some(Action::Drain(drain)) => drain.run().await,
             Some(Action::Remove { client, id }) => remove(&client, id).await,
@@ -141,6 +151,15 @@ struct Join {
     /// Where the agent keeps its state; its keys are made there.
     #[arg(long, env = "FAIRMAZON_HOST_STATE", value_name = "FOLDER")]
     state_dir: PathBuf,
+    /// What will run the machines. With `qemu` the host joins only when it reaches the lowest level
+    /// of the host standard; the others run no guests, and only platforms for trials give them
+    /// machines.
+    #[arg(long, value_enum, default_value_t = HypervisorKind::Qemu)]
+    hypervisor: HypervisorKind,
+    #[command(flatten)]
+    folders: Folders,
+    #[command(flatten)]
+    offered: Offered,
 }
 
 impl Join {
@@ -148,6 +167,7 @@ impl Join {
         let agent = |error: Box<dyn std::error::Error + Send + Sync>| CommandError::Agent(error);
         let ca_pem = fs::read_to_string(&self.ca).map_err(CommandError::file("read", &self.ca))?;
         let token = read_token(&self.token_file)?;
+        self.prove().await?;
         // Locked against an agent that runs already.
         let _state = FileState::open(&self.state_dir).map_err(|error| agent(error.into()))?;
         let identity = HostIdentity::open(&self.state_dir).map_err(|error| agent(error.into()))?;
@@ -158,12 +178,25 @@ impl Join {
         output::line(&identity.secret().sealing_key().fingerprint());
         Ok(())
     }
-}
 
-pub(super) fn storage(text: &str) -> Result<(String, u64), String> {
-    let (class, size) = text.split_once('=').ok_or("it must be CLASS=GIB, as in fast=500")?;
-    let size = size.parse().map_err(|_| format!("`{size}` is not a number of GiB"))?;
-    Ok((class.to_owned(), size))
+    /// Proves the lowest level, before anything is made.
+    async fn prove(&self) -> Result<(), CommandError> {
+        if self.hypervisor != HypervisorKind::Qemu {
+            output::note(
+                "nothing of the host standard is proven, as this driver runs no guests: only \
+                 platforms for trials give the host machines",
+            );
+            return Ok(());
+        }
+        let (folders, offered) = (self.folders.clone(), self.offered.clone());
+        let (state, broker) = (Some(self.state_dir.clone()), Some(self.broker.clone()));
+        let report = Machine::new(folders, offered, state, broker).report(0).await?;
+        if report.reached() {
+            return Ok(());
+        }
+        table(&report).iter().for_each(|line| output::line(line));
+        Err(CommandError::MayNotJoin)
+    }
 }
 
 async fn register(client: &ClientOptions, offer: Offer) -> Result<(), CommandError> {
@@ -191,39 +224,6 @@ async fn register(client: &ClientOptions, offer: Offer) -> Result<(), CommandErr
     output::line(&format!("id: {}", made.host.unwrap_or_default().id));
     output::line(&format!("token: {}", made.token));
     Ok(())
-}
-
-async fn list(client: &ClientOptions) -> Result<(), CommandError> {
-    let mut hosts = HostsServiceClient::new(client.connect().await?);
-    let mut token = String::new();
-    loop {
-        let request = ListHostsRequest { page: Some(Page { size: 0, token }) };
-        let page = hosts.list_hosts(request).await.map_err(refused("unable to list the hosts"))?;
-        let page = page.into_inner();
-        for row in &page.hosts {
-            let spec = row.spec.clone().unwrap_or_default();
-            let state = match (row.connected, row.draining) {
-                (true, false) => "connected",
-                (true, true) => "connected, being emptied",
-                (false, false) => "silent",
-                (false, true) => "silent, being emptied",
-            };
-            output::line(&format!(
-                "{}\t{}\t{}\t{}\t{state}\t{} machines\t{} vCPU and {} MiB used",
-                row.id,
-                spec.name,
-                spec.site,
-                spec.country,
-                row.machines,
-                row.vcpus_used,
-                row.memory_mib_used
-            ));
-        }
-        if page.next_page_token.is_empty() {
-            return Ok(());
-        }
-        token = page.next_page_token;
-    }
 }
 
 async fn rotate_token(client: &ClientOptions, id: String) -> Result<(), CommandError> {

@@ -1,6 +1,6 @@
 //! The agent of one host as a command: its options, and what they open.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use fairmazon_host::{
@@ -9,6 +9,7 @@ use fairmazon_host::{
     identity::HostIdentity,
     metering::Metering,
     peers::{Peers, TlsPeers},
+    standard::{Looks, Standard},
     state::FileState,
     transport::JoinedTransport,
 };
@@ -23,12 +24,13 @@ use fairmazon_model::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    commands::broker::read_token,
+    commands::{broker::read_token, host_drain::milliseconds},
     dev::agents::seed,
     error::CommandError,
     hypervisors::{HypervisorKind, Hypervisors, open_qemu},
     output,
     signals::{Asked, Signals},
+    standard::{Folders, Machine, Offered, without_guests},
 };
 
 /// The agent. Everything is optional for the command line, so that the other commands need
@@ -66,6 +68,12 @@ pub(super) struct HostAgent {
     hypervisor: HypervisorKind,
     #[command(flatten)]
     qemu: QemuOptions,
+    #[command(flatten)]
+    offered: Offered,
+    /// With `--hypervisor qemu`: how often the host standard is looked at, as a number with `s`,
+    /// `m`, `h` or `d`.
+    #[arg(long, value_parser = milliseconds, value_name = "TIME", default_value = "5m")]
+    prove_every: i64,
 }
 
 /// What an agent with real guests needs to know.
@@ -93,6 +101,15 @@ struct QemuOptions {
 }
 
 impl QemuOptions {
+    /// Where the host standard is looked at.
+    fn folders(&self) -> Folders {
+        Folders {
+            storage_dir: self.storage_dir.clone(),
+            consoles: self.runtime_dir.clone(),
+            root: "/".into(),
+        }
+    }
+
     async fn open(self) -> Result<Arc<dyn Hypervisor>, CommandError> {
         let trusted_keys = self
             .image_key
@@ -132,6 +149,7 @@ impl HostAgent {
         let agent = |error: Box<dyn std::error::Error + Send + Sync>| CommandError::Agent(error);
         let ca = given(self.ca, "--ca")?;
         let host = given(self.host_id, "--host-id")?;
+        let broker = given(self.broker, "--broker")?;
         let folder = given(self.state_dir, "--state-dir")?;
         // Locked first: of two agents that start at once over a new folder, one makes the keys.
         let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
@@ -140,16 +158,25 @@ impl HostAgent {
             |path: &PathBuf| fs::read_to_string(path).map_err(CommandError::file("read", path));
         let authorities = read(self.host_authority.as_ref().unwrap_or(&ca))?;
         let transport = Arc::new(JoinedTransport::new(
-            given(self.broker, "--broker")?,
+            broker.clone(),
             read(&ca)?,
             identity.clone(),
             self.token_file.as_deref().map(read_token).transpose()?,
         ));
-        let hypervisor = match self.hypervisor {
-            HypervisorKind::Qemu => self.qemu.open().await?,
+        let (hypervisor, standard) = match self.hypervisor {
+            HypervisorKind::Qemu => {
+                let folders = self.qemu.folders();
+                let machine =
+                    Machine::new(folders, self.offered, Some(folder.clone()), Some(broker));
+                let every = Duration::from_millis(self.prove_every.unsigned_abs());
+                let looks = Looks { every, ..Looks::with(Arc::new(machine)) };
+                (self.qemu.open().await?, Standard::Proven(looks))
+            }
             kind => {
                 let hypervisors = Hypervisors::choose(kind).await?;
-                hypervisors.of(host, &host.to_string(), &plenty()).await?
+                let hypervisor = hypervisors.of(host, &host.to_string(), &plenty()).await?;
+                let standard = without_guests(hypervisor.kind());
+                (hypervisor, standard)
             }
         };
         let kind = hypervisor.kind();
@@ -164,7 +191,8 @@ impl HostAgent {
         let secret = Some(identity.secret());
         let metering = Some(Metering::in_folder(&folder, host, identity));
         let config = Config::new(host, seed()?, Arc::new(state));
-        let config = Config { secret, peers, authorities, metering, ..config };
+        let standard = Some(standard);
+        let config = Config { secret, peers, authorities, metering, standard, ..config };
         let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
         let stop = CancellationToken::new();
         let (tended, renewals) = (transport.clone(), stop.clone());

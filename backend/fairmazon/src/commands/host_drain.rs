@@ -171,7 +171,7 @@ fn as_json(id: &str, report: &Drain) -> Result<String, CommandError> {
 }
 
 /// A number with its unit, in milliseconds.
-fn milliseconds(text: &str) -> Result<i64, String> {
+pub(super) fn milliseconds(text: &str) -> Result<i64, String> {
     let odd = || format!("`{text}` is no time: write a number with s, m, h or d, as in 30m");
     let unit = text.chars().next_back().ok_or_else(odd)?;
     let seconds = match unit {

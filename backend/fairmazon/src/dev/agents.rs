@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fairmazon_broker::core::{Caller, Engine, Standing};
 use fairmazon_host::{
-    Config, clock::SystemClock, metering::Metering, peers::TlsPeers, state::FileState,
-    transport::JoinedTransport,
+    Config, clock::SystemClock, metering::Metering, peers::TlsPeers, standard::Standard,
+    state::FileState, transport::JoinedTransport,
 };
 use fairmazon_hypervisor::Hypervisor;
 use fairmazon_model::id::HostId;
@@ -59,11 +59,17 @@ impl Agents {
                 window: METER_WINDOW,
                 ..Metering::in_folder(&folder.host(&name), id, identity.clone())
             };
+            // It shares its machine with all others, whatever that keeps.
+            let kind = hypervisor.kind();
+            let standard = Standard::Unproven(format!(
+                "it is a host of `fairmazon dev`, with the driver `{kind}`"
+            ));
             let config = Config {
                 secret: Some(identity.secret()),
                 peers: Some(Arc::new(peers)),
                 authorities,
                 metering: Some(metering),
+                standard: Some(standard),
                 ..Config::new(id, seed()?, state)
             };
             let transport = Arc::new(JoinedTransport::new(

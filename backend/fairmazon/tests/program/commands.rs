@@ -33,6 +33,8 @@ fn tokens_hosts_audit_and_backup() {
     let operator = exported(&data.join("env.hosts"));
     let hosts = ask(&["host", "list"], &operator);
     assert!(hosts.lines().count() >= 6 && hosts.lines().all(|line| line.contains("connected")));
+    let of_dev = ask(&["host", "show", hosts.split('\t').next().unwrap()], &operator);
+    assert!(of_dev.contains("nothing is proven: it is a host of `fairmazon dev`"), "{of_dev}");
     let register = [
         "host",
         "register",
@@ -69,7 +71,10 @@ fn tokens_hosts_audit_and_backup() {
     assert!(ask(&["host", "drain", id], &operator).contains(&format!("{id} is empty")));
     let json = ask(&["host", "drain", id, "--deadline", "1h", "--json"], &operator);
     assert!(json.contains("\"empty\": true"), "{json}");
-    assert!(ask(&["host", "list"], &operator).contains("being emptied"));
+    let emptied = "being emptied: its operator asked for it";
+    assert!(ask(&["host", "list"], &operator).contains(emptied));
+    let shown = ask(&["host", "show", id], &operator);
+    assert!(shown.contains(emptied) && shown.contains("(offered: level 0)"), "{shown}");
     ask(&["host", "drain", id, "--cancel"], &operator);
     assert!(!ask(&["host", "list"], &operator).contains("being emptied"));
     ask(&["host", "remove", id], &operator);

@@ -14,14 +14,19 @@ const FILES: [(&str, &str); 6] = [
     ("proc/net/tcp", "  sl  local_address rem_address   st\n"),
 ];
 
-fn check(folder: &Path, more: &[&str]) -> Output {
-    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+/// Writes those files, and an empty folder for volumes.
+fn make_system(folder: &Path) {
     for (file, text) in FILES {
         let path = folder.join("root").join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
     fs::create_dir_all(folder.join("storage")).unwrap();
+}
+
+fn check(folder: &Path, more: &[&str]) -> Output {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    make_system(folder);
     fs::create_dir_all(folder.join("state")).unwrap();
     fs::set_permissions(folder.join("state"), fs::Permissions::from_mode(0o700)).unwrap();
     let (root, storage, state) = (path("root"), path("storage"), path("state"));
@@ -82,6 +87,38 @@ fn this_machine_boots_guests_and_encrypts_volumes() {
     for text in ["wants", "why", "remedy", "needs", "about"] {
         assert!(!place[text].as_str().unwrap().is_empty(), "{text}");
     }
+}
+
+#[test]
+fn a_host_that_fails_does_not_join_and_makes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    make_system(folder.path());
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let swaps = path("root/proc/swaps");
+    fs::write(&swaps, "Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n").unwrap();
+    fs::write(path("ca.pem"), "no certificate").unwrap();
+    fs::write(path("token"), "fmz_none").unwrap();
+    // There is no broker: what is refused before does not ask it.
+    let (root, storage, state) = (path("root"), path("storage"), path("state"));
+    let (ca, token) = (path("ca.pem"), path("token"));
+    let join = ["host", "join", "--broker", "https://127.0.0.1:1", "--ca", &ca];
+    let join = [&join[..], &["--token-file", &token, "--state-dir", &state]].concat();
+    let proves = ["--root", &root, "--storage-dir", &storage, "--storage", "fast=1"];
+    let join = [&join[..], &proves, &["--runtime-dir", "/run/consoles"]].concat();
+    let output = run(&join, &Environment::new());
+    let (said, error) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{said} {error}");
+    assert!(error.contains("has not joined") && error.contains("level 0"), "{error}");
+    let mut lines = said.lines().skip_while(|line| !line.starts_with("FAIL     no-swap "));
+    assert!(lines.nth(2).unwrap().contains("to do: `swapoff -a`"), "{said}");
+    assert!(!Path::new(&state).exists(), "nothing is made");
+
+    fs::remove_file(swaps).unwrap();
+    let output = run(&join, &Environment::new());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && !error.contains("has not joined"), "{error}");
+    assert!(Path::new(&state).exists());
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::{
     process::{Environment, Running, ask, client, run},
 };
 
+/// Without a guest there is nothing to prove.
+const JOIN: [&str; 4] = ["host", "join", "--hypervisor", "simulated"];
+
 /// A broker and hosts that have joined it, each in a process of its own.
 pub(crate) struct Platform {
     folder: TempDir,
@@ -45,6 +48,8 @@ impl Platform {
             "127.0.0.1:0",
             "--own-authority-for",
             "127.0.0.1",
+            "--unproven-hosts",
+            "as-offered",
             "--data-dir",
             data.to_str().unwrap(),
         ];
@@ -82,7 +87,7 @@ impl Platform {
         );
         let registered = ask(&offer.split_whitespace().collect::<Vec<_>>(), &self.operator);
         fs::write(self.path(&format!("{name}.token")), line(&registered, "token: ")).unwrap();
-        let joined = run(&["host", "join"], &self.of_host(name));
+        let joined = run(&JOIN, &self.of_host(name));
         assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
         let said = String::from_utf8(joined.stdout).unwrap();
         let fingerprint = said.lines().find(|line| line.starts_with("SHA256:")).unwrap();
@@ -220,10 +225,10 @@ async fn a_host_joins_and_gets_the_keys_of_its_volumes() {
 
     // The token is used up; that it is refused costs the host nothing.
     let of_host = platform.of_host("one");
-    assert!(fail(&["host", "join"], &of_host).contains("another host agent"), "one runs there");
+    assert!(fail(&JOIN, &of_host).contains("another host agent"), "one runs there");
     assert!(platform.agents.remove(0).end().success());
     let certificate = fs::read(platform.path("one/host.pem")).unwrap();
-    let said = fail(&["host", "join"], &of_host);
+    let said = fail(&JOIN, &of_host);
     assert!(said.contains("revoked"), "{said}");
     assert_eq!(fs::read(platform.path("one/host.pem")).unwrap(), certificate);
     for secret in ["one/host.key", "one/sealing.key", "customer.key"] {

@@ -237,7 +237,13 @@ impl Book {
             .collect();
         volumes.sort_unstable_by_key(|seen| seen.volume);
         let generation = self.generation.unwrap_or_default();
-        ObservedSet { generation, machines, volumes, keys: self.made_keys.clone() }
+        ObservedSet {
+            generation,
+            machines,
+            volumes,
+            keys: self.made_keys.clone(),
+            conformity: None,
+        }
     }
 
     fn machine_seen(

@@ -17,13 +17,14 @@ mod work;
 use std::{sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{Hint, Hypervisor};
+use fairmazon_model::conformity::Proof;
 use futures::{FutureExt, StreamExt, future::OptionFuture, stream::FuturesUnordered};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::{
     sync::{
         broadcast::{self, error::RecvError},
-        mpsc,
+        mpsc, watch,
     },
     task::JoinSet,
 };
@@ -76,10 +77,16 @@ pub async fn run(
         Arc::clone(&hypervisor),
         Arc::clone(&clock),
     );
-    let agent = Agent::new(config, hypervisor, transport, clock, loaded, meter);
+    let (tell, proof) = watch::channel(None);
+    let standard = config.standard.clone().map(|standard| {
+        // On the heap, too: the facts of a host are many.
+        Box::pin(standard.watch(config.host, tell, shutdown.clone()))
+    });
+    let standard = OptionFuture::from(standard);
+    let agent = Agent::new(config, hypervisor, transport, clock, loaded, meter, proof);
     let metering = OptionFuture::from(keeper.map(|keeper| keeper.run(shutdown.clone())));
     // On the heap: thousands of agents may run in one process.
-    tokio::join!(Box::pin(agent.run(hints, shutdown)), metering);
+    tokio::join!(Box::pin(agent.run(hints, shutdown)), metering, standard);
     Ok(())
 }
 
@@ -88,6 +95,13 @@ async fn next_of(incoming: &mut Option<mpsc::Receiver<Incoming>>) -> Option<Inco
     match incoming {
         Some(incoming) => incoming.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+/// The next change of what is proven; never where nothing will be.
+async fn changed(proof: &mut watch::Receiver<Option<Proof>>) {
+    if proof.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -110,6 +124,8 @@ struct Agent {
     saving: Saving,
     looks: Looks,
     meter: MeterHandle,
+    /// What it proves of the host standard.
+    proof: watch::Receiver<Option<Proof>>,
     work: FuturesUnordered<Work>,
     /// Steps under way that count against the limit.
     under_way: usize,
@@ -152,6 +168,7 @@ impl Agent {
         clock: Arc<dyn Clock>,
         loaded: Loaded,
         meter: MeterHandle,
+        proof: watch::Receiver<Option<Proof>>,
     ) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         let lease = Lease::resume(loaded.lease.as_ref(), clock.boot_id());
@@ -175,6 +192,7 @@ impl Agent {
             saving: Saving::default(),
             looks: Looks::default(),
             meter,
+            proof,
             work: FuturesUnordered::new(),
             under_way: 0,
             incoming: config.peers.as_ref().map(|peers| peers.incoming()),
@@ -214,6 +232,7 @@ impl Agent {
                 biased;
                 () = shutdown.cancelled() => break,
                 message = self.stream.next() => self.on_message(message),
+                () = changed(&mut self.proof) => self.report.wanted(),
                 incoming = next_of(&mut self.incoming) => self.on_incoming(incoming),
                 hint = hints.recv() => {
                     self.on_hint(&hint);

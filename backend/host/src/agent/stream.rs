@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fairmazon_model::units::Generation;
+use fairmazon_model::{machine::ObservedSet, units::Generation};
 
 use super::{Agent, observe::ms, work::Done};
 use crate::{
@@ -205,6 +205,7 @@ impl Agent {
                 .as_ref()
                 .map(|peers| peers.address())
                 .unwrap_or_default(),
+            conformity: self.proof.borrow_and_update().clone(),
         };
         if !self.stream.send(FromHost::Hello(hello)) {
             self.stream_ended(None);
@@ -291,7 +292,8 @@ impl Agent {
         if self.report_at_ms().is_none_or(|at| at > now_ms) {
             return;
         }
-        let set = self.book.observed(self.leased);
+        let conformity = self.proof.borrow().clone();
+        let set = ObservedSet { conformity, ..self.book.observed(self.leased) };
         self.report.sequence += 1;
         let sequence = self.report.sequence;
         if self.stream.send(FromHost::Observed { sequence, set }) {

@@ -8,6 +8,7 @@ mod checks;
 mod collect;
 mod facts;
 mod judge;
+mod watch;
 
 use std::fmt;
 
@@ -19,9 +20,8 @@ pub use facts::{
     Boots, ClassFacts, ClockFacts, DiskSpeed, Fact, Facts, HypervisorFacts, Limit, Location,
     Mounted, Settings, StateFolder, Swap,
 };
-
-/// The highest level.
-pub const LEVEL_MOST: u8 = 3;
+pub use fairmazon_model::conformity::LEVEL_MOST;
+pub use watch::{Looks, Prover, Standard};
 
 /// A rule of the standard.
 #[derive(Debug, Clone, Copy)]

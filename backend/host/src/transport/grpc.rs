@@ -235,6 +235,7 @@ fn to_message(message: FromHost) -> v1::FromHost {
             session: hello.session,
             generation: hello.generation.0,
             migration_address: hello.migration_address,
+            conformity: hello.conformity.as_ref().map(Into::into),
         }),
         FromHost::Renew { sequence } => from_host::Message::Renew(v1::Renew { sequence }),
         FromHost::Observed { sequence, set } => {

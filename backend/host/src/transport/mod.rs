@@ -6,6 +6,7 @@ mod joined;
 
 use async_trait::async_trait;
 use fairmazon_model::{
+    conformity::Proof,
     id::HostId,
     machine::{DesiredSet, ObservedSet},
     transfer::{Part, SendVolume, TransferId},
@@ -57,6 +58,8 @@ pub struct Hello {
     pub generation: Generation,
     /// Where its agent takes machines from other hosts, as `NAME:PORT`; empty when it takes none.
     pub migration_address: String,
+    /// What it proves of the host standard; none before its first look.
+    pub conformity: Option<Proof>,
 }
 
 /// What the broker says.

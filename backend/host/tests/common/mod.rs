@@ -11,6 +11,7 @@ use fairmazon_host::{
     metering::Metering,
     peers::Peers,
     run,
+    standard::Standard,
     state::{MemoryState, StateStore},
     transport::{BrokerEnd, FromHost, Hello, ToHost},
 };
@@ -223,6 +224,7 @@ pub struct Subject {
     pub peers: Option<Arc<dyn Peers>>,
     pub authorities: String,
     pub metering: Option<Metering>,
+    pub standard: Option<Standard>,
     starts: u64,
     agent: Option<(CancellationToken, JoinHandle<Result<(), HostError>>)>,
 }
@@ -266,7 +268,7 @@ impl Subject {
         let secret = Arc::new(HostSecret::generate());
         let (peers, authorities) = (None, String::new());
         let (starts, agent) = (0, None);
-        let metering = None;
+        let (metering, standard) = (None, None);
         Self {
             world,
             host,
@@ -279,6 +281,7 @@ impl Subject {
             peers,
             authorities,
             metering,
+            standard,
             starts,
             agent,
         }
@@ -291,6 +294,7 @@ impl Subject {
             peers: self.peers.clone(),
             authorities: self.authorities.clone(),
             metering: self.metering.clone(),
+            standard: self.standard.clone(),
             ..Config::new(self.id, self.starts, Arc::clone(&self.state))
         };
         let shutdown = CancellationToken::new();

@@ -87,7 +87,7 @@ impl System {
     }
 
     fn report(&self) -> Report {
-        Report::new(&collect(&self.collector(), hypervisor()), 1)
+        Report::new(&collect(&self.collector(), hypervisor(), None), 1)
     }
 }
 
@@ -132,7 +132,7 @@ fn a_good_system_passes_and_what_was_not_stated_is_unknown() {
         assert_eq!(found.status, expected, "{}: {}", found.check.name, found.found);
     }
     let nothing = Collector { root: system.0.path().to_owned(), ..Collector::default() };
-    let report = Report::new(&collect(&nothing, hypervisor()), 1);
+    let report = Report::new(&collect(&nothing, hypervisor(), None), 1);
     for (name, option) in [
         ("consoles-in-memory", "--consoles"),
         ("agent-state-private", "--state-dir"),
@@ -150,7 +150,7 @@ fn a_good_system_passes_and_what_was_not_stated_is_unknown() {
 fn an_empty_system_is_known_to_nobody() {
     let folder = TempDir::new().unwrap();
     let nothing = Collector { root: folder.path().to_owned(), ..Collector::default() };
-    let report = Report::new(&collect(&nothing, hypervisor()), 0);
+    let report = Report::new(&collect(&nothing, hypervisor(), None), 0);
     assert!(report.level.is_none());
     assert_eq!(report.findings.len(), CHECKS.len());
     for name in ["keys-in-memory", "core-dumps-off", "libvirt-local", "memory-locking"] {
@@ -185,7 +185,7 @@ fn folders_are_looked_up_in_the_mounts() {
     });
     let system = System::new();
     let consoles = Some("/srv/consoles".into());
-    let facts = collect(&Collector { consoles, ..system.collector() }, hypervisor());
+    let facts = collect(&Collector { consoles, ..system.collector() }, hypervisor(), None);
     let report = Report::new(&facts, 1);
     assert_eq!(finding(&report, "consoles-in-memory").found, "/srv/consoles is on ext4");
 }
@@ -326,10 +326,10 @@ fn the_agents_folder_is_walked() {
     let system = System::new();
     system.write("file", "");
     let state = Some(system.path("file"));
-    let facts = collect(&Collector { state, ..system.collector() }, hypervisor());
+    let facts = collect(&Collector { state, ..system.collector() }, hypervisor(), None);
     assert!(facts.state_folder.unwrap_err().contains("is no folder"));
     let state = Some(system.path("state"));
-    let facts = collect(&Collector { state, ..system.collector() }, hypervisor());
+    let facts = collect(&Collector { state, ..system.collector() }, hypervisor(), None);
     assert!(matches!(facts.state_folder, Ok(StateFolder::There { mode: 0o700, .. })));
 }
 
@@ -368,7 +368,7 @@ fn disk_and_round_trip_are_measured_and_nothing_stays() {
         broker: Some(format!("https://{}", listener.local_addr().unwrap())),
         ..system.collector()
     };
-    let facts = collect(&collector, hypervisor());
+    let facts = collect(&collector, hypervisor(), None);
     let classes = facts.storage.as_ref().unwrap();
     assert!(classes[0].used >= 1 << 20 && classes[1].used == 0);
     assert!(classes[0].folder.ends_with("/fast") && classes[1].folder.ends_with("/volumes"));
@@ -402,13 +402,13 @@ fn what_can_not_be_measured_is_unknown_and_says_why() {
         ("https://a b".into(), "is no URL"),
     ] {
         let facts =
-            collect(&Collector { broker: Some(broker), ..system.collector() }, hypervisor());
+            collect(&Collector { broker: Some(broker), ..system.collector() }, hypervisor(), None);
         let why = facts.round_trip.unwrap_err();
         assert!(why.contains(text), "{why}");
     }
     let storage = Some(system.path("srv/missing"));
     let offered = vec![("fast".into(), 1)];
-    let facts = collect(&Collector { storage, offered, ..system.collector() }, hypervisor());
+    let facts = collect(&Collector { storage, offered, ..system.collector() }, hypervisor(), None);
     let why = facts.storage.unwrap_err();
     assert!(why.contains("srv/missing can't be read"), "{why}");
 }

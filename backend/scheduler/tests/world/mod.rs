@@ -76,6 +76,7 @@ pub(crate) fn host_in(number: u64, town: usize) -> FleetHost {
             price_percent: 100,
             schedulable: true,
         },
+        level: Some(0),
         alive: true,
         draining: false,
         images: Images::All,
@@ -97,12 +98,15 @@ pub(crate) fn any_host(number: u64, random: &mut impl Rng) -> FleetHost {
     spec.conformity = random.random_range(0..4);
     spec.price_percent = *[80, 100, 100, 120].choose(random).expect("not empty");
     spec.schedulable = random.random_bool(0.9);
+    // Never above what is offered; some prove less, and some nothing.
+    let level = (0..=spec.conformity).rev().find(|_| random.random_bool(0.7));
     host.alive = random.random_bool(0.9);
     for feature in ["confidential", "gpu"] {
         if random.random_bool(0.3) {
             spec.features.insert(feature.into());
         }
     }
+    host.level = level;
     if random.random_bool(0.3) {
         host.images = Images::Only(BTreeSet::from(["debian-13".into()]));
     }

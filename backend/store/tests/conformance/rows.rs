@@ -46,6 +46,7 @@ pub(crate) fn host(account: AccountId, number: u64) -> Host {
     Host {
         sealing: None,
         draining: None,
+        conformity: None,
         id: HostId::from_parts(unix_ms(number), 2),
         account,
         spec: HostSpec {

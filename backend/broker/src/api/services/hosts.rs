@@ -174,6 +174,7 @@ fn drain(view: &DrainView) -> Drain {
         is_over: view.is_over,
         machines: view.machines.iter().map(item).collect(),
         volumes: view.volumes.iter().map(item).collect(),
+        reason: view.reason.clone(),
     }
 }
 
@@ -197,5 +198,8 @@ fn host(view: &HostView) -> Host {
             .map(|(class, size)| (class.clone(), size.0))
             .collect(),
         draining: row.draining.is_some(),
+        conformity: row.conformity.as_ref().map(Into::into),
+        level: view.level.map(u32::from),
+        drain_reason: row.drain_reason().unwrap_or_default(),
     }
 }

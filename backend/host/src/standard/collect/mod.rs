@@ -51,8 +51,13 @@ impl Default for Collector {
     }
 }
 
-/// Finds the facts; the hypervisor's driver has found its own. Blocks for some seconds.
-pub fn collect(collector: &Collector, hypervisor: HypervisorFacts) -> Facts {
+/// Finds the facts; the hypervisor's driver has found its own. With those of an earlier look, what
+/// is measured is taken from there, and this does not strain the host. Blocks for some seconds.
+pub fn collect(
+    collector: &Collector,
+    hypervisor: HypervisorFacts,
+    before: Option<&Facts>,
+) -> Facts {
     let root = Root(&collector.root);
     let hypervisor = match system::container(root) {
         // Whatever the kernel says of its clock, the host beside it may say otherwise.
@@ -81,9 +86,12 @@ pub fn collect(collector: &Collector, hypervisor: HypervisorFacts) -> Facts {
         locked_memory: system::locked_memory(root),
         state_folder: given(collector.state.as_ref(), "--state-dir")
             .and_then(|folder| state_folder(folder)),
-        storage: classes(collector),
-        round_trip: given(collector.broker.as_ref(), "--broker")
-            .and_then(|broker| measure::round_trip(broker)),
+        storage: classes(collector, before),
+        round_trip: match before {
+            Some(before) => before.round_trip.clone(),
+            None => given(collector.broker.as_ref(), "--broker")
+                .and_then(|broker| measure::round_trip(broker)),
+        },
         location: given(collector.location.as_ref(), "--country, --latitude and --longitude")
             .cloned(),
     }
@@ -161,7 +169,7 @@ fn state_folder(folder: &Path) -> Fact<StateFolder> {
     Ok(StateFolder::There { mode, open })
 }
 
-fn classes(collector: &Collector) -> Fact<Vec<ClassFacts>> {
+fn classes(collector: &Collector, before: Option<&Facts>) -> Fact<Vec<ClassFacts>> {
     let storage = given(collector.storage.as_ref(), "--storage-dir")?;
     if collector.offered.is_empty() {
         return Err("not stated: give --storage CLASS=GIB".into());
@@ -174,7 +182,8 @@ fn classes(collector: &Collector) -> Fact<Vec<ClassFacts>> {
         let name = folder.to_string_lossy().into_owned();
         let found = fs::metadata(folder).map_err(|error| unread(&name, &error))?;
         let free = rustix::fs::statvfs(folder).map_err(|error| unread(&name, &error.into()))?;
-        let speed = match classes.iter().find(|class| class.folder == name) {
+        let measured = before.and_then(|before| before.storage.as_ref().ok()).into_iter().flatten();
+        let speed = match measured.chain(&classes).find(|class| class.folder == name) {
             Some(measured) => measured.speed.clone(),
             None => measure::disk(folder),
         };

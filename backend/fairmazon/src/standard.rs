@@ -1,0 +1,197 @@
+//! The host standard on this machine: where to look, and what only QEMU and libvirt can tell.
+//! What counts is judged by [`fairmazon_host::standard`].
+
+use std::{error::Error, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use clap::Args;
+use fairmazon_host::standard::{
+    Boots, ClockFacts, Collector, Fact, Facts, HypervisorFacts, LEVEL_MOST, Location, Prover,
+    Report, Standard, Status, collect,
+};
+use fairmazon_hypervisor_libvirt::{
+    clock,
+    qemu::{
+        Accelerator,
+        proof::{Versions, encryption},
+    },
+};
+
+use crate::{error::CommandError, keys};
+
+/// What a machine can't know of itself.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Offered {
+    /// Disk for guests, as CLASS=GIB, as registered. May be given several times.
+    #[arg(long, value_parser = storage, value_name = "CLASS=GIB")]
+    pub(crate) storage: Vec<(String, u64)>,
+    /// The country, as two capital letters.
+    #[arg(long)]
+    pub(crate) country: Option<String>,
+    /// Degrees north.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) latitude: Option<f64>,
+    /// Degrees east.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) longitude: Option<f64>,
+}
+
+impl Offered {
+    /// Where the host stands, when all of it is stated.
+    fn location(&self) -> Option<Location> {
+        let (latitude, longitude) = (self.latitude?, self.longitude?);
+        Some(Location { country: self.country.clone()?, latitude, longitude })
+    }
+}
+
+/// Where to look on this machine.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Folders {
+    /// Folder of the volumes: it is measured, and a volume is made in it and removed.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) storage_dir: Option<PathBuf>,
+    /// Folder of the guests' consoles: the agent's --runtime-dir.
+    #[arg(long, visible_alias = "runtime-dir", value_name = "FOLDER")]
+    pub(crate) consoles: Option<PathBuf>,
+    /// What the system's files are under; programs, disk and network are those of this machine.
+    #[arg(long, value_name = "FOLDER", default_value = "/")]
+    pub(crate) root: PathBuf,
+}
+
+/// This machine, to be looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine(Collector);
+
+impl Machine {
+    /// Looked at in these folders.
+    pub(crate) fn new(
+        folders: Folders,
+        offered: Offered,
+        state: Option<PathBuf>,
+        broker: Option<String>,
+    ) -> Self {
+        Self(Collector {
+            root: folders.root,
+            storage: folders.storage_dir,
+            consoles: folders.consoles,
+            state,
+            broker,
+            location: offered.location(),
+            offered: offered.storage,
+        })
+    }
+
+    /// What came of all checks, all of them tried now.
+    pub(crate) async fn report(&self, asked: u8) -> Result<Report, CommandError> {
+        Ok(Report::new(&self.look(None).await?, asked))
+    }
+
+    async fn look(&self, before: Option<&Facts>) -> Result<Facts, CommandError> {
+        let known = before.map(|before| before.hypervisor.clone());
+        let hypervisor = match known {
+            Some(known) => HypervisorFacts { clock: clock_facts(), ..known },
+            None => self.hypervisor().await?,
+        };
+        let (collector, before) = (self.0.clone(), before.cloned());
+        aside(move || collect(&collector, hypervisor, before.as_ref())).await
+    }
+
+    async fn hypervisor(&self) -> Result<HypervisorFacts, CommandError> {
+        let encryption = match &self.0.storage {
+            Some(folder) => {
+                Ok(encryption(folder, &keys::volume()?).await.map_err(|error| with_causes(&error)))
+            }
+            None => Err("not tried: give --storage-dir".to_owned()),
+        };
+        aside(|| {
+            let versions = Versions::read();
+            let known = |version: Option<(u32, u32)>, what: &str| {
+                version.ok_or_else(|| format!("{what} does not start: it may not be installed"))
+            };
+            HypervisorFacts {
+                guest: Ok(match Accelerator::prove() {
+                    Some(Accelerator::Kvm) => Boots::Hardware,
+                    Some(Accelerator::Tcg) => Boots::Software,
+                    None => Boots::Not,
+                }),
+                encryption,
+                qemu: known(versions.qemu, "QEMU"),
+                libvirt: known(versions.libvirt, "libvirt's daemon"),
+                clock: clock_facts(),
+            }
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Prover for Machine {
+    async fn facts(&self, before: Option<&Facts>) -> Result<Facts, String> {
+        self.look(before).await.map_err(|error| with_causes(&error))
+    }
+}
+
+/// What an agent says whose driver runs no guests.
+pub(crate) fn without_guests(driver: &str) -> Standard {
+    Standard::Unproven(format!("the driver `{driver}` runs no guests"))
+}
+
+fn clock_facts() -> Fact<ClockFacts> {
+    let clock = clock::read().map_err(|error| format!("the kernel does not say: {error}"))?;
+    let error_most = Duration::from_micros(clock.error_us_most);
+    Ok(ClockFacts { synchronised: clock.synchronised, error_most })
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let said = source.to_string();
+        if !text.contains(&said) {
+            text.push_str(&format!(": {said}"));
+        }
+        cause = source.source();
+    }
+    text
+}
+
+/// Runs what blocks for some seconds beside the runtime's threads.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CommandError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| CommandError::System(error.into()))
+}
+
+/// The level that a host reaches, for people.
+pub(crate) fn named(level: Option<u8>) -> String {
+    level.map_or_else(|| "none: it may not run machines".to_owned(), |level| level.to_string())
+}
+
+/// The report as lines, with what to do for each check that did not pass.
+pub(crate) fn table(report: &Report) -> Vec<String> {
+    let width = report.findings.iter().map(|finding| finding.check.name.len()).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for finding in &report.findings {
+        let (check, status) = (finding.check, finding.status);
+        lines.push(format!("{:<7}  {:<width$}  {}", status.as_str(), check.name, finding.found));
+        if status != Status::Pass {
+            let indent = " ".repeat(7 + 2 + width + 2);
+            lines.push(format!("{indent}wanted {}: {}", check.needs, check.wants));
+            lines.push(format!("{indent}to do: {}", check.remedy));
+        }
+    }
+    lines.push(format!(
+        "level reached: {} (asked for: {}; the highest is {LEVEL_MOST})",
+        named(report.level),
+        report.asked
+    ));
+    lines
+}
+
+/// Reads `CLASS=GIB`.
+pub(crate) fn storage(text: &str) -> Result<(String, u64), String> {
+    let (class, size) = text.split_once('=').ok_or("it must be CLASS=GIB, as in fast=500")?;
+    let size = size.parse().map_err(|_| format!("`{size}` is not a number of GiB"))?;
+    Ok((class.to_owned(), size))
+}
