@@ -62,6 +62,11 @@ pub(crate) struct HostNow {
     /// From which generation on a machine whose migration was given up is told to stay: a report
     /// under that generation says whether it had left before.
     pub(crate) stays_since: HashMap<InstanceId, Generation>,
+    /// From which generation on a machine that is interrupted is told to be off: a report under
+    /// that generation says whether it is.
+    pub(crate) interrupted_since: HashMap<InstanceId, Generation>,
+    /// The interrupted machines that its last report shows off, as they were told to be.
+    pub(crate) off: HashSet<InstanceId>,
     /// The machines of its last set, by ascending id: what has not changed is not made again.
     pub(crate) told: Vec<Told>,
 }
@@ -134,6 +139,8 @@ impl HostsNow {
             leaving: HashSet::new(),
             moving: HashMap::new(),
             stays_since: HashMap::new(),
+            interrupted_since: HashMap::new(),
+            off: HashSet::new(),
             told: Vec::new(),
         })
     }
@@ -182,6 +189,8 @@ impl HostsNow {
         host.gone.clear();
         host.moving.clear();
         host.stays_since.clear();
+        host.interrupted_since.clear();
+        host.off.clear();
         host.observed = Generation(0);
         let before = host.session.replace(Session { number, end: end.clone(), agent });
         if let Some(before) = before {

@@ -60,9 +60,10 @@ fn subject(key: Key) -> Option<Subject> {
     }
 }
 
-/// Where it is decided to run. One that is to be deleted runs until its host has stopped it.
+/// Where it is decided to run, once it has its room there. One that is to be deleted runs until its
+/// host has stopped it.
 fn of_instance(row: &Instance, catalogue: &Catalogue, at: UnixMs) -> Option<Allotment> {
-    let decision = row.decision.as_ref()?;
+    let decision = row.decision.as_ref().filter(|_| !row.waits_for_room())?;
     let flavor = catalogue.flavor(&decision.flavor)?;
     Some(Allotment {
         subject: Subject::Instance(row.id),

@@ -12,4 +12,5 @@ mod metering;
 mod migrations;
 mod played;
 mod sets;
+mod spot;
 mod stories;

@@ -18,6 +18,7 @@ mod meter;
 mod net;
 mod peers;
 mod run;
+mod spot;
 mod state;
 
 /// Schedules in all, unless asked otherwise.
