@@ -150,6 +150,7 @@ pub(crate) fn begin(
     let migration = Migration {
         to,
         epoch,
+        flavor: instance.actual_flavor().to_owned(),
         reason: placed.reason,
         volumes: volumes.iter().map(|volume| volume.id).collect(),
         at: now,

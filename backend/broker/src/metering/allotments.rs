@@ -30,7 +30,13 @@ fn changes(
         let subject = subject(write.key())?;
         let before = current(world, catalogue, subject, at);
         let now = match write {
-            Write::Put(Row::Instance(row), _) => of_instance(row, catalogue, at),
+            Write::Put(Row::Instance(row), _) => {
+                let now = of_instance(row, catalogue, at);
+                match world.instances.get(row.id) {
+                    Some(before) => now.map(|now| as_it_lands(now, before, catalogue)),
+                    None => now,
+                }
+            }
             Write::Put(Row::Volume(row), _) => of_volume(row, at),
             _ => None,
         };
@@ -77,6 +83,18 @@ fn of_instance(row: &Instance, catalogue: &Catalogue, at: UnixMs) -> Option<Allo
         from: at,
         until: None,
     })
+}
+
+/// What a machine has that lands: as much as it went with, until what was decided since is brought
+/// about.
+fn as_it_lands(now: Allotment, before: &Instance, catalogue: &Catalogue) -> Allotment {
+    let lands = before.migration.as_ref().filter(|migration| migration.epoch == now.epoch);
+    match lands.and_then(|migration| catalogue.flavor(&migration.flavor)) {
+        Some(had) => {
+            Allotment { vcpus: now.vcpus.max(had.vcpus), memory: now.memory.max(had.memory), ..now }
+        }
+        None => now,
+    }
 }
 
 /// Where its data is, until its deletion is asked for.

@@ -94,6 +94,7 @@ impl Situation {
         let migration = Migration {
             to: HostId::from_parts(1, 2),
             epoch: DESTINATION,
+            flavor: "small".into(),
             reason: String::new(),
             volumes: BTreeSet::from([VolumeId::from_parts(1, 1)]),
             at: UnixMs(1),
