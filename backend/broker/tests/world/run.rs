@@ -200,8 +200,8 @@ impl Platform {
         let metering =
             meter::metering(&engine, self.customer, id, self.wall.clone(), &self.keys).await;
         let stop_ms = self.random.random_range(0..4_000);
-        // Some guests never hear that they are asked.
-        let hears = self.random.random_range(0..5) > 0;
+        // Some guests never hear that they are asked, most where notices are looked at.
+        let hears = self.random.random_range(0..6) >= if self.gentle { 4 } else { 1 };
         sim.set_stop_takes(hears.then(|| Duration::from_millis(stop_ms)));
         if self.encrypts {
             sim.set_encrypts();
