@@ -138,6 +138,63 @@ fn schedule_saves_money_and_is_applied_at_any_hour() -> Outcome {
     })
 }
 
+/// Where a country has one host, as its size says.
+fn one_host_a_site() -> Outcome<Backend> {
+    let more = ["--hosts", "1"].map(ToOwned::to_owned).to_vec();
+    Backend::start_with(BackendOptions { more, ..BackendOptions::default() })
+}
+
+#[test]
+fn spot_machines_make_room_and_the_plan_has_nothing_to_do() -> Outcome {
+    let backend = one_host_a_site()?;
+    let workspace = Workspace::example("spot", &Cli::chosen()?, backend.environment())?;
+    // As many as the only host of the country has room for.
+    let variables = "workers = 4\nflavor = \"huge\"\n";
+    workspace.write("terraform.tfvars", variables)?;
+    workspace.apply(&[])?;
+    workspace.expect_no_changes()?;
+    let interrupted = |workspace: &Workspace| {
+        let state = workspace.state()?;
+        Ok::<_, Failure>(state.output("interrupted").as_object().cloned().unwrap_or_default())
+    };
+    assert!(interrupted(&workspace)?.is_empty());
+
+    workspace.write("terraform.tfvars", &format!("{variables}urgent = true\n"))?;
+    let actions = workspace.plan(&[])?.actions();
+    assert_eq!(actions.keys().collect::<Vec<_>>(), ["fairmazon_instance.urgent[0]"]);
+    workspace.apply_saved()?;
+    // What the platform did meanwhile is taken over, and there is nothing to do about it.
+    workspace.apply(&[])?;
+    let names: Vec<_> = interrupted(&workspace)?.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 1, "never more than are needed: {names:?}");
+    workspace.expect_no_changes()?;
+    let state = workspace.state()?;
+    assert_eq!(state.resource("fairmazon_instance.urgent[0]")?["state"], "running");
+    let number = names[0].trim_start_matches("worker-");
+    let worker = state.resource(&format!("fairmazon_instance.worker[{number}]"))?;
+    assert_eq!((&worker["state"], &worker["power_state"]), (&"stopped".into(), &"running".into()));
+    workspace.destroy()?;
+    Ok(())
+}
+
+#[test]
+fn a_spot_machine_that_an_interruption_deleted_is_planned_anew() -> Outcome {
+    let backend = one_host_a_site()?;
+    let workspace = Workspace::example("spot", &Cli::chosen()?, backend.environment())?;
+    let variables = "workers = 4\nflavor = \"huge\"\non_interrupt = \"delete\"\n";
+    workspace.write("terraform.tfvars", variables)?;
+    workspace.apply(&[])?;
+    workspace.apply(&["-var=urgent=true"])?;
+    let gone = || {
+        let actions = workspace.plan(&["-var=urgent=true"])?.actions();
+        let created = actions.iter().filter(|(_, actions)| *actions == &["create"]);
+        Ok::<_, Failure>((created.count(), actions.len()))
+    };
+    assert_eq!(gone()?, (1, 1), "the platform has deleted one, and a new one is planned");
+    workspace.destroy()?;
+    Ok(())
+}
+
 #[test]
 fn review_workflow_applies_what_was_read() -> Outcome {
     with_each_client(|cli, backend| {

@@ -211,10 +211,19 @@ fn stop(case: &MachineCase<'_>, seen: &Machine, reason: &'static str) -> Step<Ma
     }
     match case.asked_ms_ago {
         None => step(Do::AskToStop, reason),
-        Some(ago) if ago >= seen.definition.stop_timeout_ms => {
+        Some(ago) if ago >= stop_timeout_ms(&case.wish, seen) => {
             step(Do::ForceStop, "the guest did not shut down in time")
         }
         Some(_) => step(Do::Wait, "the guest is shutting down"),
+    }
+}
+
+/// How long the guest has to shut down, from when it was asked to, in ms: as the set says now,
+/// or as it said last of a machine that it does not name any more.
+pub fn stop_timeout_ms(wish: &Wish<'_, Arc<MachineSpec>>, seen: &Machine) -> u64 {
+    match wish {
+        Wish::Present(spec) => spec.stop_timeout_ms,
+        Wish::Unknown | Wish::Absent => seen.definition.stop_timeout_ms,
     }
 }
 

@@ -386,8 +386,28 @@ async fn a_guest_that_ignores_the_stop_is_ended() {
     subject.broker.desire(set(2, vec![off]));
     subject.broker.sees(is(&ObservedState::Stopping)).await;
     subject.broker.sees(is(&ObservedState::Stopped)).await;
-    // The timeout that counts is that of the definition it was started with.
-    assert!(before.elapsed() >= Duration::from_millis(machine(1).stop_timeout_ms));
+    // What counts is what the set says that asks for the stop.
+    let took = before.elapsed();
+    assert!((10_000..12_000).contains(&took.as_millis()), "{took:?}");
+    assert_eq!(subject.world.ledger().violations(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_has_all_of_the_time_that_a_later_set_gives_it() {
+    let subject = Subject::start();
+    subject.host.set_stop_takes(None);
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    let off =
+        |stop_timeout_ms| MachineSpec { power: Power::Stopped, stop_timeout_ms, ..machine(1) };
+    subject.broker.desire(set(2, vec![off(3_600_000)]));
+    subject.broker.sees(is(&ObservedState::Stopping)).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let before = tokio::time::Instant::now();
+    subject.broker.desire(set(3, vec![off(30_000)]));
+    subject.broker.sees(is(&ObservedState::Stopped)).await;
+    let took = before.elapsed();
+    assert!((30_000..32_000).contains(&took.as_millis()), "{took:?}");
     assert_eq!(subject.world.ledger().violations(), []);
 }
 

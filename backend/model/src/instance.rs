@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DomainError,
     id::{AccountId, HostId, InstanceId, OperationId, VolumeId},
+    interruption::Interruption,
     limits,
     migration::Migration,
     placement::Placement,
@@ -209,6 +210,14 @@ impl InstanceSpec {
             if !(30..=3_600).contains(&spot.notice_seconds) {
                 return Err(DomainError::invalid("spot.notice_seconds", "30 to 3600 seconds"));
             }
+            if self.deletion_protection && spot.on_interrupt == OnInterrupt::Delete {
+                return Err(DomainError::invalid(
+                    "spot.on_interrupt",
+                    "an instance that is protected against deletion can't be deleted when it is \
+                     interrupted",
+                )
+                .advise("set on_interrupt to `stop`, or deletion_protection to false"));
+            }
         }
         if !(1_000..=3_600_000).contains(&self.stop_timeout_ms) {
             return Err(DomainError::invalid("stop_timeout", "1 second to 1 hour"));
@@ -274,6 +283,9 @@ pub struct Decision {
     pub reason: String,
     /// When it was decided.
     pub at: UnixMs,
+    /// The spot machines whose room it gets there: its host is told of it when they are off.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub after: BTreeSet<InstanceId>,
 }
 
 /// What was last seen of the machine.
@@ -368,6 +380,9 @@ pub struct Instance {
     /// Its way to another host while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<Migration>,
+    /// That its spot capacity is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interruption: Option<Interruption>,
     /// The highest epoch ever decided, so that a next run always has a higher one.
     #[serde(default)]
     pub last_epoch: Epoch,
@@ -393,6 +408,25 @@ impl Instance {
     /// The flavor it runs with: the decided one, or the one asked for.
     pub fn actual_flavor(&self) -> &str {
         self.decision.as_ref().map_or(&self.spec.flavor, |decision| &decision.flavor)
+    }
+
+    /// Whether it has vCPU and memory of the host that it is decided on.
+    pub fn holds_room(&self) -> bool {
+        self.interruption.as_ref().is_none_or(Interruption::holds_room)
+    }
+
+    /// Whether it waits on its host until spot machines have given their room.
+    pub fn waits_for_room(&self) -> bool {
+        self.decision.as_ref().is_some_and(|decision| !decision.after.is_empty())
+    }
+
+    /// Its spot terms, while it may be interrupted.
+    pub fn interruptible(&self) -> Option<Spot> {
+        let free = self.interruption.is_none()
+            && self.migration.is_none()
+            && self.deleting.is_none()
+            && self.decision.is_some();
+        self.spec.spot.filter(|_| free)
     }
 
     /// Its migration, while it may still leave the one host and come to the other.

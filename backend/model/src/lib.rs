@@ -13,6 +13,7 @@ pub mod host;
 pub mod id;
 pub mod impact;
 pub mod instance;
+pub mod interruption;
 pub mod key;
 pub mod limits;
 pub mod machine;

@@ -20,6 +20,10 @@ pub struct Migration {
     pub to: HostId,
     /// The run that it is there.
     pub epoch: Epoch,
+    /// The flavor that it runs with as it goes: one that is decided since is brought about when it
+    /// has come. Empty in rows of earlier versions.
+    #[serde(default)]
+    pub flavor: String,
     /// Why, for the customer.
     pub reason: String,
     /// The volumes that go with it, also those that were detached since it began: their data may

@@ -212,6 +212,81 @@ mod tests {
         assert!(!schedule.runs_at(at("2026-03-30T16:00:00Z")).unwrap());
     }
 
+    /// The stretches of nearly two days that a window of every day runs in, in UTC.
+    fn stretches(zone: &str, from: &str, start: &str, stop: &str) -> Vec<String> {
+        let mut schedule = office(&Weekday::ALL, start, stop);
+        schedule.windows[0].timezone = zone.into();
+        let begin = at(from).0;
+        let (mut changes, mut ran) = (Vec::new(), false);
+        // The second day may be an hour shorter.
+        for minute in 0..2 * i64::from(DAY) - 120 {
+            let now = UnixMs(begin + minute * 60_000);
+            let runs = schedule.runs_at(now).unwrap();
+            if runs != ran {
+                let time = Timestamp::from_millisecond(now.0).unwrap();
+                changes.push(time.strftime("%d %H:%M").to_string());
+            }
+            ran = runs;
+        }
+        changes.chunks(2).map(|pair| pair.join(" to ")).collect()
+    }
+
+    /// Both changes of the year, in both hemispheres. The day before is a usual one.
+    #[test]
+    fn the_days_on_which_clocks_change() {
+        // Berlin: 02:00 becomes 03:00, on 29 March at 01:00 UTC.
+        let spring = |start, stop| stretches("Europe/Berlin", "2026-03-27T23:00:00Z", start, stop);
+        assert_eq!(spring("01:00", "06:00"), ["28 00:00 to 28 05:00", "29 00:00 to 29 04:00"]);
+        // What begins in the hour that is left out begins when that would have been over.
+        assert_eq!(spring("02:30", "06:00"), ["28 01:30 to 28 05:00", "29 01:00 to 29 04:00"]);
+        assert_eq!(spring("01:00", "02:30"), ["28 00:00 to 28 01:30", "29 00:00 to 29 01:00"]);
+        // What lies within it is left out with it.
+        assert_eq!(spring("02:15", "02:45"), ["28 01:15 to 28 01:45"]);
+        // Berlin: 03:00 becomes 02:00, on 25 October at 01:00 UTC.
+        let autumn = |start, stop| stretches("Europe/Berlin", "2026-10-23T22:00:00Z", start, stop);
+        assert_eq!(autumn("01:00", "06:00"), ["23 23:00 to 24 04:00", "24 23:00 to 25 05:00"]);
+        // Each of the two hours counts by its clock.
+        assert_eq!(
+            autumn("02:15", "02:45"),
+            ["24 00:15 to 24 00:45", "25 00:15 to 25 00:45", "25 01:15 to 25 01:45"]
+        );
+        assert_eq!(
+            autumn("01:00", "02:30"),
+            ["23 23:00 to 24 00:30", "24 23:00 to 25 00:30", "25 01:00 to 25 01:30"]
+        );
+        assert_eq!(
+            autumn("02:30", "06:00"),
+            ["24 00:30 to 24 04:00", "25 00:30 to 25 01:00", "25 01:30 to 25 05:00"]
+        );
+        // Sydney: 03:00 becomes 02:00 on 5 April, 02:00 becomes 03:00 on 4 October, both at
+        // 16:00 UTC of the day before.
+        let autumn =
+            |start, stop| stretches("Australia/Sydney", "2026-04-03T13:00:00Z", start, stop);
+        assert_eq!(autumn("01:00", "06:00"), ["03 14:00 to 03 19:00", "04 14:00 to 04 20:00"]);
+        assert_eq!(
+            autumn("02:15", "02:45"),
+            ["03 15:15 to 03 15:45", "04 15:15 to 04 15:45", "04 16:15 to 04 16:45"]
+        );
+        let spring =
+            |start, stop| stretches("Australia/Sydney", "2026-10-02T14:00:00Z", start, stop);
+        assert_eq!(spring("01:00", "06:00"), ["02 15:00 to 02 20:00", "03 15:00 to 03 19:00"]);
+        assert_eq!(spring("02:30", "06:00"), ["02 16:30 to 02 20:00", "03 16:00 to 03 19:00"]);
+        assert_eq!(spring("02:15", "02:45"), ["02 16:15 to 02 16:45"]);
+    }
+
+    /// A night that wraps over the change is an hour shorter or longer, and never interrupted.
+    #[test]
+    fn nights_in_which_clocks_change() {
+        let spring = stretches("Europe/Berlin", "2026-03-28T12:00:00Z", "22:00", "06:00");
+        assert_eq!(spring, ["28 21:00 to 29 04:00", "29 20:00 to 30 04:00"]);
+        let autumn = stretches("Europe/Berlin", "2026-10-24T12:00:00Z", "22:00", "06:00");
+        assert_eq!(autumn, ["24 20:00 to 25 05:00", "25 21:00 to 26 05:00"]);
+        let spring = stretches("Australia/Sydney", "2026-10-03T06:00:00Z", "22:00", "06:00");
+        assert_eq!(spring, ["03 12:00 to 03 19:00", "04 11:00 to 04 19:00"]);
+        let autumn = stretches("Australia/Sydney", "2026-04-04T06:00:00Z", "22:00", "06:00");
+        assert_eq!(autumn, ["04 11:00 to 04 20:00", "05 12:00 to 05 20:00"]);
+    }
+
     #[test]
     fn nights_and_the_week_wrap() {
         let schedule = office(&[Weekday::Sun], "22:00", "06:00");

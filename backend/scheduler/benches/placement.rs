@@ -13,8 +13,11 @@
 
 use std::time::{Duration, Instant};
 
-use fairmazon_model::units::{Mib, Vcpus};
-use fairmazon_scheduler::{Fleet, MachineBooking, Request};
+use fairmazon_model::{
+    price::NanoEur,
+    units::{Mib, Vcpus},
+};
+use fairmazon_scheduler::{Fleet, MachineBooking, Request, SpotTerms};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -31,6 +34,7 @@ fn booking(request: &Request, host: fairmazon_model::id::HostId) -> MachineBooki
         memory: request.sizes[0].memory,
         specification: request.specification,
         placement: request.placement.clone(),
+        spot: None,
     }
 }
 
@@ -111,5 +115,53 @@ fn main() {
         }),
     );
     show("where nothing fits", one(|request, _| request.sizes[0].memory = Mib(1 << 40)));
+    make_room(&fleet, hosts, &mut random);
     fleet.audit().expect("the books balance");
+}
+
+/// What is added where no host has room: every host is full, with spot machines among the others.
+fn make_room(fleet: &Fleet, hosts: u64, random: &mut ChaCha8Rng) {
+    let mut fleet = fleet.clone();
+    for number in 0..hosts {
+        let free = fleet.free(world::host_id(number)).unwrap();
+        let (mut vcpus, mut memory) = (free.vcpus.0, free.memory.0);
+        for part in 0.. {
+            let size = [1, 2, 4, 8][random.random_range(0..4)].min(vcpus);
+            if size == 0 || memory < 1_024 {
+                break;
+            }
+            let request = world::plain_request(1_000_000 + number * 1_000 + part);
+            let terms = SpotTerms {
+                notice_seconds: *[30, 60, 120].get(random.random_range(0..3)).unwrap(),
+                price: NanoEur(random.random_range(1_000..9_000) * i64::from(size)),
+            };
+            let booked = MachineBooking {
+                vcpus: Vcpus(size),
+                memory: Mib(memory.min(u64::from(size) * 2_048)),
+                spot: Some(terms),
+                ..booking(&request, world::host_id(number))
+            };
+            (vcpus, memory) = (vcpus - size, memory - booked.memory.0);
+            fleet.restore_machine(request.machine, booked).unwrap();
+        }
+    }
+    for (name, size, memory) in [
+        ("room made of one spot machine", 2, 4_096),
+        ("room made of several spot machines", 24, 49_152),
+        ("room made nowhere", 2, 1 << 40),
+    ] {
+        let mut times = (Vec::new(), Vec::new());
+        let mut victims = 0;
+        for round in 0..ROUNDS / 10 {
+            let mut request = world::plain_request(9_000_000 + round);
+            request.sizes[0].vcpus = Vcpus(size);
+            request.sizes[0].memory = Mib(memory);
+            let (begun, used) = (Instant::now(), processor());
+            let made = fleet.make_room(&request);
+            times.1.push(processor() - used);
+            times.0.push(begun.elapsed());
+            victims = made.map_or(0, |made| made.victims.len());
+        }
+        show(&format!("{name} ({victims})"), times);
+    }
 }

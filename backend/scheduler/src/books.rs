@@ -13,8 +13,10 @@ use fairmazon_model::{
 };
 
 use crate::{
+    SpotTerms,
     fleet::{Fleet, Slot, Stock},
     groups::Groups,
+    interrupt::OnSpot,
 };
 
 /// A machine's share of a host.
@@ -30,6 +32,8 @@ pub struct MachineBooking {
     pub specification: u64,
     /// Its constraints, for the groups that it belongs to.
     pub placement: Placement,
+    /// What its interruption costs; none when it can't be interrupted.
+    pub spot: Option<SpotTerms>,
 }
 
 /// Which share of a machine or a volume is meant. While it moves to another host it has two.
@@ -219,6 +223,10 @@ impl Fleet {
             slot.specifications.give_back(booking.specification);
             slot.machines -= 1;
             self.groups.leave(*index, &booking.placement);
+            if let (Share::Here(machine), Some(_)) = (id, booking.spot) {
+                self.spot[*index as usize].leave(machine);
+                self.spot_machines -= 1;
+            }
         }
         Ok(booking)
     }
@@ -307,6 +315,10 @@ impl Fleet {
         slot.specifications = specifications;
         slot.machines += 1;
         self.groups.join(index, &booking.placement);
+        if let (Share::Here(machine), Some(_)) = (id, booking.spot) {
+            self.spot[index as usize].join(machine, &booking);
+            self.spot_machines += 1;
+        }
         self.machines.insert(id, booking);
         Ok(())
     }
@@ -341,8 +353,12 @@ impl Fleet {
     pub fn audit(&self) -> Result<(), Imbalance> {
         let mut sums: Vec<Sums> = self.slots.iter().map(|_| Sums::default()).collect();
         let mut groups = Groups::default();
-        for booking in self.machines.values() {
+        let mut spot = vec![OnSpot::default(); self.slots.len()];
+        for (id, booking) in &self.machines {
             let index = self.by_id[&booking.host];
+            if let Share::Here(machine) = id {
+                spot[index as usize].join(*machine, booking);
+            }
             let sum = &mut sums[index as usize];
             sum.vcpus += u64::from(booking.vcpus.0);
             sum.memory += booking.memory.0;
@@ -360,8 +376,9 @@ impl Fleet {
         for (index, sum) in (0..).zip(&sums) {
             sum.compare(self, index)?;
         }
-        if groups != self.groups {
-            let (host, what) = ("all hosts".to_owned(), "other groups");
+        let differs = [(groups != self.groups, "other groups"), (spot != self.spot, "other spot")];
+        if let Some((_, what)) = differs.into_iter().find(|(differs, _)| *differs) {
+            let host = "all hosts".to_owned();
             return Err(Imbalance { host, what, books: 0, bookings: 0 });
         }
         Ok(())

@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     BookError, FleetHost, Images, MachineBooking, Placed, Request, Rule, Share, VolumeBooking,
-    WhyNot, choose, explain, groups::Groups, rules::Query,
+    WhyNot, choose, explain, groups::Groups, interrupt::OnSpot, rules::Query,
 };
 
 /// The hosts and the books of what is reserved on them.
@@ -30,6 +30,10 @@ pub struct Fleet {
     pub(crate) hosts: Vec<Option<FleetHost>>,
     /// Where the hosts are by slot, as points on a sphere of radius 1.
     pub(crate) points: Vec<[f64; 3]>,
+    /// The spot machines by slot; looked at only when nothing fits.
+    pub(crate) spot: Vec<OnSpot>,
+    /// How many of them there are in all.
+    pub(crate) spot_machines: usize,
     /// Slots without a host, to be used again.
     vacant: Vec<u32>,
     pub(crate) by_id: FxHashMap<HostId, u32>,
@@ -194,6 +198,8 @@ impl Fleet {
             slots: Vec::new(),
             hosts: Vec::new(),
             points: Vec::new(),
+            spot: Vec::new(),
+            spot_machines: 0,
             vacant: Vec::new(),
             by_id: FxHashMap::default(),
             places: Names::default(),
@@ -269,6 +275,7 @@ impl Fleet {
         self.slots.push(Slot::default());
         self.hosts.push(None);
         self.points.push([0.0; 3]);
+        self.spot.push(OnSpot::default());
         (self.slots.len() - 1) as u32
     }
 

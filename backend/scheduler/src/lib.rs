@@ -10,6 +10,7 @@ mod choose;
 mod explain;
 mod fleet;
 mod groups;
+mod interrupt;
 mod request;
 mod rules;
 
@@ -17,6 +18,7 @@ pub use books::{BookError, Imbalance, MachineBooking, Share, VolumeBooking};
 pub use choose::Placed;
 pub use explain::{RuleCount, SiteFit, WhyNot};
 pub use fleet::{Fleet, Free};
+pub use interrupt::{MadeRoom, SpotTerms};
 pub use request::{Arrangement, FleetHost, Images, Preferences, Request, Size};
 pub use rules::Rule;
 

@@ -29,6 +29,7 @@ fn book(request: &Request, host: HostId) -> MachineBooking {
         memory: request.sizes[0].memory,
         specification: request.specification,
         placement: request.placement.clone(),
+        spot: None,
     }
 }
 
@@ -383,6 +384,7 @@ fn the_books_refuse_what_they_cannot_hold() {
         memory: Mib(memory),
         specification: 1_000,
         placement: Placement::default(),
+        spot: None,
     };
     fleet.reserve_machine(machine_id(0), booking(65_000)).unwrap();
     let error = fleet.reserve_machine(machine_id(0), booking(1)).unwrap_err();

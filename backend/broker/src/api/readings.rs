@@ -15,10 +15,17 @@ pub(crate) fn readings(engine: &Engine) -> Vec<(&'static str, u64)> {
     let state = engine.state();
     let world = &state.world;
     let mut instances: HashMap<InstanceState, u64> = HashMap::new();
+    let (mut given_notice, mut interrupted, mut waiting_for_room) = (0, 0, 0);
     for row in world.instances.iter() {
         let standing = row.decision.as_ref().map(|decision| state.standing(decision.host));
-        let wanted = wants_to_run(row, engine.catalogue(), now);
+        let wanted = wants_to_run(row, now);
         *instances.entry(instance_state(row, standing, wanted).0).or_default() += 1;
+        match &row.interruption {
+            Some(it) if it.holds_room() => given_notice += 1,
+            Some(_) => interrupted += 1,
+            None => {}
+        }
+        waiting_for_room += usize::from(row.waits_for_room());
     }
     let known = || world.hosts.iter().filter_map(|row| row.conformity.as_ref());
     let failing = known().filter(|known| known.fails()).count();
@@ -38,6 +45,9 @@ pub(crate) fn readings(engine: &Engine) -> Vec<(&'static str, u64)> {
         ("queue_instances", state.dirty.instances.len()),
         ("queue_volumes", state.dirty.volumes.len()),
         ("instances_without_room", state.dirty.unplaced.len()),
+        ("instances_given_notice", given_notice),
+        ("instances_interrupted", interrupted),
+        ("instances_waiting_for_room", waiting_for_room),
         ("watched_operations", state.watchers.len()),
     ];
     let mut all: Vec<_> = counts.into_iter().map(|(name, count)| (name, count as u64)).collect();

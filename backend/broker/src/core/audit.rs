@@ -21,6 +21,7 @@ impl Audited for fairmazon_model::access::Credential {}
 impl Audited for fairmazon_model::host::Host {}
 impl Audited for fairmazon_model::placement::PlacementGroup {}
 impl Audited for fairmazon_model::instance::Decision {}
+impl Audited for fairmazon_model::interruption::Interruption {}
 impl Audited for fairmazon_model::migration::Migration {}
 
 impl Audited for Volume {

@@ -3,21 +3,21 @@
 //! A claim is booked before its draft is committed and settled afterwards to what the row
 //! then says, so that two drafts never share room and a failed one gives its room back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fairmazon_model::{
     catalogue::Catalogue,
     conformity::UnprovenHosts,
     host::Host,
     id::{HostId, InstanceId, VolumeId},
-    instance::Instance,
+    instance::{Instance, Power},
     placement::Placement,
     units::{Gib, Mib, Vcpus},
     volume::Volume,
 };
 use fairmazon_scheduler::{
-    BookError, Fleet, FleetHost, Images, MachineBooking, Placed, Request, Rule, Share,
-    VolumeBooking, WhyNot,
+    BookError, Fleet, FleetHost, Images, MachineBooking, MadeRoom, Placed, Request, Rule, Share,
+    SpotTerms, VolumeBooking, WhyNot,
 };
 
 use super::view::Usage;
@@ -53,6 +53,30 @@ impl Books {
     /// Finds a host; books nothing.
     pub(crate) fn place(&self, request: &Request) -> Result<Placed, Box<WhyNot>> {
         self.fleet.place(request)
+    }
+
+    /// Finds which spot machines have to go so that a machine fits; changes nothing.
+    pub(crate) fn make_room(&self, request: &Request) -> Option<MadeRoom> {
+        self.fleet.make_room(request)
+    }
+
+    /// As [`Books::claim`], in room that these machines of the host still have and will give.
+    ///
+    /// # Errors
+    /// What its host lacks without them, for people.
+    pub(crate) fn claim_after<'a>(
+        &mut self,
+        machine: Option<(InstanceId, MachineBooking)>,
+        volumes: impl Iterator<Item = &'a Volume>,
+        victims: &BTreeSet<InstanceId>,
+    ) -> Result<(), String> {
+        let given: Vec<_> = victims
+            .iter()
+            .filter_map(|id| Some((Share::Here(*id), self.fleet.release_machine(*id).ok()?)))
+            .collect();
+        let claimed = self.claim(machine, volumes);
+        given.into_iter().for_each(|(id, booking)| self.restored(id, booking));
+        claimed
     }
 
     /// Whether a machine may stay on its host under this placement, whatever room there is.
@@ -288,11 +312,18 @@ pub(crate) fn machine_booking(
 ) -> Option<MachineBooking> {
     let decision = instance.decision.as_ref()?;
     // A flavor that the catalogue has lost takes nothing; it can't be decided anew either.
-    let (vcpus, memory) = catalogue
-        .flavor(&decision.flavor)
+    let flavor = catalogue.flavor(&decision.flavor);
+    let (vcpus, memory) = flavor
+        .filter(|_| instance.holds_room())
         .map_or((Vcpus(0), Mib(0)), |flavor| (flavor.vcpus, flavor.memory));
     let specification = instance.spec.specification_bytes();
-    Some(MachineBooking { host: decision.host, vcpus, memory, specification, placement })
+    // One that is to be off loses nothing by it.
+    let runs = instance.spec.power == Power::Running;
+    let spot = instance.interruptible().map(|spot| SpotTerms {
+        notice_seconds: if runs { spot.notice_seconds } else { 0 },
+        price: flavor.filter(|_| runs).map(|flavor| flavor.spot_hourly).unwrap_or_default(),
+    });
+    Some(MachineBooking { host: decision.host, vcpus, memory, specification, placement, spot })
 }
 
 /// What a bound volume has of its host.

@@ -12,7 +12,7 @@ use fairmazon_model::{
 use super::{state::State, volumes::check_not_copied};
 
 /// No copy of what the instance boots from is being made.
-pub(super) fn check_boot_not_copied(state: &State, row: &Instance) -> Result<(), DomainError> {
+pub(crate) fn check_boot_not_copied(state: &State, row: &Instance) -> Result<(), DomainError> {
     let boot = state.world.volumes.get(row.boot_volume_id);
     boot.map_or(Ok(()), |boot| check_not_copied(state, boot))
 }

@@ -36,6 +36,8 @@ pub struct CoreConfig {
     pub conformity_grace_ms: i64,
     /// How long machines are moved from a host that does not conform, on the wall clock.
     pub conformity_drain_ms: i64,
+    /// How long a spot machine stays off after an interruption at least, on the wall clock.
+    pub spot_pause_ms: i64,
     /// How long a finished operation can be read, on the wall clock.
     pub operation_keep_ms: i64,
     /// How long an idempotency key answers with the first result, on the wall clock.
@@ -76,6 +78,7 @@ impl Default for CoreConfig {
             unproven_hosts: UnprovenHosts::NoWork,
             conformity_grace_ms: 15 * 60 * 1_000,
             conformity_drain_ms: 24 * 60 * 60 * 1_000,
+            spot_pause_ms: 60_000,
             operation_keep_ms: 60 * 60 * 1_000,
             idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,
             usage_keep_ms: 400 * 24 * 60 * 60 * 1_000,

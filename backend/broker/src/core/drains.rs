@@ -195,7 +195,7 @@ impl Engine {
             };
         }
         let volumes = state.all_volumes_of(row);
-        match check_can_leave(state, self.catalogue(), row, &volumes, now) {
+        match check_can_leave(state, row, &volumes, now) {
             Err(Bound::AsItIs(error)) => (DrainState::Staying, error.message),
             Err(Bound::ForNow(error)) if row.deleting.is_some() => {
                 (DrainState::Waiting, error.message)

@@ -65,6 +65,11 @@ pub(crate) struct HostNow {
     pub(crate) stays_since: HashMap<InstanceId, Generation>,
     /// What its agent has said of the host standard on this stream.
     pub(crate) said: Option<Proof>,
+    /// From which generation on a machine that is interrupted is told to be off: a report under
+    /// that generation says whether it is.
+    pub(crate) interrupted_since: HashMap<InstanceId, Generation>,
+    /// The interrupted machines that its last report shows off, as they were told to be.
+    pub(crate) off: HashSet<InstanceId>,
     /// The machines of its last set, by ascending id: what has not changed is not made again.
     pub(crate) told: Vec<Told>,
 }
@@ -138,6 +143,8 @@ impl HostsNow {
             moving: HashMap::new(),
             stays_since: HashMap::new(),
             said: None,
+            interrupted_since: HashMap::new(),
+            off: HashSet::new(),
             told: Vec::new(),
         })
     }
@@ -187,6 +194,8 @@ impl HostsNow {
         host.moving.clear();
         host.stays_since.clear();
         host.said = None;
+        host.interrupted_since.clear();
+        host.off.clear();
         host.observed = Generation(0);
         let before = host.session.replace(Session { number, end: end.clone(), agent });
         if let Some(before) = before {

@@ -114,6 +114,7 @@ impl Engine {
             rebuilds: 0,
             first_boots: 0,
             migration: None,
+            interruption: None,
             boot_volume_id,
             decision: None,
             last_epoch: Epoch(0),
@@ -419,7 +420,7 @@ impl Engine {
         let mut counts = BTreeMap::new();
         for row in state.world.instances.iter() {
             let standing = row.decision.as_ref().map(|decision| state.standing(decision.host));
-            let runs = wants_to_run(row, self.catalogue(), now);
+            let runs = wants_to_run(row, now);
             *counts.entry(instance_state(row, standing, runs).0).or_default() += 1;
         }
         counts

@@ -102,7 +102,7 @@ pub(crate) fn begin(
     volumes: &[Arc<Volume>],
     now: UnixMs,
 ) -> Result<Begun, DomainError> {
-    let from = check_can_leave(state, catalogue, instance, volumes, now)?;
+    let from = check_can_leave(state, instance, volumes, now)?;
     let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
     let placement = rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref))?;
     let size = catalogue.flavor(instance.actual_flavor()).map(Size::from);
@@ -150,6 +150,7 @@ pub(crate) fn begin(
     let migration = Migration {
         to,
         epoch,
+        flavor: instance.actual_flavor().to_owned(),
         reason: placed.reason,
         volumes: volumes.iter().map(|volume| volume.id).collect(),
         at: now,
@@ -186,7 +187,6 @@ impl From<Bound> for DomainError {
 /// The instance runs as it shall on a host that can let it go, which is the answer.
 pub(crate) fn check_can_leave(
     state: &State,
-    catalogue: &Catalogue,
     instance: &Instance,
     volumes: &[Arc<Volume>],
     now: UnixMs,
@@ -199,7 +199,7 @@ pub(crate) fn check_can_leave(
         let error = precondition(format!("{id} moves to another host already"));
         return Err(Bound::ForNow(error.advise("wait until that has ended")));
     }
-    let runs = wants_to_run(instance, catalogue, now);
+    let runs = wants_to_run(instance, now);
     let Some(decision) = instance.decision.as_ref().filter(|_| runs) else {
         let error = precondition(format!("{id} does not run: only running machines move"));
         return Err(Bound::AsItIs(error.advise("start it first")));

@@ -7,7 +7,7 @@ mod accounts;
 mod answers;
 pub(crate) mod audit;
 pub(crate) mod books;
-mod boot_volumes;
+pub(crate) mod boot_volumes;
 mod caller;
 mod clock;
 mod config;

@@ -12,6 +12,7 @@ use fairmazon_model::{
     host::Host,
     id::{HostId, InstanceId, OperationId, VolumeId},
     instance::Instance,
+    interruption::{Interruption, InterruptionCause},
     machine::ObservedSet,
     operation::Operation,
     units::{Epoch, Revision, UnixMs},
@@ -246,6 +247,11 @@ impl State {
                 self.hosts.wake(host);
             }
         }
+        // Whoever gets its room may go on.
+        let interruption = before.and_then(|row| row.interruption.as_ref());
+        if let Some(InterruptionCause::Capacity(other)) = interruption.map(|it| it.cause) {
+            self.dirty.instances.insert(other);
+        }
         if after.is_some() {
             self.dirty.instances.insert(id);
         } else {
@@ -322,13 +328,15 @@ fn host_of(row: Option<&Instance>) -> Option<HostId> {
     row.and_then(|row| row.decision.as_ref()).map(|decision| decision.host)
 }
 
-/// Version, run, whether it goes, and where to.
-type Published = (u64, Epoch, bool, Option<(HostId, Epoch, bool)>);
+/// Version, run, whether it goes, whether it waits for room or is interrupted, and where it goes to.
+type Published = (u64, Epoch, bool, bool, Option<bool>, Option<(HostId, Epoch, bool)>);
 
 /// What a host is told of an instance changes when this does.
 fn published(row: Option<&Instance>) -> Option<Published> {
     let row = row?;
     let epoch = row.decision.as_ref()?.epoch;
     let migration = row.migration.as_ref().map(|to| (to.to, to.epoch, to.given_up));
-    Some((row.spec_version, epoch, row.deleting.is_some(), migration))
+    let interrupted = row.interruption.as_ref().map(Interruption::holds_room);
+    let (goes, waits) = (row.deleting.is_some(), row.waits_for_room());
+    Some((row.spec_version, epoch, goes, waits, interrupted, migration))
 }

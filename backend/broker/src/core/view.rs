@@ -2,12 +2,13 @@
 //!
 //! The shown state is a pure function of desired, decided, observed and the host's standing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use fairmazon_model::{
     catalogue::Catalogue,
     host::Host,
     instance::{Instance, ObservedState, Power},
+    interruption::InterruptionCause,
     price::{self, InstancePrice, NanoEur},
     site::Site,
     units::{Generation, Gib, Mib, UnixMs, Vcpus},
@@ -122,9 +123,9 @@ impl InstanceView {
     ) -> Self {
         let host = row.decision.as_ref().map(|decision| decision.host);
         let standing = host.map(|host| state.standing(host));
-        let (shown, reason) = instance_state(row, standing, wants_to_run(row, catalogue, now));
+        let (shown, reason) = instance_state(row, standing, wants_to_run(row, now));
         let lacking = || level_lacking(state, row).unwrap_or_default();
-        let reason = if reason.is_empty() { lacking() } else { reason.to_owned() };
+        let reason = if reason.is_empty() { lacking() } else { reason.into_owned() };
         Self {
             state: shown,
             reason,
@@ -191,11 +192,15 @@ fn level_lacking(state: &State, row: &Instance) -> Option<String> {
     Some(format!("{what}; {then}"))
 }
 
-/// Whether the machine shall run at `now`: asked to, inside its working hours, and at a price
-/// that its spot terms allow. Hours that can't be read count as always.
-pub(crate) fn wants_to_run(row: &Instance, catalogue: &Catalogue, now: UnixMs) -> bool {
+/// Whether the machine shall run at `now`: asked to, and not interrupted.
+pub(crate) fn wants_to_run(row: &Instance, now: UnixMs) -> bool {
+    row.interruption.is_none() && is_asked_to_run(row, now)
+}
+
+/// Whether the customer wants the machine to run at `now`, working hours included. Hours that
+/// can't be read count as always.
+pub(crate) fn is_asked_to_run(row: &Instance, now: UnixMs) -> bool {
     row.spec.power == Power::Running
-        && spot_allows(row, catalogue)
         && row.spec.schedule.as_ref().is_none_or(|schedule| schedule.runs_at(now).unwrap_or(true))
 }
 
@@ -213,18 +218,22 @@ pub(crate) fn instance_state(
     row: &Instance,
     standing: Option<Standing>,
     wants_to_run: bool,
-) -> (InstanceState, &str) {
+) -> (InstanceState, Cow<'_, str>) {
+    let failure = || Cow::from(row.observed.failure().unwrap_or_default());
     if row.deleting.is_some() {
-        return (InstanceState::Deleting, row.observed.failure().unwrap_or_default());
+        return (InstanceState::Deleting, failure());
     }
     let Some(decision) = &row.decision else {
-        return (InstanceState::Pending, &row.waiting_for);
+        return (InstanceState::Pending, (&row.waiting_for).into());
     };
     if standing == Some(Standing::Lapsed) {
-        return (InstanceState::Unknown, "its host is silent");
+        return (InstanceState::Unknown, "its host is silent".into());
+    }
+    if let Some(interrupted) = interrupted_state(row) {
+        return interrupted;
     }
     if row.observed.epoch != decision.epoch {
-        return (InstanceState::Starting, &row.waiting_for);
+        return (InstanceState::Starting, (&row.waiting_for).into());
     }
     let shown = match (&row.observed.state, wants_to_run) {
         (ObservedState::Failed { .. }, _) => InstanceState::Failed,
@@ -235,7 +244,31 @@ pub(crate) fn instance_state(
             InstanceState::Starting
         }
     };
-    (shown, row.observed.failure().unwrap_or_default())
+    (shown, failure())
+}
+
+/// The state of one whose spot capacity is taken back.
+fn interrupted_state(row: &Instance) -> Option<(InstanceState, Cow<'_, str>)> {
+    let interruption = row.interruption.as_ref()?;
+    let (why, until) = match interruption.cause {
+        InterruptionCause::Capacity(_) => {
+            ("its spot capacity is needed for others", "its host has room for it")
+        }
+        InterruptionCause::Price => (
+            "the spot price is above max_price_per_hour",
+            "the price allows it and its host has room for it",
+        ),
+    };
+    Some(if interruption.holds_room() {
+        let seconds = interruption.notice_ms / 1_000;
+        let text = format!(
+            "interrupted: {why}; its guest is asked to shut down and has {seconds} s for it"
+        );
+        (InstanceState::Stopping, text.into())
+    } else {
+        let text = format!("interrupted: {why}; it starts again when {until}");
+        (InstanceState::Stopped, text.into())
+    })
 }
 
 /// The state that is shown for a volume, with its reason.

@@ -30,7 +30,13 @@ fn changes(
         let subject = subject(write.key())?;
         let before = current(world, catalogue, subject, at);
         let now = match write {
-            Write::Put(Row::Instance(row), _) => of_instance(row, catalogue, at),
+            Write::Put(Row::Instance(row), _) => {
+                let now = of_instance(row, catalogue, at);
+                match world.instances.get(row.id) {
+                    Some(before) => now.map(|now| as_it_lands(now, before, catalogue)),
+                    None => now,
+                }
+            }
             Write::Put(Row::Volume(row), _) => of_volume(row, at),
             _ => None,
         };
@@ -60,9 +66,10 @@ fn subject(key: Key) -> Option<Subject> {
     }
 }
 
-/// Where it is decided to run. One that is to be deleted runs until its host has stopped it.
+/// Where it is decided to run, once it has its room there. One that is to be deleted runs until its
+/// host has stopped it.
 fn of_instance(row: &Instance, catalogue: &Catalogue, at: UnixMs) -> Option<Allotment> {
-    let decision = row.decision.as_ref()?;
+    let decision = row.decision.as_ref().filter(|_| !row.waits_for_room())?;
     let flavor = catalogue.flavor(&decision.flavor)?;
     Some(Allotment {
         subject: Subject::Instance(row.id),
@@ -76,6 +83,18 @@ fn of_instance(row: &Instance, catalogue: &Catalogue, at: UnixMs) -> Option<Allo
         from: at,
         until: None,
     })
+}
+
+/// What a machine has that lands: as much as it went with, until what was decided since is brought
+/// about.
+fn as_it_lands(now: Allotment, before: &Instance, catalogue: &Catalogue) -> Allotment {
+    let lands = before.migration.as_ref().filter(|migration| migration.epoch == now.epoch);
+    match lands.and_then(|migration| catalogue.flavor(&migration.flavor)) {
+        Some(had) => {
+            Allotment { vcpus: now.vcpus.max(had.vcpus), memory: now.memory.max(had.memory), ..now }
+        }
+        None => now,
+    }
 }
 
 /// Where its data is, until its deletion is asked for.

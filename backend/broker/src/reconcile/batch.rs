@@ -11,6 +11,7 @@ use std::{
 use fairmazon_model::{
     id::{HostId, InstanceId, OperationId, VolumeId},
     instance::Instance,
+    interruption::InterruptionCause,
     machine::ObservedSet,
     operation::{Operation, OperationKind, OperationState},
     units::{Revision, UnixMs},
@@ -28,7 +29,7 @@ use crate::core::{
     draft::Draft,
     engine::Engine,
     state::State,
-    view::{spot_allows, wants_to_run},
+    view::{is_asked_to_run, spot_allows, wants_to_run},
 };
 
 /// Most rows of one batch: well below the most that a commit may write.
@@ -42,6 +43,7 @@ pub(super) struct Batch<'a> {
     instances: FxHashMap<InstanceId, Arc<Instance>>,
     volumes: FxHashMap<VolumeId, Arc<Volume>>,
     operations: BTreeMap<OperationId, Operation>,
+    new_operations: Vec<Operation>,
     removed: FxHashMap<Key, Revision>,
     relies_on: BTreeSet<HostId>,
     audit: Vec<AuditEntry>,
@@ -73,6 +75,7 @@ impl<'a> Batch<'a> {
             instances: FxHashMap::default(),
             volumes: FxHashMap::default(),
             operations: BTreeMap::new(),
+            new_operations: Vec::new(),
             removed: FxHashMap::default(),
             relies_on: BTreeSet::new(),
             audit: Vec::new(),
@@ -103,6 +106,9 @@ impl<'a> Batch<'a> {
         }
         for row in self.operations.into_values() {
             draft.update(row);
+        }
+        for row in self.new_operations {
+            draft.insert(row);
         }
         for (key, revision) in in_order(self.removed) {
             draft.delete(key, revision);
@@ -136,6 +142,11 @@ impl<'a> Batch<'a> {
 
     pub(super) fn change_volume(&mut self, row: Volume) {
         self.volumes.insert(row.id, Arc::new(row));
+    }
+
+    /// Begins an operation of the platform's own.
+    pub(super) fn begin_operation(&mut self, operation: Operation) {
+        self.new_operations.push(operation);
     }
 
     pub(super) fn rely_on(&mut self, host: HostId) {
@@ -201,6 +212,11 @@ impl<'a> Batch<'a> {
                 let host = instance.decision.as_ref().map(|decision| decision.host);
                 self.place(&instance, host);
             }
+            Step::Enter => self.enter(&instance),
+            Step::Interrupt => self.interrupt(&instance, InterruptionCause::Price),
+            Step::GiveRoom => self.give_room(&instance),
+            Step::Delete => self.delete_interrupted(&instance),
+            Step::Return => self.return_interrupted(&instance),
             Step::Settled => self.drain(&instance),
             Step::Wait(_) => {}
         }
@@ -218,12 +234,13 @@ impl<'a> Batch<'a> {
         let catalogue = self.engine.catalogue();
         let key = Key::Instance(instance.id);
         let now = host.and_then(|host| self.state.hosts.get(host));
-        let wants_to_run = wants_to_run(instance, catalogue, self.now);
+        let wants_to_run = wants_to_run(instance, self.now);
         let is_present = |volume: &Arc<Volume>| volume.observed.is_present();
         InstanceFacts {
             instance,
             standing,
             wants_to_run,
+            is_asked_to_run: is_asked_to_run(instance, self.now),
             spot_allows: spot_allows(instance, catalogue),
             gone: now.is_some_and(|now| now.is_gone(key)),
             lacks_key: standing == Standing::Connected
@@ -233,6 +250,9 @@ impl<'a> Batch<'a> {
             has_data: host.is_some()
                 && standing == Standing::Lapsed
                 && self.volumes_of(instance).iter().any(is_present),
+            is_off: now.is_some_and(|now| now.off.contains(&instance.id)),
+            has_paused: self.has_paused(instance),
+            awaits_room: self.awaits_room(instance),
             moving: instance.migration.as_ref().map(|to| self.moving(instance, to)),
         }
     }
@@ -247,6 +267,7 @@ impl<'a> Batch<'a> {
             dirty.unplaced.remove(&id);
         }
         let again = instance.migration.is_some()
+            || instance.interruption.is_some()
             || matches!(step, Step::Replace | Step::Wait(Waiting::Failure(_)));
         if again {
             dirty.waiting.insert(id);

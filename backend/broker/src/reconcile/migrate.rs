@@ -1,6 +1,6 @@
 //! Migrations in the reconciler: what is known of them, and the rows that their steps change.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use fairmazon_model::{
     DomainError, ErrorKind,
@@ -101,6 +101,7 @@ impl Batch<'_> {
             flavor: decision.flavor.clone(),
             reason: migration.reason.clone(),
             at: self.now,
+            after: BTreeSet::new(),
         };
         let seen = self.state.hosts.get(to).and_then(|now| now.moving(instance.id, decided.epoch));
         let observed = seen

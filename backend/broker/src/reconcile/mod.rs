@@ -5,6 +5,8 @@
 //! and commits them together. Losing the queue loses nothing: a start looks at every row.
 
 mod batch;
+mod interrupt;
+mod interrupting;
 mod migrate;
 mod moving;
 #[cfg(test)]

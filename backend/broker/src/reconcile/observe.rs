@@ -36,6 +36,7 @@ impl Batch<'_> {
             _ => false,
         });
         self.note_moving(host, &machines);
+        self.note_off(host, report, &machines);
         for made in &report.keys {
             complete &= self.take_key(host, made);
         }

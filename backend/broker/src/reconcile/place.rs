@@ -1,17 +1,18 @@
 //! Deciding a host for an instance: the scheduler's answer becomes a decision under the next
 //! epoch, with its capacity claimed before it is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fairmazon_model::{
-    id::HostId,
+    id::{HostId, InstanceId},
     instance::{Decision, Instance, InstanceObserved},
+    interruption::InterruptionCause,
     limits,
     placement::Placement,
     units::Gib,
     volume::{Volume, VolumeObserved},
 };
-use fairmazon_scheduler::{Placed, Preferences, Request, Size};
+use fairmazon_scheduler::{MadeRoom, Placed, Preferences, Request, Size};
 
 use super::batch::Batch;
 use crate::core::{audit, books::machine_booking, rules};
@@ -45,9 +46,14 @@ impl Batch<'_> {
             .collect();
         let request = self.request(instance, &volumes, placement.clone(), away_from);
         match self.state.books.place(&request) {
-            Ok(placed) if !self.may_rely_on(placed.host) => self.hold(instance.id),
-            Ok(placed) => self.decide(instance, volumes, placement, placed, away_from),
+            Ok(placed) => {
+                self.decide(instance, volumes, placement, &Chosen::from(placed), away_from);
+            }
             Err(why) => {
+                if let Some(room) = self.room_for(instance, &request) {
+                    let chosen = Chosen::from(room);
+                    return self.decide(instance, volumes, placement, &chosen, away_from);
+                }
                 let advice = why.advice();
                 let text = if advice.is_empty() {
                     why.text.clone()
@@ -64,17 +70,29 @@ impl Batch<'_> {
         instance: &Instance,
         volumes: Vec<Volume>,
         placement: Placement,
-        placed: Placed,
+        chosen: &Chosen,
         away_from: Option<HostId>,
     ) {
-        let Placed { host, flavor, reason, .. } = placed;
+        let host = chosen.host;
+        if !self.may_rely_on(host) || !self.may_interrupt(&chosen.victims) {
+            self.hold(instance.id);
+            return;
+        }
         let epoch = instance.last_epoch.next();
-        let decision = Decision { host, epoch, flavor, reason, at: self.now };
+        let decision = Decision {
+            host,
+            epoch,
+            flavor: chosen.flavor.clone(),
+            reason: chosen.reason.clone(),
+            at: self.now,
+            after: chosen.victims.clone(),
+        };
         let new = Instance {
             decision: Some(decision),
             last_epoch: epoch,
             observed: InstanceObserved { at: self.now, ..InstanceObserved::default() },
-            waiting_for: String::new(),
+            interruption: None,
+            waiting_for: chosen.waiting_for.clone(),
             ..instance.clone()
         };
         let bound: Vec<Volume> = volumes
@@ -86,8 +104,12 @@ impl Batch<'_> {
             .collect();
         let booking = machine_booking(self.engine.catalogue(), &new, placement);
         let booking = booking.map(|booking| (new.id, booking));
-        if let Err(why) = self.state.books.claim(booking, bound.iter()) {
+        if let Err(why) = self.state.books.claim_after(booking, bound.iter(), &chosen.victims) {
             return self.wait_for(instance, &why);
+        }
+        for victim in chosen.victims.iter().filter_map(|id| self.instance(*id)).collect::<Vec<_>>()
+        {
+            self.interrupt(&victim, InterruptionCause::Capacity(instance.id));
         }
         let (before, after) = (instance.decision.as_ref(), new.decision.as_ref());
         let verb = if before.is_some() { "broker.place_again" } else { "broker.place" };
@@ -145,6 +167,35 @@ impl Batch<'_> {
             preferences: Preferences::default(),
             alternatives: catalogue.flavors.iter().map(Size::from).collect(),
         }
+    }
+}
+
+/// A host that was chosen.
+struct Chosen {
+    host: HostId,
+    flavor: String,
+    reason: String,
+    /// The spot machines that leave it first.
+    victims: BTreeSet<InstanceId>,
+    /// What it waits for there; empty when for nothing.
+    waiting_for: String,
+}
+
+impl From<Placed> for Chosen {
+    fn from(placed: Placed) -> Self {
+        let Placed { host, flavor, reason, .. } = placed;
+        Self { host, flavor, reason, victims: BTreeSet::new(), waiting_for: String::new() }
+    }
+}
+
+impl From<MadeRoom> for Chosen {
+    fn from(room: MadeRoom) -> Self {
+        let waiting_for = format!(
+            "its host makes room for it: spot machines there have up to {} s to shut down",
+            room.notice_seconds
+        );
+        let MadeRoom { host, flavor, reason, victims, .. } = room;
+        Self { host, flavor, reason, victims: victims.into_iter().collect(), waiting_for }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use fairmazon_model::{
     catalogue::Catalogue,
-    id::HostId,
+    id::{HostId, InstanceId},
     instance::{Decision, Instance, Power},
     key::SealedVolumeKey,
     machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
@@ -42,7 +42,7 @@ pub(crate) fn desired_set(
     // By ascending id, as the rows come.
     let mut told = std::mem::take(&mut entry.told).into_iter().peekable();
     let mut telling = Vec::with_capacity(told.len() + 1);
-    let mut stays = Vec::new();
+    let (mut stays, mut interrupted) = (Vec::new(), Vec::new());
     let mut rows: Vec<_> = state.world.instances_on(host).collect();
     let mut coming: Vec<_> = state.world.instances_coming_to(host).collect();
     if !coming.is_empty() {
@@ -57,6 +57,12 @@ pub(crate) fn desired_set(
         if decision.host == host && (row.deleting.is_some() || leaving.contains(&row.id)) {
             gone.push(Key::Instance(row.id));
             continue;
+        }
+        if row.waits_for_room() {
+            continue;
+        }
+        if decision.host == host && row.interruption.as_ref().is_some_and(|it| it.holds_room()) {
+            interrupted.push(row.id);
         }
         if comes.is_some() && row.open_migration().is_none() {
             gone.push(Key::Instance(row.id));
@@ -81,6 +87,9 @@ pub(crate) fn desired_set(
         }
     }
     for row in state.world.volumes_on(host) {
+        if is_for_later(state, row) {
+            continue;
+        }
         let goes = row.deleting.is_some();
         if goes {
             gone.push(Key::Volume(row.id));
@@ -113,9 +122,8 @@ pub(crate) fn desired_set(
         }
     }
     let entry = state.hosts.entry(host);
-    let stays = stays.into_iter();
-    entry.stays_since =
-        stays.map(|id| (id, entry.stays_since.get(&id).copied().unwrap_or(generation))).collect();
+    entry.stays_since = since(&stays, &entry.stays_since, generation);
+    entry.interrupted_since = since(&interrupted, &entry.interrupted_since, generation);
     let since: HashMap<Key, Generation> = gone
         .into_iter()
         .map(|key| (key, entry.gone_since.get(&key).copied().unwrap_or(generation)))
@@ -123,6 +131,24 @@ pub(crate) fn desired_set(
     entry.gone_since = since;
     entry.told = telling;
     DesiredSet { generation, machines, volumes }
+}
+
+/// Since which generation these are told, those that were told before since then.
+fn since(
+    ids: &[InstanceId],
+    before: &HashMap<InstanceId, Generation>,
+    now: Generation,
+) -> HashMap<InstanceId, Generation> {
+    ids.iter().map(|id| (*id, before.get(id).copied().unwrap_or(now))).collect()
+}
+
+/// Whether the volume is to be made for a machine that waits for room: its host is told of both
+/// at once, so that the machine can go elsewhere until then.
+fn is_for_later(state: &State, row: &Volume) -> bool {
+    let instance = row.boot_of.or(row.attached_to).and_then(|id| state.world.instances.get(id));
+    instance.is_some_and(|instance| instance.waits_for_room())
+        && row.deleting.is_none()
+        && !row.observed.is_present()
 }
 
 /// What a host has to do with a machine.
@@ -158,7 +184,7 @@ fn tell(
     catalogue: &Catalogue,
     now: UnixMs,
 ) -> Option<Told> {
-    let runs = wants_to_run(row, catalogue, now);
+    let runs = wants_to_run(row, now);
     // What is told of one that leaves depends on more than its row.
     if let (Some(told), Way::Stays) = (&before, way)
         && (told.revision, told.spec.power == Power::Running) == (row.revision, runs)
@@ -210,7 +236,10 @@ fn machine(
         disks: row.spec.volumes.iter().map(disk).collect(),
         user_data: row.spec.user_data.clone(),
         ssh_keys: row.spec.ssh_keys.iter().cloned().collect(),
-        stop_timeout_ms: row.spec.stop_timeout_ms,
+        stop_timeout_ms: match row.interruption.as_ref().filter(|it| it.holds_room()) {
+            Some(interruption) => interruption.notice_ms,
+            None => row.spec.stop_timeout_ms,
+        },
         reboots: row.reboots,
         rebuilds: row.rebuilds,
         first_boots: row.first_boots,

@@ -12,7 +12,10 @@ use fairmazon_model::{
     volume::{Volume, VolumeObserved},
 };
 
-use super::moving::{Moving, next_moving_step};
+use super::{
+    interrupting::next_spot_step,
+    moving::{Moving, next_moving_step},
+};
 use crate::core::Standing;
 
 /// All that an instance's next step depends on.
@@ -22,8 +25,10 @@ pub(crate) struct InstanceFacts<'a> {
     pub(crate) instance: &'a Instance,
     /// How the decided host stands; `Lapsed` when none is decided.
     pub(crate) standing: Standing,
-    /// Whether it shall run now, working hours and spot terms included.
+    /// Whether it shall run now: asked to, and not interrupted.
     pub(crate) wants_to_run: bool,
+    /// Whether its customer wants it to run now, working hours included.
+    pub(crate) is_asked_to_run: bool,
     /// Whether its spot terms allow the price.
     pub(crate) spot_allows: bool,
     /// Whether the host has shown that the machine is not there, under a set without it.
@@ -33,6 +38,12 @@ pub(crate) struct InstanceFacts<'a> {
     /// Whether the host waits for the customer's key of one of its volumes; asked only of what is
     /// not brought about.
     pub(crate) lacks_key: bool,
+    /// Whether its host has shown that it is off, under a set that interrupts it.
+    pub(crate) is_off: bool,
+    /// Whether it has been off for long enough to start again.
+    pub(crate) has_paused: bool,
+    /// Whether spot machines still have the room that it gets on its host.
+    pub(crate) awaits_room: bool,
     /// How its way to another host stands; none when it is on none.
     pub(crate) moving: Option<Moving<'a>>,
 }
@@ -47,6 +58,16 @@ pub(crate) enum Step {
     Replace,
     /// The machine is nowhere: its row goes.
     Remove,
+    /// The spot machines that were in its way are off: its host is told of it.
+    Enter,
+    /// The price is above what its spot terms allow: it is interrupted.
+    Interrupt,
+    /// It is interrupted and off: it gives its room.
+    GiveRoom,
+    /// It is interrupted and off, and its spot terms have it deleted.
+    Delete,
+    /// It starts again after an interruption, if its host has room for it.
+    Return,
     /// Its migration has come about: it is decided where it went.
     Land,
     /// It shall stay where it is after all, for this reason.
@@ -77,6 +98,10 @@ pub(crate) enum Waiting {
     Data,
     /// The price is above what its spot terms allow.
     Price,
+    /// Spot machines leave its host first.
+    Room,
+    /// It is interrupted, and its guest has time to shut down.
+    Notice,
 }
 
 impl Waiting {
@@ -96,6 +121,10 @@ impl Waiting {
                     .into()
             }
             Self::Price => "the spot price is above max_price_per_hour".into(),
+            Self::Room => {
+                "spot machines leave its host for it, which have time to shut down".into()
+            }
+            Self::Notice => "it is interrupted, and has time to shut down".into(),
         }
     }
 }
@@ -125,7 +154,12 @@ pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
         }
         Standing::Lapsed => Step::Replace,
         Standing::Silent => Step::Wait(Waiting::Lease),
+        Standing::Connected if facts.awaits_room => Step::Wait(Waiting::Room),
+        Standing::Connected if instance.waits_for_room() => Step::Enter,
         Standing::Connected => {
+            if let Some(step) = next_spot_step(facts) {
+                return step;
+            }
             if is_brought_about(instance, facts.wants_to_run, instance.spec_version) {
                 Step::Settled
             } else if facts.lacks_key {

@@ -3,10 +3,12 @@
 use fairmazon_model::{
     id::{AccountId, HostId, InstanceId, OperationId, VolumeId},
     instance::{
-        BootVolumeSpec, Decision, Instance, InstanceObserved, InstanceSpec, ObservedState, Power,
-        RestartPolicy,
+        BootVolumeSpec, Decision, Instance, InstanceObserved, InstanceSpec, ObservedState,
+        OnInterrupt, Power, RestartPolicy, Spot,
     },
+    interruption::{Interruption, InterruptionCause},
     operation::{Operation, OperationKind, OperationState},
+    price::NanoEur,
     units::{Epoch, Gib, Revision, UnixMs},
 };
 use proptest::prelude::*;
@@ -26,6 +28,8 @@ struct Situation {
     gone: bool,
     has_data: bool,
     lacks_key: bool,
+    is_off: bool,
+    awaits_room: bool,
 }
 
 impl Situation {
@@ -34,10 +38,14 @@ impl Situation {
             instance: &self.instance,
             standing: self.standing,
             wants_to_run: self.wants_to_run,
+            is_asked_to_run: self.wants_to_run || self.instance.interruption.is_some(),
             spot_allows: self.spot_allows,
             gone: self.gone,
             has_data: self.has_data,
             lacks_key: self.lacks_key,
+            is_off: self.is_off,
+            has_paused: true,
+            awaits_room: self.awaits_room,
             moving: None,
         }
     }
@@ -77,7 +85,8 @@ fn situation() -> impl Strategy<Value = Situation> {
     );
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let around = (standing(), flags);
-    (row, around).prop_map(|((epoch, state, versions, policy, deleting), around)| {
+    let spot = (proptest::option::of(spot()), any::<bool>(), any::<bool>());
+    (row, around, spot).prop_map(|((epoch, state, versions, policy, deleting), around, spot)| {
         let mut instance = instance(policy);
         let (observed_epoch, observed_version, version) = versions;
         instance.spec_version = version;
@@ -93,8 +102,49 @@ fn situation() -> impl Strategy<Value = Situation> {
         };
         instance.deleting = deleting.then(|| OperationId::from_parts(1, 1));
         let (standing, (wants_to_run, spot_allows, gone, has_data, lacks_key)) = around;
-        Situation { instance, standing, wants_to_run, spot_allows, gone, has_data, lacks_key }
+        let (spot, is_off, awaits_room) = spot;
+        let (terms, interruption) = spot.unzip();
+        instance.spec.spot = terms;
+        if let (Some(decision), None) = (&mut instance.decision, terms) {
+            decision.after.extend(awaits_room.then(|| InstanceId::from_parts(1, 2)));
+        }
+        if instance.decision.is_some() {
+            instance.interruption = interruption.flatten();
+        }
+        let wants_to_run = wants_to_run && instance.interruption.is_none();
+        Situation {
+            spot_allows: spot_allows || terms.is_none(),
+            awaits_room: awaits_room && instance.waits_for_room(),
+            is_off: is_off && instance.interruption.is_some(),
+            instance,
+            standing,
+            wants_to_run,
+            gone,
+            has_data,
+            lacks_key,
+        }
     })
+}
+
+fn spot() -> impl Strategy<Value = (Spot, Option<Interruption>)> {
+    let on_interrupt = prop_oneof![Just(OnInterrupt::Stop), Just(OnInterrupt::Delete)];
+    let cause = prop_oneof![
+        Just(InterruptionCause::Capacity(InstanceId::from_parts(1, 2))),
+        Just(InterruptionCause::Price)
+    ];
+    let off_since = proptest::option::of(Just(UnixMs(31_000)));
+    let interruption = (cause, off_since).prop_map(|(cause, off_since)| Interruption {
+        cause,
+        at: UnixMs(1_000),
+        notice_ms: 30_000,
+        off_since,
+    });
+    let terms = on_interrupt.prop_map(|on_interrupt| Spot {
+        max_price: NanoEur(1),
+        notice_seconds: 30,
+        on_interrupt,
+    });
+    (terms, proptest::option::of(interruption))
 }
 
 pub(super) fn decision(epoch: u64) -> Decision {
@@ -104,6 +154,7 @@ pub(super) fn decision(epoch: u64) -> Decision {
         flavor: "small".into(),
         reason: String::new(),
         at: UnixMs(1),
+        after: Default::default(),
     }
 }
 
@@ -139,6 +190,7 @@ pub(super) fn instance(restart_policy: RestartPolicy) -> Instance {
         rebuilds: 0,
         first_boots: 0,
         migration: None,
+        interruption: None,
         boot_volume_id: VolumeId::from_parts(1, 1),
         decision: None,
         last_epoch: Epoch(0),
@@ -172,11 +224,14 @@ fn take(situation: &mut Situation, step: &Step) -> bool {
         Step::Place | Step::Replace => {
             let epoch = instance.last_epoch.next();
             instance.decision = Some(decision(epoch.0));
+            instance.interruption = None;
+            situation.is_off = false;
             instance.last_epoch = epoch;
             instance.observed = InstanceObserved::default();
             situation.standing = Standing::Connected;
             situation.has_data = false;
             situation.lacks_key = true;
+            situation.awaits_room = false;
             true
         }
         Step::Wait(Waiting::Key) => {
@@ -213,6 +268,41 @@ fn take(situation: &mut Situation, step: &Step) -> bool {
         }
         Step::Wait(Waiting::Price) => {
             situation.spot_allows = true;
+            true
+        }
+        Step::Wait(Waiting::Room) => {
+            situation.awaits_room = false;
+            true
+        }
+        Step::Wait(Waiting::Notice) => {
+            situation.is_off = true;
+            true
+        }
+        Step::Enter => {
+            instance.decision.as_mut().unwrap().after.clear();
+            true
+        }
+        Step::Interrupt => {
+            instance.interruption = Some(Interruption {
+                cause: InterruptionCause::Price,
+                at: UnixMs(1_000),
+                notice_ms: 30_000,
+                off_since: None,
+            });
+            situation.wants_to_run = false;
+            true
+        }
+        Step::GiveRoom => {
+            instance.interruption.as_mut().unwrap().off_since = Some(UnixMs(31_000));
+            true
+        }
+        Step::Delete => {
+            instance.deleting = Some(OperationId::from_parts(1, 2));
+            true
+        }
+        Step::Return => {
+            instance.interruption = None;
+            situation.wants_to_run = true;
             true
         }
         Step::Remove | Step::Settled | Step::Land | Step::GiveUp(_) | Step::Stay { .. } => false,
@@ -264,10 +354,36 @@ proptest! {
     }
 
     #[test]
+    fn an_interruption_goes_one_way(situation in situation()) {
+        let interruption = situation.instance.interruption.as_ref();
+        let holds_room = interruption.map(Interruption::holds_room);
+        let is_connected = situation.standing == Standing::Connected;
+        match next_step(&situation.facts()) {
+            Step::Interrupt => {
+                prop_assert!(is_connected && holds_room.is_none() && !situation.spot_allows);
+                prop_assert!(situation.instance.spec.spot.is_some());
+            }
+            Step::GiveRoom => {
+                prop_assert!(is_connected && holds_room == Some(true) && situation.is_off);
+            }
+            Step::Return => {
+                prop_assert!(is_connected && holds_room == Some(false) && situation.spot_allows);
+            }
+            Step::Delete => {
+                let spot = situation.instance.spec.spot.unwrap();
+                prop_assert!(is_connected && holds_room == Some(false));
+                prop_assert_eq!(spot.on_interrupt, OnInterrupt::Delete);
+            }
+            Step::Enter => prop_assert!(is_connected && !situation.awaits_room),
+            _ => {}
+        }
+    }
+
+    #[test]
     fn from_anywhere_a_few_steps_lead_to_the_end(situation in situation()) {
         let mut situation = situation;
         let mut epochs = vec![situation.instance.last_epoch];
-        for _ in 0..6 {
+        for _ in 0..12 {
             let step = next_step(&situation.facts());
             if !take(&mut situation, &step) {
                 break;
@@ -330,6 +446,8 @@ fn patience_with_a_failing_host_ends() {
         gone: false,
         has_data: false,
         lacks_key: false,
+        is_off: false,
+        awaits_room: false,
     };
     let facts = situation.facts();
     let step = next_step(&facts);

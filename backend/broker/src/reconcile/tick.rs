@@ -92,12 +92,8 @@ impl Ticker {
     fn follow_hours(&mut self, engine: &Engine, now: UnixMs) {
         let mut guard = engine.state();
         let state = &mut *guard;
-        let catalogue = engine.catalogue();
-        let running: BTreeMap<_, _> = state
-            .world
-            .scheduled()
-            .map(|row| (row.id, wants_to_run(row, catalogue, now)))
-            .collect();
+        let running: BTreeMap<_, _> =
+            state.world.scheduled().map(|row| (row.id, wants_to_run(row, now))).collect();
         for (id, runs) in &running {
             if self.running.get(id) == Some(runs) {
                 continue;

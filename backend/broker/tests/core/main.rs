@@ -13,4 +13,5 @@ mod metering;
 mod migrations;
 mod played;
 mod sets;
+mod spot;
 mod stories;

@@ -8,7 +8,7 @@ use fairmazon_hypervisor::Hypervisor;
 use fairmazon_model::{
     ErrorKind,
     id::{HostId, InstanceId, VolumeId},
-    instance::{InstanceSpec, Power},
+    instance::Power,
     operation::OperationState,
     units::{Gib, Mib, Vcpus},
     volume::Volume,
@@ -19,7 +19,7 @@ use super::{
     client::{Acknowledged, Kind},
     meter,
     run::Platform,
-    standard,
+    spot, standard,
 };
 
 /// Everything that is wrong, for people.
@@ -31,7 +31,9 @@ pub async fn all(platform: &Platform, acknowledged: &Acknowledged, quiet: bool) 
         return wrong;
     }
     let shown = Shown::of(platform).await;
-    acknowledged_changes(&shown, acknowledged, &mut wrong);
+    let deleted = spot::deleted(platform).await;
+    acknowledged_changes(&shown, acknowledged, &deleted, &mut wrong);
+    spot::check(platform, &shown, acknowledged, &mut wrong);
     operations(platform, acknowledged, quiet, &mut wrong);
     hosts(platform, &shown, &mut wrong).await;
     books(platform, &shown, &mut wrong);
@@ -56,9 +58,9 @@ async fn facts(platform: &Platform, shown: &Shown) -> Vec<String> {
 }
 
 /// What the broker shows.
-struct Shown {
-    instances: BTreeMap<InstanceId, InstanceView>,
-    volumes: BTreeMap<VolumeId, Volume>,
+pub struct Shown {
+    pub instances: BTreeMap<InstanceId, InstanceView>,
+    pub volumes: BTreeMap<VolumeId, Volume>,
 }
 
 impl Shown {
@@ -78,14 +80,20 @@ impl Shown {
     }
 }
 
-fn acknowledged_changes(shown: &Shown, acknowledged: &Acknowledged, wrong: &mut Vec<String>) {
+fn acknowledged_changes(
+    shown: &Shown,
+    acknowledged: &Acknowledged,
+    deleted: &BTreeSet<InstanceId>,
+    wrong: &mut Vec<String>,
+) {
     for (id, spec) in &acknowledged.instances {
         match shown.instances.get(id) {
+            None if deleted.contains(id) => {}
             None => wrong.push(format!("{id} was acknowledged and is lost")),
             Some(view) if view.row.spec != *spec => {
                 wrong.push(format!("{id} has {:?}, acknowledged was {spec:?}", view.row.spec));
             }
-            Some(view) => state(view, spec, wrong),
+            Some(view) => state(view, wrong),
         }
     }
     for id in shown.instances.keys().filter(|id| !acknowledged.instances.contains_key(id)) {
@@ -108,12 +116,16 @@ fn acknowledged_changes(shown: &Shown, acknowledged: &Acknowledged, wrong: &mut 
     }
 }
 
-fn state(view: &InstanceView, spec: &InstanceSpec, wrong: &mut Vec<String>) {
+fn shall_run(view: &InstanceView) -> bool {
+    view.row.spec.power == Power::Running && view.row.interruption.is_none()
+}
+
+fn state(view: &InstanceView, wrong: &mut Vec<String>) {
     let id = view.row.id;
-    let expected = match (&view.row.decision, spec.power) {
+    let expected = match (&view.row.decision, shall_run(view)) {
         (None, _) => InstanceState::Pending,
-        (Some(_), Power::Running) => InstanceState::Running,
-        (Some(_), Power::Stopped) => InstanceState::Stopped,
+        (Some(_), true) => InstanceState::Running,
+        (Some(_), false) => InstanceState::Stopped,
     };
     if let Some(migration) = &view.row.migration {
         wrong.push(format!("{id} still moves: {migration:?}"));
@@ -195,7 +207,7 @@ async fn hosts(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
                 && decision.flavor == spec.flavor
                 && machine.definition.vcpus == flavor.vcpus
                 && machine.definition.memory == flavor.memory
-                && machine.runs() == (spec.power == Power::Running)
+                && machine.runs() == shall_run(view)
                 && machine.definition.boot.volume == view.row.boot_volume_id
                 && data == has;
             if !fits {
@@ -267,6 +279,9 @@ fn machines_of(platform: &Platform, shown: &Shown, host: HostId) -> (u32, Vcpus,
         };
         let flavor = catalogue.flavor(&decision.flavor).unwrap();
         sum.0 += 1;
+        if !view.row.holds_room() {
+            continue;
+        }
         sum.1.0 += flavor.vcpus.0;
         sum.2.0 += flavor.memory.0;
     }

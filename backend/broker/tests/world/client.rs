@@ -1,14 +1,19 @@
 //! Customers: each has one machine at a time and does one thing after another to it, repeats
 //! with the same key whatever was not answered, and remembers what was acknowledged.
 
-use std::{cell::RefCell, collections::BTreeMap, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use fairmazon_broker::core::{Caller, Engine, InstanceUpdate, VolumeUpdate};
 use fairmazon_model::{
     DomainError, ErrorKind,
     id::{InstanceId, OperationId, VolumeId},
-    instance::{Attachment, BootVolumeSpec, InstanceSpec, Power},
+    instance::{Attachment, BootVolumeSpec, InstanceSpec, OnInterrupt, Power, Spot},
     placement::Placement,
+    price::NanoEur,
     units::Gib,
     volume::VolumeSpec,
 };
@@ -17,12 +22,17 @@ use tokio::sync::watch;
 
 use super::{net::Up, run::Log};
 
+/// The notice of every spot machine.
+pub const NOTICE_SECONDS: u32 = 30;
+
 /// What was acknowledged.
 #[derive(Debug, Default)]
 pub struct Acknowledged {
     pub instances: BTreeMap<InstanceId, InstanceSpec>,
     pub volumes: BTreeMap<VolumeId, VolumeSpec>,
     pub operations: Vec<Promise>,
+    /// Every machine that was ever made as spot.
+    pub spot: BTreeSet<InstanceId>,
     /// Creations of instances, those deleted since included.
     pub created: usize,
     /// What can never be right, whatever comes later.
@@ -54,6 +64,8 @@ pub struct Client<'a> {
     pub log: Log,
     pub acknowledged: &'a RefCell<Acknowledged>,
     keys: u64,
+    /// An interruption may delete its machine.
+    may_vanish: bool,
 }
 
 impl<'a> Client<'a> {
@@ -65,7 +77,7 @@ impl<'a> Client<'a> {
         log: Log,
         acknowledged: &'a RefCell<Acknowledged>,
     ) -> Self {
-        Self { number, caller, random, broker, log, acknowledged, keys: 0 }
+        Self { number, caller, random, broker, log, acknowledged, keys: 0, may_vanish: false }
     }
 
     /// Does that many things.
@@ -74,10 +86,20 @@ impl<'a> Client<'a> {
         if self.chance(60) {
             volume = self.create_volume().await;
         }
+        // Spot machines that nobody does anything with.
+        for _ in 0..self.random.random_range(0..3) {
+            let spot = self.spot();
+            self.create_instance(None, Some(spot)).await;
+        }
         let mut machine = None;
         for _ in 0..commands {
             match machine {
-                None => machine = self.create_instance(volume).await,
+                None => {
+                    let spot = if self.chance(30) { Some(self.spot()) } else { None };
+                    let deletes = |spot: Spot| spot.on_interrupt == OnInterrupt::Delete;
+                    self.may_vanish = spot.is_some_and(deletes);
+                    machine = self.create_instance(volume, spot).await;
+                }
                 Some(id) => {
                     if self.command(id, &mut volume).await {
                         machine = None;
@@ -136,10 +158,28 @@ impl<'a> Client<'a> {
         false
     }
 
-    async fn create_instance(&mut self, volume: Option<VolumeId>) -> Option<InstanceId> {
+    /// Terms that no price ends. One may be deleted by an interruption.
+    fn spot(&mut self) -> Spot {
+        Spot {
+            max_price: NanoEur(1_000_000_000),
+            notice_seconds: NOTICE_SECONDS,
+            on_interrupt: if self.chance(30) { OnInterrupt::Delete } else { OnInterrupt::Stop },
+        }
+    }
+
+    async fn create_instance(
+        &mut self,
+        volume: Option<VolumeId>,
+        spot: Option<Spot>,
+    ) -> Option<InstanceId> {
         let mut spec = instance_spec(&format!("machine-{}", self.number));
         if self.chance(30) {
             spec.placement.min_conformity = 1;
+        }
+        if spot.is_some() {
+            // Nothing but an interruption ends it by force after the notice alone.
+            spec.stop_timeout_ms = 2 * 1_000 * u64::from(NOTICE_SECONDS);
+            spec.spot = spot;
         }
         if let Some(volume_id) = volume.filter(|_| self.chance(50)) {
             let attachment = Attachment { volume_id, read_only: false };
@@ -154,6 +194,7 @@ impl<'a> Client<'a> {
         let (id, operation) = self.ask("create instance", create).await?;
         let mut acknowledged = self.acknowledged.borrow_mut();
         acknowledged.created += 1;
+        acknowledged.spot.extend(spec.spot.map(|_| id));
         acknowledged.instances.insert(id, spec);
         acknowledged.operations.push(Promise { id: operation, kind: Kind::Change });
         drop(acknowledged);
@@ -262,7 +303,7 @@ impl<'a> Client<'a> {
                         | ErrorKind::LimitExceeded
                         // It moves: nothing is attached meanwhile.
                         | ErrorKind::Conflict
-                );
+                ) || self.may_vanish && error.kind == ErrorKind::NotFound;
                 if !known {
                     self.wrong(format!("{what} was answered with {error:?}"));
                 }

@@ -50,6 +50,22 @@ pub fn schedule(random: &mut StdRng, hosts: usize, length_ms: u64) -> Vec<(u64, 
     acts
 }
 
+/// Whether hosts may lose their leases by it: they end what they run then, without notice.
+pub const fn ends_leases(act: &Act) -> bool {
+    matches!(
+        act,
+        Act::BrokerDies
+            | Act::BrokerStarts
+            | Act::PowerFails(_)
+            | Act::PowerIsBack(_)
+            | Act::CutToBroker(..)
+            | Act::CutToHost(..)
+            | Act::Lossy(..)
+            | Act::HostDiskSlow(..)
+            | Act::HostDiskRefuses(..)
+    )
+}
+
 /// Adds one fault and its end.
 fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
     let (begin, end, most_ms) = match random.random_range(0..21) {

@@ -20,6 +20,7 @@ mod meter;
 mod net;
 mod peers;
 mod run;
+mod spot;
 mod standard;
 mod state;
 

@@ -144,6 +144,10 @@ pub struct Platform {
     /// Volumes are made with their keys and opened with nothing else.
     encrypts: bool,
     quiet: bool,
+    /// No host loses its lease.
+    pub gentle: bool,
+    /// Hosts are small, so that room is short.
+    tight: bool,
 }
 
 impl Platform {
@@ -175,6 +179,8 @@ impl Platform {
             keys: Keys::new(),
             encrypts: random.random_range(0..2) == 0,
             quiet: random.random_range(0..20) == 0,
+            gentle: random.random_range(0..3) == 0,
+            tight: random.random_range(0..2) == 0,
             random,
         };
         platform.start_broker().await;
@@ -190,7 +196,7 @@ impl Platform {
     }
 
     async fn add_host(&mut self, number: usize) {
-        let spec = host_spec(number, &mut self.random);
+        let spec = host_spec(number, self.tight, &mut self.random);
         let capacity = spec.capacity.clone();
         let engine = self.engine();
         let made = engine.register_host(&self.customer, spec, &format!("host-{number}")).await;
@@ -199,7 +205,9 @@ impl Platform {
         let metering =
             meter::metering(&engine, self.customer, id, self.wall.clone(), &self.keys).await;
         let stop_ms = self.random.random_range(0..4_000);
-        sim.set_stop_takes(Some(Duration::from_millis(stop_ms)));
+        // Some guests never hear that they are asked, most where notices are looked at.
+        let hears = self.random.random_range(0..6) >= if self.gentle { 4 } else { 1 };
+        sim.set_stop_takes(hears.then(|| Duration::from_millis(stop_ms)));
         if self.encrypts {
             sim.set_encrypts();
         }
@@ -259,11 +267,14 @@ impl Platform {
         let giver = tokio::spawn(give);
         let commands = self.random.random_range(3..=8);
         let work = futures::future::join_all(clients.into_iter().map(|c| c.work(commands)));
-        let acts = if self.quiet {
+        let mut acts = if self.quiet {
             Vec::new()
         } else {
             faults::schedule(&mut self.random, self.hosts.len(), TROUBLE_MS)
         };
+        if self.gentle {
+            acts.retain(|(_, act)| !faults::ends_leases(act));
+        }
         let trouble = async {
             self.trouble(acts).await;
             self.heal().await;
@@ -505,8 +516,8 @@ impl Future for Gated {
     }
 }
 
-fn host_spec(number: usize, random: &mut StdRng) -> HostSpec {
-    let vcpus = random.random_range(1..=16);
+fn host_spec(number: usize, tight: bool, random: &mut StdRng) -> HostSpec {
+    let vcpus = random.random_range(1..=if tight { 2 } else { 16 });
     HostSpec {
         name: format!("host-{number}"),
         site: Site {

@@ -22,7 +22,7 @@ use crate::{
     backoff::Backoff,
     plan::{
         DiskReady, KeyCase, MachineAction, MachineCase, Step, VolumeAction, VolumeCase, Wish,
-        may_restart, next_machine_step, next_volume_step,
+        may_restart, next_machine_step, next_volume_step, stop_timeout_ms,
     },
 };
 
@@ -157,6 +157,13 @@ impl Book {
             },
         };
         Some(next_machine_step(&case))
+    }
+
+    /// When the time is over that the guest has to shut down; none when it was not asked to.
+    pub(super) fn stop_is_over_at(&self, instance: InstanceId) -> Option<u64> {
+        let record = self.machines.get(&instance)?;
+        let seen = record.seen.as_ref()?;
+        Some(record.asked_at_ms? + stop_timeout_ms(&self.wish(record.desired.as_ref()), seen))
     }
 
     /// The next step of a volume.
@@ -379,6 +386,13 @@ impl MachineRecord {
             if !change.is_some_and(|(had, new)| is_same_way(had, new)) {
                 transit.end();
             }
+        }
+        // It is asked again, so that it has all of the time that it is given from now on.
+        let stops = spec.as_ref().filter(|spec| spec.power == Power::Stopped);
+        if let (Some(had), Some(new)) = (&self.desired, stops)
+            && (had.power, had.stop_timeout_ms) != (new.power, new.stop_timeout_ms)
+        {
+            self.asked_at_ms = None;
         }
         self.desired = spec;
         self.not_before_ms = 0;

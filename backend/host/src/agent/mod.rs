@@ -370,11 +370,9 @@ impl Agent {
             }
             MachineAction::Settled => return,
             MachineAction::Wait => {
-                if let (Some(asked), Some(seen)) = (record.asked_at_ms, &record.seen) {
-                    self.queue.push_at(asked + seen.definition.stop_timeout_ms, target);
-                }
-                if record.look {
-                    self.queue.push_at(record.not_before_ms, target);
+                let look = record.look.then_some(record.not_before_ms);
+                for at_ms in self.book.stop_is_over_at(instance).into_iter().chain(look) {
+                    self.queue.push_at(at_ms, target);
                 }
                 self.queue.block(target);
                 return;

@@ -198,7 +198,11 @@ impl Hypervisor for SimHost {
 
     async fn force_stop(&self, instance: InstanceId) -> Result<()> {
         let stop = || {
-            self.cell.state.lock().machine(instance)?;
+            let runs = self.cell.state.lock().machine(instance)?.run == RunState::Running;
+            if runs {
+                let at_ms = self.world.now_ms();
+                self.world.ledger().forced_off(instance, self.cell.id, at_ms);
+            }
             self.cell.end(&self.world, instance, OffReason::Host);
             Ok(())
         };
@@ -436,6 +440,7 @@ impl HostCell {
         if self.state.lock().machine(instance)?.run != RunState::Running {
             return Ok(());
         }
+        world.ledger().asked(instance, world.now_ms());
         match *self.stop_takes.lock() {
             None => {}
             Some(Duration::ZERO) => self.end(world, instance, OffReason::Guest),

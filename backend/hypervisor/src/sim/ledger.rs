@@ -22,6 +22,19 @@ pub struct Run {
     pub until_ms: Option<u64>,
 }
 
+/// A machine that was ended by force while it ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forced {
+    /// Which machine.
+    pub instance: InstanceId,
+    /// Where.
+    pub host: HostId,
+    /// When its guest was asked to shut down in this run, the last time; none when it was not.
+    pub asked_ms: Option<u64>,
+    /// When it was ended, in ms of the world's clock.
+    pub at_ms: u64,
+}
+
 /// What must never happen, and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Violation {
@@ -75,6 +88,9 @@ struct Book {
     highest: FxHashMap<InstanceId, Epoch>,
     users: FxHashMap<VolumeId, Vec<(InstanceId, bool)>>,
     deleted: Vec<VolumeId>,
+    /// When the guests of machines that run were asked to shut down.
+    asked: FxHashMap<InstanceId, u64>,
+    forced: Vec<Forced>,
     /// How often each machine began or went on to run.
     turns: FxHashMap<InstanceId, u64>,
     violations: Vec<Violation>,
@@ -89,6 +105,11 @@ impl Ledger {
     /// How often the machine was started.
     pub fn starts(&self, instance: InstanceId) -> usize {
         self.0.lock().runs.iter().filter(|run| run.instance == instance).count()
+    }
+
+    /// Every machine that was ended by force, in order.
+    pub fn forced(&self) -> Vec<Forced> {
+        self.0.lock().forced.clone()
     }
 
     /// Every volume that was deleted, in order, also those that were made again.
@@ -124,9 +145,20 @@ impl Ledger {
         }
     }
 
+    pub(super) fn asked(&self, instance: InstanceId, at_ms: u64) {
+        self.0.lock().asked.insert(instance, at_ms);
+    }
+
+    pub(super) fn forced_off(&self, instance: InstanceId, host: HostId, at_ms: u64) {
+        let mut book = self.0.lock();
+        let asked_ms = book.asked.get(&instance).copied();
+        book.forced.push(Forced { instance, host, asked_ms, at_ms });
+    }
+
     pub(super) fn started(&self, run: Run) {
         let mut guard = self.0.lock();
         let book = &mut *guard;
+        book.asked.remove(&run.instance);
         *book.turns.entry(run.instance).or_default() += 1;
         let others = book.open.entry(run.instance).or_default();
         let first = others.first().and_then(|&index| book.runs.get(index as usize));

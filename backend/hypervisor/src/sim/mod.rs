@@ -14,5 +14,5 @@ mod world;
 
 pub use fault::{Call, Fault, Faults, SeededFaults, Verb};
 pub use host::SimHost;
-pub use ledger::{Ledger, Run, Violation};
+pub use ledger::{Forced, Ledger, Run, Violation};
 pub use world::{World, WorldClock};

@@ -143,6 +143,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
         rebuilds: 0,
         first_boots: 0,
         migration: None,
+        interruption: None,
         boot_volume_id,
         decision: None,
         last_epoch: Epoch(0),

@@ -89,6 +89,7 @@ pub struct InstanceModel {
     pub effective_labels: Labels,
     pub timeouts: Attr<TimeoutsModel>,
     pub state: Attr<String>,
+    pub interruption_at: Attr<String>,
     pub site: Attr<String>,
     pub country: Attr<String>,
     pub placement_reason: Attr<String>,

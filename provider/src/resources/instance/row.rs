@@ -109,6 +109,10 @@ fn observed(row: &v1::Instance) -> InstanceModel {
         actual_flavor: text(&row.actual_flavor),
         boot_volume_id: text(&row.boot_volume_id),
         state: Attr::Value(state(row.state()).to_owned()),
+        interruption_at: match row.interruption_at_ms {
+            0 => Attr::Null,
+            at_ms => Attr::Value(rfc3339(at_ms)),
+        },
         site: text(&row.site),
         country: text(&row.country),
         placement_reason: text(&row.placement_reason),
@@ -139,6 +143,7 @@ pub(super) fn after_apply(planned: &InstanceModel, row: &v1::Instance) -> Instan
         },
         user_data_sha256: settle(&planned.user_data_sha256, user_data_hash(&planned.user_data)),
         state: settle(&planned.state, now.state),
+        interruption_at: settle(&planned.interruption_at, now.interruption_at),
         site: settle(&planned.site, now.site),
         country: settle(&planned.country, now.country),
         placement_reason: settle(&planned.placement_reason, now.placement_reason),

@@ -228,26 +228,42 @@ fn spot() -> Attribute {
             Attribute::integer("notice_seconds")
                 .default(120)
                 .validate(validators::range(30..=3_600))
-                .describe("Seconds between the notice and the interruption."),
+                .describe(
+                    "What the guest has to shut down when its capacity is taken back, in seconds: \
+                     the power button is pressed when the notice begins, and the machine is \
+                     forced off when it ends.",
+                ),
             Attribute::string("on_interrupt")
                 .default(ON_INTERRUPT[0].0)
                 .validate(words(&ON_INTERRUPT))
-                .describe("What an interruption does: `stop` or `delete`."),
+                .describe(
+                    "What an interruption does: `stop` keeps the machine with its volumes, off, \
+                     until there is room for it again; `delete` deletes it, and can't go with \
+                     `deletion_protection`.",
+                ),
         ],
     )
     .optional()
     .requires_replace_if("it appears or vanishes", |change| {
         change.prior.is_null() != change.planned.is_null()
     })
-    .describe("Cheaper capacity that may be taken back.")
+    .describe(
+        "Cheaper capacity that may be taken back: for machines that are not spot, and when the spot \
+         price rises above `max_price_per_hour`. See the guide page *Spot machines*.",
+    )
 }
 
-fn observed() -> [Attribute; 6] {
+fn observed() -> [Attribute; 7] {
     [
         computed(
             "state",
             "What it does: `pending`, `starting`, `running`, `stopping`, `stopped`, \
              `failed`, `deleting` or `unknown` (its host is silent).",
+        ),
+        computed(
+            "interruption_at",
+            "While its spot capacity is taken back: when its notice ends, at the earliest. It stays \
+             until the machine may start again; null otherwise.",
         ),
         computed("site", "The site it runs at."),
         computed("country", "The country it runs in."),

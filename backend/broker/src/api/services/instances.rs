@@ -143,6 +143,7 @@ fn instance(view: &InstanceView) -> v1::Instance {
         monthly_saving_nano_eur: view.price.map_or(0, |price| price.monthly_saving.0),
         created_at_ms: row.created_at.0,
         unconfirmed: row.unconfirmed,
+        interruption_at_ms: row.interruption.as_ref().map_or(0, |it| it.ends_at().0),
     }
 }
 

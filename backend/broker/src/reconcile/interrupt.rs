@@ -1,0 +1,146 @@
+//! Interruptions in the reconciler: the rows that their steps change.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use fairmazon_model::{
+    id::{HostId, InstanceId},
+    instance::{Instance, ObservedState},
+    interruption::{Interruption, InterruptionCause},
+    machine::{MachineSeen, ObservedSet},
+    operation::OperationKind,
+};
+use fairmazon_scheduler::{MadeRoom, Request};
+
+use super::{batch::Batch, observe::ById};
+use crate::core::{audit, boot_volumes::check_boot_not_copied, instances::operation};
+
+impl Batch<'_> {
+    /// Where room can be made for a machine that no host has room for. Spot machines make none
+    /// for each other.
+    pub(super) fn room_for(&self, instance: &Instance, request: &Request) -> Option<MadeRoom> {
+        if instance.spec.spot.is_some() {
+            return None;
+        }
+        self.state.books.make_room(request)
+    }
+
+    /// Whether all of these may be interrupted in this batch.
+    pub(super) fn may_interrupt(&self, victims: &BTreeSet<InstanceId>) -> bool {
+        victims.iter().all(|id| {
+            let row = self.instance(*id);
+            self.may_change(*id) && row.is_some_and(|row| row.interruptible().is_some())
+        })
+    }
+
+    /// Begins the interruption of a machine.
+    pub(super) fn interrupt(&mut self, instance: &Instance, cause: InterruptionCause) {
+        let Some(spot) = instance.interruptible() else { return };
+        let interruption = Interruption {
+            cause,
+            at: self.now,
+            notice_ms: u64::from(spot.notice_seconds) * 1_000,
+            off_since: None,
+        };
+        let (id, verb) = (instance.id, "broker.interrupt");
+        tracing::info!(instance = %id, ?cause, notice_seconds = spot.notice_seconds, "interrupted");
+        self.log(audit::own_entry(self.now, verb, &id, None, Some(&interruption)));
+        let new = Instance { interruption: Some(interruption), ..instance.clone() };
+        // The next question of this batch must not count on its room once more.
+        let booking = self.state.booking(&new);
+        self.state.books.settle_machine(id, booking);
+        self.change_instance(new);
+    }
+
+    /// The host of an interrupted machine has shown that it is off.
+    pub(super) fn give_room(&mut self, instance: &Instance) {
+        let Some(before) = &instance.interruption else { return };
+        let after = Interruption { off_since: Some(self.now), ..before.clone() };
+        let (id, verb) = (instance.id, "broker.interrupted");
+        self.log(audit::own_entry(self.now, verb, &id, Some(before), Some(&after)));
+        self.change_instance(Instance { interruption: Some(after), ..instance.clone() });
+    }
+
+    /// Lets an interrupted machine run again, if its host has room for it.
+    pub(super) fn return_interrupted(&mut self, instance: &Instance) {
+        let new = Instance { interruption: None, ..instance.clone() };
+        let Some(host) = new.decision.as_ref().map(|decision| decision.host) else { return };
+        if !self.may_rely_on(host) {
+            self.hold(instance.id);
+            return;
+        }
+        let Some(booking) = self.state.booking(&new) else { return };
+        if self.state.books.claim(Some((new.id, booking)), std::iter::empty()).is_err() {
+            return;
+        }
+        let (id, verb) = (instance.id, "broker.return_interrupted");
+        self.log(audit::own_entry(self.now, verb, &id, instance.interruption.as_ref(), None));
+        self.rely_on(host);
+        self.change_instance(new);
+    }
+
+    /// Has an interrupted machine deleted, as its spot terms say.
+    pub(super) fn delete_interrupted(&mut self, instance: &Instance) {
+        let deletes_boot = instance.spec.boot_volume.delete_with_instance;
+        if deletes_boot && check_boot_not_copied(self.state, instance).is_err() {
+            // It waits until the copy is made.
+            return;
+        }
+        let (id, kind) = (instance.id, OperationKind::Delete);
+        let operation = operation(self.engine, instance.account, kind, &id, 0);
+        let new = Instance { deleting: Some(operation.id), ..instance.clone() };
+        let verb = "broker.delete_interrupted";
+        self.log(audit::own_entry(self.now, verb, &id, Some(instance), Some(&new)));
+        self.begin_operation(operation);
+        self.change_instance(new);
+    }
+
+    /// The spot machines that were in the way of a new one are off: its host is told of it.
+    pub(super) fn enter(&mut self, instance: &Instance) {
+        let mut new = instance.clone();
+        let before = new.decision.clone();
+        if let Some(decision) = &mut new.decision {
+            decision.after = BTreeSet::new();
+        }
+        new.waiting_for = String::new();
+        let (id, verb) = (new.id, "broker.enter");
+        self.log(audit::own_entry(self.now, verb, &id, before.as_ref(), new.decision.as_ref()));
+        self.change_instance(new);
+    }
+
+    /// Whether an interrupted machine has been off for long enough, so that hosts don't start and
+    /// stop machines in turns.
+    pub(super) fn has_paused(&self, instance: &Instance) -> bool {
+        let off_since = instance.interruption.as_ref().and_then(|it| it.off_since);
+        off_since.is_some_and(|since| {
+            self.now.0.saturating_sub(since.0) >= self.engine.config().spot_pause_ms
+        })
+    }
+
+    /// Whether spot machines still have the room that it gets.
+    pub(super) fn awaits_room(&self, instance: &Instance) -> bool {
+        let Some(decision) = &instance.decision else { return false };
+        decision.after.iter().filter_map(|id| self.instance(*id)).any(|row: Arc<Instance>| {
+            row.interruption.as_ref().is_some_and(Interruption::holds_room)
+                && row.decision.as_ref().is_some_and(|theirs| theirs.host == decision.host)
+        })
+    }
+
+    /// Notes which interrupted machines the host shows off, under a set that says that they shall
+    /// be. Neither a machine that runs nor one that may run is ever called stopped or failed.
+    pub(super) fn note_off(
+        &mut self,
+        host: HostId,
+        report: &ObservedSet,
+        machines: &ById<'_, MachineSeen, InstanceId>,
+    ) {
+        let now = self.state.hosts.entry(host);
+        let told = now.interrupted_since.iter().filter(|(_, since)| **since <= report.generation);
+        let is_off = |id: InstanceId| {
+            machines.get(id).is_some_and(|seen| {
+                matches!(seen.state, ObservedState::Stopped | ObservedState::Failed { .. })
+            })
+        };
+        now.off = told.map(|(id, _)| *id).filter(|id| is_off(*id)).collect();
+        self.state.dirty.instances.extend(self.state.hosts.entry(host).off.iter());
+    }
+}

@@ -1,0 +1,362 @@
+//! Spot machines whose capacity is taken back: notice, off, and back again, on simulated hosts.
+
+use std::time::Duration;
+
+use fairmazon_broker::core::{
+    CoreConfig, InstanceState, InstanceUpdate, InstanceView, VolumeState,
+};
+use fairmazon_hypervisor::Hypervisor;
+use fairmazon_model::{
+    ErrorKind,
+    host::HostSpec,
+    id::{InstanceId, OperationId},
+    instance::{Attachment, InstanceSpec, OnInterrupt, Power, Spot},
+    interruption::InterruptionCause,
+    operation::OperationState,
+    price::NanoEur,
+    units::{Epoch, Mib, Vcpus},
+};
+
+use super::kit::{Hosts, Kit, host_spec, quick, spec, volume_spec};
+
+/// How long interrupted machines stay off, by the broker's wall clock.
+const PAUSE_MS: i64 = 1_000_000;
+/// How long guests take to shut down: long enough to see them do it.
+const SHUTS_DOWN_IN: Duration = Duration::from_millis(1_500);
+
+/// Room for two machines of flavor `medium`.
+fn small_host() -> HostSpec {
+    let mut spec = host_spec(0, "DE");
+    spec.capacity.vcpus = Vcpus(4);
+    spec.capacity.memory = Mib(8_192);
+    spec
+}
+
+fn medium(name: &str) -> InstanceSpec {
+    InstanceSpec { flavor: "medium".into(), ..spec(name) }
+}
+
+fn spot(name: &str, on_interrupt: OnInterrupt, notice_seconds: u32) -> InstanceSpec {
+    let max_price = NanoEur::from_micro_eur(4_000);
+    InstanceSpec { spot: Some(Spot { max_price, notice_seconds, on_interrupt }), ..medium(name) }
+}
+
+/// A platform with one small host.
+struct Stage {
+    folder: tempfile::TempDir,
+    kit: Kit,
+    hosts: Hosts,
+}
+
+impl Stage {
+    async fn build() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let kit = Kit::open(folder.path(), config()).await;
+        kit.start();
+        let mut hosts = Hosts::none();
+        hosts.add(&kit, small_host()).await;
+        hosts.connect(0, &kit.engine);
+        hosts.hosts[0].sim.set_stop_takes(Some(SHUTS_DOWN_IN));
+        kit.until("the host is there", || kit.engine.hosts_connected() == 1).await;
+        Self { folder, kit, hosts }
+    }
+
+    /// Everything begins anew but what is on disks, and the agent.
+    async fn restart(self) -> Self {
+        let Self { folder, kit, mut hosts } = self;
+        hosts.cut(0);
+        kit.stop().await;
+        drop(kit);
+        let kit = Kit::open(folder.path(), config()).await;
+        kit.start();
+        hosts.kill_agent(0).await;
+        hosts.connect(0, &kit.engine);
+        Self { folder, kit, hosts }
+    }
+
+    async fn create(&self, spec: InstanceSpec) -> (InstanceId, OperationId) {
+        let kit = &self.kit;
+        let made = kit.engine.create_instance(&kit.customer, spec, &kit.key()).await.unwrap();
+        (made.instance.row.id, made.operation.id)
+    }
+
+    async fn running(&self, spec: InstanceSpec) -> InstanceId {
+        let (id, operation) = self.create(spec).await;
+        self.kit.done(operation).await;
+        assert_eq!(self.view(id).state, InstanceState::Running);
+        id
+    }
+
+    fn view(&self, id: InstanceId) -> InstanceView {
+        self.kit.engine.instance(&self.kit.customer, id).unwrap()
+    }
+
+    fn is(&self, id: InstanceId, state: InstanceState) -> bool {
+        self.view(id).state == state
+    }
+
+    async fn comes_to(&self, id: InstanceId, state: InstanceState) {
+        self.kit.until(&format!("{id} is {state:?}"), || self.is(id, state)).await;
+    }
+
+    async fn update(&self, id: InstanceId, change: impl FnOnce(&mut InstanceSpec)) {
+        let mut spec = self.view(id).row.spec.clone();
+        change(&mut spec);
+        let update = InstanceUpdate { id, spec, expected_revision: 0, allow_rebuild: false };
+        let kit = &self.kit;
+        kit.engine.update_instance(&kit.customer, update, &kit.key()).await.unwrap();
+    }
+
+    async fn delete(&self, id: InstanceId) {
+        let kit = &self.kit;
+        let deleted = kit.engine.delete_instance(&kit.customer, id, &kit.key()).await.unwrap();
+        kit.done(deleted.id).await;
+    }
+
+    async fn runs(&self, id: InstanceId) -> bool {
+        let machine = self.hosts.hosts[0].sim.machine(id).await.unwrap();
+        machine.is_some_and(|machine| machine.runs())
+    }
+
+    async fn end(mut self) {
+        self.hosts.check();
+        self.kit.engine.audit_books().unwrap();
+        let verdict = self.kit.store.verify_audit().await.unwrap();
+        assert!(verdict.broken.is_none(), "{verdict:?}");
+        self.hosts.kill_agent(0).await;
+        self.kit.stop().await;
+    }
+}
+
+fn config() -> CoreConfig {
+    CoreConfig { spot_pause_ms: PAUSE_MS, ..quick() }
+}
+
+#[tokio::test]
+async fn one_spot_machine_makes_room_has_its_notice_and_comes_back() {
+    let stage = Stage::build().await;
+    let spared = stage.running(spot("spared", OnInterrupt::Stop, 120)).await;
+    let victim = stage.running(spot("victim", OnInterrupt::Stop, 60)).await;
+    let before = stage.view(victim);
+    let (new, operation) = stage.create(medium("new")).await;
+
+    // The notice: the guest shuts down, and who gets its room waits.
+    stage.comes_to(victim, InstanceState::Stopping).await;
+    let shown = stage.view(victim);
+    let interruption = shown.row.interruption.clone().unwrap();
+    assert_eq!(interruption.cause, InterruptionCause::Capacity(new));
+    assert_eq!(interruption.notice_ms, 60_000);
+    assert!(shown.reason.contains("has 60 s for it"), "{}", shown.reason);
+    assert!(stage.runs(victim).await, "it has time to shut down");
+    let waits = stage.view(new);
+    assert_eq!(waits.state, InstanceState::Starting);
+    assert!(waits.reason.contains("up to 60 s to shut down"), "{}", waits.reason);
+    assert!(stage.hosts.hosts[0].sim.machine(new).await.unwrap().is_none());
+    let boot = stage.hosts.hosts[0].sim.volume(waits.row.boot_volume_id).await.unwrap();
+    assert!(boot.is_none(), "nothing of it is made before it has its room");
+
+    stage.kit.done(operation).await;
+    let taken = stage.view(new).row.decision.clone().unwrap();
+    assert!(taken.reason.contains("a spot machine leaves this one"), "{}", taken.reason);
+    assert!(taken.after.is_empty());
+    let off = stage.view(victim);
+    assert_eq!(off.state, InstanceState::Stopped);
+    assert!(off.reason.contains("starts again when its host has room"), "{}", off.reason);
+    assert!(stage.is(spared, InstanceState::Running));
+    assert_eq!(stage.hosts.world.ledger().starts(spared), 1);
+    let usage = stage.kit.engine.host(&stage.kit.customer, taken.host).unwrap().usage;
+    assert_eq!((usage.machines, usage.memory), (3, Mib(8_192)));
+
+    // There is room again, and the pause has to pass as well.
+    stage.delete(new).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(stage.is(victim, InstanceState::Stopped));
+    stage.kit.clock.forward(PAUSE_MS);
+    stage.comes_to(victim, InstanceState::Running).await;
+    let after = stage.view(victim);
+    assert_eq!(after.row.interruption, None);
+    assert_eq!(after.row.decision, before.row.decision);
+    assert_eq!(after.row.observed.addresses, before.row.observed.addresses);
+    assert_eq!(stage.hosts.world.ledger().starts(victim), 2);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn it_comes_back_only_when_there_is_room_and_it_shall_run() {
+    let stage = Stage::build().await;
+    let victim = stage.running(spot("victim", OnInterrupt::Stop, 30)).await;
+    let one = stage.running(medium("one")).await;
+    let two = stage.running(medium("two")).await;
+    assert!(stage.is(victim, InstanceState::Stopped));
+    stage.kit.clock.forward(PAUSE_MS);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(stage.is(victim, InstanceState::Stopped), "the host is full");
+    stage.update(victim, |spec| spec.power = Power::Stopped).await;
+    stage.delete(one).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(stage.is(victim, InstanceState::Stopped), "it shall be off");
+    assert!(stage.view(victim).row.interruption.is_some(), "and takes no room while it is");
+    stage.update(victim, |spec| spec.power = Power::Running).await;
+    stage.comes_to(victim, InstanceState::Running).await;
+    assert!(stage.is(two, InstanceState::Running));
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn one_that_is_off_goes_first_and_nobody_waits_for_it() {
+    let stage = Stage::build().await;
+    let running = stage.running(spot("running", OnInterrupt::Stop, 30)).await;
+    let off = stage.running(spot("off", OnInterrupt::Delete, 3_600)).await;
+    stage.update(off, |spec| spec.power = Power::Stopped).await;
+    stage.comes_to(off, InstanceState::Stopped).await;
+    stage.running(medium("new")).await;
+    assert!(stage.is(running, InstanceState::Running));
+    let shown = stage.view(off);
+    assert!(shown.row.interruption.is_some() && shown.row.deleting.is_none(), "{shown:?}");
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn one_whose_terms_say_so_is_deleted_and_its_data_volume_stays() {
+    let stage = Stage::build().await;
+    let (engine, customer) = (&stage.kit.engine, &stage.kit.customer);
+    let data = engine.create_volume(customer, volume_spec("data"), &stage.kit.key()).await.unwrap();
+    let data = data.volume.row.id;
+    let mut wanted = spot("victim", OnInterrupt::Delete, 30);
+    let attachment = Attachment { volume_id: data, read_only: false };
+    wanted.volumes.insert("data".into(), attachment);
+    let victim = stage.running(wanted).await;
+    let boot = stage.view(victim).row.boot_volume_id;
+    stage.running(medium("one")).await;
+    let (two, operation) = stage.create(medium("two")).await;
+    stage.comes_to(victim, InstanceState::Stopping).await;
+    stage.kit.done(operation).await;
+    stage
+        .kit
+        .until("the victim is gone", || {
+            let found = engine.instance(customer, victim);
+            found.is_err_and(|error| error.kind == ErrorKind::NotFound)
+        })
+        .await;
+    assert!(stage.is(two, InstanceState::Running));
+    let kept = engine.volume(customer, data).unwrap();
+    assert_eq!((kept.state, kept.row.attached_to), (VolumeState::Ready, None));
+    let sim = &stage.hosts.hosts[0].sim;
+    stage
+        .kit
+        .until("the boot volume is gone", || {
+            stage.hosts.world.ledger().deleted_volumes().contains(&boot)
+        })
+        .await;
+    assert!(sim.volume(data).await.unwrap().is_some());
+    let page = fairmazon_broker::core::PageRequest { after: None, limit: 0 };
+    let operations = engine.operations(customer, page, Some(&victim.to_string())).items;
+    assert!(operations.iter().all(|row| row.state == OperationState::Done), "{operations:?}");
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn spot_makes_no_room_for_spot() {
+    let stage = Stage::build().await;
+    let one = stage.running(spot("one", OnInterrupt::Stop, 30)).await;
+    let two = stage.running(spot("two", OnInterrupt::Stop, 30)).await;
+    let (three, _) = stage.create(spot("three", OnInterrupt::Stop, 30)).await;
+    stage.comes_to(three, InstanceState::Pending).await;
+    stage.kit.until("it says why", || !stage.view(three).reason.is_empty()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for id in [one, two] {
+        assert!(stage.is(id, InstanceState::Running) && stage.view(id).row.interruption.is_none());
+    }
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_restart_in_the_notice_changes_nothing() {
+    let stage = Stage::build().await;
+    let victim = stage.running(spot("victim", OnInterrupt::Stop, 60)).await;
+    stage.running(medium("one")).await;
+    stage.hosts.hosts[0].sim.set_stop_takes(None);
+    let (two, operation) = stage.create(medium("two")).await;
+    stage.comes_to(victim, InstanceState::Stopping).await;
+    let before = stage.view(victim).row.interruption.clone();
+    let stage = stage.restart().await;
+    stage.kit.until("it is seen again", || stage.kit.engine.hosts_connected() == 1).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(stage.view(victim).row.interruption, before);
+    assert!(stage.runs(victim).await && stage.is(two, InstanceState::Starting));
+    // The guest that did not hear it is asked again, by the agent that has just started.
+    stage.hosts.world.guest_powers_off(stage.hosts.hosts[0].id, victim);
+    stage.kit.done(operation).await;
+    assert!(stage.is(victim, InstanceState::Stopped));
+    stage.hosts.hosts[0].sim.set_stop_takes(Some(Duration::ZERO));
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn an_interruption_goes_on_when_nobody_wants_its_room_any_more() {
+    let stage = Stage::build().await;
+    let victim = stage.running(spot("victim", OnInterrupt::Stop, 60)).await;
+    stage.running(medium("one")).await;
+    let (two, _) = stage.create(medium("two")).await;
+    stage.comes_to(victim, InstanceState::Stopping).await;
+    stage.delete(two).await;
+    // Its guest shuts down already: it does, and starts again.
+    stage.comes_to(victim, InstanceState::Stopped).await;
+    stage.kit.clock.forward(PAUSE_MS);
+    stage.comes_to(victim, InstanceState::Running).await;
+    assert_eq!(stage.hosts.world.ledger().starts(two), 0);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn two_that_come_at_once_take_different_room() {
+    let stage = Stage::build().await;
+    let victims = [
+        stage.running(spot("one", OnInterrupt::Stop, 30)).await,
+        stage.running(spot("two", OnInterrupt::Stop, 30)).await,
+    ];
+    let ((a, first), (b, second)) =
+        tokio::join!(stage.create(medium("a")), stage.create(medium("b")));
+    stage.kit.done(first).await;
+    stage.kit.done(second).await;
+    assert!(stage.is(a, InstanceState::Running) && stage.is(b, InstanceState::Running));
+    assert!(victims.iter().all(|id| stage.is(*id, InstanceState::Stopped)));
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_price_above_what_is_paid_gives_notice_too() {
+    let stage = Stage::build().await;
+    let id = stage.running(spot("web", OnInterrupt::Stop, 30)).await;
+    let dear = |price| {
+        move |spec: &mut InstanceSpec| spec.spot.as_mut().unwrap().max_price = NanoEur(price)
+    };
+    stage.update(id, dear(1)).await;
+    stage.comes_to(id, InstanceState::Stopping).await;
+    let shown = stage.view(id);
+    let interruption = shown.row.interruption.clone().unwrap();
+    assert_eq!((interruption.cause, interruption.notice_ms), (InterruptionCause::Price, 30_000));
+    assert!(shown.reason.contains("max_price_per_hour"), "{}", shown.reason);
+    assert!(stage.runs(id).await);
+    stage.comes_to(id, InstanceState::Stopped).await;
+    stage.kit.clock.forward(PAUSE_MS);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(stage.is(id, InstanceState::Stopped), "the price is as it was");
+    stage.update(id, dear(4_000_000)).await;
+    stage.comes_to(id, InstanceState::Running).await;
+    assert_eq!(stage.view(id).row.decision.clone().unwrap().epoch, Epoch(1));
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn what_is_protected_against_deletion_is_not_deleted_by_an_interruption() {
+    let stage = Stage::build().await;
+    let (engine, customer) = (&stage.kit.engine, &stage.kit.customer);
+    let both =
+        InstanceSpec { deletion_protection: true, ..spot("victim", OnInterrupt::Delete, 30) };
+    let error = engine.create_instance(customer, both, &stage.kit.key()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    assert_eq!(error.field.as_deref(), Some("spot.on_interrupt"));
+    assert!(stage.kit.instances().is_empty());
+    stage.end().await;
+}
