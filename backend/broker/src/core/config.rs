@@ -29,6 +29,9 @@ pub struct CoreConfig {
     pub migrations_per_host: usize,
     /// How long a machine may take to another host before it stays where it is, on the wall clock.
     pub migration_patience_ms: i64,
+    /// How long the file of a volume that is imported may take to come, from when the volume was
+    /// asked for, before the volume is deleted; on the wall clock.
+    pub import_patience_ms: i64,
     /// How long a finished operation can be read, on the wall clock.
     pub operation_keep_ms: i64,
     /// How long an idempotency key answers with the first result, on the wall clock.
@@ -66,6 +69,7 @@ impl Default for CoreConfig {
             failure_patience_ms: 60_000,
             migrations_per_host: 4,
             migration_patience_ms: 30 * 60 * 1_000,
+            import_patience_ms: 7 * 24 * 60 * 60 * 1_000,
             operation_keep_ms: 60 * 60 * 1_000,
             idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,
             usage_keep_ms: 400 * 24 * 60 * 60 * 1_000,

@@ -7,6 +7,7 @@ mod commands;
 mod copies;
 mod drains;
 mod idempotency;
+mod imports;
 mod kit;
 mod metering;
 mod migrations;
