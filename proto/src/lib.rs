@@ -7,6 +7,8 @@
 mod convert;
 mod details;
 
+pub use convert::chunk;
+
 /// The customers', operators' and auditors' API.
 #[allow(clippy::all, missing_docs)]
 pub mod v1 {

@@ -132,7 +132,8 @@ fn fairmazon(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome<(bool,
 }
 
 #[test]
-fn a_volume_is_exported_while_its_guest_runs_and_opens_without_the_platform() -> Outcome {
+fn a_volume_is_exported_while_its_guest_runs_comes_back_and_opens_without_the_platform() -> Outcome
+{
     const TEXT: &[u8] = b"written by the guest in plain text";
     let cli = Cli::chosen()?;
     let mut backend = backend()?;
@@ -153,6 +154,11 @@ fn a_volume_is_exported_while_its_guest_runs_and_opens_without_the_platform() ->
     assert_eq!(listed.lines().count(), 1, "the snapshot is gone: {listed}");
     file(fs::copy(&backend.environment()["FAIRMAZON_KEY_FILE"], at("identity")))?;
     workspace.destroy()?;
+    let hosts = data.join("hosts");
+    assert_eq!(files_with(&hosts, b"LUKS"), Vec::<PathBuf>::new(), "no volume is left");
+    comes_back(&workspace, &data, &at("file"), &environment)?;
+    assert_eq!(files_with(&hosts, b"LUKS"), Vec::<PathBuf>::new(), "no volume is left");
+    assert_eq!(files_with(&hosts, TEXT), Vec::<PathBuf>::new());
     backend.interrupt()?;
 
     // Nothing of the platform is left but what was taken away from it.
@@ -175,6 +181,36 @@ fn a_volume_is_exported_while_its_guest_runs_and_opens_without_the_platform() ->
     let (done, said) = fairmazon(&["volume", "open", &exported, "--to", &other], &alone)?;
     assert!(!done && said.contains("does not open with this identity"), "{said}");
     assert!(!Path::new(&other).exists());
+    Ok(())
+}
+
+/// An exported file becomes a snapshot, and a volume that is made of it has the guest's data.
+fn comes_back(
+    workspace: &Workspace,
+    data: &Path,
+    exported: &str,
+    environment: &[(&str, &str)],
+) -> Outcome {
+    let import = ["volume", "import", exported, "--name", "back", "--label", "from=file"];
+    let (refused, said) = fairmazon(&[&import[..], &["--country", "AQ"]].concat(), environment)?;
+    assert!(!refused && said.contains("not in AQ"), "{said}");
+    let (done, said) = fairmazon(&import, environment)?;
+    assert!(done, "{said}");
+    let (_, listed) = fairmazon(&["volume", "list"], environment)?;
+    let snapshot = listed.split('\t').next().unwrap_or_default();
+    assert!(listed.contains("ready\t1 GiB\tstandard\timported"), "{listed}");
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+
+    let main = workspace.read("main.tf")?;
+    let source = format!("size_gib = 1\n  source = {{ snapshot_id = \"{snapshot}\" }}");
+    workspace.write("main.tf", &main.replace("size_gib = 1", &source))?;
+    workspace.apply(&[])?;
+    says(data, "GUEST-COUNTER vdb 2")?;
+    workspace.expect_no_changes()?;
+    workspace.destroy()?;
+    workspace.write("main.tf", &main)?;
+    let (done, said) = fairmazon(&["volume", "delete", snapshot], environment)?;
+    assert!(done, "{said}");
     Ok(())
 }
 

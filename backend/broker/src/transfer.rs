@@ -3,6 +3,8 @@
 //! Nothing is kept, on disk or in memory, but the few parts that the slower side has not taken
 //! yet, and nothing of it can be opened here. A transfer ends with the customer's call.
 
+mod import;
+
 use std::{
     collections::HashMap,
     hash::Hash,
@@ -16,7 +18,7 @@ use fairmazon_model::{
     id::{AccountId, HostId, VolumeId},
     key::VolumeHostKey,
     limits,
-    transfer::{Part, SendVolume, TransferId},
+    transfer::{Part, ReceiveVolume, SendVolume, TransferId},
     volume::Volume,
 };
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
@@ -31,9 +33,12 @@ use crate::core::{
     state::State,
 };
 
-/// Transfers of one account at once.
+use import::WaitingImport;
+pub use import::{Importing, Parts};
+
+/// Transfers of one account at once, in both directions.
 pub const PER_ACCOUNT: usize = 4;
-/// Transfers of one host at once: more than one account may have there.
+/// Transfers of one host at once, in both directions: more than one account may have there.
 pub const PER_HOST: usize = 8;
 /// Parts that wait for the customer.
 const WAITING: usize = 2;
@@ -44,6 +49,15 @@ const BEGIN_WITHIN: Duration = Duration::from_secs(20);
 /// How long nothing may move.
 const STALLED: Duration = Duration::from_secs(60);
 
+/// What a host is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// To send a volume's file.
+    Send(SendVolume),
+    /// To take one.
+    Receive(ReceiveVolume),
+}
+
 /// The transfers under way.
 #[derive(Default)]
 pub(crate) struct Transfers(Mutex<Table>);
@@ -52,11 +66,27 @@ pub(crate) struct Transfers(Mutex<Table>);
 struct Table {
     /// Those that no host has begun.
     waiting: HashMap<TransferId, Waiting>,
+    imports: HashMap<TransferId, WaitingImport>,
     /// Whose and where those are that have not ended.
     accounts: HashMap<AccountId, Weak<()>>,
     hosts: HashMap<HostId, Weak<()>>,
     /// Ways to the hosts.
-    streams: HashMap<HostId, mpsc::Sender<SendVolume>>,
+    streams: HashMap<HostId, mpsc::Sender<Asked>>,
+}
+
+impl Table {
+    /// Counts one more transfer of the account and the host.
+    fn hold(
+        &mut self,
+        account: AccountId,
+        host: HostId,
+    ) -> Result<(Arc<()>, Arc<()>), DomainError> {
+        let ours = hold(&mut self.accounts, account, PER_ACCOUNT)
+            .ok_or_else(|| too_many("the account", PER_ACCOUNT))?;
+        let held = hold(&mut self.hosts, host, PER_HOST)
+            .ok_or_else(|| too_many("the volume's host", PER_HOST))?;
+        Ok((ours, held))
+    }
 }
 
 struct Waiting {
@@ -82,7 +112,7 @@ impl Drop for Receiving {
 
 impl Transfers {
     /// What a host is asked for from now on, in the place of an earlier stream of it.
-    pub(crate) fn listen(&self, host: HostId) -> mpsc::Receiver<SendVolume> {
+    pub(crate) fn listen(&self, host: HostId) -> mpsc::Receiver<Asked> {
         let (sender, receiver) = mpsc::channel(REQUESTS);
         let mut table = self.0.lock();
         table.streams.retain(|_, stream| !stream.is_closed());
@@ -97,10 +127,7 @@ impl Transfers {
         host: HostId,
     ) -> Result<Receiving, DomainError> {
         let mut table = self.0.lock();
-        let ours = hold(&mut table.accounts, account, PER_ACCOUNT)
-            .ok_or_else(|| too_many("the account", PER_ACCOUNT))?;
-        let held = hold(&mut table.hosts, host, PER_HOST)
-            .ok_or_else(|| too_many("the volume's host", PER_HOST))?;
+        let (ours, held) = table.hold(account, host)?;
         let (to, parts) = mpsc::channel(WAITING);
         table.waiting.insert(id, Waiting { host, to, held });
         Ok(Receiving { transfers: self.clone(), id, parts, _held: ours })
@@ -113,7 +140,7 @@ impl Transfers {
         waiting.remove(&id)
     }
 
-    fn ask(&self, host: HostId, asked: SendVolume) -> Result<(), DomainError> {
+    fn ask(&self, host: HostId, asked: Asked) -> Result<(), DomainError> {
         let table = self.0.lock();
         let stream = table.streams.get(&host);
         if stream.is_some_and(|stream| stream.try_send(asked).is_ok()) {
@@ -164,7 +191,8 @@ impl Engine {
         self.run(|state| self.plan_export(state, caller, volume))
             .await
             .map_err(DomainError::from)?;
-        self.inner.transfers.ask(host, SendVolume { transfer, volume, offset })?;
+        let asked = SendVolume { transfer, volume, offset };
+        self.inner.transfers.ask(host, Asked::Send(asked))?;
         let bytes = match timeout(BEGIN_WITHIN, receiving.parts.recv()).await {
             Ok(Some(Part::Begin { bytes })) => bytes,
             Ok(Some(Part::Failed { reason })) => return Err(cant_send(&reason)),
@@ -345,7 +373,11 @@ mod tests {
     fn a_later_stream_of_a_host_is_asked() {
         let transfers = Transfers::default();
         let host = HostId::from_parts(1, 1);
-        let asked = SendVolume { transfer: id(1), volume: VolumeId::from_parts(1, 1), offset: 0 };
+        let asked = Asked::Send(SendVolume {
+            transfer: id(1),
+            volume: VolumeId::from_parts(1, 1),
+            offset: 0,
+        });
         assert!(transfers.ask(host, asked).is_err());
         let mut first = transfers.listen(host);
         let mut second = transfers.listen(host);

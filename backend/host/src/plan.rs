@@ -409,8 +409,23 @@ pub struct VolumeCase<'a> {
     /// The volume that it is to be made as a copy of is there and can be opened; `true` for one
     /// that is no copy.
     pub source_ready: bool,
+    /// How it stands with the file that it is imported from.
+    pub file: FileCase,
     /// How it stands with its key.
     pub key: KeyCase,
+}
+
+/// How it stands with the file that a volume is imported from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileCase {
+    /// Nothing of one is there.
+    None,
+    /// A part of one is there, or one that is not the one that is wished for.
+    Part,
+    /// Somebody writes it.
+    Comes,
+    /// All of the one that is wished for is there.
+    Whole,
 }
 
 /// How it stands with a volume's key.
@@ -452,10 +467,15 @@ pub enum VolumeAction {
     Grow(Gib),
     /// Destroy its data.
     Delete,
+    /// Remove what has come of its file.
+    DropFile,
 }
 
 /// The next step of a volume.
 pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
+    if let Some(step) = unwanted_file(case) {
+        return step;
+    }
     let Wish::Present(wish) = case.wish else {
         if matches!(case.wish, Wish::Absent) && case.key == KeyCase::Given {
             return step(VolumeAction::ForgetKey, "no set names the volume any more");
@@ -486,6 +506,9 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
         (VolumeWish::Keep, None) if !case.source_ready => {
             step(VolumeAction::Wait, "what it is a copy of can't be read yet")
         }
+        (VolumeWish::Keep, None) if is_import(wish) && case.file != FileCase::Whole => {
+            step(VolumeAction::Wait, "its customer has not sent its file yet")
+        }
         (VolumeWish::Keep, None) => step(VolumeAction::Create, "it is desired here"),
         (VolumeWish::Keep, Some(seen)) if seen.size < wish.size && !case.key.opens() => {
             step(VolumeAction::Wait, "its customer has not given its key yet")
@@ -494,5 +517,26 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
             step(VolumeAction::Grow(wish.size), "a larger size is desired")
         }
         (VolumeWish::Keep, Some(_)) => step(VolumeAction::Settled, "it is there as desired"),
+    }
+}
+
+fn is_import(wish: &HostVolume) -> bool {
+    wish.wish == VolumeWish::Keep && matches!(wish.copy, Some(VolumeCopy::Import(_)))
+}
+
+/// What to do about a file that no volume is to be made from. Unlike a volume it is nobody's data:
+/// its customer has it.
+fn unwanted_file(case: &VolumeCase<'_>) -> Option<Step<VolumeAction>> {
+    let is_wanted = match case.wish {
+        Wish::Unknown => true,
+        Wish::Absent => false,
+        Wish::Present(wish) => is_import(wish) && case.seen.is_none(),
+    };
+    match case.file {
+        FileCase::Part | FileCase::Whole if !is_wanted => {
+            Some(step(VolumeAction::DropFile, "no volume is made from its file"))
+        }
+        FileCase::Comes if !is_wanted => Some(step(VolumeAction::Wait, "its transfer ends")),
+        _ => None,
     }
 }

@@ -81,7 +81,7 @@ async fn a_seal_for_somebody_else_opens_nothing_and_is_told() {
     let subject = encrypting();
     let refused = |seen: &fairmazon_model::machine::ObservedSet| {
         seen.volumes.iter().any(|seen| {
-            matches!(&seen.state, VolumeObserved::Failed { reason } if reason.contains("does not open"))
+            matches!(&seen.state, VolumeObserved::Failed { reason, .. } if reason.contains("does not open"))
         })
     };
     let elsewhere = sealed(&HostSecret::generate(), host_id(), 1).1;

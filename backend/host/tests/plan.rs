@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use fairmazon_host::plan::{
-    DiskReady, KeyCase, MachineAction, MachineCase, VolumeAction, VolumeCase, Wish,
+    DiskReady, FileCase, KeyCase, MachineAction, MachineCase, VolumeAction, VolumeCase, Wish,
     next_machine_step, next_volume_step,
 };
 use fairmazon_hypervisor::{
@@ -20,7 +20,9 @@ use fairmazon_model::{
     instance::{Power, RestartPolicy},
     machine::{Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
     migration::Arrival,
+    transfer::Sha256,
     units::{Epoch, Gib, Mib, Vcpus},
+    volume::Import,
 };
 use proptest::prelude::*;
 
@@ -78,6 +80,16 @@ fn any_spec() -> impl Strategy<Value = MachineSpec> {
                 }
             },
         )
+}
+
+fn any_copy() -> impl Strategy<Value = Option<VolumeCopy>> {
+    let import = Import { bytes: 1 << 20, sha256: Sha256::of(b"a file") };
+    prop_oneof![Just(None), Just(Some(VolumeCopy::Made)), Just(Some(VolumeCopy::Import(import)))]
+}
+
+fn any_file() -> impl Strategy<Value = FileCase> {
+    use FileCase::{Comes, None, Part, Whole};
+    prop_oneof![Just(None), Just(Part), Just(Comes), Just(Whole)]
 }
 
 fn any_key() -> impl Strategy<Value = KeyCase> {
@@ -178,6 +190,7 @@ async fn converge(
                 in_use: uses || set == Set::With && boot,
                 must_be_there: false,
                 source_ready: true,
+                file: FileCase::None,
                 key: KeyCase::NotNeeded,
             };
             let action = next_volume_step(&case).action;
@@ -186,6 +199,7 @@ async fn converge(
                 VolumeAction::Grow(size) => host.grow_volume(wish.volume, size).await.unwrap(),
                 VolumeAction::Delete => host.delete_volume(wish.volume).await.unwrap(),
                 VolumeAction::GiveKey | VolumeAction::ForgetKey => panic!("there are no keys"),
+                VolumeAction::DropFile => panic!("there are no files"),
                 VolumeAction::Settled | VolumeAction::Wait | VolumeAction::Lost => continue,
             }
             quiet = false;
@@ -402,13 +416,14 @@ proptest! {
         in_use in any::<bool>(),
         must_be_there in any::<bool>(),
         source_ready in any::<bool>(),
-        copied in any::<bool>(),
+        copy in any_copy(),
+        file in any_file(),
         key in any_key(),
     ) {
         let wish = Arc::new(HostVolume {
             size: Gib(2),
             wish: if delete { VolumeWish::Delete } else { VolumeWish::Keep },
-            copy: copied.then_some(VolumeCopy::Made),
+            copy,
             ..wish(1)
         });
         let seen =
@@ -420,15 +435,28 @@ proptest! {
             in_use,
             must_be_there,
             source_ready,
+            file,
             key,
         });
+        let imports = matches!(copy, Some(VolumeCopy::Import(_)));
+        // A file goes before anything else is done, unless a volume is to be made of it.
+        let wanted = named && !delete && imports && !present;
+        let is_in_the_way = file != FileCase::None && !wanted;
+        let drops = step.action == VolumeAction::DropFile;
+        prop_assert_eq!(drops, is_in_the_way && file != FileCase::Comes);
+        if is_in_the_way {
+            prop_assert!(drops || step.action == VolumeAction::Wait);
+            return Ok(());
+        }
         let forgets = step.action == VolumeAction::ForgetKey;
         let has_key = key == KeyCase::Given;
         prop_assert_eq!(forgets, has_key && (!named || delete && !in_use));
         let deletes = step.action == VolumeAction::Delete;
         prop_assert_eq!(deletes, named && delete && present && !in_use && !has_key);
         let creates = step.action == VolumeAction::Create;
-        let may = !held && !must_be_there && !copied && source_ready && key.opens();
+        let made = copy == Some(VolumeCopy::Made);
+        let whole = !imports || file == FileCase::Whole;
+        let may = !held && !must_be_there && !made && source_ready && whole && key.opens();
         prop_assert_eq!(creates, named && !delete && !present && may);
         // Nothing is done to the data of a volume that can't be opened.
         if matches!(step.action, VolumeAction::Create | VolumeAction::Grow(_)) {

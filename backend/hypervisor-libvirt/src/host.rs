@@ -134,7 +134,12 @@ impl Hypervisor for TestHost {
         self.call("list what it has", |host| {
             let listed = host.domains.list()?;
             let volumes = host.volumes.list()?;
-            Ok(Inventory { machines: listed.machines, volumes, foreign: listed.foreign })
+            Ok(Inventory {
+                machines: listed.machines,
+                volumes,
+                incoming: Vec::new(),
+                foreign: listed.foreign,
+            })
         })
         .await
     }

@@ -10,6 +10,8 @@
     reason = "each clause is a test: its name says what holds, and it stops at the first surprise"
 )]
 
+mod imports;
+
 use std::{sync::Arc, time::Duration};
 
 use fairmazon_model::{
@@ -22,6 +24,12 @@ use fairmazon_model::{
 use crate::{
     Access, Counters, Halt, Hint, Hypervisor, HypervisorError, Marks, OffReason, Result, RunState,
     VolumeKey,
+};
+
+pub use imports::{
+    a_file_that_is_not_what_was_promised_is_not_used, a_volumes_file_makes_the_same_volume_again,
+    an_import_goes_on_where_it_was_left_and_holds_its_room, file_of, import, nothing_is_left, send,
+    take,
 };
 
 /// The storage class of every volume of the suite.
@@ -48,6 +56,9 @@ macro_rules! contract_tests {
             changes_are_hinted,
             an_encrypted_volume_needs_its_key,
             what_a_machine_uses_is_measured_by_run,
+            a_volumes_file_makes_the_same_volume_again,
+            an_import_goes_on_where_it_was_left_and_holds_its_room,
+            a_file_that_is_not_what_was_promised_is_not_used,
         );
     };
     (@each $make:expr; $($clause:ident,)*) => {

@@ -62,6 +62,15 @@ pub enum HypervisorError {
         /// Why it does not open.
         reason: String,
     },
+    /// The file that a volume was to be made from is not used, and is not kept; the same bytes again
+    /// are refused again.
+    #[error("the file that came for {what} is not used: {why}")]
+    BadFile {
+        /// Which volume, by id.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// What the other host of a migration says can't be done here; repeating does not help.
     #[error("the other host's {what} is refused: {why}")]
     Refused {
@@ -106,6 +115,11 @@ impl HypervisorError {
         Self::Busy { what: what.to_string(), why }
     }
 
+    /// The file that came for `what` is not used because of `why`.
+    pub fn bad_file(what: impl Display + Copy, why: impl Into<String>) -> Self {
+        Self::BadFile { what: what.to_string(), why: why.into() }
+    }
+
     /// What the other host of a migration says about `what` can't be done here because of `why`.
     pub fn refused(what: impl Display + Copy, why: impl Into<String>) -> Self {
         Self::Refused { what: what.to_string(), why: why.into() }
@@ -119,6 +133,7 @@ impl HypervisorError {
             | Self::Full { .. }
             | Self::KeyMissing { .. }
             | Self::KeyWrong { .. }
+            | Self::BadFile { .. }
             | Self::KeySealed { .. } => self.to_string(),
             Self::Unsupported { what } => format!("this host can't {what}"),
             Self::ImageDamaged { .. } => format!(

@@ -26,11 +26,12 @@ use tokio_util::sync::CancellationToken;
 pub use error::HypervisorError;
 pub use fairmazon_keys::VolumeKey;
 pub use machine::{
-    Access, Counters, Features, Halt, Hint, Inventory, Machine, Marks, OffReason, RunState,
-    Statistics, Traffic, Volume, VolumeFile, keeps, same_disks, same_shape,
+    Access, Counters, Features, Halt, Hint, Incoming, Inventory, Machine, Marks, OffReason,
+    RunState, Statistics, Traffic, Volume, VolumeFile, VolumeSink, keeps, same_disks, same_shape,
 };
 pub use migration::{Channels, Connection, Description, Landing};
 
+const CANT_IMPORT: HypervisorError = HypervisorError::Unsupported { what: "import volumes" };
 const CANT_MIGRATE: HypervisorError =
     HypervisorError::Unsupported { what: "move a running machine to another host" };
 
@@ -122,7 +123,13 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// copy of, as that is at one moment, in use or not. Atomic: after a crash in the middle there
     /// is no volume. A volume that is there stays as it is.
     ///
+    /// One that is imported is made of the file that [`begin_import`](Self::begin_import) has
+    /// taken, once that is proven to be what was promised: the bytes, a volume of this size and of
+    /// nothing else, and one that its key opens. A stranger has written it.
+    ///
     /// # Errors
+    /// `BadFile` and `KeyWrong` for a file that is not used, which is gone then; `Busy` for one that
+    /// is not whole;
     /// `Full` when the storage class has no room; `KeyMissing` where volumes are encrypted and it,
     /// or that of the volume that is copied, was not given; `NotFound` for what is to be copied.
     async fn create_volume(&self, volume: &HostVolume) -> Result<()>;
@@ -143,6 +150,24 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// `NotFound`; `Unsupported` where volumes hold no data.
     async fn read_volume(&self, _: VolumeId, _offset: u64) -> Result<VolumeFile> {
         Err(HypervisorError::Unsupported { what: "export volumes" })
+    }
+
+    /// Takes the room of a volume that is imported, and the rest of its file. A second one for the
+    /// same volume is refused until the first is dropped.
+    ///
+    /// # Errors
+    /// `Full` when the storage class has no room; `Busy` while another one writes;
+    /// `Unsupported` where volumes hold no data.
+    async fn begin_import(&self, _: &HostVolume) -> Result<VolumeSink> {
+        Err(CANT_IMPORT)
+    }
+
+    /// Forgets what has come of a volume's file; the volume itself, once it was made, stays.
+    ///
+    /// # Errors
+    /// `Busy` while somebody writes to it.
+    async fn drop_import(&self, _: VolumeId) -> Result<()> {
+        Ok(())
     }
 
     /// Plugs a disk into a running machine and into its definition.

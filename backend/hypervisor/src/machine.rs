@@ -8,7 +8,7 @@ use fairmazon_model::{
     units::{Epoch, Gib},
 };
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What is written beside a machine, in the hypervisor itself, so that an agent that knows
 /// nothing but what it finds there goes on where the last one ended.
@@ -177,6 +177,23 @@ pub struct VolumeFile {
     pub reader: Box<dyn AsyncRead + Send + Unpin>,
 }
 
+/// Where the file of a volume that is imported goes.
+pub struct VolumeSink {
+    /// How many bytes of it are there.
+    pub offset: u64,
+    /// Takes those that follow; what was flushed is counted from then on.
+    pub writer: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+/// What is there of the file of a volume that is imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incoming {
+    /// Whose file.
+    pub volume: VolumeId,
+    /// How many bytes of it.
+    pub bytes: u64,
+}
+
 /// All that the platform has on a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
@@ -184,6 +201,8 @@ pub struct Inventory {
     pub machines: Vec<Machine>,
     /// Volumes, in the order of their ids.
     pub volumes: Vec<Volume>,
+    /// Files of volumes that are imported and are none yet, in the order of their ids.
+    pub incoming: Vec<Incoming>,
     /// How many machines there are that the platform did not make and does not touch.
     pub foreign: usize,
 }

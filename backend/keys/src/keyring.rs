@@ -59,12 +59,25 @@ impl Keyring {
     /// `BadCertificate` for a host that is not to be believed, `ChangedHost` for one that is known
     /// with another sealing key.
     pub fn answer(&mut self, request: &KeyRequest, now: UnixMs) -> Result<Answer, KeyError> {
+        self.answer_with(request, &VolumeKey::random()?, now)
+    }
+
+    /// As [`answer`](Self::answer), with a key that is there: that of a volume which is imported.
+    ///
+    /// # Errors
+    /// As of [`answer`](Self::answer).
+    pub fn answer_with(
+        &mut self,
+        request: &KeyRequest,
+        key: &VolumeKey,
+        now: UnixMs,
+    ) -> Result<Answer, KeyError> {
         let KeyRequest { volume, host, version, certificate } = request;
         let shown = HostCertificate::verify(certificate, &self.authorities, *host, now)?;
         let first_seen = self.check(*host, &shown.sealing_key.fingerprint())?;
         let binding =
             Binding { volume: *volume, host: *host, purpose: Purpose::Run, version: *version };
-        let key = make_key(&binding, &shown.sealing_key, &self.identity.recipient())?;
+        let key = give_key(key, &binding, &shown.sealing_key, &self.identity.recipient())?;
         Ok(Answer { key, first_seen })
     }
 
@@ -94,9 +107,18 @@ pub fn make_key(
     to: &SealingKey,
     customer: &Recipient,
 ) -> Result<VolumeHostKey, KeyError> {
-    let key = VolumeKey::random()?;
-    let sealed = SealedKey::seal(&key, customer, to, binding)?;
-    let wrapped = WrappedKey::wrap(&key, binding.volume, customer)?;
+    give_key(&VolumeKey::random()?, binding, to, customer)
+}
+
+/// A key, sealed to the host and wrapped for the customer.
+fn give_key(
+    key: &VolumeKey,
+    binding: &Binding,
+    to: &SealingKey,
+    customer: &Recipient,
+) -> Result<VolumeHostKey, KeyError> {
+    let sealed = SealedKey::seal(key, customer, to, binding)?;
+    let wrapped = WrappedKey::wrap(key, binding.volume, customer)?;
     Ok(VolumeHostKey {
         version: binding.version,
         fingerprint: key.fingerprint(),

@@ -97,11 +97,14 @@ pub fn check_instance_change(old: &InstanceSpec, new: &InstanceSpec) -> Result<(
 /// Refuses changes of a volume that can't be made in place.
 ///
 /// # Errors
-/// `Invalid` with the field: a volume that shrinks or changes its class or source, a snapshot that
+/// `Invalid` with the field: a volume that shrinks or changes its class, source or file, a snapshot that
 /// changes its size.
 pub fn check_volume_change(old: &VolumeSpec, new: &VolumeSpec) -> Result<(), DomainError> {
     if new.source != old.source {
         return Err(fixed("source"));
+    }
+    if new.import != old.import {
+        return Err(fixed("import"));
     }
     if new.read_only != old.read_only {
         return Err(fixed("read_only"));

@@ -28,6 +28,8 @@ pub const ATTACHMENTS_MAX: usize = 16;
 pub const VOLUME_GIB_MIN: u64 = 1;
 /// Largest volume in GiB.
 pub const VOLUME_GIB_MAX: u64 = 16 * 1024;
+/// Fewest bytes of a file that a volume is made from: less holds no header.
+pub const IMPORT_BYTES_MIN: u64 = 1024 * 1024;
 /// Most entries of any list in a placement (countries, regions, groups).
 pub const PLACEMENT_LIST_MAX: usize = 32;
 /// Most fallback flavors.
@@ -156,6 +158,12 @@ pub fn check_volume_size(size_gib: u64) -> Result<(), DomainError> {
         "size_gib",
         format!("a volume has {VOLUME_GIB_MIN} to {VOLUME_GIB_MAX} GiB, not {size_gib}"),
     ))
+}
+
+/// Most bytes of a file that a volume of `size_gib` GiB is made from: its data, and more than the
+/// tables and headers of its format take.
+pub const fn import_bytes_max(size_gib: u64) -> u64 {
+    size_gib.saturating_mul((1 << 30) + (1 << 22)).saturating_add(64 << 20)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
     key::{GivenKey, SealedVolumeKey},
     migration::{Arrival, Departure, Handover},
     units::{Epoch, Generation, Gib, Mib, Vcpus},
-    volume::VolumeObserved,
+    volume::{Import, VolumeObserved},
 };
 
 /// A machine as its host shall bring it about.
@@ -92,7 +92,7 @@ pub struct HostVolume {
     pub class: String,
     /// Image id that it is filled from when it is made; none for an empty one.
     pub image: Option<String>,
-    /// What it is a copy of; none for one that is no copy.
+    /// What it is made from; none for one that is made empty or from an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<VolumeCopy>,
     /// Its key, for the host alone; none until the customer has given it.
@@ -102,12 +102,14 @@ pub struct HostVolume {
     pub wish: VolumeWish,
 }
 
-/// How a copy of a volume is made.
+/// What a volume is made from that is not made empty or from an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VolumeCopy {
     /// Of this volume, as it is at one moment while it is made.
     Of(VolumeId),
+    /// Of this file, which its customer sends.
+    Import(Import),
     /// It was made: what is not there is lost, and not made from what the source is by now.
     Made,
 }

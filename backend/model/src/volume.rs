@@ -11,6 +11,7 @@ use crate::{
     key::VolumeHostKey,
     limits,
     placement::Placement,
+    transfer::Sha256,
     units::{Gib, Revision, UnixMs},
 };
 
@@ -26,7 +27,10 @@ pub struct VolumeSpec {
     /// The volume that it is made as a copy of, as that was at one moment; fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<VolumeId>,
-    /// Nobody writes to it, so that it stays what it was copied as: a snapshot. Fixed.
+    /// The file that it is made from, which its customer sends; fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<Import>,
+    /// Nobody writes to it, so that it stays what it was copied or imported as: a snapshot. Fixed.
     #[serde(default)]
     pub read_only: bool,
     /// Constraints, added to those of the machine that it is attached to.
@@ -40,6 +44,34 @@ pub struct VolumeSpec {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A file that a volume is made from: qcow2 with LUKS, as an export writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// What it has.
+    pub bytes: u64,
+    /// Its hash: what came is not taken for it otherwise.
+    pub sha256: Sha256,
+}
+
+impl Import {
+    /// # Errors
+    /// `Invalid` for a file that none of a volume of this size can be.
+    fn check(&self, size: Gib) -> Result<(), DomainError> {
+        let most = limits::import_bytes_max(size.0);
+        if (limits::IMPORT_BYTES_MIN..=most).contains(&self.bytes) {
+            return Ok(());
+        }
+        Err(DomainError::invalid(
+            "import.bytes",
+            format!(
+                "the file of a volume of {size} has {} to {most} bytes, not {}",
+                limits::IMPORT_BYTES_MIN,
+                self.bytes
+            ),
+        ))
+    }
+}
+
 impl VolumeSpec {
     /// Checks all that needs no catalogue and no other resource.
     ///
@@ -49,7 +81,17 @@ impl VolumeSpec {
         limits::check_name(&self.name)?;
         limits::check_labels(&self.labels)?;
         limits::check_volume_size(self.size.0)?;
-        if self.read_only && self.source.is_none() {
+        if let Some(import) = &self.import {
+            import.check(self.size)?;
+            if self.source.is_some() {
+                let both = "what is imported is no copy: name a source or a file, not both";
+                return Err(DomainError::invalid("source", both));
+            }
+            if !self.read_only {
+                let text = "what is imported is a snapshot: make a volume of that to write to";
+                return Err(DomainError::invalid("read_only", text));
+            }
+        } else if self.read_only && self.source.is_none() {
             return Err(DomainError::invalid("source", "a snapshot is one of a volume: name it"));
         }
         self.placement.check().map_err(|error| error.below("placement"))
@@ -77,6 +119,9 @@ pub enum VolumeObserved {
     Failed {
         /// Why, for the customer.
         reason: String,
+        /// Repeating does not help: a file that came for it is not used.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lasting: bool,
     },
 }
 
@@ -91,7 +136,7 @@ impl VolumeObserved {
         match self {
             Self::Unknown | Self::Absent => None,
             Self::Present { failure, .. } => failure.as_deref(),
-            Self::Failed { reason } => Some(reason),
+            Self::Failed { reason, .. } => Some(reason),
         }
     }
 }
@@ -121,7 +166,7 @@ pub struct Volume {
     /// Its keys, by the host that each is for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys: BTreeMap<HostId, VolumeHostKey>,
-    /// Its copy of its source was seen: it is not made a second time.
+    /// It was seen as what it was to be copied or imported as: it is not made a second time.
     #[serde(default)]
     pub copied: bool,
     /// Observed.
@@ -144,6 +189,11 @@ impl Volume {
     /// Its key on the host that holds its data; none before it has one.
     pub fn key(&self) -> Option<&VolumeHostKey> {
         self.keys.get(&self.host?)
+    }
+
+    /// The file that its customer is still to send.
+    pub fn imports(&self) -> Option<Import> {
+        self.spec.import.filter(|_| !self.copied && self.deleting.is_none())
     }
 
     /// The volume that it is still to be made as a copy of.

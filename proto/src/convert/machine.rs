@@ -11,8 +11,9 @@ use fairmazon_model::{
         DesiredSet, Disk, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeCopy,
         VolumeSeen, VolumeWish,
     },
+    transfer::Sha256,
     units::{Epoch, Generation, Gib, Mib, Vcpus},
-    volume::VolumeObserved,
+    volume::{Import, VolumeObserved},
 };
 
 use super::{id, known, migration::handover, optional_id, required};
@@ -153,9 +154,17 @@ impl From<&HostVolume> for v1::Volume {
             delete: volume.wish == VolumeWish::Delete,
             copy_of: match volume.copy {
                 Some(VolumeCopy::Of(source)) => source.to_string(),
-                Some(VolumeCopy::Made) | None => String::new(),
+                Some(VolumeCopy::Import(_) | VolumeCopy::Made) | None => String::new(),
             },
-            copied: volume.copy == Some(VolumeCopy::Made),
+            import: match volume.copy {
+                Some(VolumeCopy::Import(Import { bytes, sha256 })) => {
+                    Some(v1::Import { bytes, sha256: sha256.0.to_vec() })
+                }
+                _ => None,
+            },
+            // An agent that does not know of imports then says that it is lost, and makes no empty
+            // volume in its place.
+            copied: matches!(volume.copy, Some(VolumeCopy::Made | VolumeCopy::Import(_))),
             key: volume
                 .key
                 .as_ref()
@@ -173,9 +182,10 @@ impl TryFrom<v1::Volume> for HostVolume {
             size: Gib(message.size_gib),
             class: message.class,
             image: (!message.image_id.is_empty()).then_some(message.image_id),
-            copy: match optional_id("copy_of", &message.copy_of)? {
-                Some(source) => Some(VolumeCopy::Of(source)),
-                None => message.copied.then_some(VolumeCopy::Made),
+            copy: match (optional_id("copy_of", &message.copy_of)?, message.import) {
+                (Some(source), _) => Some(VolumeCopy::Of(source)),
+                (None, Some(file)) => Some(VolumeCopy::Import(import(&file)?)),
+                (None, None) => message.copied.then_some(VolumeCopy::Made),
             },
             key: message
                 .key
@@ -183,6 +193,12 @@ impl TryFrom<v1::Volume> for HostVolume {
             wish: if message.delete { VolumeWish::Delete } else { VolumeWish::Keep },
         })
     }
+}
+
+fn import(message: &v1::Import) -> Result<Import, DomainError> {
+    let wrong = |_| DomainError::invalid("import.sha256", "it is not 32 bytes");
+    let sha256 = Sha256(message.sha256.as_slice().try_into().map_err(wrong)?);
+    Ok(Import { bytes: message.bytes, sha256 })
 }
 
 /// The observed set as a message; its sequence is the stream's to fill in.
@@ -282,7 +298,7 @@ impl From<&VolumeSeen> for v1::VolumeSeen {
             VolumeObserved::Present { size, failure } => {
                 (true, size.0, failure.as_deref().unwrap_or_default())
             }
-            VolumeObserved::Failed { reason } => (false, 0, reason.as_str()),
+            VolumeObserved::Failed { reason, .. } => (false, 0, reason.as_str()),
         };
         Self {
             volume_id: seen.volume.to_string(),
@@ -290,6 +306,7 @@ impl From<&VolumeSeen> for v1::VolumeSeen {
             size_gib,
             failure: failure.to_owned(),
             unsure: seen.state == VolumeObserved::Unknown,
+            lasting: matches!(seen.state, VolumeObserved::Failed { lasting: true, .. }),
         }
     }
 }
@@ -306,7 +323,7 @@ impl TryFrom<v1::VolumeSeen> for VolumeSeen {
             },
             (false, true) if message.unsure => VolumeObserved::Unknown,
             (false, true) => VolumeObserved::Absent,
-            (false, false) => VolumeObserved::Failed { reason },
+            (false, false) => VolumeObserved::Failed { reason, lasting: message.lasting },
         };
         Ok(Self { volume: id("volume_id", &message.volume_id)?, state })
     }
@@ -369,6 +386,33 @@ mod tests {
     }
 
     #[test]
+    fn what_a_volume_is_made_from_arrives_and_an_import_is_no_empty_volume_to_anybody() {
+        let import = Import { bytes: 1 << 20, sha256: Sha256::of(b"a file") };
+        let source = VolumeId::from_parts(1, 2);
+        for copy in [
+            None,
+            Some(VolumeCopy::Made),
+            Some(VolumeCopy::Of(source)),
+            Some(VolumeCopy::Import(import)),
+        ] {
+            let wish = HostVolume {
+                volume: VolumeId::from_parts(1, 1),
+                size: Gib(3),
+                class: "standard".into(),
+                image: None,
+                copy,
+                key: None,
+                wish: VolumeWish::Keep,
+            };
+            let message = v1::Volume::from(&wish);
+            assert_eq!(HostVolume::try_from(message.clone()).unwrap(), wish);
+            // As an agent reads it that knows no imports.
+            let old = HostVolume::try_from(v1::Volume { import: None, ..message }).unwrap();
+            assert_eq!(old.copy.is_some(), copy.is_some());
+        }
+    }
+
+    #[test]
     fn a_failure_beside_a_state_arrives() {
         let seen = MachineSeen {
             instance: InstanceId::from_parts(1, 1),
@@ -380,8 +424,14 @@ mod tests {
             handover: Some(fairmazon_model::migration::Handover::Left),
         };
         assert_eq!(MachineSeen::try_from(v1::MachineSeen::from(&seen)).unwrap(), seen);
-        let state = VolumeObserved::Present { size: Gib(3), failure: Some("no room".into()) };
-        let seen = VolumeSeen { volume: VolumeId::from_parts(1, 1), state };
-        assert_eq!(VolumeSeen::try_from(v1::VolumeSeen::from(&seen)).unwrap(), seen);
+        let volume = VolumeId::from_parts(1, 1);
+        for state in [
+            VolumeObserved::Present { size: Gib(3), failure: Some("no room".into()) },
+            VolumeObserved::Failed { reason: "no room".into(), lasting: false },
+            VolumeObserved::Failed { reason: "no file of a volume".into(), lasting: true },
+        ] {
+            let seen = VolumeSeen { volume, state };
+            assert_eq!(VolumeSeen::try_from(v1::VolumeSeen::from(&seen)).unwrap(), seen);
+        }
     }
 }

@@ -18,6 +18,8 @@ mod transfer;
 mod usage;
 mod volume;
 
+pub use transfer::chunk;
+
 use std::{fmt::Display, str::FromStr};
 
 use fairmazon_model::DomainError;

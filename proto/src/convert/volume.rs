@@ -1,6 +1,10 @@
 //! Volume specs.
 
-use fairmazon_model::{DomainError, units::Gib, volume::VolumeSpec};
+use fairmazon_model::{
+    DomainError,
+    units::Gib,
+    volume::{Import, VolumeSpec},
+};
 
 use super::optional_id;
 use crate::v1;
@@ -16,6 +20,10 @@ impl From<&VolumeSpec> for v1::VolumeSpec {
             labels: spec.labels.clone(),
             source_volume_id: spec.source.map(|id| id.to_string()).unwrap_or_default(),
             read_only: spec.read_only,
+            import: spec.import.map(|import| v1::VolumeImport {
+                bytes: import.bytes,
+                sha256: import.sha256.to_string(),
+            }),
         }
     }
 }
@@ -36,7 +44,13 @@ impl TryFrom<v1::VolumeSpec> for VolumeSpec {
             deletion_protection: message.deletion_protection,
             labels: message.labels,
             source: optional_id("source_volume_id", &message.source_volume_id)?,
+            import: message.import.map(import).transpose()?,
             read_only: message.read_only,
         })
     }
+}
+
+fn import(message: v1::VolumeImport) -> Result<Import, DomainError> {
+    let sha256 = message.sha256.parse().map_err(|error: DomainError| error.below("import"))?;
+    Ok(Import { bytes: message.bytes, sha256 })
 }

@@ -119,8 +119,10 @@ const RULES: &[Rule] = &[
     rule("/fairmazon.v1.VolumesService/GiveKeys", CUSTOMER),
     rule("/fairmazon.v1.VolumesService/GetWrappedKey", CUSTOMER),
     rule("/fairmazon.v1.VolumesService/ExportVolume", CUSTOMER),
+    rule("/fairmazon.v1.VolumesService/ImportVolume", CUSTOMER),
     rule("/fairmazon.host.v1.HostStreamService/OpenStream", HOST),
     rule("/fairmazon.host.v1.HostStreamService/SendVolume", HOST),
+    rule("/fairmazon.host.v1.HostStreamService/ReceiveVolume", HOST),
     rule("/grpc.health.v1.Health/Check", Access::Public),
     rule("/grpc.health.v1.Health/Watch", Access::Public),
     rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public),
@@ -176,7 +178,8 @@ mod tests {
             let is_read = reads.iter().any(|verb| name.starts_with(verb));
             if rule.access != Access::Public {
                 assert!(is_read || !rule.allows(Some(Role::Auditor)), "{}", rule.method);
-                let is_hosts = matches!(name, "OpenStream" | "SendVolume" | "JoinHost");
+                let hosts = ["OpenStream", "SendVolume", "ReceiveVolume", "JoinHost"];
+                let is_hosts = hosts.contains(&name);
                 assert_eq!(rule.allows(Some(Role::Host)), is_hosts, "{}", rule.method);
                 assert!(!rule.allows(None), "{}", rule.method);
             }

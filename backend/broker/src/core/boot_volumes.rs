@@ -28,6 +28,7 @@ pub(super) fn boot_volume(instance: &Instance) -> Volume {
             size: boot.size,
             class: boot.class.clone(),
             source: None,
+            import: None,
             read_only: false,
             placement: Default::default(),
             deletion_protection: false,

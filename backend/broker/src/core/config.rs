@@ -38,6 +38,9 @@ pub struct CoreConfig {
     pub conformity_drain_ms: i64,
     /// How long a spot machine stays off after an interruption at least, on the wall clock.
     pub spot_pause_ms: i64,
+    /// How long the file of a volume that is imported may take to come, from when the volume was
+    /// asked for, before the volume is deleted; on the wall clock.
+    pub import_patience_ms: i64,
     /// How long a finished operation can be read, on the wall clock.
     pub operation_keep_ms: i64,
     /// How long an idempotency key answers with the first result, on the wall clock.
@@ -79,6 +82,7 @@ impl Default for CoreConfig {
             conformity_grace_ms: 15 * 60 * 1_000,
             conformity_drain_ms: 24 * 60 * 60 * 1_000,
             spot_pause_ms: 60_000,
+            import_patience_ms: 7 * 24 * 60 * 60 * 1_000,
             operation_keep_ms: 60 * 60 * 1_000,
             idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,
             usage_keep_ms: 400 * 24 * 60 * 60 * 1_000,

@@ -280,11 +280,14 @@ pub(crate) fn volume_state(row: &Volume, standing: Option<Standing>) -> (VolumeS
         None => (VolumeState::Available, ""),
         Some(Standing::Lapsed) => (VolumeState::Unknown, "its host is silent"),
         Some(_) => match &row.observed {
+            VolumeObserved::Unknown | VolumeObserved::Absent if row.imports().is_some() => {
+                (VolumeState::Creating, "its file has not come")
+            }
             VolumeObserved::Unknown | VolumeObserved::Absent => (VolumeState::Creating, ""),
             VolumeObserved::Present { failure, .. } => {
                 (VolumeState::Ready, failure.as_deref().unwrap_or_default())
             }
-            VolumeObserved::Failed { reason } => (VolumeState::Failed, reason),
+            VolumeObserved::Failed { reason, .. } => (VolumeState::Failed, reason),
         },
     }
 }

@@ -7,11 +7,13 @@ use fairmazon_model::{
     id::{AccountId, HostId, InstanceId, VolumeId},
     impact,
     instance::Instance,
+    limits,
     migration::Migration,
     operation::{Operation, OperationKind, OperationState},
-    units::Revision,
+    units::{Mib, Revision, Vcpus},
     volume::{Volume, VolumeObserved, VolumeSpec},
 };
+use fairmazon_scheduler::{Preferences, Size};
 use fairmazon_store::{Entity, Noun};
 
 use super::{
@@ -26,6 +28,9 @@ use super::{
     table::{Page, PageRequest},
     view::VolumeView,
 };
+
+/// Stands for the machine of a volume that is attached to none.
+const NO_MACHINE: InstanceId = InstanceId::from_parts(0, 0);
 
 /// A changed volume, and the operation that brings the change about.
 #[derive(Debug, Clone)]
@@ -49,11 +54,12 @@ pub struct VolumeUpdate {
 
 impl Engine {
     /// Makes a volume. It is bound to a host when it is first attached, or to that of the volume
-    /// that it is a copy of.
+    /// that it is a copy of; one that is imported is bound at once.
     ///
     /// # Errors
     /// `Invalid`, `NotFound` for a group or a source, `LimitExceeded`, `Conflict` for a used key;
-    /// `Precondition` for a source without data, `NoCapacity` when its host has no room for a copy.
+    /// `Precondition` for a source without data, `NoCapacity` when its host has no room for a copy, or no host for an
+    /// import.
     pub async fn create_volume(
         &self,
         caller: &Caller,
@@ -94,9 +100,10 @@ impl Engine {
         rules::check_count("volumes", there, self.config().volumes_per_account)?;
         let mut draft = Draft::default();
         rely_on_groups(state, &mut draft, account, &spec.placement)?;
-        let host = match spec.source {
-            None => None,
-            Some(source) => Some(host_of_source(state, account, source, spec)?),
+        let host = match (spec.source, spec.import) {
+            (Some(source), _) => Some(host_of_source(state, account, source, spec)?),
+            (None, Some(_)) => Some(self.host_of_import(state, spec)?),
+            (None, None) => None,
         };
         let volume = Volume {
             id,
@@ -115,8 +122,11 @@ impl Engine {
             revision: Revision(0),
         };
         let mut operation = operation(self, account, OperationKind::Create, &id, 0);
-        if let Some(source) = spec.source {
-            draft.rely_on(source);
+        if let Some(host) = host {
+            match spec.source {
+                Some(source) => draft.rely_on(source),
+                None => draft.rely_on(host),
+            }
             check_stays(state, &volume)?;
             claim_room(state, &volume)?;
         } else {
@@ -295,6 +305,30 @@ impl Engine {
         }
     }
 
+    /// A host for a volume that is imported: nothing but its storage is asked of it.
+    fn host_of_import(&self, state: &State, spec: &VolumeSpec) -> Result<HostId, PlanError> {
+        let request = fairmazon_scheduler::Request {
+            machine: NO_MACHINE,
+            sizes: vec![Size { flavor: String::new(), vcpus: Vcpus(0), memory: Mib(0) }],
+            storage: [(spec.class.clone(), spec.size)].into(),
+            specification: limits::VOLUME_SPECIFICATION_BYTES,
+            image: String::new(),
+            placement: spec.placement.clone(),
+            features: Default::default(),
+            volume_hosts: Default::default(),
+            excluded: Default::default(),
+            incapable: Default::default(),
+            preferences: Preferences::default(),
+            alternatives: Vec::new(),
+        };
+        let placed = state.books.place(&request);
+        let host = placed.map_err(|why| DomainError::from(&*why))?.host;
+        if state.holds.changes(host.into()) {
+            return Err(PlanError::Held(host.into()));
+        }
+        Ok(host)
+    }
+
     fn owner_of_volume(&self, caller: &Caller, id: VolumeId) -> Result<AccountId, DomainError> {
         let state = self.state();
         let row = state.world.volumes.get(id).filter(|row| caller.may_change(row.account));
@@ -326,7 +360,7 @@ fn check_stays(state: &State, new: &Volume) -> Result<(), DomainError> {
             let volumes = volumes.iter().map(AsRef::as_ref).chain([new]);
             (instance.id, rules::join_placements(&instance.spec.placement, volumes)?)
         }
-        None => (InstanceId::from_parts(0, 0), new.spec.placement.clone()),
+        None => (NO_MACHINE, new.spec.placement.clone()),
     };
     state.books.check_stays(machine, host, &placement).map_err(|why| {
         rules::precondition(format!("the volume can't stay where it is: {why}"))

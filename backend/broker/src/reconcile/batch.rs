@@ -28,6 +28,7 @@ use crate::core::{
     Standing, audit,
     draft::Draft,
     engine::Engine,
+    instances::operation,
     state::State,
     view::{is_asked_to_run, spot_allows, wants_to_run},
 };
@@ -43,6 +44,7 @@ pub(super) struct Batch<'a> {
     instances: FxHashMap<InstanceId, Arc<Instance>>,
     volumes: FxHashMap<VolumeId, Arc<Volume>>,
     operations: BTreeMap<OperationId, Operation>,
+    /// Those that are new.
     new_operations: Vec<Operation>,
     removed: FxHashMap<Key, Revision>,
     relies_on: BTreeSet<HostId>,
@@ -389,9 +391,10 @@ impl<'a> Batch<'a> {
             self.end_operations(key);
             return;
         }
+        let volume = self.expire(volume);
         let open: Vec<_> = self.state.world.open_operations(key).cloned().collect();
-        // Patience with a failure ends by itself.
-        let mut waits = false;
+        // Patience with a failure ends by itself, and with a file that does not come.
+        let mut waits = volume.imports().is_some();
         for operation in open {
             let lacks_key = self.state.lacks_key(&volume);
             let (now, patience) = (self.now, self.patience());
@@ -404,6 +407,23 @@ impl<'a> Batch<'a> {
         } else {
             self.state.dirty.waiting_volumes.remove(&id);
         }
+    }
+
+    /// Deletes a volume whose file has not come for too long: it holds room that nobody pays for.
+    fn expire(&mut self, volume: Arc<Volume>) -> Arc<Volume> {
+        let waited_ms = self.now.0.saturating_sub(volume.created_at.0);
+        let patience_ms = self.engine.config().import_patience_ms;
+        if volume.imports().is_none() || waited_ms < patience_ms {
+            return volume;
+        }
+        let (id, kind) = (volume.id, OperationKind::Delete);
+        let operation = operation(self.engine, volume.account, kind, &id, 0);
+        let new = Volume { deleting: Some(operation.id), ..Volume::clone(&volume) };
+        let (before, after) = (Some(volume.as_ref()), Some(&new));
+        self.log(audit::own_entry(self.now, "broker.expire_import", &id, before, after));
+        self.begin_operation(operation);
+        self.change_volume(new.clone());
+        Arc::new(new)
     }
 }
 

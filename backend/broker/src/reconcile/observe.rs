@@ -70,7 +70,8 @@ impl Batch<'_> {
                 complete = false;
                 continue;
             }
-            let copied = row.copied || row.spec.source.is_some() && observed.is_present();
+            let is_made_of = row.spec.source.is_some() || row.spec.import.is_some();
+            let copied = row.copied || is_made_of && observed.is_present();
             self.change_volume(Volume { copied, observed, ..Volume::clone(&row) });
             self.look_at_volume(id);
         }

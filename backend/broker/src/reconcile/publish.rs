@@ -255,10 +255,12 @@ fn host_volume(row: &Volume, host: HostId, image: Option<String>, wish: VolumeWi
         size: row.spec.size,
         class: row.spec.class.clone(),
         image,
-        copy: row
-            .spec
-            .source
-            .map(|source| if row.copied { VolumeCopy::Made } else { VolumeCopy::Of(source) }),
+        copy: match (row.spec.source, row.spec.import) {
+            (None, None) => None,
+            _ if row.copied => Some(VolumeCopy::Made),
+            (Some(source), _) => Some(VolumeCopy::Of(source)),
+            (None, Some(import)) => Some(VolumeCopy::Import(import)),
+        },
         key: key.map(|key| SealedVolumeKey { version: key.version, sealed: key.sealed.clone() }),
         wish,
     }

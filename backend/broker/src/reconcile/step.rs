@@ -333,6 +333,10 @@ pub(crate) fn next_volume_step(volume: &Volume, gone: bool) -> VolumeStep {
     if volume.deleting.is_some() && is_nowhere { VolumeStep::Remove } else { VolumeStep::Settled }
 }
 
+const fn is_lasting(observed: &VolumeObserved) -> bool {
+    matches!(observed, VolumeObserved::Failed { lasting: true, .. })
+}
+
 /// The state that a running operation on a volume is in now; `lacks_key`: its host waits for the
 /// customer's key.
 pub(crate) fn volume_operation_state(
@@ -343,9 +347,16 @@ pub(crate) fn volume_operation_state(
     patience: Patience,
 ) -> OperationState {
     let running = || match volume.observed.failure() {
+        Some(reason) if volume.deleting.is_none() && is_lasting(&volume.observed) => advised(
+            failed(ErrorKind::Precondition, reason),
+            "delete the volume, and import what was exported",
+        ),
         Some(reason) => failing(operation.created_at, reason, now, patience),
         None if lacks_key => {
             OperationState::Running { waiting_for: Waiting::Key.text(), waits_for_keys: true }
+        }
+        None if volume.imports().is_some() => {
+            OperationState::running("its host waits for its file: run `fairmazon volume import`")
         }
         None => OperationState::running(""),
     };

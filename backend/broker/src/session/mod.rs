@@ -11,7 +11,6 @@ use fairmazon_model::{
     conformity::Proof,
     id::HostId,
     machine::{DesiredSet, ObservedSet},
-    transfer::SendVolume,
     usage::WindowBatch,
 };
 use futures::{Stream, StreamExt};
@@ -21,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     core::{Engine, hosts_now::Agent, state::State},
     reconcile::publish,
+    transfer::Asked,
 };
 pub use wire::{BrokerSays, Hello, HostSays};
 
@@ -166,7 +166,10 @@ impl HostStream<'_> {
                 () = wake.notified() => {
                     send_at.get_or_insert_with(|| Instant::now() + delay);
                 }
-                Some(asked) = transfers.recv() => self.send(BrokerSays::Send(asked)).await?,
+                Some(asked) = transfers.recv() => self.send(match asked {
+                    Asked::Send(asked) => BrokerSays::Send(asked),
+                    Asked::Receive(asked) => BrokerSays::Receive(asked),
+                }).await?,
                 () = tokio::time::sleep_until(due), if send_at.is_some() => {
                     send_at = None;
                     let set = self.next_set()?;
@@ -188,7 +191,7 @@ impl HostStream<'_> {
     }
 
     /// What customers ask this host for from now on, unless another stream has taken over.
-    fn transfers(&self) -> Result<mpsc::Receiver<SendVolume>, DomainError> {
+    fn transfers(&self) -> Result<mpsc::Receiver<Asked>, DomainError> {
         let state = self.engine.state();
         if state.hosts.is_current(self.host, self.number) {
             return Ok(self.engine.inner.transfers.listen(self.host));

@@ -6,7 +6,7 @@ use fairmazon_model::{
     conformity::Proof,
     id::HostId,
     machine::{DesiredSet, ObservedSet},
-    transfer::SendVolume,
+    transfer::{ReceiveVolume, SendVolume},
     units::Generation,
     usage::{RefusedWindow, WindowBatch},
 };
@@ -83,6 +83,8 @@ pub enum BrokerSays {
     },
     /// A customer waits for a volume's file.
     Send(SendVolume),
+    /// A customer has a volume's file.
+    Receive(ReceiveVolume),
 }
 
 impl TryFrom<v1::FromHost> for HostSays {
@@ -146,6 +148,7 @@ impl From<&BrokerSays> for v1::ToHost {
                 })
             }
             BrokerSays::Send(asked) => Message::Send(asked.into()),
+            BrokerSays::Receive(asked) => Message::Receive(asked.into()),
         };
         Self { message: Some(message) }
     }

@@ -8,6 +8,7 @@ mod audit;
 mod credentials;
 mod errors;
 mod host_stream;
+mod imports;
 mod joining;
 mod limits;
 mod matrix;

@@ -65,8 +65,10 @@ VolumesService/ListKeyRequests c
 VolumesService/GiveKeys c
 VolumesService/GetWrappedKey c
 VolumesService/ExportVolume c
+VolumesService/ImportVolume c
 HostStreamService/OpenStream m
 HostStreamService/SendVolume m
+HostStreamService/ReceiveVolume m
 ";
 
 const ROLES: [(char, Role); 5] = [

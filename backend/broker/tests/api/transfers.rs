@@ -19,8 +19,8 @@ use fairmazon_proto::{
     },
     v1::{
         CreateAccountRequest, CreateInstanceRequest, CreateVolumeRequest, DeleteVolumeRequest,
-        ExportHeader, ExportVolumeRequest, ExportVolumeResponse, Operation, OperationState,
-        VolumeAttachment, VolumeSpec, WaitOperationRequest,
+        ExportHeader, ExportVolumeRequest, ExportVolumeResponse, GetVolumeRequest, Operation,
+        OperationState, VolumeAttachment, VolumeSpec, VolumeState, WaitOperationRequest,
         accounts_service_client::AccountsServiceClient, export_volume_response::Part,
         instances_service_client::InstancesServiceClient,
         operations_service_client::OperationsServiceClient,
@@ -40,13 +40,13 @@ use crate::{
 const PART: usize = 256 * 1024;
 
 /// A broker that works, the agent of its host, and a customer with a volume and its snapshot.
-struct Platform {
-    broker: Broker,
-    sim: SimHost,
-    customer: Client,
+pub(crate) struct Platform {
+    pub(crate) broker: Broker,
+    pub(crate) sim: SimHost,
+    pub(crate) customer: Client,
     identity: Identity,
-    data: String,
-    snapshot: String,
+    pub(crate) data: String,
+    pub(crate) snapshot: String,
     agent: Option<(CancellationToken, JoinHandle<()>)>,
     stop: CancellationToken,
     reconciler: JoinHandle<()>,
@@ -54,7 +54,7 @@ struct Platform {
 }
 
 impl Platform {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let broker = Broker::start().await;
         let folder = tempfile::tempdir().unwrap();
         let world = World::new(Arc::new(|| 0));
@@ -89,12 +89,14 @@ impl Platform {
         let mut instances = InstancesServiceClient::new(platform.customer.clone());
         let made = instances.create_instance(request).await.unwrap().into_inner();
         platform.done(&made.operation.unwrap()).await;
+        // The machine may be told to run before its volumes are told to be there.
+        while platform.state_of(&platform.data).await.unwrap().0 != VolumeState::Ready {}
         platform.snapshot = platform.make_snapshot().await;
         platform
     }
 
     /// Starts the agent, which joins with its token for the first.
-    fn start_agent(&mut self) {
+    pub(crate) fn start_agent(&mut self) {
         let identity = Arc::new(HostIdentity::open(self._folder.path()).unwrap());
         let config = Config {
             secret: Some(identity.secret()),
@@ -117,13 +119,13 @@ impl Platform {
         self.agent = Some((end, tokio::spawn(async move { agent.await.unwrap() })));
     }
 
-    async fn end_agent(&mut self) {
+    pub(crate) async fn end_agent(&mut self) {
         let (end, agent) = self.agent.take().unwrap();
         end.cancel();
         agent.await.unwrap();
     }
 
-    async fn make(&self, spec: VolumeSpec) -> (String, Operation) {
+    pub(crate) async fn make(&self, spec: VolumeSpec) -> (String, Operation) {
         let idempotency_key = spec.name.clone();
         let request = CreateVolumeRequest { spec: Some(spec), idempotency_key };
         let mut volumes = VolumesServiceClient::new(self.customer.clone());
@@ -141,7 +143,7 @@ impl Platform {
     }
 
     /// Waits for an operation and gives the keys that it waits for.
-    async fn done(&self, operation: &Operation) {
+    pub(crate) async fn done(&self, operation: &Operation) {
         let ca = self.broker.ca_pem.clone();
         let mut keyring = Keyring::new(self.identity.clone(), ca, "");
         let request = WaitOperationRequest { id: operation.id.clone() };
@@ -169,7 +171,14 @@ impl Platform {
         bytes
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn state_of(&self, volume: &str) -> Result<(VolumeState, String), Status> {
+        let mut volumes = VolumesServiceClient::new(self.customer.clone());
+        let volume = volumes.get_volume(GetVolumeRequest { id: volume.into() }).await?;
+        let volume = volume.into_inner();
+        Ok((volume.state(), volume.state_reason))
+    }
+
+    pub(crate) async fn stop(mut self) {
         self.end_agent().await;
         self.stop.cancel();
         self.reconciler.await.unwrap();
@@ -177,17 +186,17 @@ impl Platform {
     }
 }
 
-fn spec() -> VolumeSpec {
+pub(crate) fn spec() -> VolumeSpec {
     VolumeSpec { size_gib: 2, class: "standard".into(), ..VolumeSpec::default() }
 }
 
 /// A transfer that has begun.
-struct Begun {
+pub(crate) struct Begun {
     header: ExportHeader,
     parts: Streaming<ExportVolumeResponse>,
 }
 
-async fn begin(client: &Client, volume: &str, offset: u64) -> Result<Begun, Status> {
+pub(crate) async fn begin(client: &Client, volume: &str, offset: u64) -> Result<Begun, Status> {
     let request = ExportVolumeRequest { volume_id: volume.into(), offset };
     let mut volumes = VolumesServiceClient::new(client.clone());
     let mut parts = volumes.export_volume(request).await?.into_inner();
@@ -206,7 +215,7 @@ impl Begun {
     }
 
     /// What comes, and how it ends.
-    async fn rest(mut self) -> (Vec<u8>, Result<(), Status>) {
+    pub(crate) async fn rest(mut self) -> (Vec<u8>, Result<(), Status>) {
         let mut bytes = Vec::new();
         loop {
             match self.next().await {

@@ -231,6 +231,7 @@ pub fn volume_spec(name: &str) -> VolumeSpec {
         size: Gib(10),
         class: "standard".into(),
         source: None,
+        import: None,
         read_only: false,
         placement: Placement::default(),
         deletion_protection: false,
@@ -429,6 +430,7 @@ fn to_host_message(says: BrokerSays) -> ToHost {
         }
         BrokerSays::Desired(set) => ToHost::Desired(set),
         BrokerSays::MeteredThrough { batch, refused } => ToHost::MeteredThrough { batch, refused },
+        BrokerSays::Receive(asked) => ToHost::Receive(asked),
         BrokerSays::Send(asked) => ToHost::Send(asked),
     }
 }

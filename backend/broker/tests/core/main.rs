@@ -8,6 +8,7 @@ mod conformity;
 mod copies;
 mod drains;
 mod idempotency;
+mod imports;
 mod kit;
 mod metering;
 mod migrations;

@@ -406,6 +406,7 @@ fn volume_spec(name: &str) -> VolumeSpec {
         size: Gib(10),
         class: "standard".into(),
         source: None,
+        import: None,
         read_only: false,
         placement: Placement::default(),
         deletion_protection: false,

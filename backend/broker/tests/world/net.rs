@@ -227,6 +227,9 @@ fn to_host_message(says: BrokerSays) -> Result<ToHost, TransportError> {
         }
         BrokerSays::Desired(set) => ToHost::Desired(v1::Desired::from(&set).try_into().unwrap()),
         BrokerSays::MeteredThrough { batch, refused } => ToHost::MeteredThrough { batch, refused },
+        BrokerSays::Receive(asked) => {
+            ToHost::Receive(v1::Receive::from(&asked).try_into().unwrap())
+        }
         BrokerSays::Send(asked) => ToHost::Send(v1::Send::from(&asked).try_into().unwrap()),
     })
 }

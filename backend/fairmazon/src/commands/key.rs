@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use fairmazon_keys::{Identity, KeyError, Keyring, KnownHostsFile, WrappedKey};
+use fairmazon_keys::{Identity, KeyError, Keyring, KnownHostsFile, VolumeKey, WrappedKey};
 use fairmazon_model::{
     id::{HostId, VolumeId},
     key::{GivenKey, KeyRequest},
@@ -168,7 +168,7 @@ async fn give(
 ) -> Result<(), CommandError> {
     let mut giver = Giver::new(client, &identity.key_file, host_authority)?;
     let mut volumes = VolumesServiceClient::new(client.connect().await?);
-    let (given, not_believed) = giver.give(&mut volumes, &Default::default()).await?;
+    let (given, not_believed) = giver.give(&mut volumes, &Default::default(), None).await?;
     ended(given, &not_believed, giver.known_hosts.path())
 }
 
@@ -201,12 +201,13 @@ impl Giver {
         Ok(Self { keyring, known_hosts })
     }
 
-    /// Gives all keys that hosts wait for of what is asked about: how many, and the hosts that are
-    /// not believed.
+    /// Gives all keys that hosts wait for of what is asked about, new ones unless there is one: how
+    /// many, and the hosts that are not believed.
     async fn give(
         &mut self,
         volumes: &mut VolumesServiceClient<Client>,
         of: &ListKeyRequestsRequest,
+        key: Option<&VolumeKey>,
     ) -> Result<(usize, BTreeMap<HostId, KeyError>), CommandError> {
         let path = self.known_hosts.path();
         let (mut given, mut conflicts) = (0, 0);
@@ -214,7 +215,12 @@ impl Giver {
             let wanted = wanted(volumes, of.clone()).await?;
             let (mut keys, mut not_believed) = (Vec::with_capacity(wanted.len()), BTreeMap::new());
             for request in wanted {
-                let answer = match self.keyring.answer(&request, UnixMs(now_ms())) {
+                let now = UnixMs(now_ms());
+                let answer = match key {
+                    Some(key) => self.keyring.answer_with(&request, key, now),
+                    None => self.keyring.answer(&request, now),
+                };
+                let answer = match answer {
                     Ok(answer) => answer,
                     // The others are not to wait for this one.
                     Err(error) => {
@@ -243,14 +249,33 @@ impl Giver {
         }
     }
 
-    /// Gives the key of one volume.
+    /// Gives a new key of one volume.
     pub(crate) async fn give_of(
         &mut self,
         volumes: &mut VolumesServiceClient<Client>,
         volume: &str,
     ) -> Result<(), CommandError> {
+        self.give_one(volumes, volume, None).await
+    }
+
+    /// Gives this key of one volume.
+    pub(crate) async fn give_this(
+        &mut self,
+        volumes: &mut VolumesServiceClient<Client>,
+        volume: &str,
+        key: &VolumeKey,
+    ) -> Result<(), CommandError> {
+        self.give_one(volumes, volume, Some(key)).await
+    }
+
+    async fn give_one(
+        &mut self,
+        volumes: &mut VolumesServiceClient<Client>,
+        volume: &str,
+        key: Option<&VolumeKey>,
+    ) -> Result<(), CommandError> {
         let of = ListKeyRequestsRequest { volume_id: volume.to_owned(), ..Default::default() };
-        let (given, not_believed) = self.give(volumes, &of).await?;
+        let (given, not_believed) = self.give(volumes, &of, key).await?;
         if not_believed.is_empty() {
             return Ok(());
         }

@@ -79,7 +79,7 @@ impl Platform {
     }
 
     /// Registers a host that has room for two machines, joins it and starts its agent.
-    fn add_host(&mut self, name: &'static str) {
+    pub(crate) fn add_host(&mut self, name: &'static str) {
         let offer = format!(
             "host register --name {name} --site muc1 --town Munich --country DE --region \
              eu-central --latitude 48.1 --longitude 11.6 --vcpus 8 --memory-mib 16384 --storage \

@@ -8,6 +8,7 @@ mod commands;
 mod dev;
 mod host_check;
 mod images;
+mod imports;
 mod keys;
 mod refusals;
 mod volumes;

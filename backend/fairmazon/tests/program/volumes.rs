@@ -33,7 +33,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 /// A snapshot of a volume.
-async fn snapshot(platform: &Platform, source: &str) -> String {
+pub(crate) async fn snapshot(platform: &Platform, source: &str) -> String {
     let spec = VolumeSpec {
         name: "kept".into(),
         size_gib: 5,
@@ -118,7 +118,10 @@ async fn a_volume_is_exported_and_only_its_customer_has_the_key() {
 }
 
 /// As many transfers of a snapshot as its account may have, of which nothing more is taken.
-async fn hold(platform: &Platform, snapshot: &str) -> Vec<Streaming<ExportVolumeResponse>> {
+pub(crate) async fn hold(
+    platform: &Platform,
+    snapshot: &str,
+) -> Vec<Streaming<ExportVolumeResponse>> {
     let mut held = Vec::new();
     for _ in 0..PER_ACCOUNT {
         // Each on a connection of its own: what is not taken would fill one that all share.
@@ -132,7 +135,7 @@ async fn hold(platform: &Platform, snapshot: &str) -> Vec<Streaming<ExportVolume
 }
 
 /// Waits until what runs has logged this.
-fn logged(log: &Path, what: &str) {
+pub(crate) fn logged(log: &Path, what: &str) {
     let begun = Instant::now();
     loop {
         let said = fs::read_to_string(log).unwrap();

@@ -13,16 +13,19 @@ use fairmazon_model::{
     },
     migration::{Arrival, Handover},
     units::Generation,
-    volume::VolumeObserved,
+    volume::{Import, VolumeObserved},
 };
 use rustc_hash::FxHashMap;
 
-use super::migrate::Transit;
+use super::{
+    migrate::Transit,
+    receive::{Receiving, Writing},
+};
 use crate::{
     backoff::Backoff,
     plan::{
-        DiskReady, KeyCase, MachineAction, MachineCase, Step, VolumeAction, VolumeCase, Wish,
-        may_restart, next_machine_step, next_volume_step, stop_timeout_ms,
+        DiskReady, FileCase, KeyCase, MachineAction, MachineCase, Step, VolumeAction, VolumeCase,
+        Wish, may_restart, next_machine_step, next_volume_step, stop_timeout_ms,
     },
 };
 
@@ -71,9 +74,16 @@ pub(super) struct VolumeRecord {
     pub(super) not_before_ms: u64,
     pub(super) backoff: Backoff,
     pub(super) error: Option<Box<str>>,
+    /// The error is of a file that is not used.
+    pub(super) lasting: bool,
     pub(super) touched: u64,
     /// The version of its key that the hypervisor was given by this process.
     pub(super) given: Option<u32>,
+    /// How many bytes have come of the file that it is imported from.
+    pub(super) incoming: Option<u64>,
+    /// The transfer that writes more of that.
+    pub(super) receiving: Option<Receiving>,
+    pub(super) writing: Writing,
 }
 
 /// All that the agent knows of its host.
@@ -181,6 +191,7 @@ impl Book {
                 && self.features.durable
                 && self.users(volume).any(|(_, machine)| machine.had(volume)),
             source_ready: self.source_ready(record),
+            file: record.file_case(),
             key: self.key_case(record),
         }))
     }
@@ -234,9 +245,13 @@ impl Book {
                         size: seen.size,
                         failure: error.as_ref().map(ToString::to_string),
                     },
-                    (None, Some(error)) => VolumeObserved::Failed { reason: error.to_string() },
+                    (None, Some(error)) => {
+                        let (reason, lasting) = (error.to_string(), record.lasting);
+                        VolumeObserved::Failed { reason, lasting }
+                    }
                     // Not there by now; only when nothing is under way is that its absence.
                     (None, None) if record.busy || record.unsure => VolumeObserved::Unknown,
+                    (None, None) if record.has_unwanted_file() => VolumeObserved::Unknown,
                     (None, None) => return None,
                 };
                 Some(VolumeSeen { volume, state })
@@ -461,13 +476,39 @@ impl VolumeRecord {
     pub(super) fn copies(&self) -> Option<VolumeId> {
         match self.desired.as_ref()?.copy? {
             VolumeCopy::Of(source) => Some(source),
-            VolumeCopy::Made => None,
+            VolumeCopy::Import(_) | VolumeCopy::Made => None,
+        }
+    }
+
+    /// The file that it shall be made from, if from one.
+    pub(super) fn imports(&self) -> Option<Import> {
+        let wish = self.desired.as_ref().filter(|wish| wish.wish == VolumeWish::Keep)?;
+        match wish.copy? {
+            VolumeCopy::Import(import) => Some(import),
+            VolumeCopy::Of(_) | VolumeCopy::Made => None,
+        }
+    }
+
+    /// Whether a file of it is there that is to go.
+    fn has_unwanted_file(&self) -> bool {
+        self.imports().is_none() && self.file_case() != FileCase::None
+    }
+
+    fn file_case(&self) -> FileCase {
+        match (&self.receiving, self.incoming) {
+            (Some(_), _) => FileCase::Comes,
+            (None, None) => FileCase::None,
+            (None, Some(bytes)) if self.imports().is_some_and(|file| file.bytes == bytes) => {
+                FileCase::Whole
+            }
+            (None, Some(_)) => FileCase::Part,
         }
     }
 
     /// Whether there is nothing left to know of it.
     pub(super) fn is_empty(&self) -> bool {
-        self.desired.is_none() && self.seen.is_none() && !self.busy && !self.unsure
+        let has_file = self.incoming.is_some() || self.receiving.is_some();
+        self.desired.is_none() && self.seen.is_none() && !has_file && !self.busy && !self.unsure
     }
 }
 

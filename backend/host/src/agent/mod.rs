@@ -8,6 +8,7 @@ mod book;
 mod migrate;
 mod observe;
 mod queue;
+mod receive;
 mod set;
 mod stream;
 mod transfer;
@@ -409,6 +410,9 @@ impl Agent {
         if record.busy {
             return;
         }
+        if let Some(receiving) = record.receiving.as_ref().filter(|_| record.imports().is_none()) {
+            receiving.end();
+        }
         let action = match step.action {
             // Whatever the last step did: nothing is decided on an older sight.
             _ if record.unsure && record.not_before_ms > now_ms => {
@@ -490,6 +494,7 @@ impl Agent {
             Done::LeaseSaved(result) => self.lease_saved(result),
             Done::Connected(result) => self.connected(result),
             Done::Opened(opened) => self.opened(opened),
+            Done::Received { volume, number, bytes } => self.received(volume, number, bytes),
             Done::Transit { instance, result, seen } => self.transit_done(instance, &result, seen),
             Done::Nothing => {}
         }

@@ -87,11 +87,15 @@ impl Agent {
         let failure = step.result.as_ref().err().or(seen.as_ref().err());
         let Some(record) = self.book.volumes.get_mut(&volume) else { return };
         record.busy = false;
+        let is_refused = record.imports().is_some() && step.refuses_file();
         match (step.action, &step.result) {
             (Some(VolumeAction::GiveKey), Ok(())) => record.given = step.key,
             (Some(VolumeAction::ForgetKey), Ok(())) => record.given = None,
             // The hypervisor has ended and begun anew meanwhile.
             (_, Err(HypervisorError::KeyMissing { .. })) => record.given = None,
+            // It has become the volume, or was of no use.
+            (Some(VolumeAction::Create | VolumeAction::DropFile), Ok(())) => record.incoming = None,
+            _ if is_refused => record.incoming = None,
             _ => {}
         }
         match failure {
@@ -107,6 +111,7 @@ impl Agent {
                 record.not_before_ms = now_ms + pause;
                 if tells_at_once(error) || record.backoff.failures() >= TELL_AFTER {
                     record.error = Some(error.for_customer().into());
+                    record.lasting = is_refused;
                     self.report.wanted();
                 }
                 tracing::warn!(
@@ -160,6 +165,8 @@ impl Agent {
             inventory.machines.into_iter().map(|seen| (seen.instance(), seen)).collect();
         let mut volumes: std::collections::BTreeMap<_, _> =
             inventory.volumes.into_iter().map(|seen| (seen.volume, seen)).collect();
+        let mut incoming: std::collections::BTreeMap<_, _> =
+            inventory.incoming.into_iter().map(|seen| (seen.volume, seen.bytes)).collect();
         let known: Vec<_> = self.book.machines.keys().copied().collect();
         for instance in known.into_iter().chain(machines.keys().copied().collect::<Vec<_>>()) {
             let record = self.book.machines.entry(instance).or_default();
@@ -169,9 +176,15 @@ impl Agent {
             self.forget_machine_if_empty(instance);
         }
         let known: Vec<_> = self.book.volumes.keys().copied().collect();
-        for volume in known.into_iter().chain(volumes.keys().copied().collect::<Vec<_>>()) {
+        let listed = volumes.keys().chain(incoming.keys()).copied().collect::<Vec<_>>();
+        for volume in known.into_iter().chain(listed) {
             let record = self.book.volumes.entry(volume).or_default();
             if !record.busy && record.touched <= started {
+                let file = incoming.remove(&volume);
+                if record.receiving.is_none() && record.incoming != file {
+                    record.incoming = file;
+                    self.queue.push(Target::Volume(volume));
+                }
                 self.sight_volume(volume, volumes.remove(&volume));
             }
             self.forget_volume_if_empty(volume);
@@ -335,6 +348,7 @@ fn tells_at_once(error: &HypervisorError) -> bool {
             | HypervisorError::Foreign { .. }
             | HypervisorError::KeyMissing { .. }
             | HypervisorError::KeyWrong { .. }
+            | HypervisorError::BadFile { .. }
             | HypervisorError::ImageDamaged { .. }
             | HypervisorError::KeySealed { .. }
     )

@@ -234,6 +234,7 @@ impl Agent {
             ToHost::Desired(set) => self.on_desired(set),
             ToHost::MeteredThrough { batch, refused } => self.meter.through(batch, refused),
             ToHost::Send(asked) => self.send_volume(asked),
+            ToHost::Receive(asked) => self.receive_volume(asked),
         }
     }
 

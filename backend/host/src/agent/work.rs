@@ -64,6 +64,12 @@ pub(super) enum Done {
         result: Result<()>,
         seen: Result<Option<Machine>>,
     },
+    /// The file of a volume has come, as far as it came.
+    Received {
+        volume: VolumeId,
+        number: u64,
+        bytes: Option<u64>,
+    },
     /// What is of no consequence.
     Nothing,
 }
@@ -82,6 +88,17 @@ pub(super) struct VolumeStep {
     /// The version of the key that came with the wish for it.
     pub(super) key: Option<u32>,
     pub(super) result: Result<()>,
+}
+
+impl VolumeStep {
+    /// Whether it was to make a volume of a file, which is not used.
+    pub(super) fn refuses_file(&self) -> bool {
+        self.action == Some(VolumeAction::Create)
+            && matches!(
+                self.result,
+                Err(HypervisorError::BadFile { .. } | HypervisorError::KeyWrong { .. })
+            )
+    }
 }
 
 pub(super) type Work = BoxFuture<'static, Done>;
@@ -187,6 +204,7 @@ impl Hands {
                         hands.hypervisor.grow_volume(volume, size).await
                     }
                     (Some(VolumeAction::Delete), _) => hands.hypervisor.delete_volume(volume).await,
+                    (Some(VolumeAction::DropFile), _) => hands.hypervisor.drop_import(volume).await,
                     _ => Ok(()),
                 }
             };

@@ -109,7 +109,7 @@ mod tests {
     /// Whether the machine and its volume count.
     fn count(machines: Vec<Machine>, told: &Told) -> (Option<bool>, bool) {
         let volumes = vec![Volume { volume: spec(1).boot.volume, size: Gib(5) }];
-        let inventory = Inventory { machines, volumes, foreign: 0 };
+        let inventory = Inventory { machines, volumes, ..Inventory::default() };
         let here = seen(&inventory, told, &HashMap::new());
         let machine = here.get(&(Subject::Instance(instance(1)), Epoch(3)));
         let disk = &here[&(Subject::Volume(spec(1).boot.volume), Epoch(0))];
@@ -152,7 +152,7 @@ mod tests {
         assert!(!count(Vec::new(), &Told::default()).1);
         let smaller = told(|_, wish| wish.size = Gib(3));
         let volumes = vec![Volume { volume: spec(1).boot.volume, size: Gib(5) }];
-        let inventory = Inventory { machines: Vec::new(), volumes, foreign: 0 };
+        let inventory = Inventory { volumes, ..Inventory::default() };
         let here = seen(&inventory, &smaller, &HashMap::new());
         let used = here.values().next().unwrap().as_ref().unwrap();
         assert_eq!((used.size, used.class.as_str()), (Gib(3), wish(1).class.as_str()));

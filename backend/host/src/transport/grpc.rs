@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use fairmazon_model::{
     DomainError,
     machine::DesiredSet,
-    transfer::{Part, SendVolume, TransferId},
+    transfer::{Part, ReceiveVolume, SendVolume, Taken, TransferId},
     units::Generation,
 };
 use fairmazon_proto::{
@@ -27,7 +27,7 @@ use tonic::{
 };
 use zeroize::Zeroizing;
 
-use super::{BrokerEnd, FromHost, Link, ToHost, Transport, TransportError, pair};
+use super::{BrokerEnd, Data, FromHost, Link, ToHost, Transport, TransportError, pair};
 
 /// The largest message in either direction: a whole set of a large host.
 const MESSAGE_MOST: usize = 64 * 1024 * 1024;
@@ -170,25 +170,43 @@ impl Transport for GrpcTransport {
         parts: BoxStream<'static, Part>,
     ) -> Result<(), TransportError> {
         let mut client = HostStreamServiceClient::new(self.channel().await?);
-        let request = self.shown(Messages { transfer: transfer.0.to_vec(), parts });
+        let message = |part: Part, transfer_id| v1::VolumePart { transfer_id, ..part.into() };
+        let request = self.shown(Messages { transfer: transfer.0.to_vec(), parts, message });
         let answer = client.send_volume(request).await;
         answer.map(|_| ()).map_err(|status| refused(&status))
+    }
+
+    /// On a connection of its own, too.
+    async fn receive_volume(
+        &self,
+        transfer: TransferId,
+        words: BoxStream<'static, Taken>,
+    ) -> Result<Data, TransportError> {
+        let mut client = HostStreamServiceClient::new(self.channel().await?);
+        let message = |taken: Taken, transfer_id| v1::VolumeTaken { transfer_id, ..taken.into() };
+        let words = Messages { transfer: transfer.0.to_vec(), parts: words, message };
+        let answer = client.receive_volume(self.shown(words)).await;
+        let data = answer.map_err(|status| refused(&status))?.into_inner();
+        let data = data.map(|part| part.map(|part| part.data).map_err(|status| refused(&status)));
+        Ok(Box::pin(data))
     }
 }
 
 /// The messages of a transfer; the first names it.
-struct Messages {
+struct Messages<T, M> {
     transfer: Vec<u8>,
-    parts: BoxStream<'static, Part>,
+    parts: BoxStream<'static, T>,
+    /// The message of a part, with the transfer's id.
+    message: fn(T, Vec<u8>) -> M,
 }
 
-impl Stream for Messages {
-    type Item = v1::VolumePart;
+impl<T, M> Stream for Messages<T, M> {
+    type Item = M;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
         let part = ready!(self.parts.as_mut().poll_next(cx));
-        let transfer_id = std::mem::take(&mut self.transfer);
-        Poll::Ready(part.map(|part| v1::VolumePart { transfer_id, ..part.into() }))
+        let transfer = std::mem::take(&mut self.transfer);
+        Poll::Ready(part.map(|part| (self.message)(part, transfer)))
     }
 }
 
@@ -270,6 +288,10 @@ fn from_message(message: v1::ToHost) -> Result<ToHost, TransportError> {
         }
         to_host::Message::Send(asked) => {
             ToHost::Send(SendVolume::try_from(asked).map_err(|error| garbled(error.to_string()))?)
+        }
+        to_host::Message::Receive(asked) => {
+            let asked = ReceiveVolume::try_from(asked);
+            ToHost::Receive(asked.map_err(|error| garbled(error.to_string()))?)
         }
     })
 }

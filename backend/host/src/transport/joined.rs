@@ -4,11 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use fairmazon_model::transfer::{Part, TransferId};
+use fairmazon_model::transfer::{Part, Taken, TransferId};
 use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Credential, GrpcConfig, GrpcTransport, Link, Transport, TransportError};
+use super::{Credential, Data, GrpcConfig, GrpcTransport, Link, Transport, TransportError};
 use crate::clock::unix_now;
 use crate::identity::{HostIdentity, IdentityError, JoinedCertificate};
 
@@ -133,6 +133,14 @@ impl Transport for JoinedTransport {
         parts: BoxStream<'static, Part>,
     ) -> Result<(), TransportError> {
         self.as_joined().await?.send_volume(transfer, parts).await
+    }
+
+    async fn receive_volume(
+        &self,
+        transfer: TransferId,
+        words: BoxStream<'static, Taken>,
+    ) -> Result<Data, TransportError> {
+        self.as_joined().await?.receive_volume(transfer, words).await
     }
 }
 

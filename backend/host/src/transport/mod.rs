@@ -9,7 +9,7 @@ use fairmazon_model::{
     conformity::Proof,
     id::HostId,
     machine::{DesiredSet, ObservedSet},
-    transfer::{Part, SendVolume, TransferId},
+    transfer::{Part, ReceiveVolume, SendVolume, Taken, TransferId},
     units::Generation,
     usage::{RefusedWindow, WindowBatch},
 };
@@ -93,6 +93,8 @@ pub enum ToHost {
     },
     /// A customer waits for a volume's file.
     Send(SendVolume),
+    /// A customer has a volume's file.
+    Receive(ReceiveVolume),
 }
 
 /// One open stream. It has ended when the receiver gives none; an error before that says why.
@@ -144,7 +146,24 @@ pub trait Transport: Send + Sync + 'static {
     ) -> Result<(), TransportError> {
         Err(TransportError::Setup { what: "this way to the broker has no transfers".into() })
     }
+
+    /// Takes a volume's file for a [`ToHost::Receive`], beside the stream and not on it. What is
+    /// said of it is sent as it comes, and the parts come as they are taken; they end when the
+    /// broker has heard that all was stored, or that it failed.
+    ///
+    /// # Errors
+    /// When the broker can't be reached.
+    async fn receive_volume(
+        &self,
+        _: TransferId,
+        _: BoxStream<'static, Taken>,
+    ) -> Result<Data, TransportError> {
+        Err(TransportError::Setup { what: "this way to the broker has no transfers".into() })
+    }
 }
+
+/// The parts of a file, as they come.
+pub type Data = BoxStream<'static, Result<Vec<u8>, TransportError>>;
 
 /// A transport within the process: hands the broker's end of each new stream to a channel.
 #[async_trait]

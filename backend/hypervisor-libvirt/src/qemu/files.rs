@@ -184,6 +184,9 @@ impl Files {
         for found in self.list_class(class, SUFFIX)?.into_iter().chain(half_made) {
             promised = promised.saturating_add(found.size);
         }
+        for coming in self.coming_of(class)? {
+            promised = promised.saturating_add(coming.size);
+        }
         if promised > room { Err(full()) } else { Ok(()) }
     }
 
@@ -193,7 +196,7 @@ impl Files {
             source: source.into(),
         };
         let mut volumes = Vec::new();
-        for entry in fs::read_dir(self.storage.join(class)).map_err(listing)? {
+        for entry in fs::read_dir(self.folder(class)).map_err(listing)? {
             let entry = entry.map_err(listing)?;
             let name = entry.file_name();
             // What is not named by an id of the platform is not the platform's.
@@ -208,8 +211,16 @@ impl Files {
         Ok(volumes)
     }
 
-    fn path(&self, class: &str, volume: VolumeId) -> PathBuf {
-        self.storage.join(class).join(format!("{volume}{SUFFIX}"))
+    pub(super) fn path(&self, class: &str, volume: VolumeId) -> PathBuf {
+        self.folder(class).join(format!("{volume}{SUFFIX}"))
+    }
+
+    pub(super) fn folder(&self, class: &str) -> PathBuf {
+        self.storage.join(class)
+    }
+
+    pub(super) fn classes(&self) -> impl Iterator<Item = &str> {
+        self.capacity.storage.keys().map(String::as_str)
     }
 }
 
@@ -249,7 +260,7 @@ fn size(path: &Path, volume: VolumeId) -> Result<Option<Gib>> {
     }
 }
 
-fn failed(verb: &str, volume: VolumeId) -> impl FnOnce(io::Error) -> HypervisorError {
+pub(super) fn failed(verb: &str, volume: VolumeId) -> impl FnOnce(io::Error) -> HypervisorError {
     let attempted = format!("{verb} {volume}");
     move |error| HypervisorError::Driver { attempted, source: error.into() }
 }
@@ -264,11 +275,16 @@ impl HalfMade {
     }
 
     async fn finish(self, last: &Path) -> io::Result<()> {
-        tokio::fs::File::open(&self.0).await?.sync_all().await?;
-        tokio::fs::rename(&self.0, last).await?;
-        let Some(folder) = last.parent() else { return Ok(()) };
-        tokio::fs::File::open(folder).await?.sync_all().await
+        publish(&self.0, last).await
     }
+}
+
+/// Gives a whole file its name, durably.
+pub(super) async fn publish(new: &Path, last: &Path) -> io::Result<()> {
+    tokio::fs::File::open(new).await?.sync_all().await?;
+    tokio::fs::rename(new, last).await?;
+    let Some(folder) = last.parent() else { return Ok(()) };
+    tokio::fs::File::open(folder).await?.sync_all().await
 }
 
 impl Drop for HalfMade {

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use fairmazon_hypervisor::{
     Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, Landing,
-    Machine, Marks, Result, Statistics, Volume, VolumeFile, VolumeKey,
+    Machine, Marks, Result, Statistics, Volume, VolumeFile, VolumeKey, VolumeSink,
 };
 use fairmazon_image::Images;
 use fairmazon_model::{
@@ -271,8 +271,10 @@ impl Hypervisor for QemuHost {
     async fn inventory(&self) -> Result<Inventory> {
         self.call("list what it has", |host, session| {
             let listed = session.domains.list()?;
+            // Before the volumes: what becomes one meanwhile is in one of the two.
+            let incoming = host.files.incoming()?;
             let volumes = host.files.list()?;
-            Ok(Inventory { machines: listed.machines, volumes, foreign: listed.foreign })
+            Ok(Inventory { machines: listed.machines, volumes, incoming, foreign: listed.foreign })
         })
         .await
     }
@@ -366,6 +368,13 @@ impl Hypervisor for QemuHost {
             self.hint(wish.volume);
             return Ok(());
         }
+        if let Some(VolumeCopy::Import(import)) = wish.copy {
+            // Its room was taken when its file began to come.
+            drop(making);
+            self.inner.files.finish_import(wish, import, &key).await?;
+            self.hint(wish.volume);
+            return Ok(());
+        }
         let image = match &wish.image {
             None => None,
             Some(id) => self.image_disk(id.clone()).await?,
@@ -408,6 +417,16 @@ impl Hypervisor for QemuHost {
 
     async fn read_volume(&self, volume: VolumeId, offset: u64) -> Result<VolumeFile> {
         self.inner.files.read(volume, offset).await
+    }
+
+    async fn begin_import(&self, wish: &HostVolume) -> Result<VolumeSink> {
+        let _making = self.inner.making.lock().await;
+        self.inner.files.begin_import(wish)
+    }
+
+    async fn drop_import(&self, volume: VolumeId) -> Result<()> {
+        let _making = self.inner.making.lock().await;
+        self.inner.files.drop_import(volume)
     }
 
     async fn attach(&self, instance: InstanceId, disk: &Disk) -> Result<()> {

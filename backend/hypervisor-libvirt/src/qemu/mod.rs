@@ -13,8 +13,10 @@ mod console;
 mod copy;
 mod exported;
 mod files;
+mod foreign;
 mod host;
 mod image;
+mod incoming;
 mod keyring;
 mod live;
 mod migration;
@@ -31,6 +33,7 @@ use fairmazon_model::host::Capacity;
 
 pub use accelerator::Accelerator;
 pub use exported::{Format, OpenError, open_exported};
+pub use foreign::{VolumeFileFacts, inspect_exported};
 pub use host::QemuHost;
 pub use migration::MOVES;
 

@@ -7,7 +7,7 @@ use std::{
     io::{self, Write},
     os::fd::AsRawFd,
     path::Path,
-    process::Stdio,
+    process::{ExitStatus, Stdio},
 };
 
 use fairmazon_hypervisor::{HypervisorError, Result, VolumeKey};
@@ -15,6 +15,8 @@ use fairmazon_model::id::VolumeId;
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::{io::AsyncWriteExt, process::Command};
 
+/// What the check of a file may take: processor seconds, bytes of memory, and nothing written.
+const LIMITS: [&str; 4] = ["--cpu=300", "--as=4294967296", "--fsize=0", "--core=0"];
 /// What QEMU says when a key opens no slot of a LUKS header.
 const WRONG_KEY: &str = "cannot unlock any keyslot";
 
@@ -68,8 +70,27 @@ pub(super) async fn run(
 ) -> Result<()> {
     let attempted = format!("{attempted} {volume}");
     let failed = |source| HypervisorError::Driver { attempted: attempted.clone(), source };
-    let mut child = Command::new(program)
-        .args(subcommand)
+    let mut command = Command::new(program);
+    command.args(subcommand);
+    let ended = end(command, arguments, key).await;
+    let (status, said) =
+        ended.map_err(|error| failed(format!("{program} does not start: {error}").into()))?;
+    if status.success() {
+        return Ok(());
+    }
+    if said.contains(WRONG_KEY) {
+        return Err(HypervisorError::KeyWrong { what: volume.to_string() });
+    }
+    Err(failed(format!("{program} said: {}", said.trim()).into()))
+}
+
+/// Runs a command with a key; how it ended, and its last words.
+async fn end(
+    mut command: Command,
+    arguments: &[&OsStr],
+    key: &VolumeKey,
+) -> io::Result<(ExitStatus, String)> {
+    let mut child = command
         .args(["--object", "secret,id=key,file=/dev/stdin"])
         .args(arguments)
         .env("LC_ALL", "C")
@@ -77,21 +98,43 @@ pub(super) async fn run(
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| failed(format!("{program} does not start: {error}").into()))?;
+        .spawn()?;
     if let Some(mut pipe) = child.stdin.take() {
         // One that ends without reading says why on its standard error.
         let _ = pipe.write_all(key.passphrase().as_bytes()).await;
     }
-    let output = child.wait_with_output().await.map_err(|error| failed(error.into()))?;
-    if output.status.success() {
+    let output = child.wait_with_output().await?;
+    Ok((output.status, String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+/// Goes through all tables of a file that a stranger has written, and opens it with the key, with
+/// no more time and memory than the largest file that is sound needs.
+pub(super) async fn check(path: &Path, volume: VolumeId, key: &VolumeKey) -> Result<()> {
+    let attempted = format!("check {volume}");
+    let failed = |source| HypervisorError::Driver { attempted: attempted.clone(), source };
+    let mut command = Command::new("prlimit");
+    command.args(LIMITS).args(["qemu-img", "check"]);
+    let options = image_options(path);
+    let arguments: [&OsStr; 3] = ["-q".as_ref(), "--image-opts".as_ref(), &options];
+    let ended = end(command, &arguments, key).await;
+    let (status, said) =
+        ended.map_err(|error| failed(format!("prlimit does not start: {error}").into()))?;
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
     if said.contains(WRONG_KEY) {
         return Err(HypervisorError::KeyWrong { what: volume.to_string() });
     }
-    Err(failed(format!("{program} said: {}", said.trim()).into()))
+    let bad = |why: &str| {
+        tracing::warn!(%volume, said = said.trim(), "a file is not used: {why}");
+        HypervisorError::bad_file(volume, format!("{why}; export it again"))
+    };
+    match status.code() {
+        None => Err(bad("it takes more time or memory to be checked than any volume")),
+        // Not opened; with errors; with clusters that belong to nothing.
+        Some(1..=3) => Err(bad("its tables are damaged")),
+        Some(_) => Err(failed(format!("qemu-img said: {}", said.trim()).into())),
+    }
 }
 
 /// Whether the key opens the volume.

@@ -9,6 +9,7 @@ mod copies;
 mod exports;
 mod guests;
 mod images;
+mod imports;
 mod lab;
 mod leaks;
 mod migration;

@@ -41,6 +41,10 @@ pub enum Verb {
     ForgetKey,
     /// `read_volume`.
     ReadVolume,
+    /// `begin_import`.
+    BeginImport,
+    /// `drop_import`.
+    DropImport,
     /// `attach`.
     Attach,
     /// `detach`.

@@ -17,8 +17,6 @@ use fairmazon_model::{
     units::Gib,
 };
 use parking_lot::Mutex;
-use rand::{RngCore, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -31,15 +29,13 @@ use super::{
 use crate::{
     Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, Landing,
     Machine, Marks, OffReason, Result, RunState, Statistics, Volume, VolumeFile, VolumeKey,
+    VolumeSink,
 };
 
 /// Hints that a slow listener may be behind before it has to look at all.
 const HINTS_KEPT: usize = 16;
 /// What is kept of a console, in bytes.
 const CONSOLE_KEPT: usize = 64 * 1024;
-/// What the file of a volume has.
-const FILE_BYTES: usize = 5 * 1024 * 1024 + 17;
-
 pub(super) struct HostCell {
     pub(super) id: HostId,
     pub(super) capacity: Capacity,
@@ -288,11 +284,25 @@ impl Hypervisor for SimHost {
         let is_there = || self.cell.state.lock().volumes.contains_key(&volume);
         let find = || is_there().then_some(()).ok_or_else(|| HypervisorError::not_found(volume));
         self.call(Verb::ReadVolume, find).await?;
-        let mut bytes = vec![0; FILE_BYTES];
-        ChaCha8Rng::seed_from_u64(self.cell.content_of(volume)).fill_bytes(&mut bytes);
-        let from = usize::try_from(offset).unwrap_or(FILE_BYTES).min(FILE_BYTES);
-        let reader = Box::new(std::io::Cursor::new(bytes.split_off(from)));
-        Ok(VolumeFile { bytes: FILE_BYTES as u64, reader })
+        let file = self.cell.state.lock().file(volume);
+        let bytes = file.len() as u64;
+        let mut reader = std::io::Cursor::new(file);
+        reader.set_position(offset.min(bytes));
+        Ok(VolumeFile { bytes, reader: Box::new(reader) })
+    }
+
+    async fn begin_import(&self, volume: &HostVolume) -> Result<VolumeSink> {
+        let begin = || {
+            let incoming = self.cell.state.lock().begin_import(volume, &self.cell.capacity)?;
+            incoming.sink().ok_or_else(|| {
+                HypervisorError::busy(volume.volume, "another transfer writes its file")
+            })
+        };
+        self.call(Verb::BeginImport, begin).await
+    }
+
+    async fn drop_import(&self, volume: VolumeId) -> Result<()> {
+        self.call(Verb::DropImport, || self.cell.state.lock().drop_import(volume)).await
     }
 
     async fn attach(&self, instance: InstanceId, disk: &Disk) -> Result<()> {
@@ -387,11 +397,6 @@ impl HostCell {
         state.foreign.contains(&instance) && !state.machines.contains_key(&instance)
     }
 
-    /// What the bytes of a volume's file are made of.
-    fn content_of(&self, volume: VolumeId) -> u64 {
-        self.state.lock().volumes.get(&volume).map_or(0, |found| found.serial)
-    }
-
     pub(super) fn volume_serial(&self, volume: VolumeId) -> Option<u64> {
         self.state.lock().volumes.get(&volume).map(|found| found.serial)
     }
@@ -406,7 +411,8 @@ impl HostCell {
             .map(|(&volume, found)| Volume { volume, size: found.size })
             .collect();
         volumes.sort_unstable_by_key(|found| found.volume);
-        Inventory { machines, volumes, foreign: state.foreign.len() }
+        let incoming = state.incoming();
+        Inventory { machines, volumes, incoming, foreign: state.foreign.len() }
     }
 
     fn start(&self, world: &World, instance: InstanceId) -> Result<()> {

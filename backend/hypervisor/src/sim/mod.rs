@@ -7,6 +7,7 @@
 
 mod fault;
 mod host;
+mod import;
 mod ledger;
 mod migration;
 mod state;

@@ -11,6 +11,7 @@ use fairmazon_model::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::import::SimIncoming;
 use crate::{
     HypervisorError, Machine, Marks, OffReason, Result, RunState, Statistics, Traffic, keeps,
     same_disks, same_shape,
@@ -38,12 +39,15 @@ pub(super) struct SimVolume {
     pub(super) serial: u64,
     /// Fingerprint of the key that it was made with; none when it was made without.
     pub(super) key: Option<Box<str>>,
+    /// Its file, of one that was imported.
+    pub(super) file: Option<Arc<[u8]>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct HostState {
     pub(super) machines: FxHashMap<InstanceId, SimMachine>,
     pub(super) volumes: FxHashMap<VolumeId, SimVolume>,
+    pub(super) incoming: FxHashMap<VolumeId, SimIncoming>,
     pub(super) foreign: FxHashSet<InstanceId>,
     /// Fingerprints of the keys that were given.
     pub(super) keys: FxHashMap<VolumeId, Box<str>>,
@@ -168,6 +172,9 @@ impl HostState {
         if self.encrypts && key.is_none() {
             return Err(HypervisorError::KeyMissing { what: wish.volume.to_string() });
         }
+        if let Some(VolumeCopy::Import(import)) = wish.copy {
+            return self.finish_import(wish, &import, key);
+        }
         if let Some(VolumeCopy::Of(source)) = wish.copy {
             let found = self.volumes.get(&source);
             let found = found.ok_or_else(|| HypervisorError::not_found(source))?;
@@ -177,10 +184,20 @@ impl HostState {
             self.check_key(source)?;
         }
         let class = self.take_storage(&wish.class, wish.size.0, capacity)?;
+        self.insert_volume(wish, class, key, None);
+        Ok(())
+    }
+
+    pub(super) fn insert_volume(
+        &mut self,
+        wish: &HostVolume,
+        class: Arc<str>,
+        key: Option<Box<str>>,
+        file: Option<Arc<[u8]>>,
+    ) {
         self.next_serial += 1;
         let serial = self.next_serial;
-        self.volumes.insert(wish.volume, SimVolume { size: wish.size, class, serial, key });
-        Ok(())
+        self.volumes.insert(wish.volume, SimVolume { size: wish.size, class, serial, key, file });
     }
 
     /// Whether the volume's key is here and the one that it was made with.
@@ -223,17 +240,26 @@ impl HostState {
             return Err(HypervisorError::busy(volume, "a running machine uses it"));
         }
         let Some(gone) = self.volumes.remove(&volume) else { return Ok(false) };
-        if let Some(used) = self.storage_used.get_mut(&gone.class) {
-            *used -= gone.size.0;
-        }
+        self.give_storage_back(&gone.class, gone.size);
         Ok(true)
+    }
+
+    pub(super) fn give_storage_back(&mut self, class: &Arc<str>, size: Gib) {
+        if let Some(used) = self.storage_used.get_mut(class) {
+            *used -= size.0;
+        }
     }
 
     fn running(&self) -> impl Iterator<Item = &SimMachine> {
         self.machines.values().filter(|machine| machine.is_on())
     }
 
-    fn take_storage(&mut self, class: &str, gib: u64, capacity: &Capacity) -> Result<Arc<str>> {
+    pub(super) fn take_storage(
+        &mut self,
+        class: &str,
+        gib: u64,
+        capacity: &Capacity,
+    ) -> Result<Arc<str>> {
         let most = capacity.storage.get(class).map_or(0, |gib| gib.0);
         let used = self.storage_used.get(class).copied().unwrap_or(0);
         if used + gib > most {

@@ -162,6 +162,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
             size: Gib(10),
             class: "standard".into(),
             source: None,
+            import: None,
             read_only: false,
             placement: Placement::default(),
             deletion_protection: false,

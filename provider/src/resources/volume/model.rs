@@ -93,6 +93,8 @@ impl VolumeModel {
                 Some(source) => source.read(r)?,
                 None => None,
             },
+            // Nobody asks for it here: one that is there stays as it was made.
+            import: base.and_then(|base| base.import),
             read_only: false,
             placement: placement::read(&self.placement, r)?,
             deletion_protection: r.value(&self.deletion_protection, false, false),

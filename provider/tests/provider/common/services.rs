@@ -9,7 +9,7 @@ use fairmazon_model::{
 };
 use fairmazon_proto::v1::{self, *};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, transport::server::Router};
+use tonic::{Code, Request, Response, Status, Streaming, transport::server::Router};
 
 use super::{Shared, State, TOKEN};
 
@@ -343,6 +343,15 @@ impl volumes_service_server::VolumesService for Fake {
         request: Request<ExportVolumeRequest>,
     ) -> Answer<Self::ExportVolumeStream> {
         drop(self.open("export_volume", request)?);
+        Err(Status::unimplemented("no files here"))
+    }
+
+    type ImportVolumeStream = ReceiverStream<Result<ImportVolumeResponse, Status>>;
+
+    async fn import_volume(
+        &self,
+        _: Request<Streaming<ImportVolumeRequest>>,
+    ) -> Answer<Self::ImportVolumeStream> {
         Err(Status::unimplemented("no files here"))
     }
 }

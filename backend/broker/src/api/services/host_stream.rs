@@ -5,10 +5,11 @@ use std::{future::ready, sync::Arc, time::Duration};
 
 use fairmazon_model::{
     DomainError,
-    transfer::{Part, TransferId},
+    transfer::{Part, Taken, TransferId},
 };
 use fairmazon_proto::host::v1::{
-    FromHost, SendVolumeResponse, ToHost, VolumePart, host_stream_service_server::HostStreamService,
+    FromHost, SendVolumeResponse, ToHost, VolumeData, VolumePart, VolumeTaken,
+    host_stream_service_server::HostStreamService,
 };
 use futures::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
@@ -69,6 +70,44 @@ impl HostStreamService for Api {
             error = context.end_of_stream(&open) => Err(context.refuse(&error)),
             answer = context.answer(self.take_volume(&context, messages)) => answer,
         }
+    }
+
+    type ReceiveVolumeStream = Answers<VolumeData>;
+
+    async fn receive_volume(
+        &self,
+        request: Request<Streaming<VolumeTaken>>,
+    ) -> Result<Response<Self::ReceiveVolumeStream>, Status> {
+        let (context, mut messages) = Context::of(request)?;
+        let begin = async {
+            let host = context.host()?;
+            let first = tokio::time::timeout(FIRST_WITHIN, messages.message()).await;
+            let Ok(Ok(Some(first))) = first else {
+                let text = "a volume begins with its transfer's id";
+                return Err(DomainError::invalid("message", text));
+            };
+            let transfer = TransferId::read(&first.transfer_id)?;
+            let first = Taken::try_from(first)?;
+            let (words, parts) = self.engine.give_volume(host, transfer)?;
+            Ok((first, words, parts))
+        };
+        let (first, words, parts) = begin.await.map_err(|error| context.refuse(&error))?;
+        // The words end with the connection, and the customer's call with them.
+        let hand_on = AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut next = Some(first);
+            while let Some(word) = next {
+                if words.send(word).await.is_err() {
+                    return;
+                }
+                let message = messages.message().await.ok().flatten();
+                next = message.and_then(|message| Taken::try_from(message).ok());
+            }
+        }));
+        let data = stream::unfold((parts, hand_on), |(mut parts, hand_on)| async move {
+            let data = parts.next().await?;
+            Some((Ok(VolumeData { data }), (parts, hand_on)))
+        });
+        context.stream(data)
     }
 }
 

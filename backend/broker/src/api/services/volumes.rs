@@ -1,23 +1,31 @@
 //! `VolumesService`.
 
-use std::future::ready;
+use std::{future::ready, time::Duration};
 
 use fairmazon_model::{DomainError, ErrorKind, key::GivenKey};
-use fairmazon_proto::v1::{
-    self, CreateVolumeRequest, DeleteVolumeRequest, ExportHeader, ExportVolumeRequest,
-    ExportVolumeResponse, GetVolumeRequest, GetWrappedKeyRequest, GetWrappedKeyResponse,
-    GiveKeysRequest, GiveKeysResponse, ListKeyRequestsRequest, ListKeyRequestsResponse,
-    ListVolumesRequest, ListVolumesResponse, Operation, UpdateVolumeRequest, VolumeResponse,
-    export_volume_response, volumes_service_server::VolumesService,
+use fairmazon_proto::{
+    chunk,
+    v1::{
+        self, CreateVolumeRequest, DeleteVolumeRequest, ExportHeader, ExportVolumeRequest,
+        ExportVolumeResponse, GetVolumeRequest, GetWrappedKeyRequest, GetWrappedKeyResponse,
+        GiveKeysRequest, GiveKeysResponse, ImportBegin, ImportStored, ImportVolumeRequest,
+        ImportVolumeResponse, ListKeyRequestsRequest, ListKeyRequestsResponse, ListVolumesRequest,
+        ListVolumesResponse, Operation, UpdateVolumeRequest, VolumeResponse,
+        export_volume_response, import_volume_request, import_volume_response,
+        volumes_service_server::VolumesService,
+    },
 };
 use futures::{StreamExt, stream};
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{Api, cut, id, page, place, required};
 use crate::{
     api::context::{Answers, Context},
     core::{KeysOf, VolumeChange, VolumeState, VolumeUpdate, VolumeView},
 };
+
+/// How long a customer may take from a call to its first message.
+const FIRST_WITHIN: Duration = Duration::from_secs(10);
 
 #[async_trait]
 impl VolumesService for Api {
@@ -151,6 +159,34 @@ impl VolumesService for Api {
         context.stream(parts.map(|part| part.map(|part| ExportVolumeResponse { part: Some(part) })))
     }
 
+    type ImportVolumeStream = Answers<ImportVolumeResponse>;
+
+    async fn import_volume(
+        &self,
+        request: Request<Streaming<ImportVolumeRequest>>,
+    ) -> Result<Response<Self::ImportVolumeStream>, Status> {
+        let (context, mut messages) = Context::of(request)?;
+        let work = async {
+            let first = tokio::time::timeout(FIRST_WITHIN, messages.message()).await;
+            let Ok(Ok(Some(ImportVolumeRequest {
+                part: Some(import_volume_request::Part::VolumeId(volume)),
+            }))) = first
+            else {
+                return Err(DomainError::invalid("volume_id", "an import begins with it"));
+            };
+            self.engine.import_volume(&context.caller, id("volume_id", &volume)?).await
+        };
+        let importing = work.await.map_err(|error| context.refuse(&error))?;
+        let (offset, total_bytes) = (importing.offset, importing.bytes);
+        let begin = import_volume_response::Part::Begin(ImportBegin { offset, total_bytes });
+        let stored = async move {
+            importing.take(messages.map(sent)).await?;
+            Ok(import_volume_response::Part::Stored(ImportStored {}))
+        };
+        let parts = stream::once(ready(Ok(begin))).chain(stream::once(stored));
+        context.stream(parts.map(|part| part.map(|part| ImportVolumeResponse { part: Some(part) })))
+    }
+
     async fn get_wrapped_key(
         &self,
         request: Request<GetWrappedKeyRequest>,
@@ -170,6 +206,18 @@ impl VolumesService for Api {
             })
         };
         context.answer(work).await
+    }
+}
+
+/// The bytes of a message of an import.
+fn sent(message: Result<ImportVolumeRequest, Status>) -> Result<Vec<u8>, DomainError> {
+    let broken = |_| {
+        let text = "the connection broke before all was sent";
+        DomainError::new(ErrorKind::Unavailable, text).advise("ask again")
+    };
+    match message.map_err(broken)?.part {
+        Some(import_volume_request::Part::Data(data)) => chunk(data),
+        _ => Err(DomainError::invalid("data", "an import goes on with its file's bytes")),
     }
 }
 

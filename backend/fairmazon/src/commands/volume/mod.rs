@@ -1,9 +1,11 @@
-//! `fairmazon volume`: lists volumes, exports them, and opens what was exported.
+//! `fairmazon volume`: lists volumes, exports them, and imports and opens what was exported.
 
 mod download;
 mod export;
+mod import;
 mod open;
 mod operation;
+mod upload;
 
 use clap::{Args, Subcommand};
 use fairmazon_model::id::VolumeId;
@@ -17,7 +19,7 @@ use crate::{
     output,
 };
 
-/// Lists, deletes, exports and opens volumes.
+/// Lists, deletes, exports, imports and opens volumes.
 #[derive(Debug, Args)]
 pub(crate) struct Volume {
     #[command(subcommand)]
@@ -42,6 +44,11 @@ enum Action {
     ///
     /// The file is qcow2 with LUKS, and its key lies beside it, wrapped for your identity.
     Export(export::Export),
+    /// Make a snapshot of an exported volume: on this platform or another one, with the identity
+    /// that its key is wrapped for.
+    ///
+    /// The file is sent encrypted as it is. The same command goes on with what was interrupted.
+    Import(import::Import),
     /// Decrypt an exported volume: needs your identity and nothing of the platform.
     Open(open::Open),
 }
@@ -54,6 +61,7 @@ impl Volume {
                 operation::delete(&client.connect().await?, &volume.to_string()).await
             }
             Action::Export(export) => export.run().await,
+            Action::Import(import) => import.run().await,
             Action::Open(open) => open.run().await,
         }
     }
@@ -81,6 +89,7 @@ fn line(volume: &v1::Volume) -> String {
     let spec = volume.spec.clone().unwrap_or_default();
     let state = volume.state().as_str_name().trim_start_matches("VOLUME_STATE_").to_lowercase();
     let source = match (spec.source_volume_id.as_str(), spec.read_only) {
+        ("", true) => "imported".to_owned(),
         ("", _) => "-".to_owned(),
         (source, true) => format!("snapshot of {source}"),
         (source, false) => format!("copy of {source}"),

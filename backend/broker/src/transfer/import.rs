@@ -1,0 +1,260 @@
+//! The other direction: hands what a customer sends to the host that takes it.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    id::{AccountId, HostId, VolumeId},
+    transfer::{ReceiveVolume, Taken, TransferId},
+    volume::Volume,
+};
+use futures::{Stream, StreamExt};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{Asked, BEGIN_WITHIN, STALLED, Transfers, WAITING, cut, unavailable};
+use crate::core::{
+    Caller, Engine, Standing, audit,
+    draft::Draft,
+    engine::{PlanError, Planned},
+    rules,
+    state::State,
+};
+
+/// Words of a host that wait for the customer's call: all of a transfer.
+const WORDS: usize = 2;
+/// How long a host may take to write what it has been sent.
+const STORED_WITHIN: Duration = Duration::from_secs(60);
+
+/// A transfer that no host has begun to take.
+pub(super) struct WaitingImport {
+    pub(super) host: HostId,
+    words: mpsc::Sender<Taken>,
+    parts: mpsc::Receiver<Vec<u8>>,
+    /// The host's, as of an export.
+    held: Arc<()>,
+}
+
+/// The customer's end of a transfer.
+struct Sending {
+    transfers: Arc<Transfers>,
+    id: TransferId,
+    words: mpsc::Receiver<Taken>,
+    parts: mpsc::Sender<Vec<u8>>,
+    _held: Arc<()>,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.transfers.0.lock().imports.remove(&self.id);
+    }
+}
+
+impl Transfers {
+    fn open_import(
+        self: &Arc<Self>,
+        id: TransferId,
+        account: AccountId,
+        host: HostId,
+    ) -> Result<Sending, DomainError> {
+        let mut table = self.0.lock();
+        let (ours, held) = table.hold(account, host)?;
+        let ((say, words), (parts, taken)) = (mpsc::channel(WORDS), mpsc::channel(WAITING));
+        table.imports.insert(id, WaitingImport { host, words: say, parts: taken, held });
+        Ok(Sending { transfers: self.clone(), id, words, parts, _held: ours })
+    }
+
+    fn take_import(&self, host: HostId, id: TransferId) -> Option<WaitingImport> {
+        let imports = &mut self.0.lock().imports;
+        imports.get(&id).filter(|waiting| waiting.host == host)?;
+        imports.remove(&id)
+    }
+}
+
+/// The file of a volume on its way to its host.
+pub struct Importing {
+    /// All that the file has.
+    pub bytes: u64,
+    /// How much of it the host has.
+    pub offset: u64,
+    /// None when the host needs no more.
+    sending: Option<Sending>,
+}
+
+/// The parts of a file as a host takes them.
+pub struct Parts {
+    parts: mpsc::Receiver<Vec<u8>>,
+    _held: Arc<()>,
+}
+
+impl Parts {
+    /// The next; none when there is no more.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        self.parts.recv().await
+    }
+}
+
+impl Engine {
+    /// Has the host of a volume that is imported take its file.
+    ///
+    /// # Errors
+    /// `NotFound`; `Precondition` for a volume that is not imported, and when its host can't take
+    /// it; `LimitExceeded` for too many at once; `Unavailable` when its host does not begin: the
+    /// customer asks again.
+    pub async fn import_volume(
+        &self,
+        caller: &Caller,
+        volume: VolumeId,
+    ) -> Result<Importing, DomainError> {
+        let (account, host, bytes) = match imported(&self.state(), caller, volume)? {
+            Wanted::Yes { account, host, bytes } => (account, host, bytes),
+            Wanted::No { bytes } => return Ok(Importing { bytes, offset: bytes, sending: None }),
+        };
+        let transfer = TransferId(self.inner.random.id().to_be_bytes());
+        let mut sending = self.inner.transfers.open_import(transfer, account, host)?;
+        self.run(|state| self.plan_import(state, caller, volume))
+            .await
+            .map_err(DomainError::from)?;
+        let asked = ReceiveVolume { transfer, volume };
+        self.inner.transfers.ask(host, Asked::Receive(asked))?;
+        let offset = match timeout(BEGIN_WITHIN, sending.words.recv()).await {
+            Ok(Some(Taken::Begin { offset })) => offset,
+            Ok(Some(Taken::Failed { reason, passing })) => return Err(cant_take(&reason, passing)),
+            Ok(_) | Err(_) => {
+                return Err(unavailable("the volume's host did not begin to take it"));
+            }
+        };
+        if offset > bytes {
+            return Err(broken("has more than the file has"));
+        }
+        Ok(Importing { bytes, offset, sending: Some(sending) })
+    }
+
+    fn plan_import(
+        &self,
+        state: &State,
+        caller: &Caller,
+        volume: VolumeId,
+    ) -> Result<Planned<()>, PlanError> {
+        imported(state, caller, volume)?;
+        let mut draft = Draft::default();
+        let nothing = None::<&Volume>;
+        draft.audit(audit::entry(caller, self.now(), "volume.import", &volume, nothing, nothing));
+        Ok(Planned { draft, answer: () })
+    }
+
+    /// The parts that a host is to take for a transfer, as its customer sends them, up to the end
+    /// of what the host says.
+    ///
+    /// # Errors
+    /// `NotFound` for a transfer that is not this host's, was begun or has ended.
+    pub fn give_volume(
+        &self,
+        host: HostId,
+        transfer: TransferId,
+    ) -> Result<(mpsc::Sender<Taken>, Parts), DomainError> {
+        let waiting = self.inner.transfers.take_import(host, transfer);
+        let WaitingImport { words, parts, held, .. } = waiting.ok_or_else(|| {
+            DomainError::new(ErrorKind::NotFound, "nobody waits for this transfer")
+        })?;
+        Ok((words, Parts { parts, _held: held }))
+    }
+}
+
+impl Importing {
+    /// Hands the host what the customer sends from the offset on, as fast as it takes that, and
+    /// waits until it has all of it.
+    ///
+    /// # Errors
+    /// `Invalid` for more or less than the file has; `Unavailable` when the host or the customer
+    /// breaks off, or nothing moves for a while; what is wrong with a part.
+    pub async fn take(
+        self,
+        parts: impl Stream<Item = Result<Vec<u8>, DomainError>> + Send,
+    ) -> Result<(), DomainError> {
+        let Some(mut sending) = self.sending else { return Ok(()) };
+        let (mut parts, mut left) = (pin!(parts), self.bytes - self.offset);
+        while left > 0 {
+            let part = tokio::select! {
+                word = sending.words.recv() => return Err(ended(word)),
+                part = timeout(STALLED, parts.next()) => part,
+            };
+            let Ok(part) = part else { return Err(unavailable("nothing was sent for a while")) };
+            let part = part.ok_or_else(|| {
+                let text = format!("the file ended {left} bytes before its promised end");
+                DomainError::invalid("data", text)
+            })??;
+            left = left.checked_sub(part.len() as u64).ok_or_else(|| {
+                DomainError::invalid("data", "more was sent than the file was promised to have")
+            })?;
+            tokio::select! {
+                word = sending.words.recv() => return Err(ended(word)),
+                sent = timeout(STALLED, sending.parts.send(part)) => match sent {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(ended(sending.words.recv().await)),
+                    Err(_) => return Err(broken("took nothing for a while")),
+                },
+            }
+        }
+        match timeout(STORED_WITHIN, sending.words.recv()).await {
+            Ok(Some(Taken::Stored)) => Ok(()),
+            Ok(word) => Err(ended(word)),
+            Err(_) => Err(broken("did not say that it has all of it")),
+        }
+    }
+}
+
+/// Whether a host wants the file of a volume.
+enum Wanted {
+    Yes {
+        account: AccountId,
+        host: HostId,
+        bytes: u64,
+    },
+    /// It is made.
+    No {
+        bytes: u64,
+    },
+}
+
+fn imported(state: &State, caller: &Caller, id: VolumeId) -> Result<Wanted, DomainError> {
+    let row = state.world.volumes.get(id).filter(|row| caller.may_change(row.account));
+    let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
+    rules::check_not_deleting("volume", &id, row.deleting.is_some())?;
+    let Some(import) = row.spec.import else {
+        return Err(rules::precondition(format!("{id} is not made from a file"))
+            .advise("make a volume with `import`: `fairmazon volume import` does both"));
+    };
+    let bytes = import.bytes;
+    if row.copied {
+        return Ok(Wanted::No { bytes });
+    }
+    let silent = || unavailable("the volume's host is silent");
+    let host = row.host.ok_or_else(silent)?;
+    if state.standing(host) != Standing::Connected {
+        return Err(silent());
+    }
+    Ok(Wanted::Yes { account: row.account, host, bytes })
+}
+
+/// What a host's word means before all was sent, and its end without one.
+fn ended(word: Option<Taken>) -> DomainError {
+    match word {
+        Some(Taken::Failed { reason, passing }) => cant_take(&reason, passing),
+        Some(Taken::Begin { .. }) => broken("began a second time"),
+        Some(Taken::Stored) => broken("took less than the file has"),
+        None => broken("hung up"),
+    }
+}
+
+fn broken(how: &str) -> DomainError {
+    DomainError::new(ErrorKind::Unavailable, format!("the volume's host {how}"))
+        .advise("ask again: it says from which byte on it wants the file")
+}
+
+fn cant_take(reason: &str, passing: bool) -> DomainError {
+    let text = format!("the volume's host can't take the file: {}", cut(reason));
+    if passing {
+        return DomainError::new(ErrorKind::Unavailable, text).advise("ask again in a while");
+    }
+    rules::precondition(text).advise("delete the volume and import it elsewhere")
+}

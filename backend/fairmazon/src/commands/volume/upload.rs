@@ -1,0 +1,129 @@
+//! A file on its way to the host of a volume that is made from it: goes on where it broke off.
+
+use std::{io::SeekFrom, path::Path};
+
+use fairmazon_model::transfer::CHUNK;
+use fairmazon_proto::v1::{
+    ImportVolumeRequest, ImportVolumeResponse, import_volume_request, import_volume_response::Part,
+    volumes_service_client::VolumesServiceClient,
+};
+use futures::stream;
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncSeekExt},
+    sync::mpsc,
+};
+use tonic::{Status, Streaming};
+
+use super::operation::{limit, pause};
+use crate::{
+    client::{Client, refused},
+    error::CommandError,
+    output,
+};
+
+/// Messages that wait for the way there.
+const WAITING: usize = 2;
+
+/// Why an attempt did not send all of it.
+enum Ended {
+    /// The way there, or the platform.
+    Broken(Status),
+    /// Something else.
+    Failed(CommandError),
+}
+
+impl From<Status> for Ended {
+    fn from(status: Status) -> Self {
+        Self::Broken(status)
+    }
+}
+
+/// Sends what the volume's host has not got of a file.
+pub(super) async fn upload(client: &Client, volume: &str, path: &Path) -> Result<(), CommandError> {
+    let what = format!("unable to import {}", path.display());
+    let mut volumes = VolumesServiceClient::new(client.clone());
+    let (mut failures, mut is_told, mut reached) = (0, false, 0);
+    loop {
+        let mut upload = Upload { volumes: &mut volumes, volume, path, at: 0 };
+        let broken = match upload.attempt().await {
+            Ok(()) => return Ok(()),
+            Err(Ended::Failed(error)) => return Err(error),
+            Err(Ended::Broken(status)) => status,
+        };
+        if upload.at > reached {
+            (failures, reached) = (0, upload.at);
+        }
+        if let Some(limit) = limit(&broken).filter(|_| !is_told) {
+            output::note(&format!("the import waits for a place: {}", limit.message));
+            is_told = true;
+        }
+        pause(broken, &mut failures).await.map_err(refused(what.clone()))?;
+    }
+}
+
+struct Upload<'a> {
+    volumes: &'a mut VolumesServiceClient<Client>,
+    volume: &'a str,
+    path: &'a Path,
+    /// Up to where the file was sent.
+    at: u64,
+}
+
+impl Upload<'_> {
+    /// Sends the rest from where the host has it.
+    async fn attempt(&mut self) -> Result<(), Ended> {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let message = |part| ImportVolumeRequest { part: Some(part) };
+        let first = message(import_volume_request::Part::VolumeId(self.volume.to_owned()));
+        let requests = stream::unfold(receiver, |mut receiver: mpsc::Receiver<_>| async move {
+            Some((receiver.recv().await?, receiver))
+        });
+        // There is room for the first.
+        let _ = sender.try_send(first);
+        let mut answers = self.volumes.import_volume(requests).await?.into_inner();
+        let (mut at, all) = match next(&mut answers).await? {
+            Part::Begin(begin) => (begin.offset, begin.total_bytes),
+            Part::Stored(_) => return Ok(()),
+        };
+        let failed = |error| Ended::Failed(CommandError::file("read", self.path)(error));
+        let mut file = File::open(self.path).await.map_err(failed)?;
+        file.seek(SeekFrom::Start(at)).await.map_err(failed)?;
+        while at < all {
+            let mut data = Vec::with_capacity(CHUNK);
+            let most = (all - at).min(CHUNK as u64);
+            let read = (&mut file).take(most).read_to_end(&mut data).await.map_err(failed)?;
+            if read == 0 {
+                let path = self.path.display();
+                return Err(Ended::Failed(CommandError::Usage(format!(
+                    "{path} has become shorter: something else changes it; import what it is now"
+                ))));
+            }
+            at += read as u64;
+            let data = message(import_volume_request::Part::Data(data));
+            tokio::select! {
+                // Before all was sent this is an error.
+                answer = next(&mut answers) => {
+                    answer?;
+                    return Err(Status::unavailable("the platform ended the import early").into());
+                }
+                sent = sender.send(data) => match sent {
+                    Ok(()) => self.at = at,
+                    Err(_) => {
+                        next(&mut answers).await?;
+                        return Err(Status::unavailable("the platform has hung up").into());
+                    }
+                },
+            }
+        }
+        drop(sender);
+        next(&mut answers).await?;
+        Ok(())
+    }
+}
+
+async fn next(answers: &mut Streaming<ImportVolumeResponse>) -> Result<Part, Status> {
+    let answer = answers.message().await?;
+    let part = answer.and_then(|answer| answer.part);
+    part.ok_or_else(|| Status::unavailable("the platform has hung up"))
+}
