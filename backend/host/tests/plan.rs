@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use fairmazon_host::plan::{
-    DiskReady, KeyCase, MachineAction, MachineCase, VolumeAction, VolumeCase, Wish,
+    ChangeCase, DiskReady, KeyCase, MachineAction, MachineCase, VolumeAction, VolumeCase, Wish,
     next_machine_step, next_volume_step,
 };
 use fairmazon_hypervisor::{
@@ -78,6 +78,11 @@ fn any_spec() -> impl Strategy<Value = MachineSpec> {
                 }
             },
         )
+}
+
+fn any_change() -> impl Strategy<Value = ChangeCase> {
+    use ChangeCase::{Held, Settled, Tried, Untried};
+    prop_oneof![Just(Settled), Just(Untried), Just(Tried), Just(Held)]
 }
 
 fn any_key() -> impl Strategy<Value = KeyCase> {
@@ -179,13 +184,16 @@ async fn converge(
                 must_be_there: false,
                 source_ready: true,
                 key: KeyCase::NotNeeded,
+                change: ChangeCase::Settled,
             };
             let action = next_volume_step(&case).action;
             match action {
                 VolumeAction::Create => host.create_volume(wish).await.unwrap(),
                 VolumeAction::Grow(size) => host.grow_volume(wish.volume, size).await.unwrap(),
                 VolumeAction::Delete => host.delete_volume(wish.volume).await.unwrap(),
-                VolumeAction::GiveKey | VolumeAction::ForgetKey => panic!("there are no keys"),
+                VolumeAction::GiveKey | VolumeAction::ForgetKey | VolumeAction::ChangeKey => {
+                    panic!("there are no keys")
+                }
                 VolumeAction::Settled | VolumeAction::Wait | VolumeAction::Lost => continue,
             }
             quiet = false;
@@ -404,6 +412,7 @@ proptest! {
         source_ready in any::<bool>(),
         copied in any::<bool>(),
         key in any_key(),
+        change in any_change(),
     ) {
         let wish = Arc::new(HostVolume {
             size: Gib(2),
@@ -421,6 +430,7 @@ proptest! {
             must_be_there,
             source_ready,
             key,
+            change,
         });
         let forgets = step.action == VolumeAction::ForgetKey;
         let has_key = key == KeyCase::Given;
@@ -430,6 +440,13 @@ proptest! {
         let creates = step.action == VolumeAction::Create;
         let may = !held && !must_be_there && !copied && source_ready && key.opens();
         prop_assert_eq!(creates, named && !delete && !present && may);
+        let changes = step.action == VolumeAction::ChangeKey;
+        prop_assert!(!changes || named && !delete && present && key != KeyCase::Sealed);
+        prop_assert!(!changes || matches!(change, ChangeCase::Untried | ChangeCase::Tried));
+        if change == ChangeCase::Untried {
+            // It is not known which key opens it.
+            prop_assert!(!matches!(step.action, VolumeAction::Grow(_)));
+        }
         // Nothing is done to the data of a volume that can't be opened.
         if matches!(step.action, VolumeAction::Create | VolumeAction::Grow(_)) {
             prop_assert!(key.opens());

@@ -109,6 +109,7 @@ pub fn wish(number: u128) -> HostVolume {
         image: None,
         copy: None,
         key: None,
+        next_key: None,
         wish: VolumeWish::Keep,
     }
 }

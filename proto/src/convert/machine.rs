@@ -156,10 +156,8 @@ impl From<&HostVolume> for v1::Volume {
                 Some(VolumeCopy::Made) | None => String::new(),
             },
             copied: volume.copy == Some(VolumeCopy::Made),
-            key: volume
-                .key
-                .as_ref()
-                .map(|key| v1::SealedKey { version: key.version, sealed: key.sealed.0.clone() }),
+            key: volume.key.as_ref().map(Into::into),
+            next_key: volume.next_key.as_ref().map(Into::into),
         }
     }
 }
@@ -177,11 +175,22 @@ impl TryFrom<v1::Volume> for HostVolume {
                 Some(source) => Some(VolumeCopy::Of(source)),
                 None => message.copied.then_some(VolumeCopy::Made),
             },
-            key: message
-                .key
-                .map(|key| SealedVolumeKey { version: key.version, sealed: Blob(key.sealed) }),
+            key: message.key.map(Into::into),
+            next_key: message.next_key.map(Into::into),
             wish: if message.delete { VolumeWish::Delete } else { VolumeWish::Keep },
         })
+    }
+}
+
+impl From<&SealedVolumeKey> for v1::SealedKey {
+    fn from(key: &SealedVolumeKey) -> Self {
+        Self { version: key.version, sealed: key.sealed.0.clone() }
+    }
+}
+
+impl From<v1::SealedKey> for SealedVolumeKey {
+    fn from(message: v1::SealedKey) -> Self {
+        Self { version: message.version, sealed: Blob(message.sealed) }
     }
 }
 
@@ -288,6 +297,7 @@ impl From<&VolumeSeen> for v1::VolumeSeen {
             size_gib,
             failure: failure.to_owned(),
             unsure: seen.state == VolumeObserved::Unknown,
+            changed_key: seen.changed_key.clone().unwrap_or_default(),
         }
     }
 }
@@ -306,7 +316,9 @@ impl TryFrom<v1::VolumeSeen> for VolumeSeen {
             (false, true) => VolumeObserved::Absent,
             (false, false) => VolumeObserved::Failed { reason },
         };
-        Ok(Self { volume: id("volume_id", &message.volume_id)?, state })
+        let changed_key = text_of_host(&message.changed_key);
+        let changed_key = (!changed_key.is_empty()).then_some(changed_key);
+        Ok(Self { volume: id("volume_id", &message.volume_id)?, state, changed_key })
     }
 }
 
@@ -379,7 +391,8 @@ mod tests {
         };
         assert_eq!(MachineSeen::try_from(v1::MachineSeen::from(&seen)).unwrap(), seen);
         let state = VolumeObserved::Present { size: Gib(3), failure: Some("no room".into()) };
-        let seen = VolumeSeen { volume: VolumeId::from_parts(1, 1), state };
+        let changed_key = Some("SHA256:x".into());
+        let seen = VolumeSeen { volume: VolumeId::from_parts(1, 1), state, changed_key };
         assert_eq!(VolumeSeen::try_from(v1::VolumeSeen::from(&seen)).unwrap(), seen);
     }
 }

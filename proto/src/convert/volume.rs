@@ -1,6 +1,6 @@
 //! Volume specs.
 
-use fairmazon_model::{DomainError, units::Gib, volume::VolumeSpec};
+use fairmazon_model::{DomainError, key::FIRST_KEY_VERSION, units::Gib, volume::VolumeSpec};
 
 use super::optional_id;
 use crate::v1;
@@ -16,6 +16,7 @@ impl From<&VolumeSpec> for v1::VolumeSpec {
             labels: spec.labels.clone(),
             source_volume_id: spec.source.map(|id| id.to_string()).unwrap_or_default(),
             read_only: spec.read_only,
+            key_version: spec.key_version,
         }
     }
 }
@@ -37,6 +38,7 @@ impl TryFrom<v1::VolumeSpec> for VolumeSpec {
             labels: message.labels,
             source: optional_id("source_volume_id", &message.source_volume_id)?,
             read_only: message.read_only,
+            key_version: message.key_version.max(FIRST_KEY_VERSION),
         })
     }
 }

@@ -11,7 +11,7 @@ use fairmazon_model::{
     catalogue::Catalogue,
     id::HostId,
     instance::{Decision, Instance, Power},
-    key::SealedVolumeKey,
+    key::{SealedVolumeKey, VolumeHostKey},
     machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
     migration::{Arrival, Departure, Migration},
     units::{Generation, UnixMs},
@@ -220,7 +220,10 @@ fn machine(
 }
 
 fn host_volume(row: &Volume, host: HostId, image: Option<String>, wish: VolumeWish) -> HostVolume {
-    let key = row.keys.get(&host).filter(|_| wish == VolumeWish::Keep);
+    let sealed = |key: Option<&VolumeHostKey>| {
+        let key = key.filter(|_| wish == VolumeWish::Keep)?;
+        Some(SealedVolumeKey { version: key.version, sealed: key.sealed.clone() })
+    };
     HostVolume {
         volume: row.id,
         size: row.spec.size,
@@ -230,7 +233,8 @@ fn host_volume(row: &Volume, host: HostId, image: Option<String>, wish: VolumeWi
             .spec
             .source
             .map(|source| if row.copied { VolumeCopy::Made } else { VolumeCopy::Of(source) }),
-        key: key.map(|key| SealedVolumeKey { version: key.version, sealed: key.sealed.clone() }),
+        key: sealed(row.keys.get(&host)),
+        next_key: sealed(row.next_key(host)),
         wish,
     }
 }

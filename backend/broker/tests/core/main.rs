@@ -11,5 +11,6 @@ mod kit;
 mod metering;
 mod migrations;
 mod played;
+mod rotation;
 mod sets;
 mod stories;

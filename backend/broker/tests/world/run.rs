@@ -139,6 +139,8 @@ pub struct Platform {
     /// Volumes are made with their keys and opened with nothing else.
     encrypts: bool,
     quiet: bool,
+    /// Volumes that were seen with no key of their customer's.
+    locked: Vec<String>,
 }
 
 impl Platform {
@@ -170,6 +172,7 @@ impl Platform {
             keys: Keys::new(),
             encrypts: random.random_range(0..2) == 0,
             quiet: random.random_range(0..20) == 0,
+            locked: Vec::new(),
             random,
         };
         platform.start_broker().await;
@@ -271,6 +274,7 @@ impl Platform {
         let acknowledged = acknowledged.into_inner();
         let mut wrong = platform.settle(&acknowledged).await;
         wrong.extend(acknowledged.wrong);
+        wrong.append(&mut platform.locked);
         giver.abort();
         platform.end().await;
         wrong
@@ -286,6 +290,9 @@ impl Platform {
                 self.stop_broker();
                 self.start_broker().await;
             }
+            let engine = self.up.borrow().engine.clone();
+            let locked = engine.map(|engine| check::customer_has_keys(self, &engine));
+            self.locked.extend(locked.unwrap_or_default());
             self.log.say(format!("fault: {act:?}"));
             self.act(act).await;
         }

@@ -17,7 +17,7 @@ const NOT_YET: [(&str, &str); 5] = [
          `guest_agent` and `cloud_init` of `wait_for`. They need the overlay network, the relay or \
          an agent in the guest.",
     ),
-    ("fairmazon_volume", "`source.image`, `final_snapshot` and `key_version`."),
+    ("fairmazon_volume", "`source.image` and `final_snapshot`."),
     ("fairmazon_token", "Renewal: a token's lifetime has to cover the run."),
     ("fairmazon_reboot", "The actions `failover`, `migrate` and `snapshot`."),
 ];
