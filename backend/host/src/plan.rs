@@ -413,6 +413,8 @@ pub struct VolumeCase<'a> {
     pub file: FileCase,
     /// How it stands with its key.
     pub key: KeyCase,
+    /// How it stands with the exchange of its key.
+    pub change: ChangeCase,
 }
 
 /// How it stands with the file that a volume is imported from.
@@ -448,6 +450,19 @@ impl KeyCase {
     }
 }
 
+/// How it stands with the exchange of a volume's key for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeCase {
+    /// No other key is desired, or it is done.
+    Settled,
+    /// It was not tried by this process: which of the two keys opens the volume is not known.
+    Untried,
+    /// It was tried and is to be repeated; the key that the hypervisor has opens the volume.
+    Tried,
+    /// A copy is being made of the volume, or its machine is starting or on its way elsewhere.
+    Held,
+}
+
 /// What to do about a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VolumeAction {
@@ -461,6 +476,8 @@ pub enum VolumeAction {
     GiveKey,
     /// Have the hypervisor forget its key.
     ForgetKey,
+    /// Open the seal of the next key as well, and have the hypervisor exchange the two.
+    ChangeKey,
     /// Make it.
     Create,
     /// Grow it to this size.
@@ -510,13 +527,22 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
             step(VolumeAction::Wait, "its customer has not sent its file yet")
         }
         (VolumeWish::Keep, None) => step(VolumeAction::Create, "it is desired here"),
+        (VolumeWish::Keep, Some(_)) if case.change == ChangeCase::Untried => {
+            step(VolumeAction::ChangeKey, "its next key has come")
+        }
         (VolumeWish::Keep, Some(seen)) if seen.size < wish.size && !case.key.opens() => {
             step(VolumeAction::Wait, "its customer has not given its key yet")
         }
         (VolumeWish::Keep, Some(seen)) if seen.size < wish.size => {
             step(VolumeAction::Grow(wish.size), "a larger size is desired")
         }
-        (VolumeWish::Keep, Some(_)) => step(VolumeAction::Settled, "it is there as desired"),
+        (VolumeWish::Keep, Some(_)) => match case.change {
+            ChangeCase::Tried | ChangeCase::Untried => {
+                step(VolumeAction::ChangeKey, "its key could not be exchanged before")
+            }
+            ChangeCase::Held => step(VolumeAction::Wait, "its key changes once it stays as it is"),
+            ChangeCase::Settled => step(VolumeAction::Settled, "it is there as desired"),
+        },
     }
 }
 

@@ -6,8 +6,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use fairmazon_host::plan::{
-    DiskReady, FileCase, KeyCase, MachineAction, MachineCase, VolumeAction, VolumeCase, Wish,
-    next_machine_step, next_volume_step,
+    ChangeCase, DiskReady, FileCase, KeyCase, MachineAction, MachineCase, VolumeAction, VolumeCase,
+    Wish, next_machine_step, next_volume_step,
 };
 use fairmazon_hypervisor::{
     Counters, Features, Halt, Hypervisor, Machine, Marks, OffReason, RunState,
@@ -90,6 +90,11 @@ fn any_copy() -> impl Strategy<Value = Option<VolumeCopy>> {
 fn any_file() -> impl Strategy<Value = FileCase> {
     use FileCase::{Comes, None, Part, Whole};
     prop_oneof![Just(None), Just(Part), Just(Comes), Just(Whole)]
+}
+
+fn any_change() -> impl Strategy<Value = ChangeCase> {
+    use ChangeCase::{Held, Settled, Tried, Untried};
+    prop_oneof![Just(Settled), Just(Untried), Just(Tried), Just(Held)]
 }
 
 fn any_key() -> impl Strategy<Value = KeyCase> {
@@ -192,13 +197,16 @@ async fn converge(
                 source_ready: true,
                 file: FileCase::None,
                 key: KeyCase::NotNeeded,
+                change: ChangeCase::Settled,
             };
             let action = next_volume_step(&case).action;
             match action {
                 VolumeAction::Create => host.create_volume(wish).await.unwrap(),
                 VolumeAction::Grow(size) => host.grow_volume(wish.volume, size).await.unwrap(),
                 VolumeAction::Delete => host.delete_volume(wish.volume).await.unwrap(),
-                VolumeAction::GiveKey | VolumeAction::ForgetKey => panic!("there are no keys"),
+                VolumeAction::GiveKey | VolumeAction::ForgetKey | VolumeAction::ChangeKey => {
+                    panic!("there are no keys")
+                }
                 VolumeAction::DropFile => panic!("there are no files"),
                 VolumeAction::Settled | VolumeAction::Wait | VolumeAction::Lost => continue,
             }
@@ -419,6 +427,7 @@ proptest! {
         copy in any_copy(),
         file in any_file(),
         key in any_key(),
+        change in any_change(),
     ) {
         let wish = Arc::new(HostVolume {
             size: Gib(2),
@@ -437,6 +446,7 @@ proptest! {
             source_ready,
             file,
             key,
+            change,
         });
         let imports = matches!(copy, Some(VolumeCopy::Import(_)));
         // A file goes before anything else is done, unless a volume is to be made of it.
@@ -458,6 +468,13 @@ proptest! {
         let whole = !imports || file == FileCase::Whole;
         let may = !held && !must_be_there && !made && source_ready && whole && key.opens();
         prop_assert_eq!(creates, named && !delete && !present && may);
+        let changes = step.action == VolumeAction::ChangeKey;
+        prop_assert!(!changes || named && !delete && present && key != KeyCase::Sealed);
+        prop_assert!(!changes || matches!(change, ChangeCase::Untried | ChangeCase::Tried));
+        if change == ChangeCase::Untried {
+            // It is not known which key opens it.
+            prop_assert!(!matches!(step.action, VolumeAction::Grow(_)));
+        }
         // Nothing is done to the data of a volume that can't be opened.
         if matches!(step.action, VolumeAction::Create | VolumeAction::Grow(_)) {
             prop_assert!(key.opens());

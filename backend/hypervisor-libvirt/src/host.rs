@@ -5,8 +5,8 @@ use std::{io::Write, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fairmazon_hypervisor::{
-    Features, Hint, Hypervisor, HypervisorError, Inventory, Machine, Marks, Result, Volume,
-    VolumeKey,
+    Features, Hint, Hypervisor, HypervisorError, Inventory, KeyChange, Machine, Marks, Result,
+    Volume, VolumeKey,
 };
 use fairmazon_model::{
     host::Capacity,
@@ -183,6 +183,10 @@ impl Hypervisor for TestHost {
     }
 
     async fn forget_key(&self, _: VolumeId) -> Result<()> {
+        Ok(())
+    }
+
+    async fn change_key(&self, _: VolumeId, _: KeyChange) -> Result<()> {
         Ok(())
     }
 

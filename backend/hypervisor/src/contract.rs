@@ -17,13 +17,13 @@ use std::{sync::Arc, time::Duration};
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
     instance::{Power, RestartPolicy},
-    machine::{Disk, HostVolume, MachineSpec, VolumeWish},
+    machine::{Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
     units::{Epoch, Gib, Mib, Vcpus},
 };
 
 use crate::{
-    Access, Counters, Halt, Hint, Hypervisor, HypervisorError, Marks, OffReason, Result, RunState,
-    VolumeKey,
+    Access, Counters, Halt, Hint, Hypervisor, HypervisorError, KeyChange, Marks, OffReason, Result,
+    RunState, VolumeKey,
 };
 
 pub use imports::{
@@ -55,6 +55,8 @@ macro_rules! contract_tests {
             the_inventory_is_whole_and_ordered,
             changes_are_hinted,
             an_encrypted_volume_needs_its_key,
+            a_changed_key_alone_opens_the_volume,
+            a_key_changes_while_a_machine_writes,
             what_a_machine_uses_is_measured_by_run,
             a_volumes_file_makes_the_same_volume_again,
             an_import_goes_on_where_it_was_left_and_holds_its_room,
@@ -118,6 +120,7 @@ pub fn wish(number: u128) -> HostVolume {
         image: None,
         copy: None,
         key: None,
+        next_key: None,
         wish: VolumeWish::Keep,
     }
 }
@@ -455,4 +458,73 @@ pub async fn an_encrypted_volume_needs_its_key(host: Subject) {
     } else {
         started.unwrap();
     }
+}
+
+/// The exchange of the key with this byte for the one with the other.
+fn exchange(old: u8, new: u8) -> KeyChange {
+    KeyChange { old: VolumeKey::new(&[old; 32]), new: VolumeKey::new(&[new; 32]) }
+}
+
+/// Makes the machine of the suite with the boot volume 10, whose key is `[10; 32]`.
+async fn run_with_own_key(host: &Subject) {
+    let spec = Arc::new(MachineSpec { boot: disk("boot", 10, false), ..spec(1) });
+    host.give_key(volume(10), VolumeKey::new(&[10; 32])).await.unwrap();
+    run(host, &spec).await.unwrap();
+}
+
+/// Whether a machine starts with its boot volume's key of this byte.
+async fn starts_with(host: &Subject, key: u8) -> bool {
+    host.give_key(volume(10), VolumeKey::new(&[key; 32])).await.unwrap();
+    let started = host.start(instance(1)).await;
+    host.force_stop(instance(1)).await.unwrap();
+    if matches!(started, Err(HypervisorError::KeyWrong { .. })) {
+        return false;
+    }
+    started.unwrap();
+    true
+}
+
+pub async fn a_changed_key_alone_opens_the_volume(host: Subject) {
+    if !host.features().encrypts {
+        host.create_volume(&wish(10)).await.unwrap();
+        return host.change_key(volume(10), exchange(10, 11)).await.unwrap();
+    }
+    let missing = host.change_key(volume(10), exchange(10, 11)).await;
+    assert!(matches!(missing, Err(HypervisorError::NotFound { .. })), "{missing:?}");
+    run_with_own_key(&host).await;
+    host.force_stop(instance(1)).await.unwrap();
+    let wrong = host.change_key(volume(10), exchange(12, 11)).await;
+    assert!(matches!(wrong, Err(HypervisorError::KeyWrong { .. })), "{wrong:?}");
+    for _ in 0..2 {
+        host.change_key(volume(10), exchange(10, 11)).await.unwrap();
+    }
+    // The new one is in memory, also for what comes next.
+    host.start(instance(1)).await.unwrap();
+    host.force_stop(instance(1)).await.unwrap();
+    if host.features().grow {
+        host.grow_volume(volume(10), Gib(2)).await.unwrap();
+    }
+    assert!(!starts_with(&host, 10).await, "the key before does not open it any more");
+    assert!(starts_with(&host, 11).await);
+    let copy = HostVolume { copy: Some(VolumeCopy::Of(volume(10))), size: Gib(2), ..wish(3) };
+    host.create_volume(&copy).await.unwrap();
+    host.change_key(volume(10), exchange(11, 12)).await.unwrap();
+    assert!(!starts_with(&host, 11).await);
+    assert!(starts_with(&host, 12).await);
+}
+
+pub async fn a_key_changes_while_a_machine_writes(host: Subject) {
+    if !host.features().encrypts {
+        return;
+    }
+    run_with_own_key(&host).await;
+    for _ in 0..2 {
+        host.change_key(volume(10), exchange(10, 11)).await.unwrap();
+    }
+    assert!(host.machine(instance(1)).await.unwrap().unwrap().runs(), "what runs goes on");
+    host.change_key(volume(10), exchange(11, 12)).await.unwrap();
+    host.force_stop(instance(1)).await.unwrap();
+    assert!(!starts_with(&host, 10).await);
+    assert!(!starts_with(&host, 11).await);
+    assert!(starts_with(&host, 12).await);
 }

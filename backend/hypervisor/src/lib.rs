@@ -26,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 pub use error::HypervisorError;
 pub use fairmazon_keys::VolumeKey;
 pub use machine::{
-    Access, Counters, Features, Halt, Hint, Incoming, Inventory, Machine, Marks, OffReason,
-    RunState, Statistics, Traffic, Volume, VolumeFile, VolumeSink, keeps, same_disks, same_shape,
+    Access, Counters, Features, Halt, Hint, Incoming, Inventory, KeyChange, Machine, Marks,
+    OffReason, RunState, Statistics, Traffic, Volume, VolumeFile, VolumeSink, keeps, same_disks,
+    same_shape,
 };
 pub use migration::{Channels, Connection, Description, Landing};
 
@@ -118,6 +119,17 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Wipes a volume's key from memory; a machine that runs with the volume goes on.
     async fn forget_key(&self, volume: VolumeId) -> Result<()>;
+
+    /// Exchanges the key of a volume's data: when this succeeds, the new one alone opens it, and is
+    /// the one in memory. At each moment before, one of the two opens it, so that repeating the call
+    /// finishes what a crash has left. When it fails, the key in memory stays as it was given.
+    ///
+    /// The data is not encrypted anew: what the keys open, that is the key of the cipher, stays.
+    ///
+    /// # Errors
+    /// `NotFound`; `KeyWrong` when neither key opens it; `Busy` while a machine uses the volume in
+    /// a way in which its key can't change.
+    async fn change_key(&self, volume: VolumeId, keys: KeyChange) -> Result<()>;
 
     /// Makes a volume, filled from its image where it names one, or from the volume that it is a
     /// copy of, as that is at one moment, in use or not. Atomic: after a crash in the middle there

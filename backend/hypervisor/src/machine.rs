@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use fairmazon_keys::VolumeKey;
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
     machine::{Disk, MachineSpec},
@@ -167,6 +168,15 @@ pub struct Volume {
     pub volume: VolumeId,
     /// Its size.
     pub size: Gib,
+}
+
+/// The keys of a volume whose key is exchanged.
+#[derive(Debug)]
+pub struct KeyChange {
+    /// The one that opens it before.
+    pub old: VolumeKey,
+    /// The one that opens it afterwards.
+    pub new: VolumeKey,
 }
 
 /// The file of a volume, from an offset on.

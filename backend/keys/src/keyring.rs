@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use fairmazon_model::{
     id::HostId,
-    key::{Blob, KeyRequest, VolumeHostKey},
+    key::{Blob, FIRST_KEY_VERSION, KeyRequest, VolumeHostKey},
     units::UnixMs,
 };
 
@@ -72,13 +72,13 @@ impl Keyring {
         key: &VolumeKey,
         now: UnixMs,
     ) -> Result<Answer, KeyError> {
-        let KeyRequest { volume, host, version, certificate } = request;
+        let KeyRequest { volume, host, version, made_for, certificate } = request;
         let shown = HostCertificate::verify(certificate, &self.authorities, *host, now)?;
         let first_seen = self.check(*host, &shown.sealing_key.fingerprint())?;
         let binding =
             Binding { volume: *volume, host: *host, purpose: Purpose::Run, version: *version };
         let key = give_key(key, &binding, &shown.sealing_key, &self.identity.recipient())?;
-        Ok(Answer { key, first_seen })
+        Ok(Answer { key: VolumeHostKey { made_for: *made_for, ..key }, first_seen })
     }
 
     /// Accepts a host with the key that it is known with, and one that was never seen; then the
@@ -98,7 +98,7 @@ impl Keyring {
 }
 
 /// Makes a new key: sealed to the host with this sealing key, wrapped for the customer, and kept
-/// nowhere.
+/// nowhere. It is said to be made for the first `key_version`.
 ///
 /// # Errors
 /// `NoRandomness`; as of [`SealedKey::seal`] and [`WrappedKey::wrap`].
@@ -121,6 +121,7 @@ fn give_key(
     let wrapped = WrappedKey::wrap(key, binding.volume, customer)?;
     Ok(VolumeHostKey {
         version: binding.version,
+        made_for: FIRST_KEY_VERSION,
         fingerprint: key.fingerprint(),
         sealed: Blob(sealed.bytes().to_vec()),
         wrapped: Blob(wrapped.bytes().to_vec()),

@@ -97,8 +97,8 @@ pub fn check_instance_change(old: &InstanceSpec, new: &InstanceSpec) -> Result<(
 /// Refuses changes of a volume that can't be made in place.
 ///
 /// # Errors
-/// `Invalid` with the field: a volume that shrinks or changes its class, source or file, a snapshot that
-/// changes its size.
+/// `Invalid` with the field: a volume that shrinks, changes its class, source or file, or goes back
+/// to an earlier key, a snapshot that changes its size.
 pub fn check_volume_change(old: &VolumeSpec, new: &VolumeSpec) -> Result<(), DomainError> {
     if new.source != old.source {
         return Err(fixed("source"));
@@ -117,6 +117,12 @@ pub fn check_volume_change(old: &VolumeSpec, new: &VolumeSpec) -> Result<(), Dom
     }
     if new.class != old.class {
         return Err(fixed("class"));
+    }
+    if new.key_version < old.key_version {
+        let (had, wanted) = (old.key_version, new.key_version);
+        let text = format!("a key that was exchanged does not come back: {had} to {wanted}");
+        return Err(DomainError::invalid("key_version", text)
+            .advise(format!("leave it at {had}, or raise it for another new key")));
     }
     Ok(())
 }

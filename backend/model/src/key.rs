@@ -15,6 +15,12 @@ use crate::{
 pub const SEALED_MAX: usize = 512;
 /// Bytes of a wrapped key that are taken at most.
 pub const WRAPPED_MAX: usize = 1_024;
+/// The `key_version` of a volume whose customer has never raised it.
+pub const FIRST_KEY_VERSION: u32 = 1;
+
+pub(crate) const fn first_key_version() -> u32 {
+    FIRST_KEY_VERSION
+}
 
 /// Bytes that the platform carries and can't read; Base64 in JSON.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -44,6 +50,10 @@ impl<'de> Deserialize<'de> for Blob {
 pub struct VolumeHostKey {
     /// Ascending for each volume and host, from 1.
     pub version: u32,
+    /// The `key_version` of the volume's spec that it was made for: a customer who raises that
+    /// wants another key.
+    #[serde(default = "first_key_version")]
+    pub made_for: u32,
     /// Tells keys apart and says nothing of them.
     pub fingerprint: String,
     /// For the host's agent alone.
@@ -108,6 +118,8 @@ pub struct KeyRequest {
     pub host: HostId,
     /// The version that the key shall have.
     pub version: u32,
+    /// The `key_version` of the volume's spec that it is for.
+    pub made_for: u32,
     /// The host's certificate with its chain, as PEM.
     pub certificate: String,
 }
@@ -130,6 +142,7 @@ mod tests {
     fn key() -> VolumeHostKey {
         VolumeHostKey {
             version: 1,
+            made_for: 1,
             fingerprint: format!("SHA256:{}", "A".repeat(43)),
             sealed: Blob(vec![1, 2]),
             wrapped: Blob(vec![3]),
@@ -142,6 +155,13 @@ mod tests {
         assert_eq!(serde_json::from_str::<VolumeHostKey>(&json).unwrap(), key());
         assert_eq!(format!("{:?}", key().sealed), "Blob(2 bytes)");
         serde_json::from_str::<Blob>("\"no base64!\"").unwrap_err();
+    }
+
+    #[test]
+    fn a_key_of_before_rotation_was_made_for_the_first_version() {
+        let mut json = serde_json::to_value(key()).unwrap();
+        json.as_object_mut().unwrap().remove("made_for").unwrap();
+        assert_eq!(serde_json::from_value::<VolumeHostKey>(json).unwrap(), key());
     }
 
     #[test]

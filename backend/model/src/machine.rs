@@ -98,6 +98,9 @@ pub struct HostVolume {
     /// Its key, for the host alone; none until the customer has given it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<SealedVolumeKey>,
+    /// The key that shall take the place of `key`; none while that stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_key: Option<SealedVolumeKey>,
     /// Whether it shall be there.
     pub wish: VolumeWish,
 }
@@ -162,6 +165,10 @@ pub struct VolumeSeen {
     pub volume: VolumeId,
     /// Its state.
     pub state: VolumeObserved,
+    /// Fingerprint of the key that alone opens it, once it was exchanged for the next one; none
+    /// where no other key is desired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_key: Option<String>,
 }
 
 /// All that a host has.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DomainError,
     id::{AccountId, HostId, InstanceId, OperationId, VolumeId},
-    key::VolumeHostKey,
+    key::{FIRST_KEY_VERSION, VolumeHostKey, first_key_version},
     limits,
     placement::Placement,
     transfer::Sha256,
@@ -33,6 +33,9 @@ pub struct VolumeSpec {
     /// Nobody writes to it, so that it stays what it was copied or imported as: a snapshot. Fixed.
     #[serde(default)]
     pub read_only: bool,
+    /// Raised to have the key of the volume exchanged for a new one; from 1, and never lowered.
+    #[serde(default = "first_key_version")]
+    pub key_version: u32,
     /// Constraints, added to those of the machine that it is attached to.
     #[serde(default)]
     pub placement: Placement,
@@ -81,6 +84,13 @@ impl VolumeSpec {
         limits::check_name(&self.name)?;
         limits::check_labels(&self.labels)?;
         limits::check_volume_size(self.size.0)?;
+        if self.key_version < FIRST_KEY_VERSION {
+            return Err(DomainError::invalid("key_version", "versions count from 1"));
+        }
+        if self.read_only && self.key_version > FIRST_KEY_VERSION {
+            return Err(DomainError::invalid("key_version", "a snapshot keeps its key")
+                .advise("make a volume of the snapshot: that gets a key of its own"));
+        }
         if let Some(import) = &self.import {
             import.check(self.size)?;
             if self.source.is_some() {
@@ -166,6 +176,10 @@ pub struct Volume {
     /// Its keys, by the host that each is for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys: BTreeMap<HostId, VolumeHostKey>,
+    /// The keys that take the place of those in `keys`, by host, from when their customer has given
+    /// them until the host has said that they alone open the volume: until then either may.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub next_keys: BTreeMap<HostId, VolumeHostKey>,
     /// It was seen as what it was to be copied or imported as: it is not made a second time.
     #[serde(default)]
     pub copied: bool,
@@ -194,6 +208,18 @@ impl Volume {
     /// The file that its customer is still to send.
     pub fn imports(&self) -> Option<Import> {
         self.spec.import.filter(|_| !self.copied && self.deleting.is_none())
+    }
+
+    /// Whether its host holds data of it that an earlier key opens than its spec wants.
+    pub fn has_old_key(&self) -> bool {
+        self.deleting.is_none()
+            && self.observed.is_present()
+            && self.key().is_some_and(|key| key.made_for < self.spec.key_version)
+    }
+
+    /// The key that takes the place of the one that it has on this host; none while none was given.
+    pub fn next_key(&self, host: HostId) -> Option<&VolumeHostKey> {
+        self.next_keys.get(&host)
     }
 
     /// The volume that it is still to be made as a copy of.

@@ -2,7 +2,7 @@
 
 use fairmazon_model::{
     DomainError,
-    key::{Blob, GivenKey, KeyRequest, VolumeHostKey},
+    key::{Blob, FIRST_KEY_VERSION, GivenKey, KeyRequest, VolumeHostKey},
 };
 
 use super::id;
@@ -14,6 +14,7 @@ impl From<KeyRequest> for v1::KeyRequest {
             volume_id: request.volume.to_string(),
             host_id: request.host.to_string(),
             version: request.version,
+            key_version: request.made_for,
             host_certificate: request.certificate,
         }
     }
@@ -27,6 +28,7 @@ impl TryFrom<v1::KeyRequest> for KeyRequest {
             volume: id("volume_id", &message.volume_id)?,
             host: id("host_id", &message.host_id)?,
             version: message.version,
+            made_for: message.key_version.max(FIRST_KEY_VERSION),
             certificate: message.host_certificate,
         })
     }
@@ -38,6 +40,7 @@ impl From<GivenKey> for v1::GivenKey {
             volume_id: given.volume.to_string(),
             host_id: given.host.to_string(),
             version: given.key.version,
+            key_version: given.key.made_for,
             fingerprint: given.key.fingerprint,
             sealed: given.key.sealed.0,
             wrapped: given.key.wrapped.0,
@@ -54,6 +57,7 @@ impl TryFrom<v1::GivenKey> for GivenKey {
             host: id("host_id", &message.host_id)?,
             key: VolumeHostKey {
                 version: message.version,
+                made_for: message.key_version.max(FIRST_KEY_VERSION),
                 fingerprint: message.fingerprint,
                 sealed: Blob(message.sealed),
                 wrapped: Blob(message.wrapped),

@@ -165,10 +165,8 @@ impl From<&HostVolume> for v1::Volume {
             // An agent that does not know of imports then says that it is lost, and makes no empty
             // volume in its place.
             copied: matches!(volume.copy, Some(VolumeCopy::Made | VolumeCopy::Import(_))),
-            key: volume
-                .key
-                .as_ref()
-                .map(|key| v1::SealedKey { version: key.version, sealed: key.sealed.0.clone() }),
+            key: volume.key.as_ref().map(Into::into),
+            next_key: volume.next_key.as_ref().map(Into::into),
         }
     }
 }
@@ -187,9 +185,8 @@ impl TryFrom<v1::Volume> for HostVolume {
                 (None, Some(file)) => Some(VolumeCopy::Import(import(&file)?)),
                 (None, None) => message.copied.then_some(VolumeCopy::Made),
             },
-            key: message
-                .key
-                .map(|key| SealedVolumeKey { version: key.version, sealed: Blob(key.sealed) }),
+            key: message.key.map(Into::into),
+            next_key: message.next_key.map(Into::into),
             wish: if message.delete { VolumeWish::Delete } else { VolumeWish::Keep },
         })
     }
@@ -199,6 +196,18 @@ fn import(message: &v1::Import) -> Result<Import, DomainError> {
     let wrong = |_| DomainError::invalid("import.sha256", "it is not 32 bytes");
     let sha256 = Sha256(message.sha256.as_slice().try_into().map_err(wrong)?);
     Ok(Import { bytes: message.bytes, sha256 })
+}
+
+impl From<&SealedVolumeKey> for v1::SealedKey {
+    fn from(key: &SealedVolumeKey) -> Self {
+        Self { version: key.version, sealed: key.sealed.0.clone() }
+    }
+}
+
+impl From<v1::SealedKey> for SealedVolumeKey {
+    fn from(message: v1::SealedKey) -> Self {
+        Self { version: message.version, sealed: Blob(message.sealed) }
+    }
 }
 
 /// The observed set as a message; its sequence is the stream's to fill in.
@@ -307,6 +316,7 @@ impl From<&VolumeSeen> for v1::VolumeSeen {
             failure: failure.to_owned(),
             unsure: seen.state == VolumeObserved::Unknown,
             lasting: matches!(seen.state, VolumeObserved::Failed { lasting: true, .. }),
+            changed_key: seen.changed_key.clone().unwrap_or_default(),
         }
     }
 }
@@ -325,7 +335,9 @@ impl TryFrom<v1::VolumeSeen> for VolumeSeen {
             (false, true) => VolumeObserved::Absent,
             (false, false) => VolumeObserved::Failed { reason, lasting: message.lasting },
         };
-        Ok(Self { volume: id("volume_id", &message.volume_id)?, state })
+        let changed_key = text_of_host(&message.changed_key);
+        let changed_key = (!changed_key.is_empty()).then_some(changed_key);
+        Ok(Self { volume: id("volume_id", &message.volume_id)?, state, changed_key })
     }
 }
 
@@ -402,6 +414,7 @@ mod tests {
                 image: None,
                 copy,
                 key: None,
+                next_key: None,
                 wish: VolumeWish::Keep,
             };
             let message = v1::Volume::from(&wish);
@@ -430,7 +443,7 @@ mod tests {
             VolumeObserved::Failed { reason: "no room".into(), lasting: false },
             VolumeObserved::Failed { reason: "no file of a volume".into(), lasting: true },
         ] {
-            let seen = VolumeSeen { volume, state };
+            let seen = VolumeSeen { volume, state, changed_key: Some("SHA256:x".into()) };
             assert_eq!(VolumeSeen::try_from(v1::VolumeSeen::from(&seen)).unwrap(), seen);
         }
     }

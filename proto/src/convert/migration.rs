@@ -2,7 +2,7 @@
 
 use fairmazon_model::{
     DomainError,
-    key::{Blob, GivenKey, VolumeHostKey},
+    key::{Blob, FIRST_KEY_VERSION, GivenKey, VolumeHostKey},
     migration::{Arrival, Departure, Handover, KeyWanted},
     units::Epoch,
 };
@@ -80,6 +80,8 @@ impl TryFrom<v1::MadeKey> for GivenKey {
             host: id("host_id", &message.host_id)?,
             key: VolumeHostKey {
                 version: message.version,
+                // What it was made for the host does not know: the broker does.
+                made_for: FIRST_KEY_VERSION,
                 fingerprint: message.fingerprint,
                 sealed: Blob(message.sealed),
                 wrapped: Blob(message.wrapped),

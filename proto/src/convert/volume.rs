@@ -2,6 +2,7 @@
 
 use fairmazon_model::{
     DomainError,
+    key::FIRST_KEY_VERSION,
     units::Gib,
     volume::{Import, VolumeSpec},
 };
@@ -24,6 +25,7 @@ impl From<&VolumeSpec> for v1::VolumeSpec {
                 bytes: import.bytes,
                 sha256: import.sha256.to_string(),
             }),
+            key_version: spec.key_version,
         }
     }
 }
@@ -46,6 +48,7 @@ impl TryFrom<v1::VolumeSpec> for VolumeSpec {
             source: optional_id("source_volume_id", &message.source_volume_id)?,
             import: message.import.map(import).transpose()?,
             read_only: message.read_only,
+            key_version: message.key_version.max(FIRST_KEY_VERSION),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The life of a volume and of a placement group.
 
-use serde_json::json;
-use tfplugin::harness::ChangeAction;
+use serde_json::{Value, json};
+use tfplugin::harness::{ChangeAction, unknown};
 
 use crate::common::Broker;
 
@@ -24,6 +24,50 @@ async fn a_volume_grows_and_never_shrinks() {
     assert!(told.contains("(at size_gib)") && told.contains("can't shrink"), "{told}");
     let other = json!({ "name": "data", "size_gib": 200, "class": "fast" });
     assert_eq!(client.plan(ADDRESS, other).await.unwrap().action, ChangeAction::Replace);
+}
+
+#[tokio::test]
+async fn a_key_is_exchanged_in_place_and_never_goes_back() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let version = |version: Value| json!({ "name": "d", "size_gib": 1, "key_version": version });
+    let state = client.apply(ADDRESS, version(Value::Null)).await.unwrap().state;
+    assert_eq!(state["key_version"], 1);
+    assert_eq!(client.plan(ADDRESS, version(json!(1))).await.unwrap().action, ChangeAction::None);
+    let plan = client.plan(ADDRESS, version(json!(3))).await.unwrap();
+    assert_eq!(plan.action, ChangeAction::Update);
+    // Another key has another fingerprint, and what it costs stays.
+    assert!(plan.planned.member("key_fingerprint").is_unknown());
+    assert!(!plan.planned.member("price_per_hour").is_unknown());
+    let state = client.apply(ADDRESS, version(json!(3))).await.unwrap().state;
+    assert_eq!(
+        (&state["key_version"], &state["key_fingerprint"]),
+        (&json!(3), &json!("SHA256:key-3"))
+    );
+    assert_eq!(client.plan(ADDRESS, version(json!(3))).await.unwrap().action, ChangeAction::None);
+    for lower in [json!(2), Value::Null] {
+        let told = client.plan(ADDRESS, version(lower)).await.unwrap_err().to_string();
+        assert!(told.contains("(at key_version)") && told.contains("Leave it at 3"), "{told}");
+    }
+    let told = client.plan(ADDRESS, version(json!(0))).await.unwrap_err().to_string();
+    assert!(told.contains("key_version"), "{told}");
+    let later = client.plan(ADDRESS, version(unknown())).await.unwrap();
+    assert_eq!(later.action, ChangeAction::Update);
+    assert!(later.planned.member("key_fingerprint").is_unknown());
+}
+
+#[tokio::test]
+async fn an_exchange_that_did_not_come_about_is_planned_again() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let config = json!({ "name": "d", "size_gib": 1, "key_version": 2 });
+    client.apply(ADDRESS, config.clone()).await.unwrap();
+    // The platform was asked for it, and the volume still has the key of before.
+    broker.state.lock().volumes.values_mut().for_each(|row| row.key_version = 1);
+    client.refresh(ADDRESS).await.unwrap();
+    assert_eq!(client.plan(ADDRESS, config.clone()).await.unwrap().action, ChangeAction::Update);
+    client.apply(ADDRESS, config.clone()).await.unwrap();
+    assert_eq!(client.plan(ADDRESS, config).await.unwrap().action, ChangeAction::None);
 }
 
 #[tokio::test]

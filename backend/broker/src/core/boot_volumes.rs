@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fairmazon_model::{
     DomainError,
     instance::{Instance, InstanceSpec},
+    key::FIRST_KEY_VERSION,
     units::Revision,
     volume::{Volume, VolumeObserved, VolumeSpec},
 };
@@ -30,6 +31,7 @@ pub(super) fn boot_volume(instance: &Instance) -> Volume {
             source: None,
             import: None,
             read_only: false,
+            key_version: FIRST_KEY_VERSION,
             placement: Default::default(),
             deletion_protection: false,
             labels: BTreeMap::new(),
@@ -39,6 +41,7 @@ pub(super) fn boot_volume(instance: &Instance) -> Volume {
         host: None,
         may_be_on: Default::default(),
         keys: BTreeMap::new(),
+        next_keys: BTreeMap::new(),
         copied: false,
         observed: VolumeObserved::Unknown,
         deleting: None,

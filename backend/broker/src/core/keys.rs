@@ -19,8 +19,8 @@ use super::{
     state::State,
 };
 
-/// The version of the key that a host is given first. A host is forgotten with its keys, so every
-/// one that is wanted is the first.
+/// The version of the key that a host is given first. A host is forgotten with its keys; as long as
+/// it has one, the next that is wanted has the version after it.
 pub(crate) const FIRST: u32 = 1;
 /// Most keys that are asked for or given at a time.
 pub const KEYS_MAX: usize = 1_000;
@@ -72,7 +72,8 @@ impl Engine {
     /// Takes keys that hosts wait for. All of them or none.
     ///
     /// A key that was given already is not replaced: its volume may have been made with it. The
-    /// same again changes nothing.
+    /// next one of a volume whose `key_version` was raised is kept beside it, until the host has
+    /// said that it took its place. The same again changes nothing.
     ///
     /// # Errors
     /// `Invalid` for what is no key and for a volume that is named twice, `NotFound` for a volume that is not the caller's, `Conflict`
@@ -108,13 +109,16 @@ impl Engine {
         for GivenKey { volume: id, host, key } in keys {
             let row = state.world.volumes.get(*id).filter(|row| caller.may_change(row.account));
             let row = row.cloned().ok_or_else(|| DomainError::not_found("volume", id))?;
-            match row.keys.get(host) {
-                Some(there) if there.fingerprint == key.fingerprint => continue,
-                Some(_) => return Err(given_before(&row).into()),
-                None => {}
+            let mut there = row.keys.get(host).into_iter().chain(row.next_key(*host));
+            if there.any(|there| there.fingerprint == key.fingerprint) {
+                continue;
             }
             let waits = state.key_request(&row).filter(|request| request.host == *host);
-            if waits.is_none_or(|request| request.version != key.version) {
+            if waits.is_none() && row.keys.contains_key(host) {
+                return Err(given_before(&row).into());
+            }
+            let asked = (key.version, key.made_for);
+            if waits.is_none_or(|request| (request.version, request.made_for) != asked) {
                 return Err(DomainError::new(
                     ErrorKind::Conflict,
                     format!("no host waits for this key of {id}"),
@@ -124,7 +128,11 @@ impl Engine {
             }
             state.holds.free(*id)?;
             let mut new = Volume::clone(&row);
-            new.keys.insert(*host, key.clone());
+            if row.keys.contains_key(host) {
+                new.next_keys.insert(*host, key.clone());
+            } else {
+                new.keys.insert(*host, key.clone());
+            }
             let (before, after) = (Some(row.as_ref()), Some(&new));
             draft.audit(audit::entry(caller, now, "volume.give_key", id, before, after));
             draft.update(new);
@@ -134,9 +142,16 @@ impl Engine {
 }
 
 impl State {
-    /// Whether the volume's host waits for its key.
+    /// Whether the volume's host waits for its key, without which it can't make or open it.
     pub(crate) fn lacks_key(&self, row: &Volume) -> bool {
         row.host.is_some_and(|host| self.wants_key(row, host))
+    }
+
+    /// Whether the volume's host waits for the key that takes the place of the one that it has.
+    pub(crate) fn lacks_next_key(&self, row: &Volume) -> bool {
+        let Some(host) = row.host.filter(|_| row.has_old_key()) else { return false };
+        // The next host of a machine that moves gets a key of its own; then this one is asked for.
+        row.next_key(host).is_none() && self.world.moves_with(row.id).is_none()
     }
 
     /// The keys that the host a machine goes to has not got yet.
@@ -157,13 +172,16 @@ impl State {
 
     /// The key that the volume's host waits for.
     fn key_request(&self, row: &Volume) -> Option<KeyRequest> {
-        if !self.lacks_key(row) {
-            return None;
-        }
         let host = row.host?;
+        let version = match row.keys.get(&host) {
+            None if self.wants_key(row, host) => FIRST,
+            Some(key) if self.lacks_next_key(row) => key.version.saturating_add(1),
+            _ => return None,
+        };
         let sealing = self.world.hosts.get(host)?.sealing.as_ref()?;
         let certificate = sealing.certificate.clone();
-        Some(KeyRequest { volume: row.id, host, version: FIRST, certificate })
+        let made_for = row.spec.key_version;
+        Some(KeyRequest { volume: row.id, host, version, made_for, certificate })
     }
 }
 

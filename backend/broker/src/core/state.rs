@@ -236,6 +236,11 @@ impl State {
         if freed {
             self.room();
         }
+        if after.is_none_or(|row| row.migration.is_none()) {
+            // Keys that were not asked for meanwhile may be wanted now.
+            let moved = before.and_then(|row| row.migration.as_ref());
+            self.dirty.volumes.extend(moved.into_iter().flat_map(|moved| &moved.volumes));
+        }
         let (old, new) = (host_of(before.map(AsRef::as_ref)), host_of(after.map(AsRef::as_ref)));
         if old != new {
             self.staying.remove(&id);
@@ -275,7 +280,8 @@ impl State {
         }
         let told = |row: Option<&Volume>| {
             let keys = |row: &Volume| {
-                row.keys.iter().map(|(host, key)| (*host, key.version)).collect::<Vec<_>>()
+                let keys = row.keys.iter().chain(&row.next_keys);
+                keys.map(|(host, key)| (*host, key.version)).collect::<Vec<_>>()
             };
             row.map(|row| (row.host, row.spec.size, row.deleting.is_some(), keys(row)))
         };

@@ -114,6 +114,7 @@ impl Engine {
             host,
             may_be_on: Default::default(),
             keys: Default::default(),
+            next_keys: Default::default(),
             copied: false,
             observed: VolumeObserved::Unknown,
             deleting: None,
@@ -198,7 +199,9 @@ impl Engine {
         check_stays(state, &new)?;
         claim_room(state, &new)?;
         let mut operation = operation(self, old.account, OperationKind::Update, &id, 0);
-        if old.host.is_none() || old.spec.size == new.spec.size {
+        // Also one that was begun before, whose customer went away: it goes on with this one.
+        let changes_key = new.key().is_some_and(|key| key.made_for < new.spec.key_version);
+        if old.host.is_none() || old.spec.size == new.spec.size && !changes_key {
             operation = done(self, operation);
         }
         draft.audit(audit::entry(caller, now, "volume.update", &id, Some(&*old), Some(&new)));

@@ -373,8 +373,9 @@ impl<'a> Batch<'a> {
             let mut row = Volume { may_be_on, ..Volume::clone(&volume) };
             // There is nothing that its key opens, and the host may seal with another one when it
             // is decided on again.
-            let Volume { keys, host, may_be_on, .. } = &mut row;
+            let Volume { keys, next_keys, host, may_be_on, .. } = &mut row;
             keys.retain(|of, _| *host == Some(*of) || may_be_on.contains(of));
+            next_keys.retain(|of, _| keys.contains_key(of));
             self.change_volume(row.clone());
             Arc::new(row)
         };
@@ -396,7 +397,7 @@ impl<'a> Batch<'a> {
         // Patience with a failure ends by itself, and with a file that does not come.
         let mut waits = volume.imports().is_some();
         for operation in open {
-            let lacks_key = self.state.lacks_key(&volume);
+            let lacks_key = self.state.lacks_key(&volume) || self.state.lacks_next_key(&volume);
             let (now, patience) = (self.now, self.patience());
             let to = volume_operation_state(&operation, &volume, lacks_key, now, patience);
             waits |= !to.is_final() && volume.observed.failure().is_some();

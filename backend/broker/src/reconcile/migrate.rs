@@ -6,7 +6,7 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::{HostId, InstanceId},
     instance::{Decision, Instance, ObservedState},
-    key::GivenKey,
+    key::{FIRST_KEY_VERSION, GivenKey, VolumeHostKey},
     machine::MachineSeen,
     migration::Migration,
     operation::{OperationKind, OperationState},
@@ -259,7 +259,9 @@ impl Batch<'_> {
             return false;
         }
         let mut new = Volume::clone(&row);
-        new.keys.insert(made.host, made.key.clone());
+        // It is wrapped for whom the key of this host is wrapped for.
+        let made_for = row.keys.get(&host).map_or(FIRST_KEY_VERSION, |key| key.made_for);
+        new.keys.insert(made.host, VolumeHostKey { made_for, ..made.key.clone() });
         let (at, verb) = (self.now, "broker.take_key");
         self.log(audit::own_entry(at, verb, &row.id, Some(&*row), Some(&new)));
         self.change_volume(new);

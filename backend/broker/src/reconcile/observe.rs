@@ -75,6 +75,9 @@ impl Batch<'_> {
             self.change_volume(Volume { copied, observed, ..Volume::clone(&row) });
             self.look_at_volume(id);
         }
+        for seen in &report.volumes {
+            complete &= self.take_changed_key(host, seen);
+        }
         self.note_strays(host, report);
         complete
     }
@@ -127,6 +130,27 @@ impl Batch<'_> {
         self.log(audit::own_entry(at, verb, &row.id, Some(&*row), Some(&new)));
         self.change_instance(new);
         self.look_at_instance(row.id);
+        true
+    }
+
+    /// The key that alone opens a volume now takes the place of the one before, which nobody needs
+    /// any more.
+    fn take_changed_key(&mut self, host: HostId, seen: &VolumeSeen) -> bool {
+        let Some(changed) = &seen.changed_key else { return true };
+        let Some(row) = self.volume(seen.volume) else { return true };
+        let Some(next) = row.next_key(host).filter(|next| next.fingerprint == *changed) else {
+            return true;
+        };
+        if !self.may_change(row.id) {
+            return false;
+        }
+        let mut new = Volume::clone(&row);
+        new.keys.insert(host, next.clone());
+        new.next_keys.remove(&host);
+        let (at, verb) = (self.now, "broker.change_key");
+        self.log(audit::own_entry(at, verb, &row.id, Some(&*row), Some(&new)));
+        self.change_volume(new);
+        self.look_at_volume(row.id);
         true
     }
 

@@ -11,7 +11,7 @@ use fairmazon_model::{
     catalogue::Catalogue,
     id::{HostId, InstanceId},
     instance::{Decision, Instance, Power},
-    key::SealedVolumeKey,
+    key::{SealedVolumeKey, VolumeHostKey},
     machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
     migration::{Arrival, Departure, Migration},
     units::{Generation, UnixMs},
@@ -249,7 +249,10 @@ fn machine(
 }
 
 fn host_volume(row: &Volume, host: HostId, image: Option<String>, wish: VolumeWish) -> HostVolume {
-    let key = row.keys.get(&host).filter(|_| wish == VolumeWish::Keep);
+    let sealed = |key: Option<&VolumeHostKey>| {
+        let key = key.filter(|_| wish == VolumeWish::Keep)?;
+        Some(SealedVolumeKey { version: key.version, sealed: key.sealed.clone() })
+    };
     HostVolume {
         volume: row.id,
         size: row.spec.size,
@@ -261,7 +264,8 @@ fn host_volume(row: &Volume, host: HostId, image: Option<String>, wish: VolumeWi
             (Some(source), _) => Some(VolumeCopy::Of(source)),
             (None, Some(import)) => Some(VolumeCopy::Import(import)),
         },
-        key: key.map(|key| SealedVolumeKey { version: key.version, sealed: key.sealed.clone() }),
+        key: sealed(row.keys.get(&host)),
+        next_key: sealed(row.next_key(host)),
         wish,
     }
 }

@@ -368,7 +368,11 @@ pub(crate) fn volume_operation_state(
     }
     match &volume.observed {
         _ if volume.host.is_none() => OperationState::Done,
-        VolumeObserved::Present { size, .. } if *size >= volume.spec.size => OperationState::Done,
+        VolumeObserved::Present { size, .. }
+            if *size >= volume.spec.size && !volume.has_old_key() =>
+        {
+            OperationState::Done
+        }
         _ => running(),
     }
 }

@@ -220,6 +220,7 @@ async fn every_change_stands_in_the_audit_log() {
         volume_id: wanted[0].volume_id.clone(),
         host_id: wanted[0].host_id.clone(),
         version: wanted[0].version,
+        key_version: wanted[0].key_version,
         fingerprint: format!("SHA256:{}", "A".repeat(43)),
         sealed: vec![1],
         wrapped: vec![2],

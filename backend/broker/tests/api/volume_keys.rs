@@ -121,6 +121,7 @@ fn read(request: &v1::KeyRequest) -> KeyRequest {
         volume: request.volume_id.parse().unwrap(),
         host: request.host_id.parse().unwrap(),
         version: request.version,
+        made_for: request.key_version,
         certificate: request.host_certificate.clone(),
     }
 }
@@ -131,6 +132,7 @@ pub(crate) fn answer(keyring: &mut Keyring, request: &v1::KeyRequest) -> GivenKe
         volume_id: request.volume_id.clone(),
         host_id: request.host_id.clone(),
         version: key.version,
+        key_version: key.made_for,
         fingerprint: key.fingerprint,
         sealed: key.sealed.0,
         wrapped: key.wrapped.0,

@@ -152,6 +152,7 @@ async fn a_copy_waits_for_its_key_and_holds_its_source() {
     assert_eq!(refused.kind, ErrorKind::Precondition, "{refused}");
     let key = VolumeHostKey {
         version: 1,
+        made_for: 1,
         fingerprint: format!("SHA256:{}", "A".repeat(43)),
         sealed: Blob(vec![1]),
         wrapped: Blob(vec![2]),

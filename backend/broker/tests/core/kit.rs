@@ -25,6 +25,7 @@ use fairmazon_host::{
     transport::{BrokerEnd, FromHost, ToHost, TransportError},
 };
 use fairmazon_hypervisor::sim::{SimHost, World};
+use fairmazon_keys::HostSecret;
 use fairmazon_model::{
     access::Role,
     catalogue::Catalogue,
@@ -233,6 +234,7 @@ pub fn volume_spec(name: &str) -> VolumeSpec {
         source: None,
         import: None,
         read_only: false,
+        key_version: 1,
         placement: Placement::default(),
         deletion_protection: false,
         labels: BTreeMap::new(),
@@ -274,6 +276,8 @@ pub struct Host {
     pub id: HostId,
     pub sim: SimHost,
     state: Arc<dyn StateStore>,
+    /// What its agent opens seals with.
+    pub secret: Arc<HostSecret>,
     /// How it meters, from its next start on.
     pub metering: Option<Metering>,
     starts: u64,
@@ -299,6 +303,7 @@ impl Hosts {
             id,
             sim,
             state: Arc::new(MemoryState::default()),
+            secret: Arc::new(HostSecret::generate()),
             metering: None,
             starts: 0,
             agent: None,
@@ -326,6 +331,7 @@ impl Hosts {
         let streams = serve(engine, host.id, host.network.clone());
         let mut config = Config::new(host.id, host.starts, host.state.clone());
         config.metering = host.metering.clone();
+        config.secret = Some(host.secret.clone());
         config.first_pause = Duration::from_millis(10);
         config.longest_pause = Duration::from_millis(200);
         config.report_every = Duration::from_millis(5);

@@ -13,6 +13,7 @@ mod kit;
 mod metering;
 mod migrations;
 mod played;
+mod rotation;
 mod sets;
 mod spot;
 mod stories;

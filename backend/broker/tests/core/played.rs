@@ -207,7 +207,7 @@ impl Played {
         for wish in wishes {
             self.volumes.retain(|seen| seen.volume != wish.volume);
             let state = VolumeObserved::Present { size: wish.size, failure: None };
-            self.volumes.push(VolumeSeen { volume: wish.volume, state });
+            self.volumes.push(VolumeSeen { volume: wish.volume, state, changed_key: None });
         }
     }
 

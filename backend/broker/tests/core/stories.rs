@@ -180,6 +180,7 @@ async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() 
     let wanted = engine.key_requests(customer, KeysOf::Instance(never_id)).unwrap().remove(0);
     let key = VolumeHostKey {
         version: wanted.version,
+        made_for: 1,
         fingerprint: format!("SHA256:{}", "A".repeat(43)),
         sealed: Blob(vec![1]),
         wrapped: Blob(vec![2]),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fairmazon_broker::core::{InstanceState, InstanceView, PageRequest};
+use fairmazon_broker::core::{Engine, InstanceState, InstanceView, PageRequest};
 use fairmazon_hypervisor::Hypervisor;
 use fairmazon_model::{
     ErrorKind,
@@ -36,6 +36,7 @@ pub async fn all(platform: &Platform, acknowledged: &Acknowledged, quiet: bool) 
     spot::check(platform, &shown, acknowledged, &mut wrong);
     operations(platform, acknowledged, quiet, &mut wrong);
     hosts(platform, &shown, &mut wrong).await;
+    keys(platform, &shown, &mut wrong);
     books(platform, &shown, &mut wrong);
     audit(platform, acknowledged, &mut wrong).await;
     meter::check(platform, &mut wrong).await;
@@ -179,6 +180,43 @@ fn operations(
             wrong.push(format!("{operation:?} has not ended"));
         }
     }
+}
+
+/// Every volume is opened by the key that was made for the version that was asked for last, and by
+/// nothing else.
+fn keys(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
+    for row in shown.volumes.values() {
+        let Some(host) = platform.hosts.iter().find(|host| Some(host.id) == row.host) else {
+            continue;
+        };
+        let opened_by = host.sim.opened_by(row.id);
+        let is_right = row.next_keys.is_empty()
+            && row.key().is_some_and(|key| {
+                key.made_for == row.spec.key_version
+                    && opened_by.iter().all(|print| *print == key.fingerprint)
+            });
+        if !opened_by.is_empty() && !is_right {
+            wrong.push(format!("{opened_by:?} open {row:?}"));
+        }
+    }
+}
+
+/// At any time: what has data is opened by a key that its customer has, wrapped, with the broker.
+pub fn customer_has_keys(platform: &Platform, engine: &Engine) -> Vec<String> {
+    let page = PageRequest { after: None, limit: 0 };
+    let rows = engine.volumes(&platform.customer, page, &BTreeMap::new()).items;
+    let mut wrong = Vec::new();
+    for row in rows.into_iter().map(|view| view.row) {
+        let Some(host) = platform.hosts.iter().find(|host| Some(host.id) == row.host) else {
+            continue;
+        };
+        let opened_by = host.sim.opened_by(row.id);
+        let mut wrapped = row.keys.get(&host.id).into_iter().chain(row.next_key(host.id));
+        if !opened_by.is_empty() && !wrapped.any(|key| opened_by.contains(&key.fingerprint)) {
+            wrong.push(format!("only {opened_by:?} open {row:?}"));
+        }
+    }
+    wrong
 }
 
 /// What the hosts have is what the broker wants of them, no more and no less.

@@ -144,7 +144,7 @@ impl<'a> Client<'a> {
             7 => spec.boot_volume.size.0 += 1,
             8 => match *volume {
                 Some(data) => {
-                    self.grow_volume(data).await;
+                    self.change_volume(data).await;
                     return false;
                 }
                 None => self.confirm(id).await,
@@ -232,16 +232,21 @@ impl<'a> Client<'a> {
         }
     }
 
-    async fn grow_volume(&mut self, id: VolumeId) {
+    /// Grows a volume or has its key exchanged.
+    async fn change_volume(&mut self, id: VolumeId) {
         let key = self.key();
         let mut spec = self.acknowledged.borrow().volumes[&id].clone();
-        spec.size = Gib(spec.size.0 + 1);
+        if self.chance(50) {
+            spec.key_version += 1;
+        } else {
+            spec.size = Gib(spec.size.0 + 1);
+        }
         let update = VolumeUpdate { id, spec: spec.clone(), expected_revision: 0 };
         let caller = self.caller;
         let change = async |engine: Engine| {
             Ok(engine.update_volume(&caller, update.clone(), &key).await?.operation.id)
         };
-        if let Some(operation) = self.ask("grow volume", change).await {
+        if let Some(operation) = self.ask("change volume", change).await {
             let mut acknowledged = self.acknowledged.borrow_mut();
             acknowledged.volumes.insert(id, spec);
             acknowledged.operations.push(Promise { id: operation, kind: Kind::Change });
@@ -408,6 +413,7 @@ fn volume_spec(name: &str) -> VolumeSpec {
         source: None,
         import: None,
         read_only: false,
+        key_version: 1,
         placement: Placement::default(),
         deletion_protection: false,
         labels: BTreeMap::new(),

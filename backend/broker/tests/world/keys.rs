@@ -6,7 +6,7 @@ use fairmazon_broker::core::{Caller, KeysOf};
 use fairmazon_keys::{Binding, HostSecret, Identity, Purpose, make_key};
 use fairmazon_model::{
     id::HostId,
-    key::{Blob, GivenKey, HostSealing},
+    key::{Blob, GivenKey, HostSealing, VolumeHostKey},
 };
 use parking_lot::Mutex;
 use rcgen::KeyPair;
@@ -62,6 +62,7 @@ impl Keys {
                 let binding = Binding { volume, host, purpose: Purpose::Run, version };
                 let to = self.secret(host).sealing_key();
                 let key = make_key(&binding, &to, &self.identity.recipient()).unwrap();
+                let key = VolumeHostKey { made_for: request.made_for, ..key };
                 // Somebody else may have been first, or the broker is gone: it is asked again.
                 let given = [GivenKey { volume, host, key }];
                 let give = engine.give_keys(&customer, &given);

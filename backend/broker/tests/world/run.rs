@@ -148,6 +148,8 @@ pub struct Platform {
     pub gentle: bool,
     /// Hosts are small, so that room is short.
     tight: bool,
+    /// Volumes that were seen with no key of their customer's.
+    locked: Vec<String>,
 }
 
 impl Platform {
@@ -181,6 +183,7 @@ impl Platform {
             quiet: random.random_range(0..20) == 0,
             gentle: random.random_range(0..3) == 0,
             tight: random.random_range(0..2) == 0,
+            locked: Vec::new(),
             random,
         };
         platform.start_broker().await;
@@ -288,6 +291,7 @@ impl Platform {
         let acknowledged = acknowledged.into_inner();
         let mut wrong = platform.settle(&acknowledged).await;
         wrong.extend(acknowledged.wrong);
+        wrong.append(&mut platform.locked);
         giver.abort();
         platform.end().await;
         wrong
@@ -303,6 +307,9 @@ impl Platform {
                 self.stop_broker();
                 self.start_broker().await;
             }
+            let engine = self.up.borrow().engine.clone();
+            let locked = engine.map(|engine| check::customer_has_keys(self, &engine));
+            self.locked.extend(locked.unwrap_or_default());
             self.log.say(format!("fault: {act:?}"));
             self.act(act).await;
         }

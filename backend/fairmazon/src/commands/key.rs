@@ -318,9 +318,19 @@ async fn fetch(client: &ClientOptions, volume: VolumeId, file: &Path) -> Result<
     let request = GetWrappedKeyRequest { volume_id: volume.to_string() };
     let answer = volumes.get_wrapped_key(request).await;
     let key = answer.map_err(refused(format!("unable to fetch the key of {volume}")))?.into_inner();
-    fairmazon_broker::write_private(file, &key.wrapped)
-        .map_err(CommandError::file("write", file))?;
-    output::line(&format!("{}: the wrapped key {}", file.display(), key.fingerprint));
+    keep(file, &key.wrapped, &key.fingerprint)?;
+    let Some(next) = key.next else { return Ok(()) };
+    let beside = PathBuf::from(format!("{}.next", file.display()));
+    keep(&beside, &next.wrapped, &next.fingerprint)?;
+    output::line(
+        "the key is being exchanged: one of the two opens the volume, in the end the second",
+    );
+    Ok(())
+}
+
+fn keep(file: &Path, wrapped: &[u8], fingerprint: &str) -> Result<(), CommandError> {
+    fairmazon_broker::write_private(file, wrapped).map_err(CommandError::file("write", file))?;
+    output::line(&format!("{}: the wrapped key {fingerprint}", file.display()));
     Ok(())
 }
 

@@ -24,8 +24,8 @@ use super::{
 use crate::{
     backoff::Backoff,
     plan::{
-        DiskReady, FileCase, KeyCase, MachineAction, MachineCase, Step, VolumeAction, VolumeCase,
-        Wish, may_restart, next_machine_step, next_volume_step, stop_timeout_ms,
+        ChangeCase, DiskReady, FileCase, KeyCase, MachineAction, MachineCase, Step, VolumeAction,
+        VolumeCase, Wish, may_restart, next_machine_step, next_volume_step, stop_timeout_ms,
     },
 };
 
@@ -84,6 +84,18 @@ pub(super) struct VolumeRecord {
     /// The transfer that writes more of that.
     pub(super) receiving: Option<Receiving>,
     pub(super) writing: Writing,
+    /// How far this process is with the exchange of its key.
+    pub(super) change: KeyChanging,
+}
+
+/// How far the exchange of a volume's key is, as far as this process knows.
+#[derive(Debug, Default)]
+pub(super) struct KeyChanging {
+    pub(super) under_way: bool,
+    /// The version of the next key that it was last tried with.
+    pub(super) tried: Option<u32>,
+    /// Version and fingerprint of the next key, once that alone opens the volume.
+    pub(super) done: Option<(u32, String)>,
 }
 
 /// All that the agent knows of its host.
@@ -193,6 +205,7 @@ impl Book {
             source_ready: self.source_ready(record),
             file: record.file_case(),
             key: self.key_case(record),
+            change: self.change_case(volume, record),
         }))
     }
 
@@ -201,17 +214,61 @@ impl Book {
         let Some(source) = record.copies() else { return true };
         self.volumes
             .get(&source)
-            .is_some_and(|source| source.seen.is_some() && self.key_case(source).opens())
+            .is_some_and(|found| found.seen.is_some() && self.opens(source, found))
+    }
+
+    /// Whether the hypervisor has the key that opens the volume, and keeps it for now.
+    fn opens(&self, volume: VolumeId, record: &VolumeRecord) -> bool {
+        self.key_case(record).opens()
+            && !record.change.under_way
+            && self.change_case(volume, record) != ChangeCase::Untried
+    }
+
+    /// How it stands with the exchange of a volume's key.
+    fn change_case(&self, volume: VolumeId, record: &VolumeRecord) -> ChangeCase {
+        let next = record.desired.as_ref().and_then(|wish| wish.next_key.as_ref());
+        let Some(next) = next.filter(|_| record.seen.is_some()) else { return ChangeCase::Settled };
+        let held = self.copying.values().any(|source| *source == volume)
+            || self.users(volume).any(|(_, machine)| machine.starts_or_moves());
+        match &record.change {
+            change if change.done_with(next.version).is_some() => ChangeCase::Settled,
+            _ if held => ChangeCase::Held,
+            change if change.tried == Some(next.version) => ChangeCase::Tried,
+            _ => ChangeCase::Untried,
+        }
+    }
+
+    /// Whether the key of one of the machine's volumes is being exchanged.
+    pub(super) fn changes_keys_of(&self, instance: InstanceId) -> bool {
+        let spec = self.machines.get(&instance).and_then(|record| record.desired.as_ref());
+        spec.is_some_and(|spec| {
+            let mut disks = spec.all_disks();
+            disks.any(|disk| self.volumes.get(&disk.volume).is_some_and(|v| v.change.under_way))
+        })
     }
 
     /// Notes that the hypervisor has not the keys of a machine's volumes any more; which those are.
     pub(super) fn keys_lost_with(&mut self, instance: InstanceId) -> Vec<VolumeId> {
+        self.each_volume_of(instance, VolumeRecord::key_lost)
+    }
+
+    /// Notes that an exchange may have gone further with the keys of a machine's volumes than this
+    /// process knows; which those are.
+    pub(super) fn keys_doubted_with(&mut self, instance: InstanceId) -> Vec<VolumeId> {
+        self.each_volume_of(instance, |record| record.change.tried = None)
+    }
+
+    fn each_volume_of(
+        &mut self,
+        instance: InstanceId,
+        note: impl Fn(&mut VolumeRecord),
+    ) -> Vec<VolumeId> {
         let spec = self.machines.get(&instance).and_then(|record| record.desired.clone());
         let volumes: Vec<_> =
             spec.iter().flat_map(|spec| spec.all_disks()).map(|disk| disk.volume).collect();
         for volume in &volumes {
             if let Some(record) = self.volumes.get_mut(volume) {
-                record.given = None;
+                note(record);
             }
         }
         volumes
@@ -221,6 +278,7 @@ impl Book {
         let desired = record.desired.as_ref().and_then(|wish| wish.key.as_ref());
         match (desired, record.given) {
             (Some(key), Some(given)) if given == key.version => KeyCase::Given,
+            (Some(_), Some(given)) if record.change.done_with(given).is_some() => KeyCase::Given,
             (Some(_), _) => KeyCase::Sealed,
             (None, Some(_)) => KeyCase::Given,
             (None, None) if self.features.encrypts => KeyCase::Awaited,
@@ -254,7 +312,7 @@ impl Book {
                     (None, None) if record.has_unwanted_file() => VolumeObserved::Unknown,
                     (None, None) => return None,
                 };
-                Some(VolumeSeen { volume, state })
+                Some(VolumeSeen { volume, state, changed_key: record.changed_key() })
             })
             .collect();
         volumes.sort_unstable_by_key(|seen| seen.volume);
@@ -375,8 +433,8 @@ impl Book {
         if self.volumes.get(&disk.volume).is_none_or(|record| record.seen.is_none()) {
             return DiskReady::Missing;
         }
-        let locked = self.volumes.get(&disk.volume).is_some_and(|r| !self.key_case(r).opens());
-        if locked {
+        let locked = |record| !self.opens(disk.volume, record);
+        if self.volumes.get(&disk.volume).is_some_and(locked) {
             return DiskReady::Locked;
         }
         // A copy is being made of it, and nobody may write to it meanwhile.
@@ -417,6 +475,14 @@ impl MachineRecord {
     /// Whether it runs, as far as was last seen.
     pub(super) fn runs(&self) -> bool {
         self.seen.as_ref().is_some_and(Machine::runs)
+    }
+
+    /// Whether it is being started, or is on its way to or from another host.
+    fn starts_or_moves(&self) -> bool {
+        let moves = |seen: &Machine| {
+            matches!(seen.marks.halt, Halt::Leaving | Halt::Arriving) && seen.runs()
+        };
+        self.may_run || self.transit.is_some() || self.seen.as_ref().is_some_and(moves)
     }
 
     /// From where it shall come, if from anywhere.
@@ -509,6 +575,26 @@ impl VolumeRecord {
     pub(super) fn is_empty(&self) -> bool {
         let has_file = self.incoming.is_some() || self.receiving.is_some();
         self.desired.is_none() && self.seen.is_none() && !has_file && !self.busy && !self.unsure
+    }
+
+    /// The hypervisor has no key of it any more.
+    pub(super) fn key_lost(&mut self) {
+        self.given = None;
+        self.change = KeyChanging::default();
+    }
+
+    /// Fingerprint of the next key, once that alone opens it.
+    fn changed_key(&self) -> Option<String> {
+        let next = self.desired.as_ref()?.next_key.as_ref()?;
+        self.change.done_with(next.version).map(str::to_owned)
+    }
+}
+
+impl KeyChanging {
+    /// The fingerprint of the key of this version, where that took the place of the one before.
+    fn done_with(&self, version: u32) -> Option<&str> {
+        let (done, fingerprint) = self.done.as_ref()?;
+        (*done == version).then_some(fingerprint)
     }
 }
 

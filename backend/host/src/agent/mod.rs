@@ -349,6 +349,7 @@ impl Agent {
         let Target::Machine(instance) = target else { return };
         let leased = self.lease.holds(now_ms);
         let Some(step) = self.book.decide_machine(instance, leased, now_ms) else { return };
+        let keys_change = self.book.changes_keys_of(instance);
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
         if record.busy || record.fencing {
             return;
@@ -380,6 +381,11 @@ impl Agent {
             }
             _ if record.not_before_ms > now_ms => {
                 self.queue.push_at(record.not_before_ms, target);
+                return;
+            }
+            // The host that it goes to has other keys; these are left as they are meanwhile.
+            MachineAction::Depart if keys_change => {
+                self.queue.block(target);
                 return;
             }
             MachineAction::Depart => {
@@ -457,6 +463,7 @@ impl Agent {
         {
             self.book.copying.insert(volume, source);
         }
+        record.change.under_way = action == Some(VolumeAction::ChangeKey);
         record.look = false;
         record.busy = true;
         self.under_way += 1;

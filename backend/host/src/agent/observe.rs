@@ -88,11 +88,20 @@ impl Agent {
         let Some(record) = self.book.volumes.get_mut(&volume) else { return };
         record.busy = false;
         let is_refused = record.imports().is_some() && step.refuses_file();
+        record.change.under_way = false;
         match (step.action, &step.result) {
             (Some(VolumeAction::GiveKey), Ok(())) => record.given = step.key,
-            (Some(VolumeAction::ForgetKey), Ok(())) => record.given = None,
+            (Some(VolumeAction::ForgetKey), Ok(())) => record.key_lost(),
+            (Some(VolumeAction::ChangeKey), Ok(())) => {
+                record.given = step.next_key.as_ref().map(|(version, _)| *version);
+                record.change.done.clone_from(&step.next_key);
+                self.report.wanted();
+            }
+            (Some(VolumeAction::ChangeKey), Err(_)) => record.change.tried = step.next_version,
             // The hypervisor has ended and begun anew meanwhile.
-            (_, Err(HypervisorError::KeyMissing { .. })) => record.given = None,
+            (_, Err(HypervisorError::KeyMissing { .. })) => record.key_lost(),
+            // It was exchanged, and whoever did that did not live to tell.
+            (_, Err(HypervisorError::KeyWrong { .. })) => record.change.tried = None,
             // It has become the volume, or was of no use.
             (Some(VolumeAction::Create | VolumeAction::DropFile), Ok(())) => record.incoming = None,
             _ if is_refused => record.incoming = None,
@@ -239,10 +248,13 @@ impl Agent {
             host = %self.config.host, %instance, pause_ms = pause,
             error = error as &dyn std::error::Error, "a step of a machine failed"
         );
-        if matches!(error, HypervisorError::KeyMissing { .. }) {
-            for volume in self.book.keys_lost_with(instance) {
-                self.queue.push(Target::Volume(volume));
-            }
+        let doubted = match error {
+            HypervisorError::KeyMissing { .. } => self.book.keys_lost_with(instance),
+            HypervisorError::KeyWrong { .. } => self.book.keys_doubted_with(instance),
+            _ => Vec::new(),
+        };
+        for volume in doubted {
+            self.queue.push(Target::Volume(volume));
         }
     }
 

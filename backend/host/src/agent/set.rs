@@ -4,7 +4,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fairmazon_hypervisor::Counters;
-use fairmazon_model::{key::SealedVolumeKey, machine::DesiredSet, units::Generation};
+use fairmazon_model::{
+    key::SealedVolumeKey,
+    machine::{DesiredSet, HostVolume},
+    units::Generation,
+};
 
 use super::{Agent, queue::Target, work::Done};
 use crate::{
@@ -37,9 +41,10 @@ impl Saving {
     }
 }
 
-/// The key of a volume under a new set. Where its data is, the key that it was made with stays
+/// A key of a volume under a new set. Where its data is, the key that it was made with stays
 /// unless a later version takes its place: a broker that was restored to a time before that key
-/// knows none, and may have been given another one since, which opens nothing here.
+/// knows none, and may have been given another one since, which opens nothing here. So does the
+/// next key, which may open the data already.
 fn kept_key(
     has_data: bool,
     had: Option<&SealedVolumeKey>,
@@ -51,6 +56,18 @@ fn kept_key(
         }
         (_, new) => new,
     }
+}
+
+/// Has a wish name the keys that are to be used under it.
+fn keep_keys(has_data: bool, had: &HostVolume, wish: &mut HostVolume) {
+    if has_data && wish.next_key.is_some() && wish.next_key == had.key {
+        // A broker that was restored to the middle of an exchange: it is told again how that ended.
+        return;
+    }
+    wish.key = kept_key(has_data, had.key.as_ref(), wish.key.take());
+    let next = kept_key(has_data, had.next_key.as_ref(), wish.next_key.take());
+    let current = wish.key.as_ref().map_or(0, |key| key.version);
+    wish.next_key = next.filter(|next| next.version > current);
 }
 
 impl Agent {
@@ -179,7 +196,7 @@ impl Agent {
             let record = self.book.volumes.get(&wish.volume);
             let had = record.and_then(|record| record.desired.as_ref());
             if let (Some(record), Some(had)) = (record, had) {
-                wish.key = kept_key(record.seen.is_some(), had.key.as_ref(), wish.key);
+                keep_keys(record.seen.is_some(), had, &mut wish);
             }
             let had = had.filter(|had| ***had == wish);
             is_known &= had.is_some();

@@ -2,10 +2,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use fairmazon_hypervisor::{Hypervisor, HypervisorError, Inventory, Machine, Result, Volume};
+use fairmazon_hypervisor::{
+    Hypervisor, HypervisorError, Inventory, KeyChange, Machine, Result, Volume,
+};
 use fairmazon_keys::{Binding, HostSecret, KeyError, Opened as OpenedSeal, Purpose, SealedKey};
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
+    key::SealedVolumeKey,
     machine::{HostVolume, MachineSpec},
     units::Gib,
 };
@@ -87,6 +90,10 @@ pub(super) struct VolumeStep {
     pub(super) action: Option<VolumeAction>,
     /// The version of the key that came with the wish for it.
     pub(super) key: Option<u32>,
+    /// The version of the next key that came with the wish for it.
+    pub(super) next_version: Option<u32>,
+    /// Version and fingerprint of the next key, where that took the place of the one before.
+    pub(super) next_key: Option<(u32, String)>,
     pub(super) result: Result<()>,
 }
 
@@ -191,10 +198,15 @@ impl Hands {
     ) -> Work {
         let hands = self.clone();
         Box::pin(async move {
-            let key = wish.as_ref().and_then(|wish| wish.key.as_ref()).map(|key| key.version);
+            let version = |key: Option<&SealedVolumeKey>| key.map(|key| key.version);
+            let key = version(wish.as_ref().and_then(|wish| wish.key.as_ref()));
+            let next_version = version(wish.as_ref().and_then(|wish| wish.next_key.as_ref()));
             let size = wish.as_ref().map_or(Gib(0), |wish| wish.size);
             let act = async {
                 match (action, wish) {
+                    (Some(VolumeAction::ChangeKey), Some(wish)) => {
+                        return hands.change_key(&wish).await.map(Some);
+                    }
                     (Some(VolumeAction::GiveKey), Some(wish)) => hands.give_key(&wish).await,
                     (Some(VolumeAction::ForgetKey), _) => hands.hypervisor.forget_key(volume).await,
                     (Some(VolumeAction::Create), Some(wish)) => {
@@ -206,29 +218,52 @@ impl Hands {
                     (Some(VolumeAction::Delete), _) => hands.hypervisor.delete_volume(volume).await,
                     (Some(VolumeAction::DropFile), _) => hands.hypervisor.drop_import(volume).await,
                     _ => Ok(()),
-                }
+                }?;
+                Ok(None)
             };
             let deadline = hands.deadline_of(action, size);
-            let result = within(deadline, "bring a volume a step on", act).await;
+            let done = within(deadline, "bring a volume a step on", act).await;
             let look = hands.hypervisor.volume(volume);
             let seen = hands.within("look at a volume", look).await;
-            Done::Volume { volume, step: VolumeStep { action, key, result }, seen }
+            let (next_key, result) = match done {
+                Ok(changed) => (next_version.zip(changed), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            let step = VolumeStep { action, key, next_version, next_key, result };
+            Done::Volume { volume, step, seen }
         })
     }
 
     /// Opens the seal of a volume's key and hands the key on; here it is wiped at once.
     async fn give_key(&self, wish: &HostVolume) -> Result<()> {
-        let opened = self.open_seal(wish).map_err(|error| HypervisorError::KeySealed {
-            what: wish.volume.to_string(),
-            reason: error.to_string(),
-        })?;
+        let opened = self.open_seal(wish).map_err(|error| not_opened(wish.volume, &error))?;
         self.hypervisor.give_key(wish.volume, opened.key).await
+    }
+
+    /// Opens the seals of a volume's key and of its next one, and has them exchanged; the
+    /// fingerprint of the next one.
+    async fn change_key(&self, wish: &HostVolume) -> Result<String> {
+        let open = |sealed| self.open(wish.volume, sealed);
+        let odd = |error: KeyError| not_opened(wish.volume, &error);
+        let old = open(wish.key.as_ref()).map_err(odd)?.key;
+        let new = open(wish.next_key.as_ref()).map_err(odd)?.key;
+        let fingerprint = new.fingerprint();
+        self.hypervisor.change_key(wish.volume, KeyChange { old, new }).await?;
+        Ok(fingerprint)
     }
 
     /// Opens the seal of a volume's key.
     pub(super) fn open_seal(&self, wish: &HostVolume) -> std::result::Result<OpenedSeal, KeyError> {
-        let (volume, host) = (wish.volume, self.host);
-        let sealed = wish.key.as_ref().ok_or(KeyError::NotOpened { volume, host })?;
+        self.open(wish.volume, wish.key.as_ref())
+    }
+
+    fn open(
+        &self,
+        volume: VolumeId,
+        sealed: Option<&SealedVolumeKey>,
+    ) -> std::result::Result<OpenedSeal, KeyError> {
+        let host = self.host;
+        let sealed = sealed.ok_or(KeyError::NotOpened { volume, host })?;
         let secret = self.secret.as_ref().ok_or(KeyError::NotJoined { host })?;
         let binding = Binding { volume, host, purpose: Purpose::Run, version: sealed.version };
         SealedKey::from_bytes(sealed.sealed.0.as_slice()).open(secret, &binding)
@@ -298,6 +333,10 @@ impl Hands {
     ) -> Result<T> {
         within(self.deadline, attempted, work).await
     }
+}
+
+fn not_opened(volume: VolumeId, error: &KeyError) -> HypervisorError {
+    HypervisorError::KeySealed { what: volume.to_string(), reason: error.to_string() }
 }
 
 async fn within<T>(

@@ -134,7 +134,7 @@ impl Drop for Begun {
 }
 
 /// The running machine that has a volume.
-fn user_of(session: &Session, volume: VolumeId) -> Result<Option<InstanceId>> {
+pub(super) fn user_of(session: &Session, volume: VolumeId) -> Result<Option<InstanceId>> {
     let machines = session.domains.list()?.machines;
     let user = machines.iter().find(|machine| machine.runs() && machine.uses(volume).is_some());
     Ok(user.map(fairmazon_hypervisor::Machine::instance))

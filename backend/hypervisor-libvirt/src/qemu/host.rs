@@ -12,8 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use fairmazon_hypervisor::{
-    Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, Landing,
-    Machine, Marks, Result, Statistics, Volume, VolumeFile, VolumeKey, VolumeSink,
+    Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, KeyChange,
+    Landing, Machine, Marks, Result, Statistics, Volume, VolumeFile, VolumeKey, VolumeSink,
 };
 use fairmazon_image::Images;
 use fairmazon_model::{
@@ -34,6 +34,7 @@ use super::{
     keyring::Keyring,
     live::NotStarted,
     migration::{Departures, Landings, Moves},
+    rotation,
     seed::Seeds,
     session::{Session, Sessions},
     tool,
@@ -83,7 +84,7 @@ pub(super) struct Inner {
     pub(super) landings: Landings,
     /// Held while a machine is checked and then changed: memory, who uses a volume.
     admission: Arc<tokio::sync::Mutex<()>>,
-    /// Held while a volume is made, grown or deleted. Before `admission` where both are.
+    /// Held while a volume is made, grown or deleted, or its key changes. Before `admission` where both are.
     making: tokio::sync::Mutex<()>,
     /// The runs whose guests are being asked to shut down.
     asking: Mutex<HashSet<(InstanceId, u32)>>,
@@ -107,6 +108,7 @@ impl QemuHost {
         let seeds = Seeds::open(beside("seeds")).map_err(folder(&beside("seeds")))?;
         let user_data =
             UserData::open(beside("user-data")).map_err(folder(&beside("user-data")))?;
+        rotation::sweep(&config.consoles).map_err(folder(&config.consoles))?;
         let moves = Moves::open(&config.moves).map_err(folder(&config.moves))?;
         let in_memory = [config.consoles.clone(), beside("seeds"), beside("user-data")];
         let hints = broadcast::Sender::new(HINTS_KEPT);
@@ -355,6 +357,11 @@ impl Hypervisor for QemuHost {
     async fn forget_key(&self, volume: VolumeId) -> Result<()> {
         self.inner.keys.forget(volume);
         Ok(())
+    }
+
+    async fn change_key(&self, volume: VolumeId, keys: KeyChange) -> Result<()> {
+        let _making = self.inner.making.lock().await;
+        self.exchange_key(volume, keys).await
     }
 
     async fn create_volume(&self, wish: &HostVolume) -> Result<()> {

@@ -21,6 +21,7 @@ mod keyring;
 mod live;
 mod migration;
 pub mod proof;
+mod rotation;
 mod seed;
 mod session;
 mod tool;

@@ -36,8 +36,8 @@ fn options(path: &Path, secret: &str) -> OsString {
         .into()
 }
 
-/// As [`run`] of `qemu-img`, with the key of a second volume, which is only read: in a file in
-/// memory that has no name and ends with this call.
+/// As [`run`] of `qemu-img`, with a second key as `source`, of a volume that is only read or of
+/// another slot: in a file in memory that has no name and ends with this call.
 pub(super) async fn run_with_source(
     subcommand: &str,
     arguments: &[&OsStr],

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// A key in the forms in which it may be written.
-fn forms(key: &[u8; 32]) -> Vec<Vec<u8>> {
+pub(crate) fn forms(key: &[u8; 32]) -> Vec<Vec<u8>> {
     let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let base64 = base64(hex.as_bytes());
     vec![

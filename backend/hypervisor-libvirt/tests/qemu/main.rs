@@ -15,4 +15,5 @@ mod leaks;
 mod migration;
 mod proof;
 mod restarts;
+mod rotation;
 mod seeds;

@@ -39,6 +39,10 @@ pub enum Verb {
     GiveKey,
     /// `forget_key`.
     ForgetKey,
+    /// The first half of `change_key`: both keys open the volume afterwards.
+    AddKey,
+    /// The second half of `change_key`.
+    RemoveKey,
     /// `read_volume`.
     ReadVolume,
     /// `begin_import`.

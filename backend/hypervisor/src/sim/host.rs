@@ -27,9 +27,9 @@ use super::{
     state::{HostState, SimMachine},
 };
 use crate::{
-    Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, Landing,
-    Machine, Marks, OffReason, Result, RunState, Statistics, Volume, VolumeFile, VolumeKey,
-    VolumeSink,
+    Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, KeyChange,
+    Landing, Machine, Marks, OffReason, Result, RunState, Statistics, Volume, VolumeFile,
+    VolumeKey, VolumeSink,
 };
 
 /// Hints that a slow listener may be behind before it has to look at all.
@@ -102,6 +102,14 @@ impl SimHost {
     /// The fingerprint of a volume's key that was given.
     pub fn key_given(&self, volume: VolumeId) -> Option<String> {
         self.cell.state.lock().keys.get(&volume).map(ToString::to_string)
+    }
+
+    /// The fingerprints of the keys that open a volume's data; none for one without, and where
+    /// there is no such volume.
+    pub fn opened_by(&self, volume: VolumeId) -> Vec<String> {
+        let state = self.cell.state.lock();
+        let found = state.volumes.get(&volume);
+        found.map_or_else(Vec::new, |found| found.keys.iter().map(ToString::to_string).collect())
     }
 
     /// How many calls there were so far.
@@ -251,6 +259,14 @@ impl Hypervisor for SimHost {
             Ok(())
         };
         self.call(Verb::ForgetKey, forget).await
+    }
+
+    async fn change_key(&self, volume: VolumeId, keys: KeyChange) -> Result<()> {
+        let (old, new) = (keys.old.fingerprint(), keys.new.fingerprint());
+        let add = || self.cell.state.lock().add_key(volume, &old, &new);
+        self.call(Verb::AddKey, add).await?;
+        let remove = || self.cell.state.lock().remove_other_keys(volume, &new);
+        self.call(Verb::RemoveKey, remove).await
     }
 
     async fn create_volume(&self, volume: &HostVolume) -> Result<()> {

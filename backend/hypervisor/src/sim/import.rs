@@ -80,7 +80,9 @@ impl HostState {
             Some(found) => {
                 let mut bytes = vec![0; FILE_BYTES];
                 ChaCha8Rng::seed_from_u64(found.serial).fill_bytes(&mut bytes);
-                bytes[..HEADER].copy_from_slice(&header(found.size, found.key.as_deref()));
+                // A snapshot, of which files are made, keeps the one key that it has.
+                let key = found.keys.first().map(AsRef::as_ref);
+                bytes[..HEADER].copy_from_slice(&header(found.size, key));
                 bytes.into()
             }
             None => Arc::new([]),

@@ -37,8 +37,8 @@ pub(super) struct SimVolume {
     pub(super) size: Gib,
     pub(super) class: Arc<str>,
     pub(super) serial: u64,
-    /// Fingerprint of the key that it was made with; none when it was made without.
-    pub(super) key: Option<Box<str>>,
+    /// Fingerprints of the keys that open it; none when it was made without.
+    pub(super) keys: Vec<Box<str>>,
     /// Its file, of one that was imported.
     pub(super) file: Option<Arc<[u8]>>,
 }
@@ -197,19 +197,44 @@ impl HostState {
     ) {
         self.next_serial += 1;
         let serial = self.next_serial;
-        self.volumes.insert(wish.volume, SimVolume { size: wish.size, class, serial, key, file });
+        let (size, keys) = (wish.size, key.into_iter().collect());
+        self.volumes.insert(wish.volume, SimVolume { size, class, serial, keys, file });
     }
 
-    /// Whether the volume's key is here and the one that it was made with.
+    /// Whether the volume's key is here and one that opens it.
     fn check_key(&self, volume: VolumeId) -> Result<()> {
-        let made_with = self.volumes.get(&volume).and_then(|found| found.key.as_ref());
+        let opened_by = self.volumes.get(&volume).map_or(&[][..], |found| &found.keys);
         let what = || volume.to_string();
-        match (made_with, self.keys.get(&volume)) {
-            (None, _) => Ok(()),
-            (Some(_), None) => Err(HypervisorError::KeyMissing { what: what() }),
-            (Some(made), Some(given)) if made == given => Ok(()),
-            (Some(_), Some(_)) => Err(HypervisorError::KeyWrong { what: what() }),
+        match self.keys.get(&volume) {
+            _ if opened_by.is_empty() => Ok(()),
+            None => Err(HypervisorError::KeyMissing { what: what() }),
+            Some(given) if opened_by.contains(given) => Ok(()),
+            Some(_) => Err(HypervisorError::KeyWrong { what: what() }),
         }
+    }
+
+    /// Has a second key open a volume that one of the two opens.
+    pub(super) fn add_key(&mut self, volume: VolumeId, old: &str, new: &str) -> Result<()> {
+        let found = self.volumes.get_mut(&volume);
+        let found = found.ok_or_else(|| HypervisorError::not_found(volume))?;
+        let opens = |key: &str| found.keys.iter().any(|has| **has == *key);
+        if found.keys.is_empty() || opens(new) {
+            return Ok(());
+        }
+        if !opens(old) {
+            return Err(HypervisorError::KeyWrong { what: volume.to_string() });
+        }
+        found.keys.push(new.into());
+        Ok(())
+    }
+
+    /// Has nothing but the new key open a volume; that is the one in memory from now on.
+    pub(super) fn remove_other_keys(&mut self, volume: VolumeId, new: &str) -> Result<()> {
+        let found = self.volumes.get_mut(&volume);
+        let found = found.ok_or_else(|| HypervisorError::not_found(volume))?;
+        found.keys.retain(|has| **has == *new);
+        self.keys.insert(volume, new.into());
+        Ok(())
     }
 
     pub(super) fn grow_volume(

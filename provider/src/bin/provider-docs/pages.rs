@@ -17,7 +17,7 @@ const NOT_YET: [(&str, &str); 5] = [
          `guest_agent` and `cloud_init` of `wait_for`. They need the overlay network, the relay or \
          an agent in the guest.",
     ),
-    ("fairmazon_volume", "`source.image` and `key_version`."),
+    ("fairmazon_volume", "`source.image`."),
     ("fairmazon_token", "Renewal: a token's lifetime has to cover the run."),
     ("fairmazon_reboot", "The action `failover`."),
 ];

@@ -1,6 +1,8 @@
 //! Snapshots that no resource stands for.
 
-use fairmazon_model::{DomainError, placement::Placement, volume::VolumeSpec};
+use fairmazon_model::{
+    DomainError, key::FIRST_KEY_VERSION, placement::Placement, volume::VolumeSpec,
+};
 use fairmazon_proto::v1;
 
 use super::labels::KnownLabels;
@@ -21,7 +23,9 @@ pub fn spec_of(
         size: spec.size,
         class: spec.class,
         source: Some(source.map_err(|why| DomainError::invalid("id", format!("{why}")))?),
+        import: None,
         read_only: true,
+        key_version: FIRST_KEY_VERSION,
         placement: Placement::default(),
         deletion_protection: false,
         labels,

@@ -58,6 +58,7 @@ impl VolumeKind for SnapshotModel {
             size_gib: self.size_gib,
             class: self.class.clone(),
             source,
+            key_version: Attr::Null,
             placement: Attr::Null,
             deletion_protection: self.deletion_protection,
             final_snapshot: Attr::Null,

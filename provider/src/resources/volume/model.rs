@@ -1,7 +1,10 @@
 //! The model of `fairmazon_volume`, the spec that it means, and how a volume of the platform
 //! looks as a resource.
 
-use fairmazon_model::{DomainError, id::VolumeId, price::NanoEur, units::Gib, volume::VolumeSpec};
+use fairmazon_model::{
+    DomainError, id::VolumeId, key::FIRST_KEY_VERSION, price::NanoEur, units::Gib,
+    volume::VolumeSpec,
+};
 use fairmazon_proto::v1;
 use serde::{Deserialize, Serialize};
 use tfplugin::Attr;
@@ -23,6 +26,7 @@ pub struct VolumeModel {
     pub size_gib: Attr<u64>,
     pub class: Attr<String>,
     pub source: Attr<SourceModel>,
+    pub key_version: Attr<u32>,
     pub placement: Attr<PlacementModel>,
     pub deletion_protection: Attr<bool>,
     pub final_snapshot: Attr<String>,
@@ -96,6 +100,11 @@ impl VolumeModel {
             // Nobody asks for it here: one that is there stays as it was made.
             import: base.and_then(|base| base.import),
             read_only: false,
+            key_version: r.value(
+                &self.key_version,
+                FIRST_KEY_VERSION,
+                base.map_or(FIRST_KEY_VERSION, |base| base.key_version),
+            ),
             placement: placement::read(&self.placement, r)?,
             deletion_protection: r.value(&self.deletion_protection, false, false),
             labels: if all.is_empty() { own } else { all },
@@ -118,6 +127,8 @@ pub(crate) fn of_row(
         size_gib: Attr::Value(spec.size.0),
         class: Attr::Value(spec.class),
         source: source(&before.source, spec.source),
+        // That of the key that it has: what was asked for and did not come about is planned again.
+        key_version: Attr::Value(row.key_version.max(FIRST_KEY_VERSION)),
         placement: placement::attr(&before.placement, &spec.placement),
         deletion_protection: Attr::Value(spec.deletion_protection),
         labels: labels::own(&before.labels, &before.effective_labels, &spec.labels, defaults),
@@ -148,6 +159,7 @@ pub(crate) fn after_apply(planned: &VolumeModel, row: &v1::Volume) -> VolumeMode
         id: settle(&planned.id, now.id),
         size_gib: settle(&planned.size_gib, row.spec.as_ref().map(|spec| spec.size_gib).into()),
         class: settle(&planned.class, row.spec.as_ref().map(|spec| spec.class.clone()).into()),
+        key_version: settle(&planned.key_version, Attr::Value(row.key_version)),
         effective_labels: match labels {
             Some(labels) if !labels_known => labels,
             _ => planned.effective_labels.clone(),

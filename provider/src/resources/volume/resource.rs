@@ -369,6 +369,9 @@ async fn plan<K: VolumeKind>(
         ChangeKind::Create => None,
         _ => change.prior().model::<K>()?.spec(None).ok(),
     };
+    if !begins && !K::READ_ONLY && change.differs("key_version") {
+        change.set("key_fingerprint", &Attr::<String>::Unknown)?;
+    }
     let spec = K::of_volume(planned.clone()).spec(old.as_ref()).map_err(invalid)?;
     spec.check().map_err(invalid)?;
     if let Some(old) = &old

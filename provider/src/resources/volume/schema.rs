@@ -1,6 +1,6 @@
 //! The attributes of `fairmazon_volume`.
 
-use fairmazon_model::limits;
+use fairmazon_model::{key::FIRST_KEY_VERSION, limits};
 use tfplugin::{Attribute, Schema, schema::validators};
 
 use crate::resources::shared::{computed, labels, name, name_in, placement, timeouts};
@@ -27,6 +27,17 @@ pub(super) fn schema() -> Schema {
                 .describe("Storage class of the catalogue."),
         )
         .attribute(source())
+        .attribute(
+            Attribute::integer("key_version")
+                .default(u64::from(FIRST_KEY_VERSION))
+                .validate(validators::range(u64::from(FIRST_KEY_VERSION)..=u64::from(u32::MAX)))
+                .describe(
+                    "Raise it to have the key of the volume exchanged for a new one, wrapped for \
+                     the identity that `key_file` holds now; machines run on meanwhile. It is \
+                     never lowered. See the guide on keys for what this does and does not \
+                     withdraw.",
+                ),
+        )
         .attribute(placement::attribute("volume"))
         .attribute(Attribute::bool("deletion_protection").default(false).describe(
             "Whether the platform refuses to delete the volume. Switching it off is an apply of \

@@ -256,6 +256,8 @@ fn price_volume(state: &State, row: &mut Volume) -> Result<(), Status> {
     row.price_per_hour_nano_eur = hourly.0;
     row.price_per_month_nano_eur = hourly.per_month().0;
     row.state = VolumeState::Available.into();
+    row.key_version = spec.key_version;
+    row.key_fingerprint = format!("SHA256:key-{}", spec.key_version);
     Ok(())
 }
 

@@ -199,10 +199,16 @@ impl VolumesService for Api {
                 DomainError::new(ErrorKind::Precondition, format!("{volume} has no key yet"))
                     .advise("a volume gets its key when it is first attached")
             })?;
+            let next = view.row.host.and_then(|host| view.row.next_key(host));
             Ok(GetWrappedKeyResponse {
                 version: key.version,
                 fingerprint: key.fingerprint.clone(),
                 wrapped: key.wrapped.0.clone(),
+                next: next.map(|next| v1::WrappedKey {
+                    version: next.version,
+                    fingerprint: next.fingerprint.clone(),
+                    wrapped: next.wrapped.0.clone(),
+                }),
             })
         };
         context.answer(work).await
@@ -247,6 +253,7 @@ fn volume(view: &VolumeView) -> v1::Volume {
         created_at_ms: row.created_at.0,
         unconfirmed: row.unconfirmed,
         key_fingerprint: row.key().map(|key| key.fingerprint.clone()).unwrap_or_default(),
+        key_version: row.key().map_or(row.spec.key_version, |key| key.made_for),
     }
 }
 

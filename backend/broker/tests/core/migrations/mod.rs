@@ -177,7 +177,7 @@ impl Move {
 
 fn seen(volume: VolumeId) -> VolumeSeen {
     let state = VolumeObserved::Present { size: Gib(10), failure: None };
-    VolumeSeen { volume, state }
+    VolumeSeen { volume, state, changed_key: None }
 }
 
 fn wish(set: &DesiredSet, volume: VolumeId) -> Option<VolumeWish> {
@@ -253,7 +253,11 @@ async fn a_machine_stays_when_its_new_host_dies() {
     it.destination = Played::open(&it.kit, dead, "other:1").await;
     let standard =
         fairmazon_model::volume::VolumeObserved::Present { size: Gib(10), failure: None };
-    let left = fairmazon_model::machine::VolumeSeen { volume: it.boot, state: standard };
+    let left = fairmazon_model::machine::VolumeSeen {
+        volume: it.boot,
+        state: standard,
+        changed_key: None,
+    };
     it.destination.volumes.push(left);
     it.destination.reports().await;
     let goes = |set: &DesiredSet| wish(set, it.boot) == Some(VolumeWish::Delete);

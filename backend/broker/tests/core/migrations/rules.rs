@@ -5,6 +5,7 @@ use super::*;
 fn key(version: u32, print: &str) -> VolumeHostKey {
     VolumeHostKey {
         version,
+        made_for: 1,
         fingerprint: format!("SHA256:{}", print.repeat(43)),
         sealed: Blob(vec![1]),
         wrapped: Blob(vec![2]),

@@ -13,6 +13,7 @@ use clap::Args;
 use fairmazon_hypervisor_libvirt::qemu::{VolumeFileFacts, inspect_exported};
 use fairmazon_keys::{VolumeKey, WrappedKey};
 use fairmazon_model::{
+    key::FIRST_KEY_VERSION,
     placement::Placement,
     transfer::Sha256,
     volume::{Import as ImportSpec, VolumeSpec},
@@ -121,6 +122,7 @@ impl Import {
             source: None,
             import: Some(ImportSpec { bytes: facts.bytes, sha256: facts.sha256 }),
             read_only: true,
+            key_version: FIRST_KEY_VERSION,
             placement: Placement {
                 countries: self.country.iter().cloned().collect::<BTreeSet<_>>(),
                 regions: self.region.iter().cloned().collect(),
