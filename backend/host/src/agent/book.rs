@@ -18,6 +18,7 @@ use fairmazon_model::{
 use rustc_hash::FxHashMap;
 
 use super::{
+    change::KeyChanging,
     migrate::Transit,
     receive::{Receiving, Writing},
 };
@@ -88,16 +89,6 @@ pub(super) struct VolumeRecord {
     pub(super) change: KeyChanging,
 }
 
-/// How far the exchange of a volume's key is, as far as this process knows.
-#[derive(Debug, Default)]
-pub(super) struct KeyChanging {
-    pub(super) under_way: bool,
-    /// The version of the next key that it was last tried with.
-    pub(super) tried: Option<u32>,
-    /// Version and fingerprint of the next key, once that alone opens the volume.
-    pub(super) done: Option<(u32, String)>,
-}
-
 /// All that the agent knows of its host.
 #[derive(Debug)]
 pub(super) struct Book {
@@ -152,7 +143,10 @@ impl Book {
     }
 
     /// The machines that may use a volume.
-    fn users(&self, volume: VolumeId) -> impl Iterator<Item = (InstanceId, &MachineRecord)> {
+    pub(super) fn users(
+        &self,
+        volume: VolumeId,
+    ) -> impl Iterator<Item = (InstanceId, &MachineRecord)> {
         let users = self.users.get(&volume).map(Vec::as_slice).unwrap_or_default();
         users.iter().filter_map(|&user| Some((user, self.machines.get(&user)?)))
     }
@@ -222,29 +216,6 @@ impl Book {
         self.key_case(record).opens()
             && !record.change.under_way
             && self.change_case(volume, record) != ChangeCase::Untried
-    }
-
-    /// How it stands with the exchange of a volume's key.
-    fn change_case(&self, volume: VolumeId, record: &VolumeRecord) -> ChangeCase {
-        let next = record.desired.as_ref().and_then(|wish| wish.next_key.as_ref());
-        let Some(next) = next.filter(|_| record.seen.is_some()) else { return ChangeCase::Settled };
-        let held = self.copying.values().any(|source| *source == volume)
-            || self.users(volume).any(|(_, machine)| machine.starts_or_moves());
-        match &record.change {
-            change if change.done_with(next.version).is_some() => ChangeCase::Settled,
-            _ if held => ChangeCase::Held,
-            change if change.tried == Some(next.version) => ChangeCase::Tried,
-            _ => ChangeCase::Untried,
-        }
-    }
-
-    /// Whether the key of one of the machine's volumes is being exchanged.
-    pub(super) fn changes_keys_of(&self, instance: InstanceId) -> bool {
-        let spec = self.machines.get(&instance).and_then(|record| record.desired.as_ref());
-        spec.is_some_and(|spec| {
-            let mut disks = spec.all_disks();
-            disks.any(|disk| self.volumes.get(&disk.volume).is_some_and(|v| v.change.under_way))
-        })
     }
 
     /// Notes that the hypervisor has not the keys of a machine's volumes any more; which those are.
@@ -478,7 +449,7 @@ impl MachineRecord {
     }
 
     /// Whether it is being started, or is on its way to or from another host.
-    fn starts_or_moves(&self) -> bool {
+    pub(super) fn starts_or_moves(&self) -> bool {
         let moves = |seen: &Machine| {
             matches!(seen.marks.halt, Halt::Leaving | Halt::Arriving) && seen.runs()
         };
@@ -575,26 +546,6 @@ impl VolumeRecord {
     pub(super) fn is_empty(&self) -> bool {
         let has_file = self.incoming.is_some() || self.receiving.is_some();
         self.desired.is_none() && self.seen.is_none() && !has_file && !self.busy && !self.unsure
-    }
-
-    /// The hypervisor has no key of it any more.
-    pub(super) fn key_lost(&mut self) {
-        self.given = None;
-        self.change = KeyChanging::default();
-    }
-
-    /// Fingerprint of the next key, once that alone opens it.
-    fn changed_key(&self) -> Option<String> {
-        let next = self.desired.as_ref()?.next_key.as_ref()?;
-        self.change.done_with(next.version).map(str::to_owned)
-    }
-}
-
-impl KeyChanging {
-    /// The fingerprint of the key of this version, where that took the place of the one before.
-    fn done_with(&self, version: u32) -> Option<&str> {
-        let (done, fingerprint) = self.done.as_ref()?;
-        (*done == version).then_some(fingerprint)
     }
 }
 

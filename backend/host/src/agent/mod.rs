@@ -5,6 +5,7 @@
 //! lease is acted on whatever else goes on.
 
 mod book;
+mod change;
 mod migrate;
 mod observe;
 mod queue;

@@ -2,7 +2,7 @@
 //! so that a simulated world runs without a network.
 //!
 //! Each connection begins with an [`Opening`] that says what it is for; the first of a migration is
-//! its [`Conversation`], all others are channels of the two hypervisors.
+//! its `Conversation`, all others are channels of the two hypervisors.
 
 mod conversation;
 mod memory;
