@@ -29,6 +29,9 @@ pub struct CoreConfig {
     pub migrations_per_host: usize,
     /// How long a machine may take to another host before it stays where it is, on the wall clock.
     pub migration_patience_ms: i64,
+    /// How long a machine that its host has let go may be missing at the next one, while that
+    /// answers, before it starts again where it was; on the wall clock.
+    pub landing_patience_ms: i64,
     /// What becomes of hosts that have proven nothing of the host standard.
     pub unproven_hosts: UnprovenHosts,
     /// How long a host must have lacked a level of the host standard before machines are moved
@@ -78,6 +81,7 @@ impl Default for CoreConfig {
             failure_patience_ms: 60_000,
             migrations_per_host: 4,
             migration_patience_ms: 30 * 60 * 1_000,
+            landing_patience_ms: 60 * 1_000,
             unproven_hosts: UnprovenHosts::NoWork,
             conformity_grace_ms: 15 * 60 * 1_000,
             conformity_drain_ms: 24 * 60 * 60 * 1_000,

@@ -12,6 +12,7 @@ use fairmazon_model::{
     conformity::Proof,
     id::{HostId, InstanceId, VolumeId},
     machine::{MachineSeen, MachineSpec},
+    migration::Handover,
     units::{Epoch, Generation, Revision, UnixMs},
 };
 use fairmazon_store::Key;
@@ -59,7 +60,9 @@ pub(crate) struct HostNow {
     /// Machines that are being decided elsewhere at this moment.
     pub(crate) leaving: HashSet<InstanceId>,
     /// What its last report says of the machines that migrate from it and to it.
-    pub(crate) moving: HashMap<InstanceId, MachineSeen>,
+    moving: HashMap<InstanceId, MachineSeen>,
+    /// Since when it has said of those that it has let them go.
+    left: HashMap<InstanceId, UnixMs>,
     /// From which generation on a machine whose migration was given up is told to stay: a report
     /// under that generation says whether it had left before.
     pub(crate) stays_since: HashMap<InstanceId, Generation>,
@@ -141,6 +144,7 @@ impl HostsNow {
             kept: BTreeSet::new(),
             leaving: HashSet::new(),
             moving: HashMap::new(),
+            left: HashMap::new(),
             stays_since: HashMap::new(),
             said: None,
             interrupted_since: HashMap::new(),
@@ -192,6 +196,7 @@ impl HostsNow {
         host.gone_since.clear();
         host.gone.clear();
         host.moving.clear();
+        host.left.clear();
         host.stays_since.clear();
         host.said = None;
         host.interrupted_since.clear();
@@ -275,6 +280,22 @@ impl HostsNow {
 }
 
 impl HostNow {
+    /// Notes what a report says of the machines that migrate from the host and to it.
+    pub(crate) fn note_moving(&mut self, moving: HashMap<InstanceId, MachineSeen>, now: UnixMs) {
+        let has_left = |id: &InstanceId| moving.get(id).is_some_and(is_left);
+        self.left.retain(|id, _| has_left(id));
+        for id in moving.keys().filter(|id| has_left(id)) {
+            self.left.entry(*id).or_insert(now);
+        }
+        self.moving = moving;
+    }
+
+    /// Since when the host has said that it has let go this run of a machine.
+    pub(crate) fn left_since(&self, id: InstanceId, epoch: Epoch) -> Option<UnixMs> {
+        self.moving(id, epoch).filter(|seen| is_left(seen))?;
+        self.left.get(&id).copied()
+    }
+
     /// What the host says of a machine in migration, of this run of it.
     pub(crate) fn moving(&self, id: InstanceId, epoch: Epoch) -> Option<&MachineSeen> {
         self.moving.get(&id).filter(|seen| seen.epoch == epoch)
@@ -291,4 +312,8 @@ impl HostNow {
         self.gone_since.get(&key).is_some_and(|since| self.observed >= *since)
             && self.gone.contains(&key)
     }
+}
+
+fn is_left(seen: &MachineSeen) -> bool {
+    seen.handover == Some(Handover::Left)
 }

@@ -8,7 +8,7 @@ use fairmazon_model::{
     instance::{Decision, Instance, ObservedState},
     key::{FIRST_KEY_VERSION, GivenKey, VolumeHostKey},
     machine::MachineSeen,
-    migration::Migration,
+    migration::{Handover, Migration},
     operation::{OperationKind, OperationState},
     volume::Volume,
 };
@@ -20,7 +20,7 @@ use super::{
     observe::{ById, observed},
     place::bound,
 };
-use crate::core::{audit, keys, migrations::begin, rules};
+use crate::core::{Standing, audit, keys, migrations::begin, rules};
 
 impl Batch<'_> {
     /// What the next step of this migration depends on.
@@ -51,6 +51,9 @@ impl Batch<'_> {
         if took >= self.engine.config().migration_patience_ms {
             return Some("its move took too long".into());
         }
+        if self.is_lost(instance, migration) {
+            return Some("it was lost at the host that it was going to".into());
+        }
         let world = &self.state.world;
         if world.hosts.get(migration.to).is_none_or(|host| host.draining.is_some()) {
             return Some("the host that it was going to is being emptied itself".into());
@@ -72,6 +75,24 @@ impl Batch<'_> {
             rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref)).ok()?;
         let obeys = self.state.books.check_obeys(instance.id, migration.to, &placement);
         obeys.err().map(|why| format!("where it was going it must not be any more: {why}"))
+    }
+
+    /// Whether the host that it leaves has let it go, and the next one, which answers, waits for it
+    /// in vain. All of it had come there, and was let run by nobody, so what is left where it was is
+    /// the same. A report that is older than its arrival looks the same for a moment.
+    fn is_lost(&self, instance: &Instance, migration: &Migration) -> bool {
+        let (id, to) = (instance.id, migration.to);
+        let left = instance.decision.as_ref().and_then(|decision| {
+            self.state.hosts.get(decision.host)?.left_since(id, decision.epoch)
+        });
+        let awaited = || {
+            let seen = self.state.hosts.get(to).and_then(|now| now.moving(id, migration.epoch));
+            seen.is_some_and(|seen| seen.handover == Some(Handover::Awaited))
+        };
+        let patience = self.engine.config().landing_patience_ms;
+        left.is_some_and(|at| self.now.0.saturating_sub(at.0) >= patience)
+            && self.state.standing(to) == Standing::Connected
+            && awaited()
     }
 
     /// Where the volume comes to with its instance.
@@ -240,7 +261,8 @@ impl Batch<'_> {
         let ids: Vec<_> =
             leaving.chain(world.instances_coming_to(host)).map(|row| row.id).collect();
         let seen = ids.iter().filter_map(|id| Some((*id, machines.get(*id)?.clone())));
-        self.state.hosts.entry(host).moving = seen.collect::<HashMap<_, _>>();
+        let seen = seen.collect::<HashMap<_, _>>();
+        self.state.hosts.entry(host).note_moving(seen, self.now);
         self.state.dirty.instances.extend(ids);
     }
 

@@ -33,8 +33,8 @@ pub struct Acknowledged {
     pub operations: Vec<Promise>,
     /// Every machine that was ever made as spot.
     pub spot: BTreeSet<InstanceId>,
-    /// Creations of instances, those deleted since included.
-    pub created: usize,
+    /// All instances that were made, those deleted since included.
+    pub created: BTreeSet<InstanceId>,
     /// What can never be right, whatever comes later.
     pub wrong: Vec<String>,
 }
@@ -193,7 +193,7 @@ impl<'a> Client<'a> {
         };
         let (id, operation) = self.ask("create instance", create).await?;
         let mut acknowledged = self.acknowledged.borrow_mut();
-        acknowledged.created += 1;
+        acknowledged.created.insert(id);
         acknowledged.spot.extend(spec.spot.map(|_| id));
         acknowledged.instances.insert(id, spec);
         acknowledged.operations.push(Promise { id: operation, kind: Kind::Change });

@@ -388,6 +388,29 @@ async fn a_machine_that_had_left_but_not_come_starts_again_as_another_run() {
 }
 
 #[tokio::test]
+async fn a_machine_that_is_lost_where_it_came_starts_again_before_its_move_takes_too_long() {
+    let mut it = Move::begin(quick()).await;
+    it.prepare().await;
+    it.source_has(ObservedState::Stopped, Some(Handover::Left)).await;
+    it.destination_has(ObservedState::Stopped, Some(Handover::Awaited)).await;
+    let mut waited_ms = 0;
+    let given_up = || {
+        waited_ms += 1_000;
+        it.kit.clock.forward(1_000);
+        it.row().migration.unwrap().given_up
+    };
+    it.kit.until("it is given up", given_up).await;
+    let patience = it.kit.engine.config().landing_patience_ms;
+    assert!(waited_ms >= patience, "its arrival may not have been told yet: {waited_ms} ms");
+    it.failed_for("lost at the host").await;
+    it.source.told_of("it stays", it.id, |spec| spec.departure.is_none()).await;
+    it.source.reports().await;
+    it.has_stayed(Epoch(3)).await;
+    it.source.told_of("it runs again", it.id, |spec| spec.epoch == Epoch(3)).await;
+    it.kit.stop().await;
+}
+
+#[tokio::test]
 async fn a_machine_that_was_given_up_and_came_all_the_same_has_come() {
     let mut it = Move::begin(quick()).await;
     it.prepare().await;
