@@ -311,3 +311,72 @@ fn a_guest_goes_on_at_another_host_while_its_own_is_emptied() -> Outcome {
     assert_eq!(files_with(&hosts, b"LUKS"), Vec::<PathBuf>::new(), "no volume is left");
     backend.interrupt()
 }
+
+/// Whether this passphrase opens the data of a volume's file.
+fn opens(path: &Path, passphrase: &str) -> Outcome<bool> {
+    let image = format!(
+        "driver=qcow2,encrypt.format=luks,encrypt.key-secret=key,file.filename={}",
+        path.display()
+    );
+    let secret = format!("secret,id=key,data={passphrase}");
+    let output = Command::new("qemu-img")
+        .args(["check", "--object", &secret, "--image-opts", &image])
+        .output()
+        .map_err(|error| Failure::Unexpected(format!("qemu-img can't be run: {error}")))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() || said.contains("Invalid password"), "{said}");
+    Ok(output.status.success())
+}
+
+#[test]
+fn a_key_is_exchanged_while_the_guest_runs_and_the_old_one_opens_nothing() -> Outcome {
+    let cli = Cli::chosen()?;
+    let mut backend = backend()?;
+    let data = backend.data().to_owned();
+    let workspace = Workspace::example("first-boot", &cli, backend.environment())?;
+    workspace.apply(&[])?;
+    says(&data, "GUEST-COUNTER vdb 1")?;
+    let before = workspace.state()?.resource("fairmazon_volume.data")?.clone();
+    let volume = before["id"].as_str().unwrap_or_default();
+    let passphrase = |name: &str| {
+        let wrapped = workspace.beside().join(name).display().to_string();
+        backend.ask("env", &["key", "fetch", volume, &wrapped])?;
+        let hex = backend.ask("env", &["key", "passphrase", volume, &wrapped])?;
+        Outcome::Ok(hex.trim().to_owned())
+    };
+    let old = passphrase("old.age")?;
+
+    let main = workspace.read("main.tf")?;
+    let next = main.replace("size_gib = 1", "size_gib = 1\n  key_version = 2");
+    workspace.write("main.tf", &next)?;
+    let plan = workspace.plan(&[])?.actions();
+    assert_eq!(plan["fairmazon_volume.data"], ["update"], "{plan:?}");
+    workspace.apply(&[])?;
+    workspace.expect_no_changes()?;
+    let after = workspace.state()?.resource("fairmazon_volume.data")?.clone();
+    assert_eq!((&after["id"], after["key_version"].as_u64()), (&before["id"], Some(2)));
+    assert_ne!(after["key_fingerprint"], before["key_fingerprint"]);
+    let new = passphrase("new.age")?;
+    assert_ne!(new, old);
+    let said = consoles(&data);
+    assert!(!said.contains("GUEST-COUNTER vdb 2"), "it was not started again: {said}");
+
+    let stopped = "flavor = \"small\"\n  power_state = \"stopped\"";
+    workspace.write("main.tf", &next.replace("flavor = \"small\"", stopped))?;
+    workspace.apply(&[])?;
+    let luks = files_with(&data.join("hosts"), b"LUKS");
+    let file = luks.iter().find(|path| path.display().to_string().contains(volume));
+    let file = file.ok_or_else(|| Failure::Unexpected(format!("{volume} is not in {luks:?}")))?;
+    assert!(opens(file, &new)?, "the new key opens it");
+    assert!(!opens(file, &old)?, "the old key does not");
+    workspace.write("main.tf", &next)?;
+    workspace.apply(&[])?;
+    says(&data, "GUEST-COUNTER vdb 2")?;
+
+    workspace.write("main.tf", &main)?;
+    workspace.try_plan(&[])?.fails_saying(&["exchanged does not come back"])?;
+    workspace.write("main.tf", &next)?;
+    workspace.destroy()?;
+    assert_eq!(files_with(&data.join("hosts"), b"LUKS"), Vec::<PathBuf>::new());
+    backend.interrupt()
+}
