@@ -13,10 +13,19 @@ use std::{
 use fairmazon_hypervisor::{HypervisorError, Result, VolumeKey};
 use fairmazon_model::id::VolumeId;
 use rustix::fs::{MemfdFlags, memfd_create};
-use tokio::{io::AsyncWriteExt, process::Command};
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    process::Command,
+};
 
 /// What the check of a file may take: processor seconds, bytes of memory, and nothing written.
 const LIMITS: [&str; 4] = ["--cpu=300", "--as=4294967296", "--fsize=0", "--core=0"];
+/// Most that is heard of what a program says, in bytes: one that checks a stranger's file has
+/// something to say of each entry of its tables.
+const HEARD_MOST: u64 = 64 * 1024;
+/// Most of that which is logged, in characters.
+const LOGGED_MOST: usize = 500;
 /// What QEMU says when a key opens no slot of a LUKS header.
 const WRONG_KEY: &str = "cannot unlock any keyslot";
 
@@ -73,7 +82,7 @@ pub(super) async fn run(
     let mut command = Command::new(program);
     command.args(subcommand);
     let ended = end(command, arguments, key).await;
-    let (status, said) =
+    let Ended { status, said, .. } =
         ended.map_err(|error| failed(format!("{program} does not start: {error}").into()))?;
     if status.success() {
         return Ok(());
@@ -84,27 +93,54 @@ pub(super) async fn run(
     Err(failed(format!("{program} said: {}", said.trim()).into()))
 }
 
-/// Runs a command with a key; how it ended, and its last words.
-async fn end(
-    mut command: Command,
-    arguments: &[&OsStr],
-    key: &VolumeKey,
-) -> io::Result<(ExitStatus, String)> {
+/// How a command ended.
+struct Ended {
+    status: ExitStatus,
+    /// What it wrote to its standard output.
+    output: String,
+    /// What it wrote to its standard error.
+    said: String,
+}
+
+/// Runs a command with a key. One that says more than is heard is killed.
+async fn end(mut command: Command, arguments: &[&OsStr], key: &VolumeKey) -> io::Result<Ended> {
     let mut child = command
         .args(["--object", "secret,id=key,file=/dev/stdin"])
         .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
+    let (output, said) = (child.stdout.take(), child.stderr.take());
     if let Some(mut pipe) = child.stdin.take() {
         // One that ends without reading says why on its standard error.
         let _ = pipe.write_all(key.passphrase().as_bytes()).await;
     }
-    let output = child.wait_with_output().await?;
-    Ok((output.status, String::from_utf8_lossy(&output.stderr).into_owned()))
+    let (output, said) = tokio::try_join!(heard(output), heard(said))?;
+    let is_too_much = |text: &String| text.len() as u64 >= HEARD_MOST;
+    if is_too_much(&output) || is_too_much(&said) {
+        child.start_kill()?;
+    }
+    Ok(Ended { status: child.wait().await?, output, said })
+}
+
+async fn heard(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(HEARD_MOST).read_to_end(&mut bytes).await?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What `qemu-img check` says of a file.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Checked {
+    /// QEMU encrypts none of these, whatever the file's header says.
+    #[serde(default)]
+    compressed_clusters: u64,
 }
 
 /// Goes through all tables of a file that a stranger has written, and opens it with the key, with
@@ -115,22 +151,27 @@ pub(super) async fn check(path: &Path, volume: VolumeId, key: &VolumeKey) -> Res
     let mut command = Command::new("prlimit");
     command.args(LIMITS).args(["qemu-img", "check"]);
     let options = image_options(path);
-    let arguments: [&OsStr; 3] = ["-q".as_ref(), "--image-opts".as_ref(), &options];
+    let arguments: [&OsStr; 3] = ["--output=json".as_ref(), "--image-opts".as_ref(), &options];
     let ended = end(command, &arguments, key).await;
-    let (status, said) =
+    let Ended { status, output, said } =
         ended.map_err(|error| failed(format!("prlimit does not start: {error}").into()))?;
+    let bad = |why: &str| {
+        let said: String = said.trim().chars().take(LOGGED_MOST).collect();
+        tracing::warn!(%volume, said, "a file is not used: {why}");
+        HypervisorError::bad_file(volume, format!("{why}; export it again"))
+    };
     if status.success() {
+        let checked: Checked = serde_json::from_str(&output).map_err(|why| failed(why.into()))?;
+        if checked.compressed_clusters > 0 {
+            return Err(bad("some of it is compressed, and so not encrypted"));
+        }
         return Ok(());
     }
     if said.contains(WRONG_KEY) {
         return Err(HypervisorError::KeyWrong { what: volume.to_string() });
     }
-    let bad = |why: &str| {
-        tracing::warn!(%volume, said = said.trim(), "a file is not used: {why}");
-        HypervisorError::bad_file(volume, format!("{why}; export it again"))
-    };
     match status.code() {
-        None => Err(bad("it takes more time or memory to be checked than any volume")),
+        None => Err(bad("it takes more to be checked than any volume")),
         // Not opened; with errors; with clusters that belong to nothing.
         Some(1..=3) => Err(bad("its tables are damaged")),
         Some(_) => Err(failed(format!("qemu-img said: {}", said.trim()).into())),

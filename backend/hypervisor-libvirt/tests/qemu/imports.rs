@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::Arc,
 };
 
@@ -49,6 +49,18 @@ fn made(folder: &Path, options: &str, size: &str) -> Vec<u8> {
 
 const ENCRYPTED: &str =
     "-f qcow2 -o encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10";
+
+/// A file of a volume with data in its first cluster.
+fn with_data(folder: &Path) -> Vec<u8> {
+    let (key, file) = (folder.join("key"), folder.join("with-data"));
+    fs::write(&file, made(folder, ENCRYPTED, "1G")).unwrap();
+    let mut command = Command::new("qemu-io");
+    command.arg("--object").arg(format!("secret,id=key,file={}", key.display()));
+    let image = "driver=qcow2,encrypt.format=luks,encrypt.key-secret=key,file.filename=";
+    command.args(["--image-opts", "-c", "write 0 64k"]).arg(format!("{image}{}", file.display()));
+    assert!(command.stdout(Stdio::null()).status().unwrap().success());
+    fs::read(&file).unwrap()
+}
 
 /// What is said of a file that is not used.
 async fn refused(host: &Arc<dyn Hypervisor>, file: &[u8]) -> String {
@@ -149,6 +161,17 @@ async fn headers_and_tables_that_were_tampered_with_are_not_used() {
         let said = refused(&host, &with(&file, at, bytes)).await;
         assert!(said.contains("tables are damaged"), "{what}: {said}");
     }
+    // What QEMU would not decrypt, as it encrypts nothing that is compressed.
+    let written = with_data(own.path());
+    let number = |at: usize| {
+        written[at..at + 8].iter().fold(0_u64, |sum, &byte| (sum << 8) | u64::from(byte))
+    };
+    const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+    let l2 = number(usize::try_from(number(40)).unwrap()) & OFFSET;
+    let cluster = number(usize::try_from(l2).unwrap()) & OFFSET;
+    let compressed = ((1 << 62) | cluster).to_be_bytes();
+    let said = refused(&host, &with(&written, l2, &compressed)).await;
+    assert!(said.contains("compressed"), "{said}");
     // Cut off in the middle, behind every header.
     let half = &file[..found + (1 << 20)];
     let said = refused(&host, half).await;
