@@ -28,6 +28,9 @@ pub const ATTACHMENTS_MAX: usize = 16;
 pub const VOLUME_GIB_MIN: u64 = 1;
 /// Largest volume in GiB.
 pub const VOLUME_GIB_MAX: u64 = 16 * 1024;
+/// Most volumes of an account that wait for the file that they are imported from; together they
+/// have [`VOLUME_GIB_MAX`] at most. They hold room before there is anything in it.
+pub const IMPORTS_WAITING: u64 = 16;
 /// Fewest bytes of a file that a volume is made from: less holds no header.
 pub const IMPORT_BYTES_MIN: u64 = 1024 * 1024;
 /// Most entries of any list in a placement (countries, regions, groups).

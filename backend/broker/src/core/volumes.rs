@@ -10,7 +10,7 @@ use fairmazon_model::{
     limits,
     migration::Migration,
     operation::{Operation, OperationKind, OperationState},
-    units::{Mib, Revision, Vcpus},
+    units::{Gib, Mib, Revision, Vcpus},
     volume::{Volume, VolumeObserved, VolumeSpec},
 };
 use fairmazon_scheduler::{Preferences, Size};
@@ -102,7 +102,10 @@ impl Engine {
         rely_on_groups(state, &mut draft, account, &spec.placement)?;
         let host = match (spec.source, spec.import) {
             (Some(source), _) => Some(host_of_source(state, account, source, spec)?),
-            (None, Some(_)) => Some(self.host_of_import(state, spec)?),
+            (None, Some(_)) => {
+                check_waiting_imports(state, account, spec.size)?;
+                Some(self.host_of_import(state, spec)?)
+            }
             (None, None) => None,
         };
         let volume = Volume {
@@ -424,4 +427,21 @@ fn done(engine: &Engine, operation: Operation) -> Operation {
 fn volume_of(state: &State, account: AccountId, id: VolumeId) -> Result<Arc<Volume>, DomainError> {
     let row = state.world.volumes.get(id).filter(|row| row.account == account);
     row.cloned().ok_or_else(|| DomainError::not_found("volume", id))
+}
+
+/// What waits for its file holds room that it does not use yet: an account has little of that.
+fn check_waiting_imports(state: &State, account: AccountId, size: Gib) -> Result<(), DomainError> {
+    let rows = state.world.volumes.of_account(account);
+    let waiting: Vec<_> =
+        rows.filter(|row| row.imports().is_some()).map(|row| row.spec.size.0).collect();
+    let noun = "volumes that wait for the files that they are imported from";
+    rules::check_count(noun, waiting.len() as u64, limits::IMPORTS_WAITING)?;
+    let sum = waiting.iter().sum::<u64>().saturating_add(size.0);
+    if sum <= limits::VOLUME_GIB_MAX {
+        return Ok(());
+    }
+    let (most, text) = (limits::VOLUME_GIB_MAX, "imports that wait for their files");
+    let text = format!("{text} have {most} GiB together at most, and would have {sum}");
+    Err(DomainError::new(ErrorKind::LimitExceeded, text)
+        .advise("send the files of those that wait, or delete them"))
 }

@@ -3,7 +3,7 @@
 
 use fairmazon_broker::core::VolumeUpdate;
 use fairmazon_model::{
-    ErrorKind,
+    ErrorKind, limits,
     operation::OperationState,
     transfer::Sha256,
     units::Gib,
@@ -27,7 +27,7 @@ async fn an_import_is_placed_by_its_storage_at_once_and_holds_it() {
     let mut hosts = Hosts::start(&kit, 2).await;
     let (engine, customer) = (&kit.engine, &kit.customer);
     kit.until("the hosts are there", || engine.hosts_connected() == 2).await;
-    let spec = VolumeSpec { size: Gib(600), ..import("large") };
+    let spec = VolumeSpec { size: Gib(5_100), ..import("large") };
     let mut ids = Vec::new();
     let refused = loop {
         match engine.create_volume(customer, spec.clone(), &kit.key()).await {
@@ -36,7 +36,7 @@ async fn an_import_is_placed_by_its_storage_at_once_and_holds_it() {
         }
     };
     assert_eq!(refused.kind, ErrorKind::NoCapacity, "{refused}");
-    assert!(refused.message.contains("less than 600 GiB of standard free"), "{refused}");
+    assert!(refused.message.contains("less than 5100 GiB of standard free"), "{refused}");
     assert!(!ids.is_empty() && ids.iter().all(|row| row.host.is_some()));
     engine.audit_books().unwrap();
     let fixed = Import { bytes: 3 << 20, sha256: Sha256::of(b"another") };
@@ -55,6 +55,36 @@ async fn an_import_is_placed_by_its_storage_at_once_and_holds_it() {
     for index in 0..2 {
         hosts.kill_agent(index).await;
     }
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_files_holds_little_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let mut hosts = Hosts::start(&kit, 1).await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    kit.until("the host is there", || engine.hosts_connected() == 1).await;
+    let most = VolumeSpec { size: Gib(limits::VOLUME_GIB_MAX), ..import("large") };
+    let create = async |spec: VolumeSpec| engine.create_volume(customer, spec, &kit.key()).await;
+    let mut last = None;
+    for number in 0..limits::IMPORTS_WAITING {
+        last = Some(create(VolumeSpec { size: Gib(1), ..import("small") }).await.unwrap());
+        if number == 0 {
+            let refused = create(most.clone()).await.unwrap_err();
+            assert_eq!(refused.kind, ErrorKind::LimitExceeded, "{refused}");
+            assert!(refused.message.contains("GiB together at most"), "{refused}");
+        }
+    }
+    let one = VolumeSpec { size: Gib(1), ..import("one too many") };
+    let refused = create(one.clone()).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::LimitExceeded, "{refused}");
+    let id = last.unwrap().volume.row.id;
+    let deleting = engine.delete_volume(customer, id, &kit.key()).await.unwrap();
+    kit.done(deleting.id).await;
+    create(one).await.unwrap();
+    hosts.kill_agent(0).await;
     kit.stop().await;
 }
 
