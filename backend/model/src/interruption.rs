@@ -21,6 +21,10 @@ pub struct Interruption {
     /// Since when its host has shown that it is off: from then on it holds no room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub off_since: Option<UnixMs>,
+    /// It is deleted, now that it is off. Decided when that is seen, and not again: what is asked
+    /// of it later is asked of a machine that was kept.
+    #[serde(default)]
+    pub deletes: bool,
 }
 
 /// Why a spot machine is interrupted.
@@ -57,6 +61,7 @@ mod tests {
             at: UnixMs(1_000),
             notice_ms: 30_000,
             off_since: None,
+            deletes: false,
         };
         assert_eq!(interruption.ends_at(), UnixMs(31_000));
         assert!(interruption.holds_room());

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use fairmazon_model::{
     id::{HostId, InstanceId},
-    instance::{Instance, ObservedState},
+    instance::{Instance, ObservedState, OnInterrupt},
     interruption::{Interruption, InterruptionCause},
     machine::{MachineSeen, ObservedSet},
     operation::OperationKind,
@@ -12,7 +12,9 @@ use fairmazon_model::{
 use fairmazon_scheduler::{MadeRoom, Request};
 
 use super::{batch::Batch, observe::ById};
-use crate::core::{audit, boot_volumes::check_boot_not_copied, instances::operation};
+use crate::core::{
+    audit, boot_volumes::check_boot_not_copied, instances::operation, view::is_asked_to_run,
+};
 
 impl Batch<'_> {
     /// Where room can be made for a machine that no host has room for. Spot machines make none
@@ -40,6 +42,7 @@ impl Batch<'_> {
             at: self.now,
             notice_ms: u64::from(spot.notice_seconds) * 1_000,
             off_since: None,
+            deletes: false,
         };
         let (id, verb) = (instance.id, "broker.interrupt");
         tracing::info!(instance = %id, ?cause, notice_seconds = spot.notice_seconds, "interrupted");
@@ -51,10 +54,15 @@ impl Batch<'_> {
         self.change_instance(new);
     }
 
-    /// The host of an interrupted machine has shown that it is off.
+    /// The host of an interrupted machine has shown that it is off. Its terms may have it deleted
+    /// then, unless it is protected or was to be off anyway.
     pub(super) fn give_room(&mut self, instance: &Instance) {
         let Some(before) = &instance.interruption else { return };
-        let after = Interruption { off_since: Some(self.now), ..before.clone() };
+        let spec = &instance.spec;
+        let deletes = spec.spot.is_some_and(|spot| spot.on_interrupt == OnInterrupt::Delete)
+            && !spec.deletion_protection
+            && is_asked_to_run(instance, self.now);
+        let after = Interruption { off_since: Some(self.now), deletes, ..before.clone() };
         let (id, verb) = (instance.id, "broker.interrupted");
         self.log(audit::own_entry(self.now, verb, &id, Some(before), Some(&after)));
         self.change_instance(Instance { interruption: Some(after), ..instance.clone() });

@@ -3,8 +3,6 @@
 //! Notice, off, and back: each is one step. Nothing takes an interruption back that was decided,
 //! as the guest may be shutting down already.
 
-use fairmazon_model::instance::{Instance, OnInterrupt, Power};
-
 use super::step::{InstanceFacts, Step, Waiting};
 
 /// The next step on a host that is connected, as far as its spot terms decide it.
@@ -18,16 +16,10 @@ pub(super) fn next_spot_step(facts: &InstanceFacts<'_>) -> Option<Step> {
         let next = if facts.is_off { Step::GiveRoom } else { Step::Wait(Waiting::Notice) };
         return Some(next);
     }
-    if is_to_be_deleted(instance) {
+    // One that is protected by now is kept.
+    if interruption.deletes && !instance.spec.deletion_protection {
         return Some(Step::Delete);
     }
     let returns = facts.is_asked_to_run && facts.spot_allows && facts.has_paused;
     returns.then_some(Step::Return)
-}
-
-/// Whether an interruption deletes it. One that is protected by now, or was to be off anyway, is
-/// kept.
-fn is_to_be_deleted(instance: &Instance) -> bool {
-    let deletes = instance.spec.spot.is_some_and(|spot| spot.on_interrupt == OnInterrupt::Delete);
-    deletes && !instance.spec.deletion_protection && instance.spec.power == Power::Running
 }

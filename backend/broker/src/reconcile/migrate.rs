@@ -10,6 +10,7 @@ use fairmazon_model::{
     machine::MachineSeen,
     migration::{Handover, Migration},
     operation::{OperationKind, OperationState},
+    units::UnixMs,
     volume::Volume,
 };
 use fairmazon_store::Key;
@@ -63,7 +64,9 @@ impl Batch<'_> {
         }
         let from = instance.decision.as_ref().and_then(|at| world.hosts.get(at.host));
         let draining = from.and_then(|host| host.draining);
-        if draining.is_some_and(|draining| draining.deadline <= self.now) {
+        // One that began after that was not for the host's sake.
+        let is_over = |end: UnixMs| end <= self.now && migration.at < end;
+        if draining.is_some_and(|draining| is_over(draining.deadline)) {
             return Some("the time to empty its host is over".into());
         }
         let volumes = self.volumes_of(instance);

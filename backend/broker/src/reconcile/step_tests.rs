@@ -133,11 +133,9 @@ fn spot() -> impl Strategy<Value = (Spot, Option<Interruption>)> {
         Just(InterruptionCause::Price)
     ];
     let off_since = proptest::option::of(Just(UnixMs(31_000)));
-    let interruption = (cause, off_since).prop_map(|(cause, off_since)| Interruption {
-        cause,
-        at: UnixMs(1_000),
-        notice_ms: 30_000,
-        off_since,
+    let interruption = (cause, off_since, any::<bool>()).prop_map(|(cause, off_since, deletes)| {
+        let deletes = deletes && off_since.is_some();
+        Interruption { cause, at: UnixMs(1_000), notice_ms: 30_000, off_since, deletes }
     });
     let terms = on_interrupt.prop_map(|on_interrupt| Spot {
         max_price: NanoEur(1),
@@ -288,12 +286,17 @@ fn take(situation: &mut Situation, step: &Step) -> bool {
                 at: UnixMs(1_000),
                 notice_ms: 30_000,
                 off_since: None,
+                deletes: false,
             });
             situation.wants_to_run = false;
             true
         }
         Step::GiveRoom => {
-            instance.interruption.as_mut().unwrap().off_since = Some(UnixMs(31_000));
+            let deletes =
+                instance.spec.spot.is_some_and(|spot| spot.on_interrupt == OnInterrupt::Delete);
+            let interruption = instance.interruption.as_mut().unwrap();
+            interruption.off_since = Some(UnixMs(31_000));
+            interruption.deletes = deletes && instance.spec.power == Power::Running;
             true
         }
         Step::Delete => {
@@ -370,9 +373,8 @@ proptest! {
                 prop_assert!(is_connected && holds_room == Some(false) && situation.spot_allows);
             }
             Step::Delete => {
-                let spot = situation.instance.spec.spot.unwrap();
-                prop_assert!(is_connected && holds_room == Some(false));
-                prop_assert_eq!(spot.on_interrupt, OnInterrupt::Delete);
+                let interruption = situation.instance.interruption.as_ref().unwrap();
+                prop_assert!(is_connected && holds_room == Some(false) && interruption.deletes);
             }
             Step::Enter => prop_assert!(is_connected && !situation.awaits_room),
             _ => {}

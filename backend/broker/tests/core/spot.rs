@@ -213,6 +213,13 @@ async fn one_that_is_off_goes_first_and_nobody_waits_for_it() {
     assert!(stage.is(running, InstanceState::Running));
     let shown = stage.view(off);
     assert!(shown.row.interruption.is_some() && shown.row.deleting.is_none(), "{shown:?}");
+
+    // It was kept, and is not deleted for being started when there is room again.
+    stage.update(off, |spec| spec.power = Power::Running).await;
+    stage.update(running, |spec| spec.power = Power::Stopped).await;
+    stage.comes_to(running, InstanceState::Stopped).await;
+    let shown = stage.view(off);
+    assert!(shown.row.deleting.is_none(), "{shown:?}");
     stage.end().await;
 }
 
