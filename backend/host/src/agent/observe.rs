@@ -98,13 +98,13 @@ impl Agent {
                 self.report.wanted();
             }
             (Some(VolumeAction::ChangeKey), Err(_)) => record.change.tried = step.next_version,
+            _ if is_refused => record.incoming = None,
             // The hypervisor has ended and begun anew meanwhile.
             (_, Err(HypervisorError::KeyMissing { .. })) => record.key_lost(),
             // It was exchanged, and whoever did that did not live to tell.
             (_, Err(HypervisorError::KeyWrong { .. })) => record.change.tried = None,
             // It has become the volume, or was of no use.
             (Some(VolumeAction::Create | VolumeAction::DropFile), Ok(())) => record.incoming = None,
-            _ if is_refused => record.incoming = None,
             _ => {}
         }
         match failure {

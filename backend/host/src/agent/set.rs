@@ -196,7 +196,9 @@ impl Agent {
             let record = self.book.volumes.get(&wish.volume);
             let had = record.and_then(|record| record.desired.as_ref());
             if let (Some(record), Some(had)) = (record, had) {
-                keep_keys(record.seen.is_some(), had, &mut wish);
+                // What was not looked for yet may be there.
+                let has_data = record.seen.is_some() || !self.looks.complete;
+                keep_keys(has_data, had, &mut wish);
             }
             let had = had.filter(|had| ***had == wish);
             is_known &= had.is_some();
