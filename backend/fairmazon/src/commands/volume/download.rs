@@ -16,14 +16,13 @@ use tokio::{fs::File, io::AsyncWriteExt, time::timeout};
 use tonic::Status;
 
 use super::{
+    attempts::{Attempts, Ended},
     export::sync_folder,
     open::{key_beside, with_ending},
-    operation::{limit, pause},
 };
 use crate::{
     client::{Client, refused},
     error::CommandError,
-    output,
 };
 
 /// How long nothing may come: the platform ends a transfer before that.
@@ -36,20 +35,6 @@ pub(super) enum Unfinished {
     Stays,
     /// Its snapshot goes, and it with its key is of no use then.
     Goes,
-}
-
-/// Why an attempt did not get all of it.
-enum Ended {
-    /// The way there, or the platform.
-    Broken(Status),
-    /// Something else.
-    Failed(CommandError),
-}
-
-impl From<Status> for Ended {
-    fn from(status: Status) -> Self {
-        Self::Broken(status)
-    }
 }
 
 /// Writes the file of a snapshot to `to` and its wrapped key beside it; how many bytes it has.
@@ -74,22 +59,17 @@ pub(super) async fn download(
     let mut download = Download::begin(&rest, &lock, key)?;
     // What another export has is never removed: from here on both are this one's.
     rest.unfinished = unfinished;
-    let (mut failures, mut is_told) = (0, false);
+    let mut attempts = Attempts::new(format!("the export of {snapshot}"), what);
     let bytes = loop {
         let from = download.at;
-        let broken = match download.attempt(&mut volumes, snapshot).await {
+        let ended = match download.attempt(&mut volumes, snapshot).await {
             Ok(bytes) => break bytes,
-            Err(Ended::Failed(error)) => return Err(error),
-            Err(Ended::Broken(status)) => status,
+            Err(ended) => ended,
         };
         if download.at > from {
-            failures = 0;
+            attempts.went_on();
         }
-        if let Some(limit) = limit(&broken).filter(|_| !is_told) {
-            output::note(&format!("the export of {snapshot} waits for a place: {}", limit.message));
-            is_told = true;
-        }
-        pause(broken, &mut failures).await.map_err(refused(what.clone()))?;
+        attempts.again(ended).await?;
     };
     download.finish(to, bytes, &mut rest).await?;
     Ok(bytes)

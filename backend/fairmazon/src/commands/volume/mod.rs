@@ -1,5 +1,6 @@
 //! `fairmazon volume`: lists volumes, exports them, and imports and opens what was exported.
 
+mod attempts;
 mod download;
 mod export;
 mod import;

@@ -15,50 +15,26 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::operation::{limit, pause};
-use crate::{
-    client::{Client, refused},
-    error::CommandError,
-    output,
-};
+use super::attempts::{Attempts, Ended};
+use crate::{client::Client, error::CommandError};
 
 /// Messages that wait for the way there.
 const WAITING: usize = 2;
 
-/// Why an attempt did not send all of it.
-enum Ended {
-    /// The way there, or the platform.
-    Broken(Status),
-    /// Something else.
-    Failed(CommandError),
-}
-
-impl From<Status> for Ended {
-    fn from(status: Status) -> Self {
-        Self::Broken(status)
-    }
-}
-
 /// Sends what the volume's host has not got of a file.
 pub(super) async fn upload(client: &Client, volume: &str, path: &Path) -> Result<(), CommandError> {
     let what = format!("unable to import {}", path.display());
+    let mut attempts = Attempts::new("the import".to_owned(), what);
     let mut volumes = VolumesServiceClient::new(client.clone());
-    let (mut failures, mut is_told, mut reached) = (0, false, 0);
+    let mut reached = 0;
     loop {
         let mut upload = Upload { volumes: &mut volumes, volume, path, at: 0 };
-        let broken = match upload.attempt().await {
-            Ok(()) => return Ok(()),
-            Err(Ended::Failed(error)) => return Err(error),
-            Err(Ended::Broken(status)) => status,
-        };
+        let Err(ended) = upload.attempt().await else { return Ok(()) };
         if upload.at > reached {
-            (failures, reached) = (0, upload.at);
+            reached = upload.at;
+            attempts.went_on();
         }
-        if let Some(limit) = limit(&broken).filter(|_| !is_told) {
-            output::note(&format!("the import waits for a place: {}", limit.message));
-            is_told = true;
-        }
-        pause(broken, &mut failures).await.map_err(refused(what.clone()))?;
+        attempts.again(ended).await?;
     }
 }
 
