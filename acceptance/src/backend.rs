@@ -155,6 +155,17 @@ impl Backend {
         )))
     }
 
+    /// The passphrase of a volume, as its customer fetches it through the file `wrapped`.
+    ///
+    /// # Errors
+    /// As of [`ask`](Self::ask).
+    pub fn passphrase(&self, volume: &str, wrapped: &Path) -> Outcome<String> {
+        let wrapped = wrapped.display().to_string();
+        self.ask("env", &["key", "fetch", volume, &wrapped])?;
+        let hex = self.ask("env", &["key", "passphrase", volume, &wrapped])?;
+        Ok(hex.trim().to_owned())
+    }
+
     /// What it said so far.
     pub fn said(&mut self) -> String {
         self.running.as_mut().map(Running::said).unwrap_or_default()

@@ -338,13 +338,7 @@ fn a_key_is_exchanged_while_the_guest_runs_and_the_old_one_opens_nothing() -> Ou
     says(&data, "GUEST-COUNTER vdb 1")?;
     let before = workspace.state()?.resource("fairmazon_volume.data")?.clone();
     let volume = before["id"].as_str().unwrap_or_default();
-    let passphrase = |name: &str| {
-        let wrapped = workspace.beside().join(name).display().to_string();
-        backend.ask("env", &["key", "fetch", volume, &wrapped])?;
-        let hex = backend.ask("env", &["key", "passphrase", volume, &wrapped])?;
-        Outcome::Ok(hex.trim().to_owned())
-    };
-    let old = passphrase("old.age")?;
+    let old = backend.passphrase(volume, &workspace.beside().join("old.age"))?;
 
     let main = workspace.read("main.tf")?;
     let next = main.replace("size_gib = 1", "size_gib = 1\n  key_version = 2");
@@ -356,7 +350,7 @@ fn a_key_is_exchanged_while_the_guest_runs_and_the_old_one_opens_nothing() -> Ou
     let after = workspace.state()?.resource("fairmazon_volume.data")?.clone();
     assert_eq!((&after["id"], after["key_version"].as_u64()), (&before["id"], Some(2)));
     assert_ne!(after["key_fingerprint"], before["key_fingerprint"]);
-    let new = passphrase("new.age")?;
+    let new = backend.passphrase(volume, &workspace.beside().join("new.age"))?;
     assert_ne!(new, old);
     let said = consoles(&data);
     assert!(!said.contains("GUEST-COUNTER vdb 2"), "it was not started again: {said}");

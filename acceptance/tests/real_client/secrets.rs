@@ -54,12 +54,9 @@ fn the_keys_of_a_run_are_in_no_file_of_the_client_or_the_platform() -> Outcome {
         let mut secrets = Vec::new();
         let mut known = Vec::new();
         for volume in &volumes {
-            let file = beside.join(format!("{volume}.age"));
-            let wrapped = file.display().to_string();
-            backend.ask("env", &["key", "fetch", volume, &wrapped])?;
-            let hex = backend.ask("env", &["key", "passphrase", volume, &wrapped])?;
-            assert_eq!(hex.trim().len(), 64, "the passphrase is 32 bytes in hex");
-            secrets.extend(forms(hex.trim()));
+            let hex = backend.passphrase(volume, &beside.join(format!("{volume}.age")))?;
+            assert_eq!(hex.len(), 64, "the passphrase is 32 bytes in hex");
+            secrets.extend(forms(&hex));
             known.push(volume.clone().into_bytes());
         }
         let identity = fs::read_to_string(backend.data().join("customer.key")).unwrap_or_default();
