@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     client::{Client, ClientOptions, refused},
+    commands::with_ending,
     error::CommandError,
     output,
     platform::now_ms,
@@ -249,26 +250,8 @@ impl Giver {
         }
     }
 
-    /// Gives a new key of one volume.
+    /// Gives the key of one volume: this one, or a new one.
     pub(crate) async fn give_of(
-        &mut self,
-        volumes: &mut VolumesServiceClient<Client>,
-        volume: &str,
-    ) -> Result<(), CommandError> {
-        self.give_one(volumes, volume, None).await
-    }
-
-    /// Gives this key of one volume.
-    pub(crate) async fn give_this(
-        &mut self,
-        volumes: &mut VolumesServiceClient<Client>,
-        volume: &str,
-        key: &VolumeKey,
-    ) -> Result<(), CommandError> {
-        self.give_one(volumes, volume, Some(key)).await
-    }
-
-    async fn give_one(
         &mut self,
         volumes: &mut VolumesServiceClient<Client>,
         volume: &str,
@@ -320,7 +303,7 @@ async fn fetch(client: &ClientOptions, volume: VolumeId, file: &Path) -> Result<
     let key = answer.map_err(refused(format!("unable to fetch the key of {volume}")))?.into_inner();
     keep(file, &key.wrapped, &key.fingerprint)?;
     let Some(next) = key.next else { return Ok(()) };
-    let beside = PathBuf::from(format!("{}.next", file.display()));
+    let beside = with_ending(file, ".next");
     keep(&beside, &next.wrapped, &next.fingerprint)?;
     output::line(
         "the key is being exchanged: one of the two opens the volume, in the end the second",

@@ -17,7 +17,11 @@ mod token;
 mod usage;
 mod volume;
 
-use std::future::Future;
+use std::{
+    ffi::OsString,
+    future::Future,
+    path::{Path, PathBuf},
+};
 
 use clap::Subcommand;
 use tokio::runtime::Builder;
@@ -93,4 +97,11 @@ fn run_on(
     command: impl Future<Output = Result<(), CommandError>>,
 ) -> Result<(), CommandError> {
     runtime.enable_all().build().map_err(CommandError::System)?.block_on(Box::pin(command))
+}
+
+/// The file whose name goes on so.
+pub(crate) fn with_ending(file: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(file);
+    name.push(ending);
+    name.into()
 }

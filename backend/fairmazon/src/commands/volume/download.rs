@@ -18,10 +18,11 @@ use tonic::Status;
 use super::{
     attempts::{Attempts, Ended},
     export::sync_folder,
-    open::{key_beside, with_ending},
+    open::key_beside,
 };
 use crate::{
     client::{Client, refused},
+    commands::with_ending,
     error::CommandError,
 };
 

@@ -10,18 +10,17 @@ use std::{
 use clap::Args;
 use fairmazon_model::{id::VolumeId, limits};
 use fairmazon_proto::v1::{
-    self, CreateVolumeRequest, GetVolumeRequest, VolumeSpec,
-    volumes_service_client::VolumesServiceClient,
+    GetVolumeRequest, VolumeSpec, volumes_service_client::VolumesServiceClient,
 };
 
 use super::{
     download::{Unfinished, download},
-    open::{key_beside, with_ending},
-    operation::{delete, finish},
+    open::key_beside,
+    operation::{create, delete, finish},
 };
 use crate::{
     client::{Client, ClientOptions, refused},
-    commands::key::Giver,
+    commands::{key::Giver, with_ending},
     error::CommandError,
     keys, output,
     signals::Signals,
@@ -99,20 +98,12 @@ impl Export {
             }
         }
         let what = format!("unable to make a snapshot of {}", self.volume);
-        let request = CreateVolumeRequest {
-            spec: Some(snapshot(self.volume, spec)),
-            idempotency_key: keys::idempotency()?,
-        };
-        let made = VolumesServiceClient::new(client.clone()).create_volume(request).await;
-        let made = made.map_err(refused(what.clone()))?.into_inner();
-        let v1::VolumeResponse { volume: Some(snapshot), operation: Some(operation) } = made else {
-            return Err(CommandError::Usage(format!("{what}: the answer names none")));
-        };
-        let id = snapshot.id;
+        let spec = snapshot(self.volume, spec);
+        let (id, operation) = create(client, spec, keys::idempotency()?, &what).await?;
         let export = async {
-            finish(client, &operation.id, &what, Some((&mut giver, &id))).await?;
+            finish(client, &operation, &what, Some((&mut giver, &id))).await?;
             // A host that does not encrypt has not waited for it.
-            giver.give_of(&mut VolumesServiceClient::new(client.clone()), &id).await?;
+            giver.give_of(&mut VolumesServiceClient::new(client.clone()), &id, None).await?;
             output::note(&format!("the snapshot {id} is made, and is sent now"));
             download(client, &id, &self.to, Unfinished::Goes).await
         };

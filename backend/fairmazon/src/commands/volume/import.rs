@@ -3,15 +3,11 @@
 //! The file goes as it is. Its key is taken out of what was wrapped beside it, sealed to the host
 //! that the platform has chosen, and wrapped anew.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use fairmazon_hypervisor_libvirt::qemu::{VolumeFileFacts, inspect_exported};
-use fairmazon_keys::{VolumeKey, WrappedKey};
+use fairmazon_keys::VolumeKey;
 use fairmazon_model::{
     key::FIRST_KEY_VERSION,
     placement::Placement,
@@ -19,19 +15,18 @@ use fairmazon_model::{
     volume::{Import as ImportSpec, VolumeSpec},
 };
 use fairmazon_proto::v1::{
-    ConfirmCreatedRequest, CreateVolumeRequest, VolumeResponse,
-    operations_service_client::OperationsServiceClient,
+    ConfirmCreatedRequest, operations_service_client::OperationsServiceClient,
     volumes_service_client::VolumesServiceClient,
 };
 
 use super::{
-    open::key_beside,
-    operation::{delete, finish},
+    open::{key_beside, open_key},
+    operation::{create, delete, finish},
     upload::upload,
 };
 use crate::{
     client::{Client, ClientOptions, refused},
-    commands::key::{Giver, read_identity},
+    commands::key::Giver,
     error::CommandError,
     output,
     signals::Signals,
@@ -79,10 +74,7 @@ impl Import {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
         let mut signals = Signals::listen()?;
         let path = self.key.clone().unwrap_or_else(|| key_beside(&self.file));
-        let wrapped = fs::read(&path).map_err(CommandError::file("read", &path))?;
-        let opened = WrappedKey::from_bytes(wrapped).open_any(&read_identity(&self.identity)?);
-        let (_, key) =
-            opened.map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))?;
+        let (_, key) = open_key(&path, &self.identity)?;
         let facts = tokio::select! {
             () = signals.end() => return Err(CommandError::Interrupted),
             facts = inspect(&self.file) => facts?,
@@ -91,13 +83,14 @@ impl Import {
         spec.check().map_err(CommandError::refused("unable to import the file"))?;
         let mut giver = Giver::new(&self.client, &self.identity, self.host_authority.clone())?;
         let client = self.client.connect().await?;
-        let made = begin(&client, &spec, &key).await?;
-        let (id, file) = (made.id.as_str(), self.file.display());
+        let (id, operation) = begin(&client, &spec, &key).await?;
+        let (id, file) = (id.as_str(), self.file.display());
         let work = async {
-            giver.give_this(&mut VolumesServiceClient::new(client.clone()), id, &key).await?;
+            let mut volumes = VolumesServiceClient::new(client.clone());
+            giver.give_of(&mut volumes, id, Some(&key)).await?;
             upload(&client, id, &self.file).await?;
             let what = format!("unable to import {file}");
-            finish(&client, &made.operation, &what, None).await
+            finish(&client, &operation, &what, None).await
         };
         let done = tokio::select! {
             () = signals.end() => Err(CommandError::Interrupted),
@@ -106,7 +99,7 @@ impl Import {
         if let Err(error) = done {
             return Err(given_up(&client, id, error).await);
         }
-        let request = ConfirmCreatedRequest { ids: vec![made.id.clone()] };
+        let request = ConfirmCreatedRequest { ids: vec![id.to_owned()] };
         let confirmed = OperationsServiceClient::new(client.clone()).confirm_created(request).await;
         confirmed.map_err(refused(format!("unable to confirm {id}")))?;
         output::line(&format!("{id}: {file}, {} as a snapshot", facts.size));
@@ -124,12 +117,12 @@ impl Import {
             read_only: true,
             key_version: FIRST_KEY_VERSION,
             placement: Placement {
-                countries: self.country.iter().cloned().collect::<BTreeSet<_>>(),
+                countries: self.country.iter().cloned().collect(),
                 regions: self.region.iter().cloned().collect(),
                 ..Placement::default()
             },
             deletion_protection: false,
-            labels: self.label.iter().cloned().collect::<BTreeMap<_, _>>(),
+            labels: self.label.iter().cloned().collect(),
         }
     }
 }
@@ -145,25 +138,15 @@ async fn inspect(file: &Path) -> Result<VolumeFileFacts, CommandError> {
     })
 }
 
-/// A volume that was made, and the operation that makes it.
-struct Made {
-    id: String,
-    operation: String,
-}
-
 /// Makes the volume; the same one for the same file with the same key, until that is there.
-async fn begin(client: &Client, spec: &VolumeSpec, key: &VolumeKey) -> Result<Made, CommandError> {
-    let what = "unable to begin the import";
+async fn begin(
+    client: &Client,
+    spec: &VolumeSpec,
+    key: &VolumeKey,
+) -> Result<(String, String), CommandError> {
     let content = serde_json::to_string(spec).unwrap_or_default() + &key.fingerprint();
     let idempotency_key = format!("import/{}", Sha256::of(content.as_bytes()));
-    let request = CreateVolumeRequest { spec: Some(spec.into()), idempotency_key };
-    let made = VolumesServiceClient::new(client.clone()).create_volume(request).await;
-    match made.map_err(refused(what))?.into_inner() {
-        VolumeResponse { volume: Some(volume), operation: Some(operation) } => {
-            Ok(Made { id: volume.id, operation: operation.id })
-        }
-        _ => Err(CommandError::Usage(format!("{what}: the answer names none"))),
-    }
+    create(client, spec.into(), idempotency_key, "unable to begin the import").await
 }
 
 /// What becomes of an import that did not come about: what was refused goes, and what broke off

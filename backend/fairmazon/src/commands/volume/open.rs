@@ -1,17 +1,21 @@
 //! `fairmazon volume open`: decrypts an exported volume without the platform.
 
 use std::{
-    ffi::OsString,
     fs,
     path::{Path, PathBuf},
 };
 
 use clap::{Args, ValueEnum};
 use fairmazon_hypervisor_libvirt::qemu::{self, open_exported};
-use fairmazon_keys::WrappedKey;
+use fairmazon_keys::{VolumeKey, WrappedKey};
 use fairmazon_model::id::VolumeId;
 
-use crate::{commands::key, error::CommandError, output, signals::Signals};
+use crate::{
+    commands::{key::read_identity, with_ending},
+    error::CommandError,
+    output,
+    signals::Signals,
+};
 
 /// Which file, with what, to where.
 #[derive(Debug, Args)]
@@ -47,13 +51,11 @@ impl Open {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
         let mut signals = Signals::listen()?;
         let path = self.key.unwrap_or_else(|| key_beside(&self.file));
-        let bytes = fs::read(&path).map_err(CommandError::file("read", &path))?;
-        let wrong = |why: String| CommandError::Usage(format!("{}: {why}", path.display()));
-        let identity = key::read_identity(&self.identity)?;
-        let opened = WrappedKey::from_bytes(bytes).open_any(&identity);
-        let (volume, key) = opened.map_err(|error| wrong(error.to_string()))?;
+        let (volume, key) = open_key(&path, &self.identity)?;
         if let Some(wanted) = self.volume.filter(|wanted| *wanted != volume) {
-            return Err(wrong(format!("it is the key of {volume}, not of {wanted}")));
+            let path = path.display();
+            let text = format!("{path}: it is the key of {volume}, not of {wanted}");
+            return Err(CommandError::Usage(text));
         }
         let format = match self.format {
             Format::Raw => qemu::Format::Raw,
@@ -69,14 +71,17 @@ impl Open {
     }
 }
 
+/// The key that lies wrapped in a file, and the volume that it is of.
+pub(super) fn open_key(
+    path: &Path,
+    identity: &Path,
+) -> Result<(VolumeId, VolumeKey), CommandError> {
+    let bytes = fs::read(path).map_err(CommandError::file("read", path))?;
+    let opened = WrappedKey::from_bytes(bytes).open_any(&read_identity(identity)?);
+    opened.map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))
+}
+
 /// Where the wrapped key of an exported volume lies.
 pub(super) fn key_beside(file: &Path) -> PathBuf {
     with_ending(file, ".key")
-}
-
-/// The file whose name goes on so.
-pub(super) fn with_ending(file: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(file);
-    name.push(ending);
-    name.into()
 }

@@ -2,8 +2,8 @@
 
 use fairmazon_model::{DomainError, ErrorKind};
 use fairmazon_proto::v1::{
-    DeleteVolumeRequest, OperationState, WaitOperationRequest,
-    operations_service_client::OperationsServiceClient,
+    CreateVolumeRequest, DeleteVolumeRequest, OperationState, VolumeResponse, VolumeSpec,
+    WaitOperationRequest, operations_service_client::OperationsServiceClient,
     volumes_service_client::VolumesServiceClient,
 };
 use tonic::Status;
@@ -50,12 +50,29 @@ pub(super) async fn finish(
                         OperationState::Running | OperationState::Unspecified => {}
                     }
                     if let Some((giver, volume)) = giver.as_mut().filter(|_| state.waits_for_keys) {
-                        giver.give_of(&mut volumes, volume).await?;
+                        giver.give_of(&mut volumes, volume, None).await?;
                     }
                 }
             }
         };
         pause(broken, &mut failures).await.map_err(refused(what))?;
+    }
+}
+
+/// Asks for a volume: its id, and that of the operation that makes it.
+pub(super) async fn create(
+    client: &Client,
+    spec: VolumeSpec,
+    idempotency_key: String,
+    what: &str,
+) -> Result<(String, String), CommandError> {
+    let request = CreateVolumeRequest { spec: Some(spec), idempotency_key };
+    let made = VolumesServiceClient::new(client.clone()).create_volume(request).await;
+    match made.map_err(refused(what.to_owned()))?.into_inner() {
+        VolumeResponse { volume: Some(volume), operation: Some(operation) } => {
+            Ok((volume.id, operation.id))
+        }
+        _ => Err(CommandError::Usage(format!("{what}: the answer names none"))),
     }
 }
 
