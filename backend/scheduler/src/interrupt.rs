@@ -102,7 +102,6 @@ impl OnSpot {
     pub(crate) fn join(&mut self, id: InstanceId, booking: &MachineBooking) {
         let Some(terms) = booking.spot else { return };
         let victim = Victim { id, room: (booking.vcpus, booking.memory).into(), terms };
-        self.room = self.room.plus(victim.room);
         // In one order, whichever way they came here.
         let place = self.machines.partition_point(|other| other.order() < victim.order());
         self.machines.insert(place, victim);
@@ -111,13 +110,13 @@ impl OnSpot {
 
     pub(crate) fn leave(&mut self, id: InstanceId) {
         let Some(place) = self.machines.iter().position(|victim| victim.id == id) else { return };
-        let victim = self.machines.remove(place);
-        self.room = self.room.less(victim.room);
+        self.machines.remove(place);
         self.survey();
     }
 
     fn survey(&mut self) {
         let machines = || self.machines.iter();
+        self.room = machines().map(|victim| victim.room).fold(Room::default(), Room::plus);
         self.largest = Room {
             vcpus: machines().map(|victim| victim.room.vcpus).max().unwrap_or(0),
             memory: machines().map(|victim| victim.room.memory).max().unwrap_or(0),
@@ -223,13 +222,12 @@ impl Fleet {
         let (mut best, mut sets, mut hosts) = (None::<Best>, SETS_MOST, HOSTS_MOST);
         while let Some(Reverse((hope, tie, slot, need))) = candidates.pop() {
             let most = best.as_ref().map_or(usize::MAX, |best| best.order.0.victims);
-            if hope.victims > most || (hope.victims == most && hosts == 0) {
+            // Those that follow have no better hope.
+            let is_no_better = best.as_ref().is_some_and(|best| (hope, tie) >= best.order);
+            if is_no_better || (hope.victims == most && hosts == 0) {
                 break;
             }
-            let place = &self.slots[slot as usize];
-            let is_no_better = |best: &Best| (hope, tie) >= best.order;
-            if best.as_ref().is_some_and(is_no_better) || !query.broken(slot, place).within(LACKING)
-            {
+            if !query.broken(slot, &self.slots[slot as usize]).within(LACKING) {
                 continue;
             }
             hosts = hosts.saturating_sub(1);
@@ -339,7 +337,7 @@ impl<'a> Search<'a> {
     fn quick(&self) -> Vec<usize> {
         let (mut missing, mut chosen) = (self.need, Vec::new());
         let mut left: Vec<_> = (0..self.machines.len()).collect();
-        while missing != Room::default() && !left.is_empty() {
+        while missing != Room::default() {
             let share = |index: &usize| self.machines[*index].room.share_of(missing);
             // The first of equals, which costs the least.
             let best = (0..left.len()).rev().max_by_key(|place| share(&left[*place]));
