@@ -74,7 +74,7 @@ impl Action for Snapshot {
             .map_err(|error| attempt.refused(&error))?;
         let told = |id: &str| progress.say(format!("The snapshot {id} is being made."));
         let work = client.make_snapshot((&spec).into(), told, waiting(progress));
-        let done = cx.within(LIMIT, &format!("a snapshot of {id}"), work).await?;
+        let done = cx.within(LIMIT, &format!("a snapshot of {id}"), Box::pin(work)).await?;
         let made = done.map_err(|error| attempt.failed(&error))?;
         progress.say(format!("The snapshot {made} is there."));
         Ok(())

@@ -36,14 +36,21 @@ impl Client {
         spec: v1::VolumeSpec,
     ) -> Result<(v1::Volume, v1::Operation), ClientError> {
         let bytes = spec.encode_to_vec();
-        let make = |idempotency_key| {
-            let request = v1::CreateVolumeRequest { spec: Some(spec.clone()), idempotency_key };
-            self.call(request, move |request| {
-                let mut service = self.volumes_service();
-                async move { service.create_volume(request).await }
-            })
-        };
+        let make = |key| self.ask_for_volume(spec.clone(), key);
         both(self.create("volume", &bytes, make).await?)
+    }
+
+    async fn ask_for_volume(
+        &self,
+        spec: v1::VolumeSpec,
+        idempotency_key: String,
+    ) -> Result<v1::VolumeResponse, ClientError> {
+        let request = v1::CreateVolumeRequest { spec: Some(spec), idempotency_key };
+        self.call(request, |request| {
+            let mut service = self.volumes_service();
+            async move { service.create_volume(request).await }
+        })
+        .await
     }
 
     /// Makes a snapshot of a volume that no resource stands for, another one with each call, and
@@ -58,15 +65,7 @@ impl Client {
         told: impl FnOnce(&str) + Send,
         progress: impl Fn(&str) + Send + Sync,
     ) -> Result<String, ClientError> {
-        let idempotency_key = self.keys.for_change();
-        let request = v1::CreateVolumeRequest { spec: Some(spec), idempotency_key };
-        let answer = self
-            .call(request, |request| {
-                let mut service = self.volumes_service();
-                async move { service.create_volume(request).await }
-            })
-            .await?;
-        let (row, operation) = both(answer)?;
+        let (row, operation) = both(self.ask_for_volume(spec, self.keys.for_change()).await?)?;
         told(&row.id);
         let made = async {
             self.confirm(&row.id).await?;

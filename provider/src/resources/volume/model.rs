@@ -127,8 +127,6 @@ pub(crate) fn of_row(
         size_gib: Attr::Value(spec.size.0),
         class: Attr::Value(spec.class),
         source: source(&before.source, spec.source),
-        // That of the key that it has: what was asked for and did not come about is planned again.
-        key_version: Attr::Value(row.key_version.max(FIRST_KEY_VERSION)),
         placement: placement::attr(&before.placement, &spec.placement),
         deletion_protection: Attr::Value(spec.deletion_protection),
         labels: labels::own(&before.labels, &before.effective_labels, &spec.labels, defaults),
@@ -159,7 +157,7 @@ pub(crate) fn after_apply(planned: &VolumeModel, row: &v1::Volume) -> VolumeMode
         id: settle(&planned.id, now.id),
         size_gib: settle(&planned.size_gib, row.spec.as_ref().map(|spec| spec.size_gib).into()),
         class: settle(&planned.class, row.spec.as_ref().map(|spec| spec.class.clone()).into()),
-        key_version: settle(&planned.key_version, Attr::Value(row.key_version)),
+        key_version: settle(&planned.key_version, now.key_version),
         effective_labels: match labels {
             Some(labels) if !labels_known => labels,
             _ => planned.effective_labels.clone(),
@@ -185,6 +183,8 @@ fn observed(row: &v1::Volume) -> VolumeModel {
         country: text(&row.country),
         attached_to: text(&row.attached_to),
         key_fingerprint: text(&row.key_fingerprint),
+        // That of the key that it has: what was asked for and did not come about is planned again.
+        key_version: Attr::Value(row.key_version.max(FIRST_KEY_VERSION)),
         price_per_hour: Attr::Value(NanoEur(row.price_per_hour_nano_eur).to_string()),
         price_per_month: Attr::Value(NanoEur(row.price_per_month_nano_eur).to_string()),
         created_at: Attr::Value(rfc3339(row.created_at_ms)),

@@ -318,9 +318,9 @@ async fn keep(
         return Ok(());
     }
     let attempt = Attempt::on("make the final snapshot of", "volume", id);
-    let labels = volume.spec.as_ref().map(|spec| spec.labels.clone().into_iter().collect());
-    let spec = snapshots::spec_of(&volume, name, labels.unwrap_or_default())
-        .map_err(|error| attempt.refused(&error))?;
+    let labels = volume.spec.as_ref().map(|spec| spec.labels.clone()).unwrap_or_default();
+    let spec =
+        snapshots::spec_of(&volume, name, labels).map_err(|error| attempt.refused(&error))?;
     let made = client.make_snapshot((&spec).into(), |_| {}, |_| {}).await;
     made.map(drop).map_err(|error| attempt.failed(&error))
 }
