@@ -1,7 +1,7 @@
 //! Who has signed in a host's name: the certificate that a host shows with what it signed.
 
+use fairmazon_model::transfer::Sha256;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
-use sha2::{Digest, Sha256};
 use webpki::{EndEntityCert, aws_lc_rs::ECDSA_P256_SHA256};
 
 use crate::KeyError;
@@ -24,8 +24,7 @@ impl HostSigner {
             .map_err(|error| KeyError::BadSigner { reason: error.to_string() })?;
         EndEntityCert::try_from(&certificate)
             .map_err(|error| KeyError::BadSigner { reason: error.to_string() })?;
-        let digest = Sha256::digest(&certificate);
-        let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = Sha256::of(&certificate).to_string();
         Ok(Self { certificate, sha256 })
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DomainError,
-    conformity::{Conformity, UnprovenHosts, level_that_counts},
+    conformity::{Conformity, LEVEL_MOST, UnprovenHosts, level_that_counts},
     id::{AccountId, HostId},
     key::HostSealing,
     limits,
@@ -86,7 +86,7 @@ impl HostSpec {
         if !(100..=1_600).contains(&self.cpu_overcommit_percent) {
             return Err(DomainError::invalid("cpu_overcommit_percent", "100 to 1600"));
         }
-        if self.conformity > 3 {
+        if self.conformity > LEVEL_MOST {
             return Err(DomainError::invalid("conformity", "0 to 3"));
         }
         if self.capacity.vcpus.0 == 0 || self.capacity.memory.0 == 0 {

@@ -4,7 +4,13 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DomainError, id::PlacementGroupId, limits, units::Revision, units::UnixMs};
+use crate::{
+    DomainError,
+    conformity::LEVEL_MOST,
+    id::PlacementGroupId,
+    limits,
+    units::{Revision, UnixMs},
+};
 
 /// Where something may run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -72,7 +78,7 @@ impl Placement {
                 format!("{both} stands in `with` as well"),
             ));
         }
-        if self.min_conformity > 3 {
+        if self.min_conformity > LEVEL_MOST {
             return Err(DomainError::invalid("min_conformity", "a host standard level is 0 to 3"));
         }
         Ok(())
