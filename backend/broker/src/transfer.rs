@@ -26,11 +26,7 @@ use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::core::{
-    Caller, Engine, Standing, audit,
-    draft::Draft,
-    engine::{PlanError, Planned},
-    rules,
-    state::State,
+    Caller, Engine, Standing, audit, draft::Draft, engine::Planned, rules, state::State,
 };
 
 use import::WaitingImport;
@@ -65,8 +61,8 @@ pub(crate) struct Transfers(Mutex<Table>);
 #[derive(Default)]
 struct Table {
     /// Those that no host has begun.
-    waiting: HashMap<TransferId, Waiting>,
-    imports: HashMap<TransferId, WaitingImport>,
+    waiting: HashMap<TransferId, (HostId, Waiting)>,
+    imports: HashMap<TransferId, (HostId, WaitingImport)>,
     /// Whose and where those are that have not ended.
     accounts: HashMap<AccountId, Weak<()>>,
     hosts: HashMap<HostId, Weak<()>>,
@@ -90,7 +86,6 @@ impl Table {
 }
 
 struct Waiting {
-    host: HostId,
     to: mpsc::Sender<Part>,
     /// The host's: counts as long as it sends, and not as long as the customer keeps the call.
     held: Arc<()>,
@@ -129,15 +124,13 @@ impl Transfers {
         let mut table = self.0.lock();
         let (ours, held) = table.hold(account, host)?;
         let (to, parts) = mpsc::channel(WAITING);
-        table.waiting.insert(id, Waiting { host, to, held });
+        table.waiting.insert(id, (host, Waiting { to, held }));
         Ok(Receiving { transfers: self.clone(), id, parts, _held: ours })
     }
 
     /// The customer who waits for a transfer of this host, once.
     fn take(&self, host: HostId, id: TransferId) -> Option<Waiting> {
-        let waiting = &mut self.0.lock().waiting;
-        waiting.get(&id).filter(|waiting| waiting.host == host)?;
-        waiting.remove(&id)
+        take_of(&mut self.0.lock().waiting, host, id)
     }
 
     fn ask(&self, host: HostId, asked: Asked) -> Result<(), DomainError> {
@@ -148,6 +141,16 @@ impl Transfers {
         }
         Err(unavailable("the volume's host does not listen now"))
     }
+}
+
+/// Takes the transfer that a host begins, if it is one of its own.
+fn take_of<T>(
+    begun: &mut HashMap<TransferId, (HostId, T)>,
+    host: HostId,
+    id: TransferId,
+) -> Option<T> {
+    begun.get(&id).filter(|(of, _)| *of == host)?;
+    begun.remove(&id).map(|(_, begun)| begun)
 }
 
 /// Counts one more of `key`, unless there are `most`.
@@ -188,9 +191,11 @@ impl Engine {
         let (account, host, key) = exported(&self.state(), caller, volume)?;
         let transfer = TransferId(self.inner.random.id().to_be_bytes());
         let mut receiving = self.inner.transfers.open(transfer, account, host)?;
-        self.run(|state| self.plan_export(state, caller, volume))
-            .await
-            .map_err(DomainError::from)?;
+        let plan = |state: &mut State| {
+            exported(state, caller, volume)?;
+            Ok(self.begins(caller, "volume.export", volume))
+        };
+        self.run(plan).await.map_err(DomainError::from)?;
         let asked = SendVolume { transfer, volume, offset };
         self.inner.transfers.ask(host, Asked::Send(asked))?;
         let bytes = match timeout(BEGIN_WITHIN, receiving.parts.recv()).await {
@@ -207,17 +212,11 @@ impl Engine {
         Ok(Export { bytes, key, data: data(receiving, left).boxed() })
     }
 
-    fn plan_export(
-        &self,
-        state: &State,
-        caller: &Caller,
-        volume: VolumeId,
-    ) -> Result<Planned<()>, PlanError> {
-        exported(state, caller, volume)?;
-        let mut draft = Draft::default();
-        let nothing = None::<&Volume>;
-        draft.audit(audit::entry(caller, self.now(), "volume.export", &volume, nothing, nothing));
-        Ok(Planned { draft, answer: () })
+    /// Has the audit log say what a customer begins.
+    fn begins(&self, caller: &Caller, verb: &'static str, volume: VolumeId) -> Planned<()> {
+        let (mut draft, nothing) = (Draft::default(), None::<&Volume>);
+        draft.audit(audit::entry(caller, self.now(), verb, &volume, nothing, nothing));
+        Planned { draft, answer: () }
     }
 
     /// Takes what a host sends for a transfer, as fast as the customer takes it.
@@ -231,10 +230,8 @@ impl Engine {
         transfer: TransferId,
         parts: impl Stream<Item = Result<Part, DomainError>> + Send,
     ) -> Result<(), DomainError> {
-        let Waiting { to, held: _held, .. } =
-            self.inner.transfers.take(host, transfer).ok_or_else(|| {
-                DomainError::new(ErrorKind::NotFound, "nobody waits for this transfer")
-            })?;
+        let waiting = self.inner.transfers.take(host, transfer);
+        let Waiting { to, held: _held } = waiting.ok_or_else(nobody_waits)?;
         let mut parts = pin!(parts);
         let gone = || unavailable("the customer takes nothing more");
         loop {
@@ -303,6 +300,10 @@ fn data(
 fn too_many(who: &str, most: usize) -> DomainError {
     let text = format!("{who} has {most} transfers under way, which is the most it may have");
     DomainError::new(ErrorKind::LimitExceeded, text).advise("wait until one has ended")
+}
+
+fn nobody_waits() -> DomainError {
+    DomainError::new(ErrorKind::NotFound, "nobody waits for this transfer")
 }
 
 fn unavailable(text: impl Into<String>) -> DomainError {

@@ -415,6 +415,11 @@ impl Instance {
         self.interruption.as_ref().is_none_or(Interruption::holds_room)
     }
 
+    /// Its interruption, as long as it has its room: its guest has time to shut down.
+    pub fn notice(&self) -> Option<&Interruption> {
+        self.interruption.as_ref().filter(|interruption| interruption.holds_room())
+    }
+
     /// Whether it waits on its host until spot machines have given their room.
     pub fn waits_for_room(&self) -> bool {
         self.decision.as_ref().is_some_and(|decision| !decision.after.is_empty())

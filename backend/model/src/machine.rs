@@ -158,6 +158,13 @@ pub struct MachineSeen {
     pub handover: Option<Handover>,
 }
 
+impl MachineSeen {
+    /// Whether the host has let it go to another one.
+    pub fn has_left(&self) -> bool {
+        self.handover == Some(Handover::Left)
+    }
+}
+
 /// One volume as its host sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeSeen {

@@ -12,7 +12,6 @@ use fairmazon_model::{
     conformity::Proof,
     id::{HostId, InstanceId, VolumeId},
     machine::{MachineSeen, MachineSpec},
-    migration::Handover,
     units::{Epoch, Generation, Revision, UnixMs},
 };
 use fairmazon_store::Key;
@@ -282,7 +281,7 @@ impl HostsNow {
 impl HostNow {
     /// Notes what a report says of the machines that migrate from the host and to it.
     pub(crate) fn note_moving(&mut self, moving: HashMap<InstanceId, MachineSeen>, now: UnixMs) {
-        let has_left = |id: &InstanceId| moving.get(id).is_some_and(is_left);
+        let has_left = |id: &InstanceId| moving.get(id).is_some_and(MachineSeen::has_left);
         self.left.retain(|id, _| has_left(id));
         for id in moving.keys().filter(|id| has_left(id)) {
             self.left.entry(*id).or_insert(now);
@@ -292,7 +291,7 @@ impl HostNow {
 
     /// Since when the host has said that it has let go this run of a machine.
     pub(crate) fn left_since(&self, id: InstanceId, epoch: Epoch) -> Option<UnixMs> {
-        self.moving(id, epoch).filter(|seen| is_left(seen))?;
+        self.moving(id, epoch).filter(|seen| seen.has_left())?;
         self.left.get(&id).copied()
     }
 
@@ -312,8 +311,4 @@ impl HostNow {
         self.gone_since.get(&key).is_some_and(|since| self.observed >= *since)
             && self.gone.contains(&key)
     }
-}
-
-fn is_left(seen: &MachineSeen) -> bool {
-    seen.handover == Some(Handover::Left)
 }

@@ -30,7 +30,7 @@ use crate::core::{
     engine::Engine,
     instances::operation,
     state::State,
-    view::{is_asked_to_run, spot_allows, wants_to_run},
+    view::{is_asked_to_run, spot_allows},
 };
 
 /// Most rows of one batch: well below the most that a commit may write.
@@ -236,13 +236,13 @@ impl<'a> Batch<'a> {
         let catalogue = self.engine.catalogue();
         let key = Key::Instance(instance.id);
         let now = host.and_then(|host| self.state.hosts.get(host));
-        let wants_to_run = wants_to_run(instance, self.now);
+        let is_asked_to_run = is_asked_to_run(instance, self.now);
+        let wants_to_run = is_asked_to_run && instance.interruption.is_none();
         let is_present = |volume: &Arc<Volume>| volume.observed.is_present();
         InstanceFacts {
             instance,
             standing,
-            wants_to_run,
-            is_asked_to_run: is_asked_to_run(instance, self.now),
+            is_asked_to_run,
             spot_allows: spot_allows(instance, catalogue),
             gone: now.is_some_and(|now| now.is_gone(key)),
             lacks_key: standing == Standing::Connected

@@ -1,6 +1,6 @@
 //! Interruptions in the reconciler: the rows that their steps change.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use fairmazon_model::{
     id::{HostId, InstanceId},
@@ -127,8 +127,8 @@ impl Batch<'_> {
     /// Whether spot machines still have the room that it gets.
     pub(super) fn awaits_room(&self, instance: &Instance) -> bool {
         let Some(decision) = &instance.decision else { return false };
-        decision.after.iter().filter_map(|id| self.instance(*id)).any(|row: Arc<Instance>| {
-            row.interruption.as_ref().is_some_and(Interruption::holds_room)
+        decision.after.iter().filter_map(|id| self.instance(*id)).any(|row| {
+            row.notice().is_some()
                 && row.decision.as_ref().is_some_and(|theirs| theirs.host == decision.host)
         })
     }
@@ -149,6 +149,6 @@ impl Batch<'_> {
             })
         };
         now.off = told.map(|(id, _)| *id).filter(|id| is_off(*id)).collect();
-        self.state.dirty.instances.extend(self.state.hosts.entry(host).off.iter());
+        self.state.dirty.instances.extend(&now.off);
     }
 }

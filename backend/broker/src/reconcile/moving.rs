@@ -60,7 +60,7 @@ fn has_come(moving: &Moving<'_>) -> bool {
 }
 
 fn has_left(moving: &Moving<'_>) -> bool {
-    moving.source.as_ref().is_some_and(|seen| seen.handover == Some(Handover::Left))
+    moving.source.as_ref().is_some_and(MachineSeen::has_left)
 }
 
 /// Why it shall not go there any more.
@@ -68,7 +68,7 @@ fn why_not(facts: &InstanceFacts<'_>, moving: &Moving<'_>) -> Option<String> {
     let instance = facts.instance;
     if instance.deleting.is_some() {
         Some("it is being deleted".into())
-    } else if !facts.wants_to_run {
+    } else if !facts.wants_to_run() {
         Some("it shall not run any more".into())
     } else if has_ended(instance) && !has_left(moving) {
         Some("it has ended on the host that it is on".into())

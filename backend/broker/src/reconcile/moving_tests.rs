@@ -104,7 +104,6 @@ impl Situation {
         next_step(&InstanceFacts {
             instance: &row,
             standing: self.standing,
-            wants_to_run: self.wants_to_run,
             is_asked_to_run: self.wants_to_run,
             spot_allows: true,
             is_off: false,

@@ -47,12 +47,12 @@ impl Batch<'_> {
         let request = self.request(instance, &volumes, placement.clone(), away_from);
         match self.state.books.place(&request) {
             Ok(placed) => {
-                self.decide(instance, volumes, placement, &Chosen::from(placed), away_from);
+                self.decide(instance, volumes, placement, Chosen::from(placed), away_from);
             }
             Err(why) => {
                 if let Some(room) = self.room_for(instance, &request) {
                     let chosen = Chosen::from(room);
-                    return self.decide(instance, volumes, placement, &chosen, away_from);
+                    return self.decide(instance, volumes, placement, chosen, away_from);
                 }
                 let advice = why.advice();
                 let text = if advice.is_empty() {
@@ -70,29 +70,23 @@ impl Batch<'_> {
         instance: &Instance,
         volumes: Vec<Volume>,
         placement: Placement,
-        chosen: &Chosen,
+        chosen: Chosen,
         away_from: Option<HostId>,
     ) {
-        let host = chosen.host;
-        if !self.may_rely_on(host) || !self.may_interrupt(&chosen.victims) {
+        let Chosen { host, flavor, reason, victims, waiting_for } = chosen;
+        if !self.may_rely_on(host) || !self.may_interrupt(&victims) {
             self.hold(instance.id);
             return;
         }
         let epoch = instance.last_epoch.next();
-        let decision = Decision {
-            host,
-            epoch,
-            flavor: chosen.flavor.clone(),
-            reason: chosen.reason.clone(),
-            at: self.now,
-            after: chosen.victims.clone(),
-        };
+        let decision =
+            Decision { host, epoch, flavor, reason, at: self.now, after: victims.clone() };
         let new = Instance {
             decision: Some(decision),
             last_epoch: epoch,
             observed: InstanceObserved { at: self.now, ..InstanceObserved::default() },
             interruption: None,
-            waiting_for: chosen.waiting_for.clone(),
+            waiting_for,
             ..instance.clone()
         };
         let bound: Vec<Volume> = volumes
@@ -104,12 +98,13 @@ impl Batch<'_> {
             .collect();
         let booking = machine_booking(self.engine.catalogue(), &new, placement);
         let booking = booking.map(|booking| (new.id, booking));
-        if let Err(why) = self.state.books.claim_after(booking, bound.iter(), &chosen.victims) {
+        if let Err(why) = self.state.books.claim_after(booking, bound.iter(), &victims) {
             return self.wait_for(instance, &why);
         }
-        for victim in chosen.victims.iter().filter_map(|id| self.instance(*id)).collect::<Vec<_>>()
-        {
-            self.interrupt(&victim, InterruptionCause::Capacity(instance.id));
+        for id in victims {
+            if let Some(victim) = self.instance(id) {
+                self.interrupt(&victim, InterruptionCause::Capacity(instance.id));
+            }
         }
         let (before, after) = (instance.decision.as_ref(), new.decision.as_ref());
         let verb = if before.is_some() { "broker.place_again" } else { "broker.place" };

@@ -5,11 +5,11 @@
 //! so, or its row says that the data is decided to be on another host after it was decided to be
 //! on this one in vain, or before; never while it migrates here.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use fairmazon_model::{
     catalogue::Catalogue,
-    id::{HostId, InstanceId},
+    id::HostId,
     instance::{Decision, Instance, Power},
     key::{SealedVolumeKey, VolumeHostKey},
     machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
@@ -61,7 +61,7 @@ pub(crate) fn desired_set(
         if row.waits_for_room() {
             continue;
         }
-        if decision.host == host && row.interruption.as_ref().is_some_and(|it| it.holds_room()) {
+        if decision.host == host && row.notice().is_some() {
             interrupted.push(row.id);
         }
         if comes.is_some() && row.open_migration().is_none() {
@@ -124,22 +124,18 @@ pub(crate) fn desired_set(
     let entry = state.hosts.entry(host);
     entry.stays_since = since(&stays, &entry.stays_since, generation);
     entry.interrupted_since = since(&interrupted, &entry.interrupted_since, generation);
-    let since: HashMap<Key, Generation> = gone
-        .into_iter()
-        .map(|key| (key, entry.gone_since.get(&key).copied().unwrap_or(generation)))
-        .collect();
-    entry.gone_since = since;
+    entry.gone_since = since(&gone, &entry.gone_since, generation);
     entry.told = telling;
     DesiredSet { generation, machines, volumes }
 }
 
 /// Since which generation these are told, those that were told before since then.
-fn since(
-    ids: &[InstanceId],
-    before: &HashMap<InstanceId, Generation>,
+fn since<K: Copy + Eq + Hash>(
+    told: &[K],
+    before: &HashMap<K, Generation>,
     now: Generation,
-) -> HashMap<InstanceId, Generation> {
-    ids.iter().map(|id| (*id, before.get(id).copied().unwrap_or(now))).collect()
+) -> HashMap<K, Generation> {
+    told.iter().map(|key| (*key, before.get(key).copied().unwrap_or(now))).collect()
 }
 
 /// Whether the volume is to be made for a machine that waits for room: its host is told of both
@@ -236,10 +232,9 @@ fn machine(
         disks: row.spec.volumes.iter().map(disk).collect(),
         user_data: row.spec.user_data.clone(),
         ssh_keys: row.spec.ssh_keys.iter().cloned().collect(),
-        stop_timeout_ms: match row.interruption.as_ref().filter(|it| it.holds_room()) {
-            Some(interruption) => interruption.notice_ms,
-            None => row.spec.stop_timeout_ms,
-        },
+        stop_timeout_ms: row
+            .notice()
+            .map_or(row.spec.stop_timeout_ms, |interruption| interruption.notice_ms),
         reboots: row.reboots,
         rebuilds: row.rebuilds,
         first_boots: row.first_boots,

@@ -91,6 +91,9 @@ impl Engine {
             // Each row was asked for before it was changed, under the same lock.
             let held = state.holds.acquire(&draft).is_ok();
             debug_assert!(held, "only rows that nobody holds are changed");
+            if !held {
+                return Ok(());
+            }
             (draft, taken)
         };
         let result = self.finish(draft).await;

@@ -25,8 +25,6 @@ pub(crate) struct InstanceFacts<'a> {
     pub(crate) instance: &'a Instance,
     /// How the decided host stands; `Lapsed` when none is decided.
     pub(crate) standing: Standing,
-    /// Whether it shall run now: asked to, and not interrupted.
-    pub(crate) wants_to_run: bool,
     /// Whether its customer wants it to run now, working hours included.
     pub(crate) is_asked_to_run: bool,
     /// Whether its spot terms allow the price.
@@ -46,6 +44,13 @@ pub(crate) struct InstanceFacts<'a> {
     pub(crate) awaits_room: bool,
     /// How its way to another host stands; none when it is on none.
     pub(crate) moving: Option<Moving<'a>>,
+}
+
+impl InstanceFacts<'_> {
+    /// Whether it shall run now: asked to, and not interrupted.
+    pub(crate) const fn wants_to_run(&self) -> bool {
+        self.is_asked_to_run && self.instance.interruption.is_none()
+    }
 }
 
 /// What to do next with an instance.
@@ -160,7 +165,7 @@ pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
             if let Some(step) = next_spot_step(facts) {
                 return step;
             }
-            if is_brought_about(instance, facts.wants_to_run, instance.spec_version) {
+            if is_brought_about(instance, facts.wants_to_run(), instance.spec_version) {
                 Step::Settled
             } else if facts.lacks_key {
                 Step::Wait(Waiting::Key)
@@ -249,11 +254,11 @@ pub(crate) fn operation_state(
         return failed(ErrorKind::Precondition, "the instance is being deleted");
     }
     let is_reboot = operation.kind == OperationKind::Reboot;
-    if is_reboot && !facts.wants_to_run && facts.standing == Standing::Connected {
+    if is_reboot && !facts.wants_to_run() && facts.standing == Standing::Connected {
         return failed(ErrorKind::Precondition, "the instance was stopped meanwhile");
     }
     if facts.standing == Standing::Connected
-        && is_brought_about(instance, facts.wants_to_run, operation.spec_version)
+        && is_brought_about(instance, facts.wants_to_run(), operation.spec_version)
     {
         return OperationState::Done;
     }

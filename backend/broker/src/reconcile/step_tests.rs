@@ -37,7 +37,6 @@ impl Situation {
         InstanceFacts {
             instance: &self.instance,
             standing: self.standing,
-            wants_to_run: self.wants_to_run,
             is_asked_to_run: self.wants_to_run || self.instance.interruption.is_some(),
             spot_allows: self.spot_allows,
             gone: self.gone,

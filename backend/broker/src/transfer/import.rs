@@ -6,19 +6,14 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::{AccountId, HostId, VolumeId},
     transfer::{ReceiveVolume, Taken, TransferId},
-    volume::Volume,
 };
 use futures::{Stream, StreamExt};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Asked, BEGIN_WITHIN, STALLED, Transfers, WAITING, cut, unavailable};
-use crate::core::{
-    Caller, Engine, Standing, audit,
-    draft::Draft,
-    engine::{PlanError, Planned},
-    rules,
-    state::State,
+use super::{
+    Asked, BEGIN_WITHIN, STALLED, Transfers, WAITING, cut, nobody_waits, take_of, unavailable,
 };
+use crate::core::{Caller, Engine, Standing, rules, state::State};
 
 /// Words of a host that wait for the customer's call: all of a transfer.
 const WORDS: usize = 2;
@@ -27,7 +22,6 @@ const STORED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A transfer that no host has begun to take.
 pub(super) struct WaitingImport {
-    pub(super) host: HostId,
     words: mpsc::Sender<Taken>,
     parts: mpsc::Receiver<Vec<u8>>,
     /// The host's, as of an export.
@@ -59,14 +53,12 @@ impl Transfers {
         let mut table = self.0.lock();
         let (ours, held) = table.hold(account, host)?;
         let ((say, words), (parts, taken)) = (mpsc::channel(WORDS), mpsc::channel(WAITING));
-        table.imports.insert(id, WaitingImport { host, words: say, parts: taken, held });
+        table.imports.insert(id, (host, WaitingImport { words: say, parts: taken, held }));
         Ok(Sending { transfers: self.clone(), id, words, parts, _held: ours })
     }
 
     fn take_import(&self, host: HostId, id: TransferId) -> Option<WaitingImport> {
-        let imports = &mut self.0.lock().imports;
-        imports.get(&id).filter(|waiting| waiting.host == host)?;
-        imports.remove(&id)
+        take_of(&mut self.0.lock().imports, host, id)
     }
 }
 
@@ -105,15 +97,17 @@ impl Engine {
         caller: &Caller,
         volume: VolumeId,
     ) -> Result<Importing, DomainError> {
-        let (account, host, bytes) = match imported(&self.state(), caller, volume)? {
-            Wanted::Yes { account, host, bytes } => (account, host, bytes),
-            Wanted::No { bytes } => return Ok(Importing { bytes, offset: bytes, sending: None }),
+        let (bytes, wanted) = imported(&self.state(), caller, volume)?;
+        let Some((account, host)) = wanted else {
+            return Ok(Importing { bytes, offset: bytes, sending: None });
         };
         let transfer = TransferId(self.inner.random.id().to_be_bytes());
         let mut sending = self.inner.transfers.open_import(transfer, account, host)?;
-        self.run(|state| self.plan_import(state, caller, volume))
-            .await
-            .map_err(DomainError::from)?;
+        let plan = |state: &mut State| {
+            imported(state, caller, volume)?;
+            Ok(self.begins(caller, "volume.import", volume))
+        };
+        self.run(plan).await.map_err(DomainError::from)?;
         let asked = ReceiveVolume { transfer, volume };
         self.inner.transfers.ask(host, Asked::Receive(asked))?;
         let offset = match timeout(BEGIN_WITHIN, sending.words.recv()).await {
@@ -129,19 +123,6 @@ impl Engine {
         Ok(Importing { bytes, offset, sending: Some(sending) })
     }
 
-    fn plan_import(
-        &self,
-        state: &State,
-        caller: &Caller,
-        volume: VolumeId,
-    ) -> Result<Planned<()>, PlanError> {
-        imported(state, caller, volume)?;
-        let mut draft = Draft::default();
-        let nothing = None::<&Volume>;
-        draft.audit(audit::entry(caller, self.now(), "volume.import", &volume, nothing, nothing));
-        Ok(Planned { draft, answer: () })
-    }
-
     /// The parts that a host is to take for a transfer, as its customer sends them, up to the end
     /// of what the host says.
     ///
@@ -153,9 +134,7 @@ impl Engine {
         transfer: TransferId,
     ) -> Result<(mpsc::Sender<Taken>, Parts), DomainError> {
         let waiting = self.inner.transfers.take_import(host, transfer);
-        let WaitingImport { words, parts, held, .. } = waiting.ok_or_else(|| {
-            DomainError::new(ErrorKind::NotFound, "nobody waits for this transfer")
-        })?;
+        let WaitingImport { words, parts, held } = waiting.ok_or_else(nobody_waits)?;
         Ok((words, Parts { parts, _held: held }))
     }
 }
@@ -203,20 +182,13 @@ impl Importing {
     }
 }
 
-/// Whether a host wants the file of a volume.
-enum Wanted {
-    Yes {
-        account: AccountId,
-        host: HostId,
-        bytes: u64,
-    },
-    /// It is made.
-    No {
-        bytes: u64,
-    },
-}
-
-fn imported(state: &State, caller: &Caller, id: VolumeId) -> Result<Wanted, DomainError> {
+/// How many bytes the file of a volume has that is imported, and whose and where it is until it is
+/// made.
+fn imported(
+    state: &State,
+    caller: &Caller,
+    id: VolumeId,
+) -> Result<(u64, Option<(AccountId, HostId)>), DomainError> {
     let row = state.world.volumes.get(id).filter(|row| caller.may_change(row.account));
     let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
     rules::check_not_deleting("volume", &id, row.deleting.is_some())?;
@@ -226,14 +198,14 @@ fn imported(state: &State, caller: &Caller, id: VolumeId) -> Result<Wanted, Doma
     };
     let bytes = import.bytes;
     if row.copied {
-        return Ok(Wanted::No { bytes });
+        return Ok((bytes, None));
     }
     let silent = || unavailable("the volume's host is silent");
     let host = row.host.ok_or_else(silent)?;
     if state.standing(host) != Standing::Connected {
         return Err(silent());
     }
-    Ok(Wanted::Yes { account: row.account, host, bytes })
+    Ok((bytes, Some((row.account, host))))
 }
 
 /// What a host's word means before all was sent, and its end without one.

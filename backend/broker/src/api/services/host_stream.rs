@@ -1,7 +1,7 @@
 //! `HostStreamService`: hands a host's stream to its session and its volumes to who waits for
 //! them, and ends both with its credential.
 
-use std::{future::ready, sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc};
 
 use fairmazon_model::{
     DomainError,
@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::Api;
+use super::{Api, first};
 use crate::{
     api::context::{Answers, Context},
     session::HostSays,
@@ -26,8 +26,6 @@ use crate::{
 
 /// Messages to a host that may wait for it.
 const QUEUE: usize = 8;
-/// How long a host may take from a call to its first message.
-const FIRST_WITHIN: Duration = Duration::from_secs(10);
 
 #[async_trait]
 impl HostStreamService for Api {
@@ -81,11 +79,7 @@ impl HostStreamService for Api {
         let (context, mut messages) = Context::of(request)?;
         let begin = async {
             let host = context.host()?;
-            let first = tokio::time::timeout(FIRST_WITHIN, messages.message()).await;
-            let Ok(Ok(Some(first))) = first else {
-                let text = "a volume begins with its transfer's id";
-                return Err(DomainError::invalid("message", text));
-            };
+            let first = begun(&mut messages).await?;
             let transfer = TransferId::read(&first.transfer_id)?;
             let first = Taken::try_from(first)?;
             let (words, parts) = self.engine.give_volume(host, transfer)?;
@@ -111,6 +105,12 @@ impl HostStreamService for Api {
     }
 }
 
+/// The message that a transfer begins with.
+async fn begun<T>(messages: &mut Streaming<T>) -> Result<T, DomainError> {
+    let text = "a volume begins with its transfer's id";
+    first(messages).await.ok_or_else(|| DomainError::invalid("message", text))
+}
+
 impl Api {
     async fn take_volume(
         &self,
@@ -118,10 +118,7 @@ impl Api {
         mut messages: Streaming<VolumePart>,
     ) -> Result<SendVolumeResponse, DomainError> {
         let host = context.host()?;
-        let first = tokio::time::timeout(FIRST_WITHIN, messages.message()).await;
-        let Ok(Ok(Some(first))) = first else {
-            return Err(DomainError::invalid("message", "a volume begins with its transfer's id"));
-        };
+        let first = begun(&mut messages).await?;
         let transfer = TransferId::read(&first.transfer_id)?;
         // A connection that breaks ends the parts.
         let rest = messages

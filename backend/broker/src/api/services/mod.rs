@@ -14,7 +14,7 @@ mod tokens;
 mod usage;
 mod volumes;
 
-use std::{fmt::Display, str::FromStr, sync::Arc};
+use std::{fmt::Display, str::FromStr, sync::Arc, time::Duration};
 
 use fairmazon_model::{DomainError, limits, site::Site};
 use fairmazon_proto::{
@@ -30,12 +30,15 @@ use fairmazon_proto::{
         usage_service_server::UsageServiceServer, volumes_service_server::VolumesServiceServer,
     },
 };
-use tonic::service::Routes;
+use tonic::{Streaming, service::Routes};
 
 use crate::{
     api::HostAuthority,
     core::{Engine, Page, PageRequest},
 };
+
+/// How long a caller may take from a call to its first message.
+const FIRST_WITHIN: Duration = Duration::from_secs(10);
 
 /// Implements the services of the core.
 #[derive(Clone)]
@@ -153,6 +156,12 @@ where
 /// Name and country of where something is; empty when it is nowhere yet.
 fn place(site: Option<&Site>) -> (String, String) {
     site.map(|site| (site.name.clone(), site.country.clone())).unwrap_or_default()
+}
+
+/// The first message of a call; none when none comes in time.
+async fn first<T>(messages: &mut Streaming<T>) -> Option<T> {
+    let first = tokio::time::timeout(FIRST_WITHIN, messages.message()).await;
+    first.ok()?.ok()?
 }
 
 #[cfg(test)]

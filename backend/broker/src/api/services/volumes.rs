@@ -1,6 +1,6 @@
 //! `VolumesService`.
 
-use std::{future::ready, time::Duration};
+use std::future::ready;
 
 use fairmazon_model::{DomainError, ErrorKind, key::GivenKey};
 use fairmazon_proto::{
@@ -18,14 +18,11 @@ use fairmazon_proto::{
 use futures::{StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{Api, cut, id, page, place, required};
+use super::{Api, cut, first, id, page, place, required};
 use crate::{
     api::context::{Answers, Context},
     core::{KeysOf, VolumeChange, VolumeState, VolumeUpdate, VolumeView},
 };
-
-/// How long a customer may take from a call to its first message.
-const FIRST_WITHIN: Duration = Duration::from_secs(10);
 
 #[async_trait]
 impl VolumesService for Api {
@@ -167,10 +164,9 @@ impl VolumesService for Api {
     ) -> Result<Response<Self::ImportVolumeStream>, Status> {
         let (context, mut messages) = Context::of(request)?;
         let work = async {
-            let first = tokio::time::timeout(FIRST_WITHIN, messages.message()).await;
-            let Ok(Ok(Some(ImportVolumeRequest {
+            let Some(ImportVolumeRequest {
                 part: Some(import_volume_request::Part::VolumeId(volume)),
-            }))) = first
+            }) = first(&mut messages).await
             else {
                 return Err(DomainError::invalid("volume_id", "an import begins with it"));
             };
