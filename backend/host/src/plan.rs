@@ -523,7 +523,7 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
         (VolumeWish::Keep, None) if !case.source_ready => {
             step(VolumeAction::Wait, "what it is a copy of can't be read yet")
         }
-        (VolumeWish::Keep, None) if is_import(wish) && case.file != FileCase::Whole => {
+        (VolumeWish::Keep, None) if wish.imports().is_some() && case.file != FileCase::Whole => {
             step(VolumeAction::Wait, "its customer has not sent its file yet")
         }
         (VolumeWish::Keep, None) => step(VolumeAction::Create, "it is desired here"),
@@ -546,17 +546,13 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
     }
 }
 
-fn is_import(wish: &HostVolume) -> bool {
-    wish.wish == VolumeWish::Keep && matches!(wish.copy, Some(VolumeCopy::Import(_)))
-}
-
 /// What to do about a file that no volume is to be made from. Unlike a volume it is nobody's data:
 /// its customer has it.
 fn unwanted_file(case: &VolumeCase<'_>) -> Option<Step<VolumeAction>> {
     let is_wanted = match case.wish {
         Wish::Unknown => true,
         Wish::Absent => false,
-        Wish::Present(wish) => is_import(wish) && case.seen.is_none(),
+        Wish::Present(wish) => wish.imports().is_some() && case.seen.is_none(),
     };
     match case.file {
         FileCase::Part | FileCase::Whole if !is_wanted => {

@@ -3,13 +3,12 @@
 use std::{
     collections::HashSet,
     fs::{self, DirBuilder, File, OpenOptions},
+    hash::Hash,
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
     str::FromStr,
 };
-
-use fairmazon_model::id::InstanceId;
 
 /// What ends the name of a file that is being written.
 const HALF_MADE: &str = "new";
@@ -41,13 +40,13 @@ pub(crate) fn replace(
     made().inspect_err(|_| drop(fs::remove_file(&new)))
 }
 
-/// Removes the files of machines that are not there, which a process that was killed has left.
-pub(crate) fn sweep(folder: &Path, there: &HashSet<InstanceId>) -> io::Result<()> {
+/// Removes the files of what is not there, by its id, which a process that was killed has left.
+pub(crate) fn sweep<Id: FromStr + Eq + Hash>(folder: &Path, there: &HashSet<Id>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let name = path.file_stem().and_then(|name| name.to_str()).map(InstanceId::from_str);
+        let name = path.file_stem().and_then(|name| name.to_str()).map(Id::from_str);
         let half_made = path.extension() == Some(HALF_MADE.as_ref());
-        if matches!(name, Some(Ok(instance)) if half_made || !there.contains(&instance)) {
+        if matches!(name, Some(Ok(id)) if half_made || !there.contains(&id)) {
             fs::remove_file(path)?;
         }
     }

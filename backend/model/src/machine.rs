@@ -105,6 +105,16 @@ pub struct HostVolume {
     pub wish: VolumeWish,
 }
 
+impl HostVolume {
+    /// The file that it shall be made from, if from one.
+    pub fn imports(&self) -> Option<Import> {
+        match self.copy {
+            Some(VolumeCopy::Import(import)) if self.wish == VolumeWish::Keep => Some(import),
+            _ => None,
+        }
+    }
+}
+
 /// What a volume is made from that is not made empty or from an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

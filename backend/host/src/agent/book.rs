@@ -400,6 +400,11 @@ impl Book {
         }
     }
 
+    /// Whether a copy is being made of it.
+    pub(super) fn is_copied(&self, volume: VolumeId) -> bool {
+        self.copying.values().any(|source| *source == volume)
+    }
+
     pub(super) fn disk_ready(&self, instance: InstanceId, disk: &Disk) -> DiskReady {
         if self.volumes.get(&disk.volume).is_none_or(|record| record.seen.is_none()) {
             return DiskReady::Missing;
@@ -409,7 +414,7 @@ impl Book {
             return DiskReady::Locked;
         }
         // A copy is being made of it, and nobody may write to it meanwhile.
-        let copied = !disk.read_only && self.copying.values().any(|source| *source == disk.volume);
+        let copied = !disk.read_only && self.is_copied(disk.volume);
         let taken = copied
             || self.users(disk.volume).any(|(other, record)| {
                 other != instance
@@ -505,6 +510,9 @@ impl VolumeRecord {
     /// Something else is desired from now on: what went wrong with the wish before is over.
     pub(super) fn desire(&mut self, wish: Option<Arc<HostVolume>>) {
         self.desired = wish;
+        if let Some(receiving) = self.receiving.as_ref().filter(|_| self.imports().is_none()) {
+            receiving.end();
+        }
         self.not_before_ms = 0;
         self.error = None;
     }
@@ -519,11 +527,7 @@ impl VolumeRecord {
 
     /// The file that it shall be made from, if from one.
     pub(super) fn imports(&self) -> Option<Import> {
-        let wish = self.desired.as_ref().filter(|wish| wish.wish == VolumeWish::Keep)?;
-        match wish.copy? {
-            VolumeCopy::Import(import) => Some(import),
-            VolumeCopy::Of(_) | VolumeCopy::Made => None,
-        }
+        self.desired.as_ref()?.imports()
     }
 
     /// Whether a file of it is there that is to go.

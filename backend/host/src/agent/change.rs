@@ -42,7 +42,7 @@ impl Book {
     pub(super) fn change_case(&self, volume: VolumeId, record: &VolumeRecord) -> ChangeCase {
         let next = record.desired.as_ref().and_then(|wish| wish.next_key.as_ref());
         let Some(next) = next.filter(|_| record.seen.is_some()) else { return ChangeCase::Settled };
-        let held = self.copying.values().any(|source| *source == volume)
+        let held = self.is_copied(volume)
             || self.users(volume).any(|(_, machine)| machine.starts_or_moves());
         match &record.change {
             change if change.done_with(next.version).is_some() => ChangeCase::Settled,

@@ -350,7 +350,6 @@ impl Agent {
         let Target::Machine(instance) = target else { return };
         let leased = self.lease.holds(now_ms);
         let Some(step) = self.book.decide_machine(instance, leased, now_ms) else { return };
-        let keys_change = self.book.changes_keys_of(instance);
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
         if record.busy || record.fencing {
             return;
@@ -384,14 +383,12 @@ impl Agent {
                 self.queue.push_at(record.not_before_ms, target);
                 return;
             }
-            // The host that it goes to has other keys; these are left as they are meanwhile.
-            MachineAction::Depart if keys_change => {
-                self.queue.block(target);
-                return;
-            }
             MachineAction::Depart => {
                 let departure = record.desired.as_ref().and_then(|spec| spec.departure.clone());
-                if let Some(departure) = departure {
+                // The host that it goes to has other keys; these are left as they are meanwhile.
+                if self.book.changes_keys_of(instance) {
+                    self.queue.block(target);
+                } else if let Some(departure) = departure {
                     self.begin_departure(instance, departure);
                 }
                 return;
@@ -416,9 +413,6 @@ impl Agent {
         let Some(record) = self.book.volumes.get_mut(&volume) else { return };
         if record.busy {
             return;
-        }
-        if let Some(receiving) = record.receiving.as_ref().filter(|_| record.imports().is_none()) {
-            receiving.end();
         }
         let action = match step.action {
             // Whatever the last step did: nothing is decided on an older sight.

@@ -90,21 +90,21 @@ impl Agent {
         let is_refused = record.imports().is_some() && step.refuses_file();
         record.change.under_way = false;
         match (step.action, &step.result) {
-            (Some(VolumeAction::GiveKey), Ok(())) => record.given = step.key,
-            (Some(VolumeAction::ForgetKey), Ok(())) => record.key_lost(),
-            (Some(VolumeAction::ChangeKey), Ok(())) => {
-                record.given = step.next_key.as_ref().map(|(version, _)| *version);
-                record.change.done.clone_from(&step.next_key);
+            (Some(VolumeAction::GiveKey), Ok(_)) => record.given = step.key,
+            (Some(VolumeAction::ForgetKey), Ok(_)) => record.key_lost(),
+            (Some(VolumeAction::ChangeKey), Ok(fingerprint)) => {
+                record.given = step.next_key;
+                record.change.done = step.next_key.zip(fingerprint.clone());
                 self.report.wanted();
             }
-            (Some(VolumeAction::ChangeKey), Err(_)) => record.change.tried = step.next_version,
+            (Some(VolumeAction::ChangeKey), Err(_)) => record.change.tried = step.next_key,
             _ if is_refused => record.incoming = None,
             // The hypervisor has ended and begun anew meanwhile.
             (_, Err(HypervisorError::KeyMissing { .. })) => record.key_lost(),
             // It was exchanged, and whoever did that did not live to tell.
             (_, Err(HypervisorError::KeyWrong { .. })) => record.change.tried = None,
             // It has become the volume, or was of no use.
-            (Some(VolumeAction::Create | VolumeAction::DropFile), Ok(())) => record.incoming = None,
+            (Some(VolumeAction::Create | VolumeAction::DropFile), Ok(_)) => record.incoming = None,
             _ => {}
         }
         match failure {

@@ -91,10 +91,9 @@ pub(super) struct VolumeStep {
     /// The version of the key that came with the wish for it.
     pub(super) key: Option<u32>,
     /// The version of the next key that came with the wish for it.
-    pub(super) next_version: Option<u32>,
-    /// Version and fingerprint of the next key, where that took the place of the one before.
-    pub(super) next_key: Option<(u32, String)>,
-    pub(super) result: Result<()>,
+    pub(super) next_key: Option<u32>,
+    /// With the fingerprint of the next key, where that took the place of the one before.
+    pub(super) result: Result<Option<String>>,
 }
 
 impl VolumeStep {
@@ -200,7 +199,7 @@ impl Hands {
         Box::pin(async move {
             let version = |key: Option<&SealedVolumeKey>| key.map(|key| key.version);
             let key = version(wish.as_ref().and_then(|wish| wish.key.as_ref()));
-            let next_version = version(wish.as_ref().and_then(|wish| wish.next_key.as_ref()));
+            let next_key = version(wish.as_ref().and_then(|wish| wish.next_key.as_ref()));
             let size = wish.as_ref().map_or(Gib(0), |wish| wish.size);
             let act = async {
                 match (action, wish) {
@@ -222,14 +221,10 @@ impl Hands {
                 Ok(None)
             };
             let deadline = hands.deadline_of(action, size);
-            let done = within(deadline, "bring a volume a step on", act).await;
+            let result = within(deadline, "bring a volume a step on", act).await;
             let look = hands.hypervisor.volume(volume);
             let seen = hands.within("look at a volume", look).await;
-            let (next_key, result) = match done {
-                Ok(changed) => (next_version.zip(changed), Ok(())),
-                Err(error) => (None, Err(error)),
-            };
-            let step = VolumeStep { action, key, next_version, next_key, result };
+            let step = VolumeStep { action, key, next_key, result };
             Done::Volume { volume, step, seen }
         })
     }

@@ -4,7 +4,7 @@
 
 use std::{ffi::OsStr, time::Duration};
 
-use fairmazon_hypervisor::{HypervisorError, Result, VolumeKey};
+use fairmazon_hypervisor::{HypervisorError, Machine, Result, VolumeKey};
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
     machine::HostVolume,
@@ -42,9 +42,7 @@ impl QemuHost {
         let source_key = self.inner.keys.get(source)?;
         let new = self.inner.files.begin(wish, found.size, key).await?;
         drop(making);
-        let user =
-            self.call("look who has a volume", move |_, session| user_of(session, source)).await?;
-        match user {
+        match self.user_of(source).await? {
             None => {
                 let keys = ((wish.volume, key), (source, &*source_key));
                 convert(&found, &new.0, keys).await?;
@@ -52,6 +50,16 @@ impl QemuHost {
             Some(instance) => self.back_up(instance, found.clone(), wish.volume, &new.0).await?,
         }
         self.inner.files.finish(new, wish, found.size, key).await
+    }
+
+    /// The running machine that has a volume.
+    pub(super) async fn user_of(&self, volume: VolumeId) -> Result<Option<InstanceId>> {
+        self.call("look who has a volume", move |_, session| {
+            let machines = session.domains.list()?.machines;
+            let has = |machine: &&Machine| machine.runs() && machine.uses(volume).is_some();
+            Ok(machines.iter().find(has).map(Machine::instance))
+        })
+        .await
     }
 
     /// Has QEMU copy a disk of a running machine.
@@ -131,13 +139,6 @@ impl Drop for Begun {
             }
         });
     }
-}
-
-/// The running machine that has a volume.
-pub(super) fn user_of(session: &Session, volume: VolumeId) -> Result<Option<InstanceId>> {
-    let machines = session.domains.list()?.machines;
-    let user = machines.iter().find(|machine| machine.runs() && machine.uses(volume).is_some());
-    Ok(user.map(fairmazon_hypervisor::Machine::instance))
 }
 
 type KeyOf<'a> = (VolumeId, &'a VolumeKey);

@@ -6,6 +6,7 @@
 //! so keys don't: QEMU reads them from files in memory that are there for that moment.
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fs::{self, File},
     io,
@@ -19,13 +20,7 @@ use fairmazon_model::id::{InstanceId, VolumeId};
 use serde_json::{Value, json};
 use virt::domain::Domain;
 
-use super::{
-    copy::user_of,
-    files::Found,
-    host::{Inner, QemuHost},
-    session::Session,
-    tool,
-};
+use super::{files::Found, host::QemuHost, tool};
 use crate::{error::failed, private};
 
 /// What QEMU spends on making a guess of a key slow, in ms. The key is random.
@@ -63,8 +58,7 @@ impl QemuHost {
             (true, true) => &[Half::Remove],
             (true, false) => &[Half::Add, Half::Remove],
         };
-        let look = move |_: &Inner, session: &Session| user_of(session, volume);
-        let keys = match self.call("look who has a volume", look).await? {
+        let keys = match self.user_of(volume).await? {
             None => {
                 for half in halves {
                     amend(&found.path, volume, &keys, *half).await?;
@@ -291,15 +285,7 @@ impl Drop for KeyFile {
 
 /// Removes the files with keys that a process that was killed has left.
 pub(super) fn sweep(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        let id = name.split_once('.').map(|(id, _)| id.parse::<VolumeId>());
-        if matches!(id, Some(Ok(_))) {
-            fs::remove_file(path)?;
-        }
-    }
-    Ok(())
+    private::sweep(folder, &HashSet::<VolumeId>::new())
 }
 
 fn attempted(volume: VolumeId) -> String {

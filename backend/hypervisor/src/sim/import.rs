@@ -25,7 +25,7 @@ const MAGIC: &[u8; 8] = b"simulate";
 const HEADER: usize = 128;
 
 /// What has come of the file of a volume that is imported. Its room is taken.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct SimIncoming {
     bytes: Arc<Mutex<Vec<u8>>>,
     class: Arc<str>,
@@ -36,7 +36,7 @@ pub(super) struct SimIncoming {
 
 impl SimIncoming {
     /// Where the rest goes; none while another one writes.
-    pub(super) fn sink(&self) -> Option<VolumeSink> {
+    fn sink(&self) -> Option<VolumeSink> {
         let writing = Arc::clone(&self.writing).try_lock_owned().ok()?;
         let offset = self.bytes.lock().len() as u64;
         let writer = Box::new(Writer { bytes: Arc::clone(&self.bytes), _writing: writing });
@@ -93,15 +93,15 @@ impl HostState {
         &mut self,
         wish: &HostVolume,
         capacity: &Capacity,
-    ) -> Result<SimIncoming> {
-        if let Some(incoming) = self.incoming.get(&wish.volume) {
-            return Ok(incoming.clone());
+    ) -> Result<VolumeSink> {
+        if !self.incoming.contains_key(&wish.volume) {
+            let class = self.take_storage(&wish.class, wish.size.0, capacity)?;
+            let (bytes, writing) = (Arc::default(), Arc::default());
+            let incoming = SimIncoming { bytes, class, size: wish.size, writing };
+            self.incoming.insert(wish.volume, incoming);
         }
-        let class = self.take_storage(&wish.class, wish.size.0, capacity)?;
-        let incoming =
-            SimIncoming { bytes: Arc::default(), class, size: wish.size, writing: Arc::default() };
-        self.incoming.insert(wish.volume, incoming.clone());
-        Ok(incoming)
+        let sink = self.incoming.get(&wish.volume).and_then(SimIncoming::sink);
+        sink.ok_or_else(|| HypervisorError::busy(wish.volume, "another transfer writes its file"))
     }
 
     pub(super) fn drop_import(&mut self, volume: VolumeId) -> Result<()> {
