@@ -141,6 +141,16 @@ impl Broker {
         InterceptedService::new(channel, Show(token.map(str::to_owned)))
     }
 
+    /// A client of another account.
+    pub(crate) async fn stranger(&self) -> Client {
+        let operator = self.as_role(Role::PlatformOperator).await;
+        let mut accounts = v1::accounts_service_client::AccountsServiceClient::new(operator);
+        let request =
+            v1::CreateAccountRequest { name: "other".into(), idempotency_key: "other".into() };
+        let other = accounts.create_account(request).await.unwrap().into_inner();
+        self.with_token(Some(&other.token)).await
+    }
+
     /// A client with the credential of this role.
     pub(crate) async fn as_role(&self, role: Role) -> Client {
         self.with_token(Some(&self.tokens[&role])).await

@@ -14,10 +14,9 @@ use fairmazon_proto::{
         volume_taken,
     },
     v1::{
-        CreateAccountRequest, CreateVolumeRequest, DeleteVolumeRequest, GetOperationRequest,
-        ImportVolumeRequest, ImportVolumeResponse, Operation, OperationState, Placement,
-        VolumeImport, VolumeSpec, VolumeState, accounts_service_client::AccountsServiceClient,
-        import_volume_request::Part, import_volume_response,
+        CreateVolumeRequest, DeleteVolumeRequest, GetOperationRequest, ImportVolumeRequest,
+        ImportVolumeResponse, Operation, OperationState, Placement, VolumeImport, VolumeSpec,
+        VolumeState, import_volume_request::Part, import_volume_response,
         operations_service_client::OperationsServiceClient,
         volumes_service_client::VolumesServiceClient,
     },
@@ -101,9 +100,9 @@ async fn upload(client: &Client, volume: &str, file: &[u8]) -> Result<(), Status
 }
 
 impl Platform {
-    /// What the customer has exported.
-    async fn exported(&self) -> Vec<u8> {
-        let (bytes, ended) = begin(&self.customer, &self.snapshot, 0).await.unwrap().rest().await;
+    /// What the customer has exported of a snapshot.
+    async fn exported(&self, snapshot: &str) -> Vec<u8> {
+        let (bytes, ended) = begin(&self.customer, snapshot, 0).await.unwrap().rest().await;
         ended.unwrap();
         bytes
     }
@@ -136,7 +135,7 @@ impl Platform {
 #[tokio::test]
 async fn what_was_exported_is_a_snapshot_again_and_volumes_are_made_of_it() {
     let platform = Platform::start().await;
-    let file = platform.exported().await;
+    let file = platform.exported(&platform.snapshot).await;
     let last = platform.broker.audited(0).await.1;
     let (id, operation) = platform.make(import(&file)).await;
     assert_eq!(platform.make(import(&file)).await.0, id, "the same key finds the same volume");
@@ -155,9 +154,7 @@ async fn what_was_exported_is_a_snapshot_again_and_volumes_are_made_of_it() {
     let sending = send(&platform.customer, &id).await.unwrap();
     assert_eq!(sending.offset, file.len());
     sending.end().await.unwrap();
-    let (bytes, ended) = begin(&platform.customer, &id, 0).await.unwrap().rest().await;
-    ended.unwrap();
-    assert!(bytes == file);
+    assert!(platform.exported(&id).await == file);
     let (name, source_volume_id) = ("restored".into(), id.clone());
     let restored = VolumeSpec { name, source_volume_id, ..spec() };
     let (restored, operation) = platform.make(restored).await;
@@ -171,7 +168,7 @@ async fn what_was_exported_is_a_snapshot_again_and_volumes_are_made_of_it() {
 #[tokio::test]
 async fn an_import_goes_on_from_the_byte_that_its_host_has() {
     let mut platform = Platform::start().await;
-    let file = platform.exported().await;
+    let file = platform.exported(&platform.snapshot).await;
     let (id, operation) = platform.make(import(&file)).await;
     let (mut sent, mut kept) = (0, None);
     // The customer goes, comes back while the host still listens to the first call, and the agent
@@ -210,16 +207,14 @@ async fn an_import_goes_on_from_the_byte_that_its_host_has() {
     sending.data(&file[sending.offset..]).await;
     sending.end().await.unwrap();
     platform.done(&operation).await;
-    let (bytes, ended) = begin(&platform.customer, &id, 0).await.unwrap().rest().await;
-    ended.unwrap();
-    assert!(bytes == file);
+    assert!(platform.exported(&id).await == file);
     platform.stop().await;
 }
 
 #[tokio::test]
 async fn an_import_comes_about_whatever_fails_on_the_way() {
     let mut platform = Platform::start().await;
-    let file = platform.exported().await;
+    let file = platform.exported(&platform.snapshot).await;
     for seed in 0..6 {
         println!("seed {seed}");
         let mut random = StdRng::seed_from_u64(seed);
@@ -248,9 +243,7 @@ async fn an_import_comes_about_whatever_fails_on_the_way() {
         }
         platform.done(&operation).await;
         platform.sim.clear_faults();
-        let (bytes, ended) = begin(&platform.customer, &id, 0).await.unwrap().rest().await;
-        ended.unwrap();
-        assert!(bytes == file);
+        assert!(platform.exported(&id).await == file);
         platform.delete(&id).await;
         platform.nothing_is_left_of_a_file().await;
     }
@@ -260,7 +253,7 @@ async fn an_import_comes_about_whatever_fails_on_the_way() {
 #[tokio::test]
 async fn a_file_that_is_not_the_promised_one_is_not_used_and_another_one_may_come() {
     let platform = Platform::start().await;
-    let file = platform.exported().await;
+    let file = platform.exported(&platform.snapshot).await;
     let (id, operation) = platform.make(import(&file)).await;
     let mut wrong = file.clone();
     wrong[70_000] ^= 1;
@@ -292,7 +285,7 @@ async fn a_file_that_is_not_the_promised_one_is_not_used_and_another_one_may_com
 #[tokio::test]
 async fn an_import_can_be_deleted_at_any_time() {
     let platform = Platform::start().await;
-    let file = platform.exported().await;
+    let file = platform.exported(&platform.snapshot).await;
     // Before anything has come, when a part has, and while more comes.
     for round in 0..3 {
         let name = format!("round {round}");
@@ -317,7 +310,7 @@ async fn an_import_can_be_deleted_at_any_time() {
 #[tokio::test]
 async fn what_can_not_be_imported_is_refused() {
     let platform = Platform::start().await;
-    let file = platform.exported().await;
+    let file = platform.exported(&platform.snapshot).await;
     let mut volumes = VolumesServiceClient::new(platform.customer.clone());
     let mut create = async |spec: VolumeSpec| {
         let request = CreateVolumeRequest { spec: Some(spec), idempotency_key: "key".into() };
@@ -328,17 +321,12 @@ async fn what_can_not_be_imported_is_refused() {
         change(&mut spec);
         spec
     };
-    let bytes = |spec: &mut VolumeSpec, bytes| spec.import.as_mut().unwrap().bytes = bytes;
-    let mut short = import(&file);
-    bytes(&mut short, 1_000);
-    let mut long = import(&file);
-    bytes(&mut long, 3 << 30);
     let copy = VolumeSpec { source_volume_id: platform.data.clone(), ..import(&file) };
     for (spec, field) in [
         (with(|spec| spec.read_only = false), "read_only"),
         (with(|spec| spec.import.as_mut().unwrap().sha256.push('0')), "import.sha256"),
-        (short, "import.bytes"),
-        (long, "import.bytes"),
+        (with(|spec| spec.import.as_mut().unwrap().bytes = 1_000), "import.bytes"),
+        (with(|spec| spec.import.as_mut().unwrap().bytes = 3 << 30), "import.bytes"),
         (copy, "source"),
     ] {
         let status = create(spec).await;
@@ -359,11 +347,7 @@ async fn what_can_not_be_imported_is_refused() {
     let (id, _) = platform.make(import(&file)).await;
     let refused = send(&platform.customer, &platform.data).await.err().unwrap();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    let mut accounts =
-        AccountsServiceClient::new(platform.broker.as_role(Role::PlatformOperator).await);
-    let request = CreateAccountRequest { name: "other".into(), idempotency_key: "other".into() };
-    let other = accounts.create_account(request).await.unwrap().into_inner();
-    let other = platform.broker.with_token(Some(&other.token)).await;
+    let other = platform.broker.stranger().await;
     assert_eq!(send(&other, &id).await.err().unwrap().code(), Code::NotFound);
 
     // Less and more than was promised, and messages that are too large.
@@ -389,7 +373,7 @@ async fn what_can_not_be_imported_is_refused() {
 #[tokio::test]
 async fn imports_and_exports_of_an_account_are_counted_together() {
     let platform = Platform::start().await;
-    let file = platform.exported().await;
+    let file = platform.exported(&platform.snapshot).await;
     let (id, _) = platform.make(import(&file)).await;
     let mut exports = Vec::new();
     for _ in 1..PER_ACCOUNT {

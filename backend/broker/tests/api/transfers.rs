@@ -18,11 +18,10 @@ use fairmazon_proto::{
         VolumeBegin, VolumePart, host_stream_service_client::HostStreamServiceClient, volume_part,
     },
     v1::{
-        CreateAccountRequest, CreateInstanceRequest, CreateVolumeRequest, DeleteVolumeRequest,
-        ExportHeader, ExportVolumeRequest, ExportVolumeResponse, GetVolumeRequest, Operation,
-        OperationState, VolumeAttachment, VolumeSpec, VolumeState, WaitOperationRequest,
-        accounts_service_client::AccountsServiceClient, export_volume_response::Part,
-        instances_service_client::InstancesServiceClient,
+        CreateInstanceRequest, CreateVolumeRequest, DeleteVolumeRequest, ExportHeader,
+        ExportVolumeRequest, ExportVolumeResponse, GetVolumeRequest, Operation, OperationState,
+        VolumeAttachment, VolumeSpec, VolumeState, WaitOperationRequest,
+        export_volume_response::Part, instances_service_client::InstancesServiceClient,
         operations_service_client::OperationsServiceClient,
         volumes_service_client::VolumesServiceClient,
     },
@@ -307,11 +306,7 @@ async fn only_a_snapshot_of_ones_own_is_exported() {
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     assert!(status.message().contains("no snapshot"), "{status}");
 
-    let mut accounts =
-        AccountsServiceClient::new(platform.broker.as_role(Role::PlatformOperator).await);
-    let request = CreateAccountRequest { name: "other".into(), idempotency_key: "other".into() };
-    let other = accounts.create_account(request).await.unwrap().into_inner();
-    let other = platform.broker.with_token(Some(&other.token)).await;
+    let other = platform.broker.stranger().await;
     assert_eq!(refused(&other, snapshot).await.code(), Code::NotFound);
 
     let request = DeleteVolumeRequest { id: snapshot.into(), idempotency_key: "delete".into() };

@@ -15,9 +15,8 @@ use fairmazon_proto::{
         to_host,
     },
     v1::{
-        self, CreateAccountRequest, CreateInstanceRequest, GetWrappedKeyRequest, GiveKeysRequest,
-        GivenKey, ListKeyRequestsRequest, WaitOperationRequest,
-        accounts_service_client::AccountsServiceClient,
+        self, CreateInstanceRequest, GetWrappedKeyRequest, GiveKeysRequest, GivenKey,
+        ListKeyRequestsRequest, WaitOperationRequest,
         instances_service_client::InstancesServiceClient,
         operations_service_client::OperationsServiceClient,
         volumes_service_client::VolumesServiceClient,
@@ -261,11 +260,7 @@ async fn keys_that_nobody_waits_for_are_refused() {
     let status = give(&customer, twice).await.unwrap_err();
     assert_eq!(detail(&status).field, "keys[1].volume_id", "{status}");
 
-    let mut accounts =
-        AccountsServiceClient::new(platform.broker.as_role(Role::PlatformOperator).await);
-    let create = CreateAccountRequest { name: "other".into(), idempotency_key: "other".into() };
-    let token = accounts.create_account(create).await.unwrap().into_inner().token;
-    let stranger = platform.broker.with_token(Some(&token)).await;
+    let stranger = platform.broker.stranger().await;
     assert_eq!(wanted(&stranger, "").await.unwrap(), []);
     let status = wanted(&stranger, &instance.id).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);

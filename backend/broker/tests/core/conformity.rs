@@ -6,14 +6,14 @@ use fairmazon_model::{
     conformity::{FailedCheck, Proof, UnprovenHosts},
     host::{DrainCause, Host, HostSpec},
     id::{HostId, InstanceId},
-    instance::{Instance, InstanceSpec, ObservedState},
+    instance::{InstanceSpec, ObservedState},
     machine::MachineSpec,
     placement::Placement,
     units::Epoch,
 };
 
 use super::{
-    kit::{Kit, host_spec, quick, spec},
+    kit::{Kit, host_spec, quick, row, spec},
     played::{Played, register},
 };
 
@@ -57,10 +57,6 @@ fn cause(kit: &Kit, id: HostId) -> Option<DrainCause> {
 
 fn view(kit: &Kit, id: InstanceId) -> InstanceView {
     kit.engine.instance(&kit.customer, id).unwrap()
-}
-
-fn row(kit: &Kit, id: InstanceId) -> Instance {
-    Instance::clone(&view(kit, id).row)
 }
 
 /// Waits until the host's row says whether it conforms.

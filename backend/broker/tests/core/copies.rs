@@ -3,27 +3,16 @@
 use fairmazon_broker::core::{KeysOf, VolumeState, VolumeUpdate};
 use fairmazon_hypervisor::Hypervisor;
 use fairmazon_model::{
-    ErrorKind,
-    id::{OperationId, VolumeId},
-    instance::Attachment,
-    key::{Blob, GivenKey, VolumeHostKey},
-    operation::OperationState,
-    units::Gib,
-    volume::VolumeSpec,
+    ErrorKind, id::VolumeId, instance::Attachment, key::GivenKey, units::Gib, volume::VolumeSpec,
 };
 
 use crate::{
-    kit::{Hosts, Kit, quick, spec, volume_spec},
+    kit::{Hosts, Kit, fake_key, quick, spec, volume_spec},
     stories::joins,
 };
 
 fn snapshot_of(source: VolumeId) -> VolumeSpec {
     VolumeSpec { source: Some(source), read_only: true, ..volume_spec("snapshot") }
-}
-
-fn waits_for_key(kit: &Kit, operation: OperationId) -> bool {
-    let operation = kit.engine.operation(&kit.customer, operation).unwrap();
-    matches!(operation.state, OperationState::Running { waits_for_keys: true, .. })
 }
 
 fn attached(volume_id: VolumeId, read_only: bool) -> Attachment {
@@ -141,7 +130,7 @@ async fn a_copy_waits_for_its_key_and_holds_its_source() {
 
     let made = engine.create_volume(customer, snapshot_of(data), &kit.key()).await.unwrap();
     let snapshot = made.volume.row.id;
-    kit.until("the operation waits for keys", || waits_for_key(&kit, made.operation.id)).await;
+    kit.until("the operation waits for keys", || kit.waits_for_keys(made.operation.id)).await;
     let wanted = engine.key_requests(customer, KeysOf::Volume(snapshot)).unwrap();
     assert_eq!(wanted.iter().map(|key| key.volume).collect::<Vec<_>>(), [snapshot]);
     assert_eq!(engine.key_requests(customer, KeysOf::All).unwrap().len(), 3);
@@ -150,15 +139,9 @@ async fn a_copy_waits_for_its_key_and_holds_its_source() {
 
     let refused = engine.delete_volume(customer, data, &kit.key()).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Precondition, "{refused}");
-    let key = VolumeHostKey {
-        version: 1,
-        made_for: 1,
-        fingerprint: format!("SHA256:{}", "A".repeat(43)),
-        sealed: Blob(vec![1]),
-        wrapped: Blob(vec![2]),
-    };
+    let key = fake_key(1, "A");
     engine.give_keys(customer, &[GivenKey { volume: snapshot, host, key }]).await.unwrap();
-    kit.until("the operation waits for keys no more", || !waits_for_key(&kit, made.operation.id))
+    kit.until("the operation waits for keys no more", || !kit.waits_for_keys(made.operation.id))
         .await;
     hosts.kill_agent(0).await;
     kit.stop().await;

@@ -4,23 +4,19 @@ use fairmazon_broker::core::{CoreConfig, DrainItem, DrainState};
 use fairmazon_model::{
     ErrorKind,
     id::{HostId, InstanceId},
-    instance::{Instance, InstanceSpec, ObservedState, Power},
+    instance::{InstanceSpec, ObservedState, Power},
     machine::{DesiredSet, HostVolume, MachineSpec, VolumeWish},
     migration::Handover,
     units::Epoch,
 };
 
 use super::{
-    kit::{Kit, host_spec, quick, spec},
+    kit::{Kit, host_spec, quick, row, spec},
     played::{Played, register},
 };
 
 const LONG_MS: i64 = 60 * 60 * 1_000;
 const SHORT_MS: i64 = 60 * 1_000;
-
-fn row(kit: &Kit, id: InstanceId) -> Instance {
-    Instance::clone(&kit.engine.instance(&kit.customer, id).unwrap().row)
-}
 
 /// A host with that many machines, of which the last is off.
 async fn full(kit: &Kit, running: usize) -> (Played, Vec<InstanceId>, InstanceId) {

@@ -32,8 +32,9 @@ use fairmazon_model::{
     conformity::UnprovenHosts,
     geo::Coordinates,
     host::{Capacity, HostSpec},
-    id::{HostId, OperationId},
-    instance::{BootVolumeSpec, InstanceSpec, Power},
+    id::{HostId, InstanceId, OperationId},
+    instance::{BootVolumeSpec, Instance, InstanceSpec, Power},
+    key::{Blob, VolumeHostKey},
     operation::{Operation, OperationState},
     placement::Placement,
     site::Site,
@@ -185,6 +186,12 @@ impl Kit {
         assert!(tokio::time::timeout(GIVE_UP, wait).await.is_ok(), "never: {what}");
     }
 
+    /// Whether the operation waits for keys.
+    pub fn waits_for_keys(&self, id: OperationId) -> bool {
+        let operation = self.engine.operation(&self.customer, id).unwrap();
+        matches!(operation.state, OperationState::Running { waits_for_keys: true, .. })
+    }
+
     /// Every instance that the customer has.
     pub fn instances(&self) -> Vec<fairmazon_broker::core::InstanceView> {
         let page = PageRequest { after: None, limit: 0 };
@@ -223,6 +230,22 @@ pub fn spec(name: &str) -> InstanceSpec {
         stop_timeout_ms: 60_000,
         deletion_protection: false,
         labels: BTreeMap::new(),
+    }
+}
+
+/// An instance of the customer's as it is kept.
+pub fn row(kit: &Kit, id: InstanceId) -> Instance {
+    Instance::clone(&kit.engine.instance(&kit.customer, id).unwrap().row)
+}
+
+/// A key that opens nothing.
+pub fn fake_key(version: u32, print: &str) -> VolumeHostKey {
+    VolumeHostKey {
+        version,
+        made_for: 1,
+        fingerprint: format!("SHA256:{}", print.repeat(43)),
+        sealed: Blob(vec![1]),
+        wrapped: Blob(vec![2]),
     }
 }
 

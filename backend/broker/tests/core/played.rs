@@ -43,7 +43,7 @@ pub struct Played {
     pub volumes: Vec<VolumeSeen>,
     pub keys: Vec<GivenKey>,
     /// What it says of the host standard.
-    pub proof: Option<Proof>,
+    proof: Option<Proof>,
 }
 
 impl Drop for Played {

@@ -24,17 +24,17 @@ struct Data {
     host: HostId,
 }
 
-fn key_for(request: &KeyRequest, to: &fairmazon_keys::SealingKey) -> GivenKey {
+fn key_for(request: &KeyRequest, secret: &fairmazon_keys::HostSecret) -> GivenKey {
     let KeyRequest { volume, host, version, made_for, .. } = *request;
     let binding = Binding { volume, host, purpose: Purpose::Run, version };
-    let key = make_key(&binding, to, &Identity::generate().recipient()).unwrap();
+    let key = make_key(&binding, &secret.sealing_key(), &Identity::generate().recipient()).unwrap();
     GivenKey { volume, host, key: VolumeHostKey { made_for, ..key } }
 }
 
 /// Gives all keys that are waited for; those.
 async fn give(kit: &Kit, of: KeysOf, secret: &fairmazon_keys::HostSecret) -> Vec<GivenKey> {
     let wanted = kit.engine.key_requests(&kit.customer, of).unwrap();
-    let keys: Vec<_> = wanted.iter().map(|want| key_for(want, &secret.sealing_key())).collect();
+    let keys: Vec<_> = wanted.iter().map(|want| key_for(want, secret)).collect();
     kit.engine.give_keys(&kit.customer, &keys).await.unwrap();
     keys
 }
@@ -49,11 +49,6 @@ async fn raise(kit: &Kit, id: VolumeId, to: u32) -> OperationId {
     kit.engine.update_volume(&kit.customer, update, &kit.key()).await.unwrap().operation.id
 }
 
-fn waits_for_keys(kit: &Kit, operation: OperationId) -> bool {
-    let operation = kit.engine.operation(&kit.customer, operation).unwrap();
-    matches!(operation.state, OperationState::Running { waits_for_keys: true, .. })
-}
-
 async fn with_data(kit: &Kit, hosts: &Hosts) -> Data {
     let host = hosts.hosts[0].id;
     joins(kit, host).await;
@@ -62,7 +57,7 @@ async fn with_data(kit: &Kit, hosts: &Hosts) -> Data {
     let mut web = spec("web");
     web.volumes.insert("data".into(), Attachment { volume_id: volume, read_only: false });
     let made = kit.engine.create_instance(&kit.customer, web, &kit.key()).await.unwrap();
-    kit.until("it waits for keys", || waits_for_keys(kit, made.operation.id)).await;
+    kit.until("it waits for keys", || kit.waits_for_keys(made.operation.id)).await;
     give(kit, KeysOf::All, &hosts.hosts[0].secret).await;
     kit.done(made.operation.id).await;
     Data { volume, instance: made.instance.row.id, host }
@@ -84,18 +79,18 @@ async fn a_raised_version_asks_for_one_more_key_and_keeps_both_until_the_host_ha
         if call.verb == Verb::AddKey { Fault::Fail(error()) } else { Fault::None }
     });
     let operation = raise(&kit, data.volume, 3).await;
-    kit.until("it waits for a key", || waits_for_keys(&kit, operation)).await;
+    kit.until("it waits for a key", || kit.waits_for_keys(operation)).await;
     let wanted = kit.engine.key_requests(&kit.customer, KeysOf::Volume(data.volume)).unwrap();
     assert_eq!((wanted[0].version, wanted[0].made_for, wanted[0].host), (2, 3, data.host));
     // One for what was asked before is not what is asked for now.
     let secret = &hosts.hosts[0].secret;
-    let late = key_for(&KeyRequest { made_for: 2, ..wanted[0].clone() }, &secret.sealing_key());
+    let late = key_for(&KeyRequest { made_for: 2, ..wanted[0].clone() }, secret);
     let refused = kit.engine.give_keys(&kit.customer, &[late]).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Conflict);
     let given = give(&kit, KeysOf::Volume(data.volume), secret).await;
     // The same again changes nothing, and another one is not taken.
     kit.engine.give_keys(&kit.customer, &given).await.unwrap();
-    let other = key_for(&wanted[0], &secret.sealing_key());
+    let other = key_for(&wanted[0], secret);
     let refused = kit.engine.give_keys(&kit.customer, &[other]).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Conflict);
     let both = row(&kit, data.volume);
@@ -129,9 +124,9 @@ async fn what_was_asked_for_and_left_goes_on_with_the_next_update_and_ends_with_
     let hosts = Hosts::start(&kit, 1).await;
     let data = with_data(&kit, &hosts).await;
     let left = raise(&kit, data.volume, 2).await;
-    kit.until("it waits for a key", || waits_for_keys(&kit, left)).await;
+    kit.until("it waits for a key", || kit.waits_for_keys(left)).await;
     let again = raise(&kit, data.volume, 2).await;
-    kit.until("so does the next", || waits_for_keys(&kit, again)).await;
+    kit.until("so does the next", || kit.waits_for_keys(again)).await;
     give(&kit, KeysOf::All, &hosts.hosts[0].secret).await;
     kit.done(left).await;
     kit.done(again).await;

@@ -16,14 +16,14 @@ use fairmazon_model::{
     host::HostSpec,
     id::HostId,
     instance::{Attachment, InstanceSpec, Power},
-    key::{Blob, GivenKey, HostSealing, VolumeHostKey},
+    key::{Blob, GivenKey, HostSealing},
     operation::OperationState,
     placement::Placement,
     units::{Epoch, Gib, UnixMs},
     volume::VolumeSpec,
 };
 
-use super::kit::{Hosts, Kit, host_spec, quick, spec, volume_spec};
+use super::kit::{Hosts, Kit, fake_key, host_spec, quick, spec, volume_spec};
 
 fn update(id: fairmazon_model::id::InstanceId, spec: InstanceSpec) -> InstanceUpdate {
     InstanceUpdate { id, spec, expected_revision: 0, allow_rebuild: false }
@@ -178,13 +178,7 @@ async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() 
     })
     .await;
     let wanted = engine.key_requests(customer, KeysOf::Instance(never_id)).unwrap().remove(0);
-    let key = VolumeHostKey {
-        version: wanted.version,
-        made_for: 1,
-        fingerprint: format!("SHA256:{}", "A".repeat(43)),
-        sealed: Blob(vec![1]),
-        wrapped: Blob(vec![2]),
-    };
+    let key = fake_key(wanted.version, "A");
     let volume = wanted.volume;
     engine.give_keys(customer, &[GivenKey { volume, host: first, key }]).await.unwrap();
     hosts.cut(0);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fairmazon_broker::core::{Engine, InstanceState, InstanceView, PageRequest};
+use fairmazon_broker::core::{InstanceState, InstanceView, PageRequest};
 use fairmazon_hypervisor::Hypervisor;
 use fairmazon_model::{
     ErrorKind,
@@ -202,9 +202,9 @@ fn keys(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
 }
 
 /// At any time: what has data is opened by a key that its customer has, wrapped, with the broker.
-pub fn customer_has_keys(platform: &Platform, engine: &Engine) -> Vec<String> {
+pub fn customer_has_keys(platform: &Platform) -> Vec<String> {
     let page = PageRequest { after: None, limit: 0 };
-    let rows = engine.volumes(&platform.customer, page, &BTreeMap::new()).items;
+    let rows = platform.engine().volumes(&platform.customer, page, &BTreeMap::new()).items;
     let mut wrong = Vec::new();
     for row in rows.into_iter().map(|view| view.row) {
         let Some(host) = platform.hosts.iter().find(|host| Some(host.id) == row.host) else {
@@ -282,7 +282,7 @@ fn books(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
     }
     for host in &platform.hosts {
         let view = engine.host(&platform.customer, host.id).unwrap();
-        let (machines, vcpus, memory) = machines_of(platform, shown, host.id);
+        let (machines, vcpus, memory) = machines_of(platform, shown, host.id, |_| true);
         let on_it = shown.volumes.values().filter(|row| row.host == Some(host.id));
         let storage = Gib(on_it.map(|row| row.spec.size.0).sum());
         let usage = &view.usage;
@@ -308,20 +308,25 @@ fn books(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
     }
 }
 
-fn machines_of(platform: &Platform, shown: &Shown, host: HostId) -> (u32, Vcpus, Mib) {
+/// How many of the machines that count are decided on the host, and what they have of it.
+pub fn machines_of(
+    platform: &Platform,
+    shown: &Shown,
+    host: HostId,
+    counts: impl Fn(&InstanceView) -> bool,
+) -> (u32, Vcpus, Mib) {
     let catalogue = platform.engine().catalogue().clone();
     let mut sum = (0, Vcpus(0), Mib(0));
-    for view in shown.instances.values() {
+    for view in shown.instances.values().filter(|view| counts(view)) {
         let Some(decision) = view.row.decision.as_ref().filter(|d| d.host == host) else {
             continue;
         };
         let flavor = catalogue.flavor(&decision.flavor).unwrap();
         sum.0 += 1;
-        if !view.row.holds_room() {
-            continue;
+        if view.row.holds_room() {
+            sum.1.0 += flavor.vcpus.0;
+            sum.2.0 += flavor.memory.0;
         }
-        sum.1.0 += flavor.vcpus.0;
-        sum.2.0 += flavor.memory.0;
     }
     sum
 }

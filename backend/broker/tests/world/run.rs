@@ -307,9 +307,10 @@ impl Platform {
                 self.stop_broker();
                 self.start_broker().await;
             }
-            let engine = self.up.borrow().engine.clone();
-            let locked = engine.map(|engine| check::customer_has_keys(self, &engine));
-            self.locked.extend(locked.unwrap_or_default());
+            if self.broker.is_some() {
+                let locked = check::customer_has_keys(self);
+                self.locked.extend(locked);
+            }
             self.log.say(format!("fault: {act:?}"));
             self.act(act).await;
         }
@@ -440,7 +441,7 @@ impl Platform {
             secret: Some(self.keys.secret(host.id)),
             authorities: self.keys.authorities(),
             metering: Some(host.metering.clone()),
-            standard: host.keeps.standard(),
+            standard: Some(host.keeps.standard()),
             ..Config::new(host.id, seed, host.disk.clone())
         };
         let agent = fairmazon_host::run(

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 
 use fairmazon_broker::core::InstanceView;
-use fairmazon_model::{id::InstanceId, instance::Power, volume::Volume};
+use fairmazon_model::{id::InstanceId, instance::Power, units::Vcpus, volume::Volume};
 
 use super::{
-    check::Shown,
+    check::{Shown, machines_of},
     client::{Acknowledged, NOTICE_SECONDS},
     run::{Host, Platform},
 };
@@ -51,7 +51,7 @@ pub fn check(
             }
             let host = platform.hosts.iter().find(|host| host.id == decision.host).unwrap();
             let free = Room::of(platform, shown, host, |_| true);
-            if row.spec.power == Power::Running && free.holds(platform, view, host) {
+            if row.spec.power == Power::Running && free.holds(platform, view) {
                 wrong.push(format!("{} stays off, and there is room for it", row.id));
             }
         }
@@ -74,6 +74,7 @@ fn notices(platform: &Platform, acknowledged: &Acknowledged, wrong: &mut Vec<Str
 
 /// What is left of a host.
 struct Room {
+    threads: Vcpus,
     vcpus: u32,
     memory: u64,
 }
@@ -87,23 +88,21 @@ impl Room {
         counts: impl Fn(&InstanceView) -> bool,
     ) -> Self {
         let engine = platform.engine();
-        let capacity = &engine.host(&platform.customer, host.id).unwrap().row.spec.capacity;
-        let mut left = Self { vcpus: capacity.vcpus.0 * 2, memory: capacity.memory.0 };
-        for view in shown.instances.values().filter(|view| view.row.holds_room() && counts(view)) {
-            let decision = view.row.decision.as_ref().filter(|there| there.host == host.id);
-            let Some(decision) = decision else { continue };
-            let flavor = engine.catalogue().flavor(&decision.flavor).unwrap();
-            left.vcpus = left.vcpus.saturating_sub(flavor.vcpus.0);
-            left.memory = left.memory.saturating_sub(flavor.memory.0);
+        let capacity = engine.host(&platform.customer, host.id).unwrap().row.spec.capacity.clone();
+        let (_, vcpus, memory) = machines_of(platform, shown, host.id, counts);
+        Self {
+            threads: capacity.vcpus,
+            vcpus: (capacity.vcpus.0 * 2).saturating_sub(vcpus.0),
+            memory: capacity.memory.0.saturating_sub(memory.0),
         }
-        left
     }
 
-    fn holds(&self, platform: &Platform, view: &InstanceView, host: &Host) -> bool {
+    fn holds(&self, platform: &Platform, view: &InstanceView) -> bool {
         let engine = platform.engine();
         let flavor = engine.catalogue().flavor(view.row.actual_flavor()).unwrap();
-        let threads = engine.host(&platform.customer, host.id).unwrap().row.spec.capacity.vcpus;
-        flavor.vcpus <= threads && flavor.vcpus.0 <= self.vcpus && flavor.memory.0 <= self.memory
+        flavor.vcpus <= self.threads
+            && flavor.vcpus.0 <= self.vcpus
+            && flavor.memory.0 <= self.memory
     }
 }
 
@@ -125,5 +124,5 @@ fn fits(platform: &Platform, shown: &Shown, view: &InstanceView, host: &Host) ->
     let room = Room::of(platform, shown, host, |other| other.row.spec.spot.is_none());
     !is_bound_elsewhere
         && taken + wanted <= capacity.storage["standard"].0
-        && room.holds(platform, view, host)
+        && room.holds(platform, view)
 }

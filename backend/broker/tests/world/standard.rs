@@ -35,9 +35,9 @@ impl Keeps {
     }
 
     /// For the agent's configuration.
-    pub fn standard(self: &Arc<Self>) -> Option<Standard> {
+    pub fn standard(self: &Arc<Self>) -> Standard {
         let looks = Looks::with(self.clone());
-        Some(Standard::Proven(Looks { every: EVERY, ..looks }))
+        Standard::Proven(Looks { every: EVERY, ..looks })
     }
 }
 

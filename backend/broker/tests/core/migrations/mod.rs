@@ -9,7 +9,7 @@ use fairmazon_model::{
     host::{Capacity, HostSpec},
     id::{HostId, InstanceId, OperationId, VolumeId},
     instance::{Attachment, Instance, InstanceSpec, ObservedState, Power},
-    key::{Blob, GivenKey, VolumeHostKey},
+    key::GivenKey,
     machine::{DesiredSet, MachineSpec, VolumeSeen, VolumeWish},
     migration::Handover,
     operation::OperationState,
@@ -20,7 +20,7 @@ use fairmazon_model::{
 mod rules;
 
 use super::{
-    kit::{Kit, host_spec, quick, spec, volume_spec},
+    kit::{Kit, host_spec, quick, row, spec, volume_spec},
     played::{Played, join, register},
 };
 
@@ -68,10 +68,6 @@ async fn running(
     source.has(id, decision.epoch, ObservedState::Running, None).await;
     kit.done(made.operation.id).await;
     (source, destination, row(kit, id))
-}
-
-fn row(kit: &Kit, id: InstanceId) -> Instance {
-    Instance::clone(&kit.engine.instance(&kit.customer, id).unwrap().row)
 }
 
 fn shown(kit: &Kit, id: InstanceId) -> InstanceState {
@@ -168,6 +164,15 @@ impl Move {
         self.kit.engine.audit_books().unwrap();
     }
 
+    /// It stays, and starts again as another run.
+    async fn starts_again(&mut self) {
+        self.source.told_of("it stays", self.id, |spec| spec.departure.is_none()).await;
+        self.source.reports().await;
+        self.has_stayed(Epoch(3)).await;
+        self.source.told_of("it runs again", self.id, |spec| spec.epoch == Epoch(3)).await;
+        self.kit.stop().await;
+    }
+
     async fn failed_for(&self, why: &str) {
         let ended = self.kit.ended(self.operation).await;
         let OperationState::Failed { error } = &ended.state else { panic!("{ended:?}") };
@@ -251,14 +256,7 @@ async fn a_machine_stays_when_its_new_host_dies() {
     assert_eq!(shown(&it.kit, it.id), InstanceState::Running);
     // What was left there goes when it is back.
     it.destination = Played::open(&it.kit, dead, "other:1").await;
-    let standard =
-        fairmazon_model::volume::VolumeObserved::Present { size: Gib(10), failure: None };
-    let left = fairmazon_model::machine::VolumeSeen {
-        volume: it.boot,
-        state: standard,
-        changed_key: None,
-    };
-    it.destination.volumes.push(left);
+    it.destination.volumes.push(seen(it.boot));
     it.destination.reports().await;
     let goes = |set: &DesiredSet| wish(set, it.boot) == Some(VolumeWish::Delete);
     it.destination.told("its volume goes", goes).await;
@@ -380,11 +378,7 @@ async fn a_machine_that_had_left_but_not_come_starts_again_as_another_run() {
     it.source_has(ObservedState::Stopped, Some(Handover::Left)).await;
     it.kit.clock.forward(it.kit.engine.config().migration_patience_ms);
     it.failed_for("too long").await;
-    it.source.told_of("it stays", it.id, |spec| spec.departure.is_none()).await;
-    it.source.reports().await;
-    it.has_stayed(Epoch(3)).await;
-    it.source.told_of("it runs again", it.id, |spec| spec.epoch == Epoch(3)).await;
-    it.kit.stop().await;
+    it.starts_again().await;
 }
 
 #[tokio::test]
@@ -403,11 +397,7 @@ async fn a_machine_that_is_lost_where_it_came_starts_again_before_its_move_takes
     let patience = it.kit.engine.config().landing_patience_ms;
     assert!(waited_ms >= patience, "its arrival may not have been told yet: {waited_ms} ms");
     it.failed_for("lost at the host").await;
-    it.source.told_of("it stays", it.id, |spec| spec.departure.is_none()).await;
-    it.source.reports().await;
-    it.has_stayed(Epoch(3)).await;
-    it.source.told_of("it runs again", it.id, |spec| spec.epoch == Epoch(3)).await;
-    it.kit.stop().await;
+    it.starts_again().await;
 }
 
 #[tokio::test]

@@ -1,16 +1,7 @@
 //! Which keys are taken for a migration, where a machine may go, and what a restart keeps of it.
 
 use super::*;
-
-fn key(version: u32, print: &str) -> VolumeHostKey {
-    VolumeHostKey {
-        version,
-        made_for: 1,
-        fingerprint: format!("SHA256:{}", print.repeat(43)),
-        sealed: Blob(vec![1]),
-        wrapped: Blob(vec![2]),
-    }
-}
+use crate::kit::fake_key as key;
 
 #[tokio::test]
 async fn a_key_is_taken_from_the_host_that_the_machine_leaves_and_from_nobody_else() {
