@@ -104,6 +104,51 @@ fn a_new_image_replaces_or_rebuilds_as_asked() -> Outcome {
 }
 
 #[test]
+fn a_changed_placement_moves_the_machine_with_its_volume() -> Outcome {
+    with_each_client(|cli, backend| {
+        let volume =
+            "resource \"fairmazon_volume\" \"data\" {\n  name = \"data\"\n  size_gib = 1\n}\n";
+        let within = |countries: &str| {
+            let attached = "volumes = { data = { volume_id = fairmazon_volume.data.id } }";
+            let placed =
+                format!("{PLAIN}\n {attached}\n placement = {{ countries = {countries} }}");
+            format!("{volume}{}", instance(&placed))
+        };
+        let workspace = Workspace::inline(&within("[\"DE\"]"), cli, backend.environment())?;
+        workspace.apply(&[])?;
+        let before = workspace.state()?.resource(ADDRESS)?.clone();
+        assert_eq!(before["country"], "DE");
+
+        // It is there already: nothing is unknown, and nothing is warned of.
+        workspace.write("main.tf", &within("[\"DE\", \"FR\"]"))?;
+        let plan = workspace.plan(&[])?;
+        assert!(!mentions_true(plan.unknown(ADDRESS)?), "{}", plan.unknown(ADDRESS)?);
+        workspace.apply_saved()?;
+
+        workspace.write("main.tf", &within("[\"NL\"]"))?;
+        let said = workspace.try_plan(&[])?.ok()?;
+        assert!(said.text().contains("may move the running machine"), "{}", said.text());
+        let plan = workspace.plan(&[])?;
+        assert_eq!(plan.actions()[ADDRESS], ["update"], "a move is no replacement");
+        assert_eq!(plan.unknown(ADDRESS)?["country"], true);
+        workspace.apply_saved()?;
+        let after = workspace.state()?.resource(ADDRESS)?.clone();
+        assert_eq!((&after["id"], &after["country"]), (&before["id"], &json!("NL")));
+        workspace.expect_no_changes()?;
+        // The volume was read before the machine had moved.
+        workspace.apply(&["-refresh-only"])?;
+        let volume = workspace.state()?.resource("fairmazon_volume.data")?.clone();
+        assert_eq!(volume["site"], after["site"]);
+
+        workspace.write("main.tf", &within("[\"AQ\"]"))?;
+        workspace.try_apply(&[])?.fails_saying(&["can't move", "countries", "placement"])?;
+        assert_eq!(workspace.state()?.resource(ADDRESS)?["country"], "NL");
+        workspace.write("main.tf", &within("[\"NL\"]"))?;
+        workspace.expect_no_changes()
+    })
+}
+
+#[test]
 fn a_reboot_is_declared_by_its_trigger() -> Outcome {
     with_each_client(|cli, backend| {
         let with = |trigger: &str| instance(&format!("{PLAIN}\n reboot_trigger = {trigger:?}"));

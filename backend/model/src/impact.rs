@@ -15,14 +15,14 @@ pub enum Impact {
     None,
     /// Done while the machine runs.
     Hot,
+    /// The machine moves to another host while it runs, if its own is not one that will do.
+    Move,
     /// The machine restarts.
     Reboot,
     /// The machine is stopped.
     Stop,
     /// The boot volume is made anew; its data is lost.
     Rebuild,
-    /// The machine moves to another host.
-    Move,
 }
 
 impl fmt::Display for Impact {
@@ -30,10 +30,10 @@ impl fmt::Display for Impact {
         f.write_str(match self {
             Self::None => "none",
             Self::Hot => "hot",
+            Self::Move => "move",
             Self::Reboot => "reboot",
             Self::Stop => "stop",
             Self::Rebuild => "rebuild",
-            Self::Move => "move",
         })
     }
 }
@@ -53,13 +53,14 @@ pub fn of_instance_change(old: &InstanceSpec, new: &InstanceSpec) -> Vec<Change>
         OnUserDataChange::Ignore | OnUserDataChange::NextBoot => Impact::None,
         OnUserDataChange::Rebuild => Impact::Rebuild,
     };
+    let placement = if new.placement.loosens(&old.placement) { Impact::None } else { Impact::Move };
     let power = if new.power == Power::Stopped { Impact::Stop } else { Impact::Hot };
     let checks = [
         ("name", old.name != new.name, Impact::Hot),
         ("labels", old.labels != new.labels, Impact::None),
         ("flavor", old.flavor != new.flavor, Impact::Reboot),
         ("image", old.image != new.image, Impact::Rebuild),
-        ("placement", old.placement != new.placement, Impact::None),
+        ("placement", old.placement != new.placement, placement),
         ("boot_volume", old.boot_volume.size != new.boot_volume.size, Impact::Hot),
         ("volumes", old.volumes != new.volumes, Impact::Hot),
         ("user_data", old.user_data != new.user_data, user_data),

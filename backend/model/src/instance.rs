@@ -383,6 +383,10 @@ pub struct Instance {
     /// That its spot capacity is taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interruption: Option<Interruption>,
+    /// The operation that wants it on another host, as its own does not obey what its placement
+    /// has become; until it is on one that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub displaced: Option<OperationId>,
     /// The highest epoch ever decided, so that a next run always has a higher one.
     #[serde(default)]
     pub last_epoch: Epoch,

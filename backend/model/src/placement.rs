@@ -84,6 +84,20 @@ impl Placement {
         Ok(())
     }
 
+    /// Whether every host that obeys `old` obeys this one, too: nothing that is placed under `old`
+    /// has to move for this one.
+    pub fn loosens(&self, old: &Self) -> bool {
+        let wider = |new: &BTreeSet<String>, old: &BTreeSet<String>| {
+            new.is_empty() || !old.is_empty() && new.is_superset(old)
+        };
+        wider(&self.countries, &old.countries)
+            && wider(&self.regions, &old.regions)
+            && self.not_with.is_subset(&old.not_with)
+            && self.with.is_subset(&old.with)
+            && self.min_conformity <= old.min_conformity
+            && self.confidential <= old.confidential
+    }
+
     /// Whether a machine of this placement belongs to the group.
     pub fn names(&self, group: PlacementGroupId) -> bool {
         self.with.contains(&group) || self.not_with.contains(&group)
@@ -109,4 +123,92 @@ pub struct PlacementGroup {
     /// Set by the store at each change.
     #[serde(default)]
     pub revision: Revision,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::btree_set, prelude::*};
+
+    use super::*;
+
+    /// What a host has that constraints ask for: groups are those of its machines.
+    #[derive(Debug)]
+    struct Place {
+        country: String,
+        region: String,
+        groups: BTreeSet<PlacementGroupId>,
+        level: u8,
+        confidential: bool,
+    }
+
+    impl Place {
+        fn obeys(&self, wanted: &Placement) -> bool {
+            let among = |set: &BTreeSet<String>, it| set.is_empty() || set.contains(it);
+            among(&wanted.countries, &self.country)
+                && among(&wanted.regions, &self.region)
+                && wanted.not_with.is_disjoint(&self.groups)
+                && wanted.with.is_subset(&self.groups)
+                && wanted.min_conformity <= self.level
+                && (self.confidential || !wanted.confidential)
+        }
+    }
+
+    fn word() -> impl Strategy<Value = String> {
+        "[AB]"
+    }
+
+    fn groups() -> impl Strategy<Value = BTreeSet<PlacementGroupId>> {
+        btree_set((1..3_u64).prop_map(|n| PlacementGroupId::from_parts(1, n.into())), 0..2)
+    }
+
+    prop_compose! {
+        fn placement()(
+            countries in btree_set(word(), 0..3),
+            regions in btree_set(word(), 0..3),
+            not_with in groups(),
+            with in groups(),
+            min_conformity in 0..3_u8,
+            confidential: bool,
+        ) -> Placement {
+            Placement { countries, regions, not_with, with, min_conformity, confidential }
+        }
+    }
+
+    prop_compose! {
+        fn place()(
+            country in word(), region in word(), groups in groups(), level in 0..3_u8,
+            confidential: bool,
+        ) -> Place {
+            Place { country, region, groups, level, confidential }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_obeys_a_placement_obeys_one_that_loosens_it(
+            old in placement(), new in placement(), place in place(),
+        ) {
+            prop_assert!(new.loosens(&new));
+            prop_assert!(Placement::default().loosens(&old));
+            if new.loosens(&old) && place.obeys(&old) {
+                prop_assert!(place.obeys(&new));
+            }
+        }
+
+        #[test]
+        fn each_constraint_that_is_new_or_narrower_loosens_nothing(old in placement()) {
+            let narrower = [
+                Placement { countries: ["C".to_owned()].into(), ..old.clone() },
+                Placement { regions: ["C".to_owned()].into(), ..old.clone() },
+                Placement { not_with: [PlacementGroupId::from_parts(1, 9)].into(), ..old.clone() },
+                Placement { with: [PlacementGroupId::from_parts(1, 9)].into(), ..old.clone() },
+                Placement { min_conformity: old.min_conformity + 1, ..old.clone() },
+            ];
+            for new in narrower {
+                prop_assert!(!new.loosens(&old));
+            }
+            let confidential = Placement { confidential: true, ..old.clone() };
+            prop_assert_eq!(confidential.loosens(&old), old.confidential);
+        }
+    }
 }

@@ -62,6 +62,42 @@ async fn what_hurts_is_said_before() {
 }
 
 #[tokio::test]
+async fn where_a_machine_is_stays_known_unless_it_may_have_to_go() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let placed = |placement| machine_with(json!({ "placement": placement }));
+    let group = client.apply("fairmazon_placement_group.g", json!({ "name": "g" })).await.unwrap();
+    let group = group.state["id"].clone();
+    client.apply(ADDRESS, placed(json!({ "regions": ["eu-central"] }))).await.unwrap();
+    for stays in [
+        json!({ "regions": ["eu-central", "eu-west"] }),
+        json!({}),
+        json!({ "regions": ["eu-central"], "countries": ["DE", "NL"] }),
+    ] {
+        let plan = client.plan(ADDRESS, placed(stays.clone())).await.unwrap();
+        assert_eq!(plan.action, ChangeAction::Update, "{stays}");
+        assert!(plan.planned.is_wholly_known(), "{stays}: {:?}", plan.planned);
+        assert!(plan.warnings.is_empty(), "{stays}: {}", plan.warnings);
+    }
+    for goes in [
+        json!({ "countries": ["NL"] }),
+        json!({ "regions": ["eu-west"] }),
+        json!({ "regions": ["eu-central"], "min_conformity": 1 }),
+        json!({ "regions": ["eu-central"], "confidential": true }),
+        json!({ "regions": ["eu-central"], "not_with": [group] }),
+    ] {
+        let plan = client.plan(ADDRESS, placed(goes.clone())).await.unwrap();
+        assert_eq!(plan.action, ChangeAction::Update, "{goes}");
+        for attribute in ["site", "country", "addresses", "lease_epoch"] {
+            assert!(plan.planned.member(attribute).is_unknown(), "{goes}: {attribute}");
+        }
+        assert!(!plan.planned.member("id").is_unknown(), "a move is no replacement");
+        let told = plan.warnings.to_string();
+        assert!(told.contains("may move the running machine"), "{goes}: {told}");
+    }
+}
+
+#[tokio::test]
 async fn a_resize_knows_its_price_and_keeps_the_id() {
     let broker = Broker::start().await;
     let mut client = broker.harness().await;

@@ -89,11 +89,15 @@ impl Books {
         host: HostId,
         placement: &Placement,
     ) -> Result<(), String> {
-        let booked = self.fleet.machine(machine);
-        if booked.is_some_and(|booking| booking.placement == *placement) {
+        if self.is_booked_under(machine, placement) {
             return Ok(());
         }
         self.check_obeys(machine, host, placement)
+    }
+
+    /// Whether the machine has its room under this very placement.
+    pub(crate) fn is_booked_under(&self, machine: InstanceId, placement: &Placement) -> bool {
+        self.fleet.machine(machine).is_some_and(|booking| booking.placement == *placement)
     }
 
     /// Whether the host obeys every constraint of the placement, whatever room there is.

@@ -21,7 +21,7 @@ use super::{
     caller::Caller,
     draft::Draft,
     engine::{Engine, PlanError, Planned},
-    migrations::{check_is_settled, stays_for},
+    migrations::{check_is_settled, check_place, stays_for},
     rules,
     state::State,
     table::{Page, PageRequest},
@@ -115,6 +115,7 @@ impl Engine {
             first_boots: 0,
             migration: None,
             interruption: None,
+            displaced: None,
             boot_volume_id,
             decision: None,
             last_epoch: Epoch(0),
@@ -194,6 +195,12 @@ impl Engine {
         if effect.rebuild || boot.is_some() {
             check_boot_not_copied(state, &old)?;
         }
+        let mut operation =
+            operation(self, old.account, OperationKind::Update, &id, new.spec_version);
+        if !state.books.is_booked_under(id, &placement) {
+            let goes = check_place(state, self.catalogue(), &new, &placement, now)?;
+            new.displaced = goes.then_some(operation.id);
+        }
         let attached = self.attach(state, &old, &volumes)?;
         for volume in attached.iter().chain(&boot) {
             state.holds.free(volume.id)?;
@@ -205,9 +212,7 @@ impl Engine {
         for volume in attached.into_iter().chain(boot) {
             draft.update(volume);
         }
-        let mut operation =
-            operation(self, old.account, OperationKind::Update, &id, new.spec_version);
-        if !effect.on_host {
+        if !effect.on_host && new.displaced != Some(operation.id) {
             operation.state = OperationState::Done;
             operation.finished_at = Some(now);
         }
@@ -256,7 +261,7 @@ impl Engine {
             .collect())
     }
 
-    /// Checks a placed instance against its host and claims what it needs more there.
+    /// Claims what a placed instance needs more on its host.
     fn claim_change<'a>(
         &self,
         state: &mut State,
@@ -269,11 +274,6 @@ impl Engine {
         if old.spec.flavor != new.spec.flavor {
             decision.flavor.clone_from(&new.spec.flavor);
         }
-        let host = decision.host;
-        state.books.check_stays(old.id, host, placement).map_err(|why| {
-            rules::precondition(format!("the instance can't stay where it is: {why}"))
-                .advise("moving a machine with its data comes later: replace the instance")
-        })?;
         let booking = machine_booking(self.catalogue(), new, placement.clone());
         state.books.claim(booking.map(|booking| (old.id, booking)), volumes).map_err(|why| {
             DomainError::new(ErrorKind::NoCapacity, format!("its host has no room: {why}"))

@@ -13,6 +13,7 @@ use fairmazon_model::{
     limits,
     migration::Migration,
     operation::{Operation, OperationKind},
+    placement::Placement,
     units::{Gib, UnixMs},
     volume::Volume,
 };
@@ -105,36 +106,7 @@ pub(crate) fn begin(
     let from = check_can_leave(state, instance, volumes, now)?;
     let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
     let placement = rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref))?;
-    let size = catalogue.flavor(instance.actual_flavor()).map(Size::from);
-    let (mut storage, mut excluded) = (BTreeMap::new(), BTreeSet::from([from]));
-    let mut specification = instance.spec.specification_bytes();
-    for volume in volumes {
-        let sum = storage.entry(volume.spec.class.clone()).or_insert(Gib(0));
-        *sum = sum.saturating_add(volume.spec.size);
-        specification += limits::VOLUME_SPECIFICATION_BYTES;
-        // What may be left there of an earlier stay is to be gone first.
-        excluded.extend(&volume.may_be_on);
-    }
-    // Nor what may be the right data, on a host that a restored store knows nothing of.
-    let keeps = |host: &HostId| {
-        let now = state.hosts.get(*host);
-        now.is_some_and(|now| volumes.iter().any(|volume| now.kept.contains(&volume.id)))
-    };
-    excluded.extend(state.world.hosts.iter().map(|row| row.id).filter(keeps));
-    let request = PlaceRequest {
-        machine: instance.id,
-        sizes: size.into_iter().collect(),
-        storage,
-        specification,
-        image: instance.spec.image.clone(),
-        placement: placement.clone(),
-        features: Default::default(),
-        volume_hosts: BTreeSet::new(),
-        excluded,
-        incapable: incapable(state, from),
-        preferences: Preferences::default(),
-        alternatives: Vec::new(),
-    };
+    let request = elsewhere(state, catalogue, instance, volumes, placement.clone(), from);
     let placed = state.books.place(&request).map_err(|why| DomainError::from(&*why))?;
     let to = placed.host;
     let booking = machine_booking(catalogue, instance, placement);
@@ -165,6 +137,82 @@ pub(crate) fn begin(
     let instance =
         Instance { migration: Some(migration), last_epoch: epoch, ..Instance::clone(instance) };
     Ok(Begun { instance, volumes, to })
+}
+
+/// What is asked of the scheduler for an instance that leaves `from` with its volumes.
+fn elsewhere(
+    state: &State,
+    catalogue: &Catalogue,
+    instance: &Instance,
+    volumes: &[Arc<Volume>],
+    placement: Placement,
+    from: HostId,
+) -> PlaceRequest {
+    let size = catalogue.flavor(instance.actual_flavor()).map(Size::from);
+    let (mut storage, mut excluded) = (BTreeMap::new(), BTreeSet::from([from]));
+    let mut specification = instance.spec.specification_bytes();
+    for volume in volumes {
+        let sum = storage.entry(volume.spec.class.clone()).or_insert(Gib(0));
+        *sum = sum.saturating_add(volume.spec.size);
+        specification += limits::VOLUME_SPECIFICATION_BYTES;
+        // What may be left there of an earlier stay is to be gone first.
+        excluded.extend(&volume.may_be_on);
+    }
+    // Nor what may be the right data, on a host that a restored store knows nothing of.
+    let keeps = |host: &HostId| {
+        let now = state.hosts.get(*host);
+        now.is_some_and(|now| volumes.iter().any(|volume| now.kept.contains(&volume.id)))
+    };
+    excluded.extend(state.world.hosts.iter().map(|row| row.id).filter(keeps));
+    PlaceRequest {
+        machine: instance.id,
+        sizes: size.into_iter().collect(),
+        storage,
+        specification,
+        image: instance.spec.image.clone(),
+        placement,
+        features: Default::default(),
+        volume_hosts: BTreeSet::new(),
+        excluded,
+        incapable: incapable(state, from),
+        preferences: Preferences::default(),
+        alternatives: Vec::new(),
+    }
+}
+
+/// Whether a placed instance has to go to another host for what its placement becomes: the one
+/// that it is on does not obey that.
+///
+/// # Errors
+/// `Precondition` when it would have to and can't, as it does not run; `NoCapacity` when no other
+/// host will do now.
+pub(super) fn check_place(
+    state: &State,
+    catalogue: &Catalogue,
+    instance: &Instance,
+    placement: &Placement,
+    now: UnixMs,
+) -> Result<bool, DomainError> {
+    let Some(from) = instance.decision.as_ref().map(|decision| decision.host) else {
+        return Ok(false);
+    };
+    let Err(why) = state.books.check_obeys(instance.id, from, placement) else { return Ok(false) };
+    let can_t = |error: DomainError| DomainError {
+        field: Some("placement".into()),
+        message: format!(
+            "the instance can't stay where it is, as {why}, and it can't move: {}",
+            error.message
+        ),
+        ..error
+    };
+    let volumes = state.all_volumes_of(instance);
+    // What is under way ends, and then it goes.
+    if let Err(Bound::AsItIs(error)) = check_can_leave(state, instance, &volumes, now) {
+        return Err(can_t(error));
+    }
+    let request = elsewhere(state, catalogue, instance, &volumes, placement.clone(), from);
+    state.books.place(&request).map_err(|why| can_t(DomainError::from(&*why)))?;
+    Ok(true)
 }
 
 /// Why an instance can't leave its host.

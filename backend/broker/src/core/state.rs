@@ -63,6 +63,8 @@ pub(crate) struct Dirty {
     pub(crate) volumes: BTreeSet<VolumeId>,
     /// Instances that no host could take; looked at again when capacity changes.
     pub(crate) unplaced: BTreeSet<InstanceId>,
+    /// Placed instances that are to be on another host.
+    pub(crate) displaced: BTreeSet<InstanceId>,
     /// Hosts whose proof of the standard may call for something.
     pub(crate) hosts: BTreeSet<HostId>,
     /// Whether capacity was added since the unplaced were tried.
@@ -261,6 +263,7 @@ impl State {
             self.dirty.instances.insert(id);
         } else {
             self.dirty.unplaced.remove(&id);
+            self.dirty.displaced.remove(&id);
             self.dirty.waiting.remove(&id);
         }
     }

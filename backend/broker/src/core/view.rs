@@ -124,7 +124,8 @@ impl InstanceView {
         let host = row.decision.as_ref().map(|decision| decision.host);
         let standing = host.map(|host| state.standing(host));
         let (shown, reason) = instance_state(row, standing, wants_to_run(row, now));
-        let lacking = || level_lacking(state, row).unwrap_or_default();
+        let lacking =
+            || level_lacking(state, row).or_else(|| displaced(state, row)).unwrap_or_default();
         let reason = if reason.is_empty() { lacking() } else { reason.into_owned() };
         Self {
             state: shown,
@@ -184,12 +185,24 @@ fn level_lacking(state: &State, row: &Instance) -> Option<String> {
             "its host does not prove host standard level {wanted} now, which its placement asks for"
         )
     };
-    let then = match state.staying.get(&row.id) {
+    Some(format!("{what}; {}", becomes(state, row, "it moves to another host if that lasts")))
+}
+
+/// That the host of the instance does not obey its placement, which was changed, and what becomes
+/// of it; none when it does.
+fn displaced(state: &State, row: &Instance) -> Option<String> {
+    row.displaced.filter(|_| row.deleting.is_none())?;
+    let then = becomes(state, row, "it moves to another host");
+    Some(format!("its host does not obey what its placement was changed to; {then}"))
+}
+
+/// What becomes of an instance that is to leave its host.
+fn becomes(state: &State, row: &Instance, otherwise: &str) -> String {
+    match state.staying.get(&row.id) {
         _ if row.open_migration().is_some() => "it is on its way to another host".to_owned(),
         Some(why) => format!("it stays there while no other can take it: {why}"),
-        None => "it moves to another host if that lasts".to_owned(),
-    };
-    Some(format!("{what}; {then}"))
+        None => otherwise.to_owned(),
+    }
 }
 
 /// Whether the machine shall run at `now`: asked to, and not interrupted.

@@ -359,6 +359,13 @@ impl Engine {
 fn check_stays(state: &State, new: &Volume) -> Result<(), DomainError> {
     let Some(host) = new.host else { return Ok(()) };
     let instance = new.attached_to.and_then(|id| state.world.instances.get(id));
+    let advice = if instance.is_some() {
+        "constrain the instance that it is attached to instead: while that runs, it moves with its \
+         volumes"
+    } else {
+        "make a volume elsewhere and copy the data, or attach it to an instance, which moves with \
+         its volumes"
+    };
     let (machine, placement) = match instance {
         Some(instance) => {
             let mut volumes = state.volumes_of(instance);
@@ -369,8 +376,7 @@ fn check_stays(state: &State, new: &Volume) -> Result<(), DomainError> {
         None => (NO_MACHINE, new.spec.placement.clone()),
     };
     state.books.check_stays(machine, host, &placement).map_err(|why| {
-        rules::precondition(format!("the volume can't stay where it is: {why}"))
-            .advise("make a volume elsewhere and copy the data")
+        rules::precondition(format!("the volume can't stay where it is: {why}")).advise(advice)
     })
 }
 

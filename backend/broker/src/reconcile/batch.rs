@@ -255,6 +255,11 @@ impl<'a> Batch<'a> {
             is_off: now.is_some_and(|now| now.off.contains(&instance.id)),
             has_paused: self.has_paused(instance),
             awaits_room: self.awaits_room(instance),
+            stays: if instance.displaced.is_some() {
+                self.state.staying.get(&instance.id).cloned().unwrap_or_default()
+            } else {
+                String::new()
+            },
             moving: instance.migration.as_ref().map(|to| self.moving(instance, to)),
         }
     }
@@ -267,6 +272,11 @@ impl<'a> Batch<'a> {
             dirty.unplaced.insert(id);
         } else {
             dirty.unplaced.remove(&id);
+        }
+        if instance.displaced.is_some() && instance.deleting.is_none() {
+            dirty.displaced.insert(id);
+        } else {
+            dirty.displaced.remove(&id);
         }
         let again = instance.migration.is_some()
             || instance.interruption.is_some()

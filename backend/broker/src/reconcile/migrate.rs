@@ -73,11 +73,17 @@ impl Batch<'_> {
         if volumes.iter().any(|volume| !migration.volumes.contains(&volume.id)) {
             return Some("it was given another volume while it moved".into());
         }
+        let why = self.disobeys(instance, migration.to);
+        why.map(|why| format!("where it was going it must not be any more: {why}"))
+    }
+
+    /// Which constraint of the instance and its volumes the host does not obey, for people.
+    fn disobeys(&self, instance: &Instance, host: HostId) -> Option<String> {
+        let volumes = self.volumes_of(instance);
         let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
         let placement =
             rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref)).ok()?;
-        let obeys = self.state.books.check_obeys(instance.id, migration.to, &placement);
-        obeys.err().map(|why| format!("where it was going it must not be any more: {why}"))
+        self.state.books.check_obeys(instance.id, host, &placement).err()
     }
 
     /// Whether the host that it leaves has let it go, and the next one, which answers, waits for it
@@ -191,17 +197,23 @@ impl Batch<'_> {
         self.change_instance(new);
     }
 
-    /// Lets a running instance leave a host that is being emptied, or that lacks the level that the
-    /// instance asks for, if that can be now.
+    /// Lets a running instance leave a host that is being emptied, that lacks the level that the
+    /// instance asks for, or that does not obey what its placement has become, if that can be now.
     pub(super) fn drain(&mut self, instance: &Instance) {
         let Some(host) = instance.decision.as_ref().map(|decision| decision.host) else { return };
         if instance.migration.is_some() {
             return;
         }
+        if instance.displaced.is_some() && self.disobeys(instance, host).is_none() {
+            self.state.staying.remove(&instance.id);
+            self.change_instance(Instance { displaced: None, ..instance.clone() });
+            return;
+        }
         let Some(row) = self.state.world.hosts.get(host) else { return };
         let is_draining = row.draining.is_some_and(|draining| draining.deadline > self.now);
         let grace_ms = self.engine.config().conformity_grace_ms;
-        if !is_draining && !self.state.lacks_level(row, instance.id, grace_ms, self.now) {
+        let lacks_level = || self.state.lacks_level(row, instance.id, grace_ms, self.now);
+        if !is_draining && instance.displaced.is_none() && !lacks_level() {
             self.state.staying.remove(&instance.id);
             return;
         }

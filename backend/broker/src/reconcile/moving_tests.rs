@@ -112,6 +112,7 @@ impl Situation {
             gone: false,
             has_data: false,
             lacks_key: false,
+            stays: String::new(),
             moving: Some(Moving {
                 migration: &migration,
                 source: self.source.clone(),

@@ -42,6 +42,8 @@ pub(crate) struct InstanceFacts<'a> {
     pub(crate) has_paused: bool,
     /// Whether spot machines still have the room that it gets on its host.
     pub(crate) awaits_room: bool,
+    /// Why it has not left its host yet, where it is to; empty when nothing was tried.
+    pub(crate) stays: String,
     /// How its way to another host stands; none when it is on none.
     pub(crate) moving: Option<Moving<'a>>,
 }
@@ -260,7 +262,11 @@ pub(crate) fn operation_state(
     if facts.standing == Standing::Connected
         && is_brought_about(instance, facts.wants_to_run(), operation.spec_version)
     {
-        return OperationState::Done;
+        return if instance.displaced == Some(operation.id) {
+            displaced_state(operation, facts, now, patience)
+        } else {
+            OperationState::Done
+        };
     }
     let for_too_long = |since: UnixMs, most: i64| now.0.saturating_sub(since.0) >= most;
     match step {
@@ -300,6 +306,28 @@ fn migrate_state(instance: &Instance) -> OperationState {
             "move it again once the change is done",
         ),
     }
+}
+
+/// What an operation is whose instance is to be on another host: running, until patience with a
+/// host that it can't leave ends.
+fn displaced_state(
+    operation: &Operation,
+    facts: &InstanceFacts<'_>,
+    now: UnixMs,
+    patience: Patience,
+) -> OperationState {
+    if facts.instance.open_migration().is_some() {
+        return OperationState::running("it moves to another host, as its placement asks for");
+    }
+    if facts.stays.is_empty() {
+        return OperationState::running("it leaves its host when others have");
+    }
+    let text = format!("its host does not obey its placement, and it stays there: {}", facts.stays);
+    if now.0.saturating_sub(operation.created_at.0) < patience.placement_ms {
+        return OperationState::running(text);
+    }
+    let advice = "it moves as soon as it can; change its placement otherwise";
+    advised(failed(ErrorKind::NoCapacity, &text), advice)
 }
 
 /// What an operation is while its host fails, since when: running, until patience ends.

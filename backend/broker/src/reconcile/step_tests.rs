@@ -45,6 +45,7 @@ impl Situation {
             is_off: self.is_off,
             has_paused: true,
             awaits_room: self.awaits_room,
+            stays: String::new(),
             moving: None,
         }
     }
@@ -188,6 +189,7 @@ pub(super) fn instance(restart_policy: RestartPolicy) -> Instance {
         first_boots: 0,
         migration: None,
         interruption: None,
+        displaced: None,
         boot_volume_id: VolumeId::from_parts(1, 1),
         decision: None,
         last_epoch: Epoch(0),

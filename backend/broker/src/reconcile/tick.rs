@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -22,6 +23,8 @@ const FORGET_MAX: usize = 2_000;
 const KEY_ROUNDS: usize = 100;
 /// Unplaced instances tried at a tick without new room: something may have been missed.
 const UNPLACED_TRIED: usize = 100;
+/// Instances that are to be on another host tried at a tick.
+const DISPLACED_TRIED: usize = 16;
 /// Instances of each host that is being emptied that are looked at at a tick.
 const DRAINED_AT_ONCE: usize = 16;
 /// Deletions that are kept for those who follow the changes.
@@ -36,6 +39,7 @@ pub(super) struct Ticker {
     running: BTreeMap<InstanceId, bool>,
     minute: i64,
     last_unplaced: Option<InstanceId>,
+    last_displaced: Option<InstanceId>,
     /// By host that machines leave: the last of its instances that was looked at.
     drained: HashMap<HostId, InstanceId>,
     /// Hosts with machines that ask for a higher level of the host standard than they prove.
@@ -130,14 +134,11 @@ impl Ticker {
         dirty.instances.extend(dirty.waiting.iter().copied());
         dirty.volumes.extend(dirty.waiting_volumes.iter().copied());
         let most = if dirty.room { engine.config().batch } else { UNPLACED_TRIED };
-        let after =
-            self.last_unplaced.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let next: Vec<_> =
-            dirty.unplaced.range((after, std::ops::Bound::Unbounded)).take(most).copied().collect();
-        self.last_unplaced = if next.len() < most { None } else { next.last().copied() };
+        dirty.instances.extend(next_of(&dirty.unplaced, &mut self.last_unplaced, most));
         if self.last_unplaced.is_none() {
             dirty.room = false;
         }
+        let next = next_of(&dirty.displaced, &mut self.last_displaced, DISPLACED_TRIED);
         dirty.instances.extend(next);
     }
 
@@ -212,6 +213,19 @@ impl Ticker {
             log_failure(&error);
         }
     }
+}
+
+/// The next ones after `last`, so that all have their turn. Afterwards `last` is the last of them;
+/// none when they were the last of all.
+fn next_of(
+    all: &BTreeSet<InstanceId>,
+    last: &mut Option<InstanceId>,
+    most: usize,
+) -> Vec<InstanceId> {
+    let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+    let next: Vec<_> = all.range((after, Bound::Unbounded)).take(most).copied().collect();
+    *last = if next.len() < most { None } else { next.last().copied() };
+    next
 }
 
 fn log_failure(error: &StoreError) {

@@ -131,6 +131,17 @@ fn state(view: &InstanceView, wrong: &mut Vec<String>) {
     if let Some(migration) = &view.row.migration {
         wrong.push(format!("{id} still moves: {migration:?}"));
     }
+    let countries = &view.row.spec.placement.countries;
+    let allows = |country: &String| countries.is_empty() || countries.contains(country);
+    match (&view.site, view.row.displaced) {
+        (Some(site), None) if !allows(&site.country) => {
+            wrong.push(format!("{id} is in {} and not in {countries:?}", site.country));
+        }
+        (_, Some(_)) if shall_run(view) && !view.reason.contains("stays there") => {
+            wrong.push(format!("{id} shall go to {countries:?}, and does not: {}", view.reason));
+        }
+        _ => {}
+    }
     if view.state != expected {
         wrong.push(format!("{id} is {:?} ({}), not {expected:?}", view.state, view.reason));
     }

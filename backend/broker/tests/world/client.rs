@@ -113,7 +113,12 @@ impl<'a> Client<'a> {
     /// One random command; whether the machine is to be gone.
     async fn command(&mut self, id: InstanceId, volume: &mut Option<VolumeId>) -> bool {
         let mut spec = self.acknowledged.borrow().instances[&id].clone();
-        match self.random.random_range(0..13) {
+        match self.random.random_range(0..14) {
+            13 => {
+                let countries: &[&str] =
+                    [&[][..], &["DE"], &["FR"]][self.random.random_range(0..3)];
+                spec.placement.countries = countries.iter().copied().map(Into::into).collect();
+            }
             10.. => {
                 self.migrate(id).await;
                 return false;

@@ -11,6 +11,7 @@ use fairmazon_model::{
 use tfplugin::Diagnostic;
 
 use super::model::InstanceModel;
+use crate::resources::shared::{placement, reader::Reader};
 
 /// A warning of what hurts; nothing where nothing does. A machine that is off loses its boot
 /// volume like any other, and is spared the rest.
@@ -29,15 +30,19 @@ pub(super) fn warning(
     let runs = prior.state.get().map(String::as_str) == Some("running");
     let mut changes: Vec<_> = impact::of_instance_change(&old, &new)
         .into_iter()
+        .filter(|change| change.impact != Impact::Move)
         .map(|change| (change.field, change.impact))
         .collect();
+    if prior.placement != planned.placement && may_move(planned, prior) {
+        changes.push(("placement", Impact::Move));
+    }
     if reboots(prior, planned) {
         changes.push(("reboot_trigger", Impact::Reboot));
     }
     if old.schedule != new.schedule && new.power == Power::Running && is_off_hours(&new) {
         changes.push(("schedule", Impact::Stop));
     }
-    let least = if runs { Impact::Reboot } else { Impact::Rebuild };
+    let least = if runs { Impact::Move } else { Impact::Rebuild };
     changes.retain(|(_, impact)| *impact >= least);
     let worst = changes.iter().map(|(_, impact)| *impact).max()?;
     let causes: Vec<_> =
@@ -47,6 +52,19 @@ pub(super) fn warning(
         Diagnostic::warning(format!("This change {} the {machine}", verb(worst)))
             .detail(format!("Machine {id}, impact: {worst}. Because of\n{}", causes.join("\n"))),
     )
+}
+
+/// Whether the machine may have to go to another host for what its placement becomes. Its country
+/// is known here; in which region a site is, and which machines are where, only to the platform.
+pub(super) fn may_move(planned: &InstanceModel, prior: &InstanceModel) -> bool {
+    let mut reader = Reader::default();
+    let Ok(new) = placement::read(&planned.placement, &mut reader) else { return false };
+    let is_known = reader.is_complete();
+    let Ok(mut old) = placement::read(&prior.placement, &mut reader) else { return false };
+    if let Some(country) = prior.country.get() {
+        old.countries = [country.clone()].into();
+    }
+    !is_known || !new.loosens(&old)
 }
 
 /// Whether the change asks for a restart: one text in place of another, and a machine that shall
@@ -68,9 +86,9 @@ fn is_off_hours(spec: &InstanceSpec) -> bool {
 const fn verb(impact: Impact) -> &'static str {
     match impact {
         Impact::None | Impact::Hot => "changes",
+        Impact::Move => "may move",
         Impact::Reboot => "restarts",
         Impact::Stop => "stops",
         Impact::Rebuild => "rebuilds the boot volume of",
-        Impact::Move => "moves",
     }
 }

@@ -227,6 +227,9 @@ fn computed(
             "lease_epoch",
         ]);
     }
+    if change.differs("placement") && change::may_move(planned, prior) {
+        unknown.extend(["site", "country", "placement_reason", "addresses", "lease_epoch"]);
+    }
     if change.differs("power_state") || change.differs("schedule") {
         unknown.extend(["state", "addresses", "lease_epoch"]);
     }

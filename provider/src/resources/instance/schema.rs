@@ -68,7 +68,12 @@ fn size() -> [Attribute; 6] {
                 "What a changed image does: `replace` makes a new machine, `rebuild` makes the \
                  boot volume anew and keeps id, addresses and data volumes.",
             ),
-        placement::attribute("machine"),
+        placement::attribute(
+            "machine",
+            "When they change to what its host does not obey, a running machine moves to a host \
+             that does, with its volumes and without a restart; where none will do, or while it is \
+             off, the change is refused.",
+        ),
     ]
 }
 

@@ -9,7 +9,7 @@ use tfplugin::{Attr, Attribute, Type, schema::validators};
 use super::reader::Reader;
 
 /// The attribute's value.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlacementModel {
     /// ISO 3166-1 alpha-2.
     pub countries: Attr<Vec<Attr<String>>>,
@@ -25,8 +25,9 @@ pub struct PlacementModel {
     pub confidential: Attr<bool>,
 }
 
-/// The attribute; `what` is the thing that is placed.
-pub fn attribute(what: &str) -> Attribute {
+/// The attribute; `what` is the thing that is placed, and `change` what becomes of one that is where
+/// its new constraints don't allow it to be.
+pub fn attribute(what: &str, change: &str) -> Attribute {
     let set = |name: &str, text: &str| Attribute::set(name, Type::String).optional().describe(text);
     Attribute::nested(
         "placement",
@@ -50,7 +51,8 @@ pub fn attribute(what: &str) -> Attribute {
     )
     .optional()
     .describe(format!(
-        "Constraints on where the {what} may be, today and after every move. The host is never named."
+        "Constraints on where the {what} may be, today and after every move. The host is never \
+         named. {change}"
     ))
 }
 

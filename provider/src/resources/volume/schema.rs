@@ -38,7 +38,11 @@ pub(super) fn schema() -> Schema {
                      withdraw.",
                 ),
         )
-        .attribute(placement::attribute("volume"))
+        .attribute(placement::attribute(
+            "volume",
+            "They count for the machine that it is attached to as well. A volume moves with its \
+             machine: change the `placement` of that one.",
+        ))
         .attribute(Attribute::bool("deletion_protection").default(false).describe(
             "Whether the platform refuses to delete the volume. Switching it off is an apply of \
              its own.",

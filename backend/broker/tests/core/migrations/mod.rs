@@ -17,6 +17,7 @@ use fairmazon_model::{
     volume::{VolumeObserved, VolumeSpec},
 };
 
+mod placement;
 mod rules;
 
 use super::{
