@@ -44,6 +44,8 @@ resource "null_resource" "it" {
   triggers = { name = "bench-%s-${count.index}", flavor = "tiny", image = "alpine-3.22" }
 }
 """
+# On the one host that is in that country.
+THERE = OURS.replace("boot_volume", 'placement   = { countries = ["LU"] }\n  boot_volume')
 # As many values as an instance has, of about the same length: what Terraform itself then takes.
 WIDE = NULL.replace(
     'image = "alpine-3.22" }',
@@ -98,11 +100,11 @@ class Process:
 class Backend(Process):
     """`fairmazon dev` on a free port over a folder of its own."""
 
-    def __init__(self, program, data, *more):
+    def __init__(self, program, data, *more, hypervisor="simulated", environment=None):
         self.environment, self.data = {}, Path(data)
         super().__init__(
-            r"Ctrl-C ends it", program, "dev", "--hypervisor", "simulated",
-            "--listen", "127.0.0.1:0", "--data-dir", data, *more,
+            r"Ctrl-C ends it", program, "dev", "--hypervisor", hypervisor,
+            "--listen", "127.0.0.1:0", "--data-dir", data, *more, environment=environment,
         )
 
     def hear(self, line):
@@ -111,15 +113,15 @@ class Backend(Process):
             self.environment[found[1]] = shlex.split(found[2])[0]
 
 
-def agent(program, folder, backend):
-    """The agent of one more host, in a process of its own."""
+def agent(program, folder, backend, hypervisor="simulated"):
+    """The agent of one more host, in Luxembourg and in a process of its own."""
     operator = dict(os.environ)
     for line in (backend.data / "env.hosts").read_text().splitlines():
         name, value = line.removeprefix("export ").split("=", 1)
         operator[name] = shlex.split(value)[0]
-    offer = ["--name", "bench", "--site", "bench1", "--town", "Bench", "--country", "DE",
-             "--region", "eu-central", "--latitude", "50", "--longitude", "8", "--vcpus", "4",
-             "--memory-mib", "8192", "--storage", "standard=100"]
+    offer = ["--name", "bench", "--site", "bench1", "--town", "Bench", "--country", "LU",
+             "--region", "eu-central", "--latitude", "49.6", "--longitude", "6.1", "--vcpus", "64",
+             "--memory-mib", "65536", "--storage", "standard=1000"]
     done = subprocess.run([program, "host", "register", *offer], env=operator, check=True,
                           stdout=subprocess.PIPE, text=True)
     told = dict(line.split(": ", 1) for line in done.stdout.splitlines())
@@ -129,7 +131,7 @@ def agent(program, folder, backend):
         r"the agent of", program, "host", "--broker", backend.environment["FAIRMAZON_ENDPOINT"],
         "--host-id", told["id"], "--token-file", folder / "token",
         "--ca", backend.environment["FAIRMAZON_CA_CERTIFICATE"],
-        "--state-dir", folder / "agent", "--hypervisor", "simulated",
+        "--state-dir", folder / "agent", "--hypervisor", hypervisor,
     )
 
 

@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 
 import client
+import guests
 import plugin
 
 BIN = Path(os.environ["FAIRMAZON_BENCH_BIN"])
@@ -23,6 +24,8 @@ NULL = os.environ["FAIRMAZON_BENCH_NULL"]
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROVIDER = BIN / "terraform-provider-fairmazon"
 MACHINES = 1_000
+GUESTS = 20
+AGENT_MACHINES = 50
 
 
 class Row:
@@ -51,11 +54,10 @@ def terraform(rounds):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         with client.Backend(BIN / "fairmazon", folder / "data", *many_hosts()) as backend:
-            version = re.search(r'^version = "(.*)"', (REPOSITORY / "Cargo.toml").read_text(), re.M)[1]
             null = (NULL, "hashicorp/null", "2.1.2", {})
             works = [
                 client.Work(TERRAFORM, folder, "ours", client.OURS, PROVIDER,
-                            "fairmazon/fairmazon", version, backend.environment),
+                            "fairmazon/fairmazon", version(), backend.environment),
                 client.Work(TERRAFORM, folder, "null", client.NULL, *null),
                 client.Work(TERRAFORM, folder, "wide", client.WIDE, *null),
             ]
@@ -159,6 +161,43 @@ def idle(rounds):
     yield Row("agent idle, resident", f"{median(agents):.1f} MB", "20 MB", median(agents) <= 20)
 
 
+def full(rounds):
+    """Memory of an agent with 50 machines on libvirt."""
+    agents = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            with client.Backend(BIN / "fairmazon", folder / "dev", "--hosts", "1") as backend:
+                with client.agent(BIN / "fairmazon", folder, backend, "libvirt-test") as agent:
+                    work = client.Work(TERRAFORM, folder, "full", client.THERE, PROVIDER,
+                                       "fairmazon/fairmazon", version(), backend.environment)
+                    work.begin(AGENT_MACHINES, "full")
+                    work.apply()
+                    agents.append(agent.settled_kib() / 1024)
+    yield Row(f"agent with {AGENT_MACHINES} machines of libvirt's test driver, resident",
+              f"{median(agents):.1f} MB", "30 MB", median(agents) <= 30)
+
+
+def boots(_rounds):
+    """Real guests in a row, from the request to their first words."""
+    guest = run(REPOSITORY / "scripts" / "guest" / "build").strip()
+    with tempfile.TemporaryDirectory() as folder:
+        took = list(guests.shares(BIN / "fairmazon", PROVIDER, TERRAFORM, version(), Path(folder),
+                                  guest, GUESTS))
+    of = {what: median([getattr(one, what) for one in took])
+          for what in ("whole", "own", "tools", "guest")}
+    yield Row(f"{GUESTS} real guests in a row, asked for to first words",
+              f"{of['whole']:.2f} s, of which qemu-img {of['tools']:.2f} s, QEMU and guest "
+              f"{of['guest']:.2f} s", "", True)
+    yield Row("our own share of that, libvirt included", f"{of['own']:.2f} s", "0.5 s",
+              of["own"] <= 0.5)
+
+
+def version():
+    """The version of what is measured."""
+    return re.search(r'^version = "(.*)"', (REPOSITORY / "Cargo.toml").read_text(), re.M)[1]
+
+
 def run(*command):
     """What a program prints; it must succeed."""
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -182,6 +221,8 @@ MEASURES = {
     "creations": creations,
     "converge": converge,
     "idle": idle,
+    "full": full,
+    "boots": boots,
     "metering": metering,
     "store": store,
     "placement": placement,

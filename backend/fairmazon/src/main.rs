@@ -8,6 +8,7 @@ mod folder;
 mod hypervisors;
 mod keys;
 mod logging;
+mod memory;
 mod output;
 mod platform;
 mod signals;

@@ -28,7 +28,7 @@ use crate::{
     dev::agents::seed,
     error::CommandError,
     hypervisors::{HypervisorKind, Hypervisors, open_qemu},
-    output,
+    memory, output,
     signals::{Asked, Signals},
     standard::{Folders, Machine, Offered, without_guests},
 };
@@ -145,6 +145,7 @@ impl QemuOptions {
 
 impl HostAgent {
     pub(super) async fn run(self) -> Result<(), CommandError> {
+        memory::keep_off_disks();
         let mut signals = Signals::listen()?;
         let agent = |error: Box<dyn std::error::Error + Send + Sync>| CommandError::Agent(error);
         let ca = given(self.ca, "--ca")?;

@@ -172,6 +172,26 @@ fn key_of(passphrase: &str) -> [u8; 32] {
     bytes.try_into().unwrap()
 }
 
+#[test]
+fn an_agent_has_its_memory_locked_or_says_that_it_may_not() {
+    let platform = Platform::start();
+    let of_process = |id: u32, name: &str| {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        line(&status, name).trim().trim_end_matches(" kB").to_owned()
+    };
+    let number = |name: &str| of_process(platform.agents[0].id(), name).parse::<u64>().unwrap();
+    let log = fs::read_to_string(platform.path("one.log")).unwrap();
+    if log.contains("unable to lock this process's memory") {
+        let may = u64::from_str_radix(&of_process(std::process::id(), "CapEff:"), 16).unwrap();
+        assert_eq!(may & (1 << 14), 0, "with CAP_IPC_LOCK it may");
+        assert_eq!(number("VmLck:"), 0);
+    } else {
+        assert!(number("VmLck:") > 0, "all that it maps counts as locked");
+        assert_eq!(number("VmSwap:"), 0);
+    }
+    platform.end();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_joins_and_gets_the_keys_of_its_volumes() {
     let mut platform = Platform::start();
