@@ -11,6 +11,9 @@ use crate::{
     rules::Query,
 };
 
+/// What the terms of a score are about, each before its weight.
+const SCALE: u64 = 1_000;
+
 /// Where a machine goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
@@ -92,8 +95,35 @@ struct Best {
     slot: u32,
 }
 
+/// The best of the hosts that obey every rule, beside the range of all of them.
+struct Found {
+    best: Best,
+    lowest: Terms,
+    highest: Terms,
+    candidates: u32,
+}
+
 /// The best host for the query's size; none when no host obeys every rule.
 pub(crate) fn best(fleet: &Fleet, query: &Query<'_>) -> Option<Placed> {
+    placed(fleet, query, find(fleet, query)?)
+}
+
+/// The best host for the query's size, which leaves the host at `from` out; none when it is not
+/// better than that by `percent` of the scale of what is preferred most.
+pub(crate) fn better(fleet: &Fleet, query: &Query<'_>, from: u32, percent: u8) -> Option<Placed> {
+    let preferences = &query.request.preferences;
+    let near = preferences.near.map(unit_vector);
+    let distance = near.map_or(0, |near| chord_km(near, fleet.points[from as usize]));
+    let own = Terms::of(query, distance, from, &fleet.slots[from as usize]).score(query.request);
+    let near_weight = if near.is_some() { preferences.near_weight } else { 0 };
+    let heaviest = preferences.price_weight.max(preferences.arrangement_weight).max(near_weight);
+    let least = SCALE / 100 * u64::from(percent) * u64::from(heaviest);
+    let found = find(fleet, query)?;
+    let is_better = found.best.order.0.saturating_add(least) <= own;
+    is_better.then(|| placed(fleet, query, found)).flatten()
+}
+
+fn find(fleet: &Fleet, query: &Query<'_>) -> Option<Found> {
     let near = query.request.preferences.near.map(unit_vector);
     let (mut lowest, mut highest) = (Terms::HIGHEST, Terms::LOWEST);
     let (mut best, mut candidates) = (None::<Best>, 0);
@@ -111,7 +141,11 @@ pub(crate) fn best(fleet: &Fleet, query: &Query<'_>) -> Option<Placed> {
             best = Some(Best { order, terms, slot: index });
         }
     }
-    let best = best?;
+    Some(Found { best: best?, lowest, highest, candidates })
+}
+
+fn placed(fleet: &Fleet, query: &Query<'_>, found: Found) -> Option<Placed> {
+    let Found { best, lowest, highest, candidates } = found;
     let host = fleet.hosts[best.slot as usize].as_ref()?;
     let why = why(query.request, best.terms, lowest, highest);
     Some(Placed {

@@ -341,6 +341,16 @@ impl Fleet {
         Err(Box::new(explain::why_not(self, request)))
     }
 
+    /// A host that is better for a machine than `from`, which it is on, by at least `percent` of the
+    /// scale of what the request prefers most: of the price, for one, as large as the standard one
+    /// is. The first of the request's sizes counts, and hosts that it excludes, `from` among them,
+    /// are none. Whoever moves so does not want to move back.
+    pub fn better(&self, request: &Request, from: HostId, percent: u8) -> Option<Placed> {
+        let index = *self.by_id.get(&from)?;
+        let query = Query::new(self, request, request.sizes.first()?);
+        choose::better(self, &query, index, percent)
+    }
+
     /// The first rule that this host breaks for the first of the request's sizes; none when it
     /// obeys all of them, or is not known.
     pub fn first_broken(&self, request: &Request, host: HostId) -> Option<Rule> {

@@ -55,6 +55,11 @@ impl Books {
         self.fleet.place(request)
     }
 
+    /// A host that is better for a machine by at least `percent` than the one that it is on.
+    pub(crate) fn better(&self, request: &Request, from: HostId, percent: u8) -> Option<Placed> {
+        self.fleet.better(request, from, percent)
+    }
+
     /// Finds which spot machines have to go so that a machine fits; changes nothing.
     pub(crate) fn make_room(&self, request: &Request) -> Option<MadeRoom> {
         self.fleet.make_room(request)

@@ -27,6 +27,16 @@ pub struct CoreConfig {
     pub failure_patience_ms: i64,
     /// Most machines that move away at the same time from a host that is being emptied.
     pub migrations_per_host: usize,
+    /// By how much another host must be better before a running machine moves there of the
+    /// platform's own accord, in percent of the scale of what is preferred most, which is the
+    /// price; 0 is never.
+    pub rebalance_percent: u8,
+    /// How long a machine stays where it was placed at least before it moves for that, on the wall
+    /// clock.
+    pub rebalance_rest_ms: i64,
+    /// How long after all machines were looked at for that they are looked at again, on the wall
+    /// clock.
+    pub rebalance_every_ms: i64,
     /// How long a machine may take to another host before it stays where it is, on the wall clock.
     pub migration_patience_ms: i64,
     /// How long a machine that its host has let go may be missing at the next one, while that
@@ -80,6 +90,9 @@ impl Default for CoreConfig {
             placement_patience_ms: 30_000,
             failure_patience_ms: 60_000,
             migrations_per_host: 4,
+            rebalance_percent: 10,
+            rebalance_rest_ms: 24 * 60 * 60 * 1_000,
+            rebalance_every_ms: 10 * 60 * 1_000,
             migration_patience_ms: 30 * 60 * 1_000,
             landing_patience_ms: 60 * 1_000,
             unproven_hosts: UnprovenHosts::NoWork,

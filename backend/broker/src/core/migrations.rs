@@ -215,6 +215,25 @@ pub(super) fn check_place(
     Ok(true)
 }
 
+/// Whether another host is better for the instance by at least `percent`, and it can go there now.
+pub(crate) fn is_better_elsewhere(
+    state: &State,
+    catalogue: &Catalogue,
+    instance: &Instance,
+    volumes: &[Arc<Volume>],
+    percent: u8,
+    now: UnixMs,
+) -> bool {
+    let Ok(from) = check_can_leave(state, instance, volumes, now) else { return false };
+    let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
+    let placement = rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref));
+    let Ok(placement) = placement else { return false };
+    let request = elsewhere(state, catalogue, instance, volumes, placement, from);
+    // Nobody waits for this, so what comes to a host comes one after the other.
+    let takes_one = |host| state.world.instances_coming_to(host).next().is_none();
+    state.books.better(&request, from, percent).is_some_and(|placed| takes_one(placed.host))
+}
+
 /// Why an instance can't leave its host.
 #[derive(Debug)]
 pub(crate) enum Bound {

@@ -65,6 +65,8 @@ pub(crate) struct Dirty {
     pub(crate) unplaced: BTreeSet<InstanceId>,
     /// Placed instances that are to be on another host.
     pub(crate) displaced: BTreeSet<InstanceId>,
+    /// Instances that are asked, when they are looked at, whether another host is better by far.
+    pub(crate) restless: BTreeSet<InstanceId>,
     /// Hosts whose proof of the standard may call for something.
     pub(crate) hosts: BTreeSet<HostId>,
     /// Whether capacity was added since the unplaced were tried.
@@ -264,6 +266,7 @@ impl State {
         } else {
             self.dirty.unplaced.remove(&id);
             self.dirty.displaced.remove(&id);
+            self.dirty.restless.remove(&id);
             self.dirty.waiting.remove(&id);
         }
     }

@@ -204,6 +204,7 @@ impl<'a> Batch<'a> {
             return;
         }
         self.kept.instances.push(id);
+        let is_restless = self.state.dirty.restless.remove(&id);
         match next_step(&self.facts(&instance)) {
             Step::Remove => return self.remove(&instance),
             Step::Land => self.land(&instance),
@@ -219,7 +220,12 @@ impl<'a> Batch<'a> {
             Step::GiveRoom => self.give_room(&instance),
             Step::Delete => self.delete_interrupted(&instance),
             Step::Return => self.return_interrupted(&instance),
-            Step::Settled => self.drain(&instance),
+            Step::Settled => {
+                self.drain(&instance);
+                if is_restless && let Some(instance) = self.instance(id) {
+                    self.rebalance(&instance);
+                }
+            }
             Step::Wait(_) => {}
         }
         // What was decided just now is for its host to do.

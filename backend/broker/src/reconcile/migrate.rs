@@ -21,7 +21,11 @@ use super::{
     observe::{ById, observed},
     place::bound,
 };
-use crate::core::{Standing, audit, keys, migrations::begin, rules};
+use crate::core::{
+    Standing, audit, keys,
+    migrations::{begin, is_better_elsewhere},
+    rules,
+};
 
 impl Batch<'_> {
     /// What the next step of this migration depends on.
@@ -217,9 +221,28 @@ impl Batch<'_> {
             self.state.staying.remove(&instance.id);
             return;
         }
-        if self.leaving(host) >= self.engine.config().migrations_per_host {
+        if self.leaving(host) < self.engine.config().migrations_per_host {
+            self.leave(instance, "broker.migrate");
+        }
+    }
+
+    /// Lets a running instance go to a host that is better for it by far, while nothing else leaves
+    /// its own.
+    pub(super) fn rebalance(&mut self, instance: &Instance) {
+        let Some(host) = instance.decision.as_ref().map(|decision| decision.host) else { return };
+        if instance.migration.is_some() || self.leaving(host) > 0 {
             return;
         }
+        let (percent, catalogue) =
+            (self.engine.config().rebalance_percent, self.engine.catalogue());
+        let volumes = self.volumes_of(instance);
+        if is_better_elsewhere(self.state, catalogue, instance, &volumes, percent, self.now) {
+            self.leave(instance, "broker.rebalance");
+        }
+    }
+
+    /// Begins the instance's way to the best other host; where there is none, it is noted why.
+    fn leave(&mut self, instance: &Instance, verb: &str) {
         let volumes = self.volumes_of(instance);
         if !self.may_change_with(instance.id, volumes.iter().map(|volume| volume.id)) {
             return;
@@ -240,7 +263,7 @@ impl Batch<'_> {
         }
         self.state.staying.remove(&instance.id);
         let (id, after) = (instance.id, begun.instance.migration.as_ref());
-        self.log(audit::own_entry(self.now, "broker.migrate", &id, None, after));
+        self.log(audit::own_entry(self.now, verb, &id, None, after));
         self.rely_on(begun.to);
         begun.volumes.into_iter().for_each(|volume| self.change_volume(volume));
         self.change_instance(begun.instance);

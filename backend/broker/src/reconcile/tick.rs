@@ -10,6 +10,7 @@ use std::{
 use fairmazon_model::{
     host::Host,
     id::{HostId, InstanceId},
+    instance::Instance,
     units::{Revision, UnixMs},
 };
 use fairmazon_store::StoreError;
@@ -25,6 +26,8 @@ const KEY_ROUNDS: usize = 100;
 const UNPLACED_TRIED: usize = 100;
 /// Instances that are to be on another host tried at a tick.
 const DISPLACED_TRIED: usize = 16;
+/// Instances that are asked at a tick whether another host is better.
+const ASKED_AT_ONCE: usize = 64;
 /// Instances of each host that is being emptied that are looked at at a tick.
 const DRAINED_AT_ONCE: usize = 16;
 /// Deletions that are kept for those who follow the changes.
@@ -40,6 +43,10 @@ pub(super) struct Ticker {
     minute: i64,
     last_unplaced: Option<InstanceId>,
     last_displaced: Option<InstanceId>,
+    /// The last one that was asked whether another host is better; none between two rounds.
+    last_asked: Option<InstanceId>,
+    /// When the next round begins.
+    next_round: Option<UnixMs>,
     /// By host that machines leave: the last of its instances that was looked at.
     drained: HashMap<HostId, InstanceId>,
     /// Hosts with machines that ask for a higher level of the host standard than they prove.
@@ -63,6 +70,7 @@ impl Ticker {
         }
         self.retry(engine);
         self.drain(engine, now);
+        self.rebalance(engine, now);
         self.forget_operations(engine, now).await;
     }
 
@@ -175,6 +183,31 @@ impl Ticker {
                 self.drained.insert(host, *last);
             }
             state.dirty.instances.extend(next);
+        }
+    }
+
+    /// Has the next instances asked whether another host is better for them. Those that were placed
+    /// not long ago are left alone.
+    fn rebalance(&mut self, engine: &Engine, now: UnixMs) {
+        let config = engine.config();
+        let later = UnixMs(now.0.saturating_add(config.rebalance_every_ms));
+        let begins = *self.next_round.get_or_insert(later);
+        if config.rebalance_percent == 0 || self.last_asked.is_none() && now < begins {
+            return;
+        }
+        let mut guard = engine.state();
+        let state = &mut *guard;
+        let (rows, more) =
+            state.world.instances.page(None, self.last_asked, ASKED_AT_ONCE, |_| true);
+        self.last_asked = rows.last().map(|row| row.id).filter(|_| more);
+        self.next_round = Some(later);
+        let since = UnixMs(now.0.saturating_sub(config.rebalance_rest_ms));
+        let rests = |row: &&Arc<Instance>| {
+            row.migration.is_some() || row.decision.as_ref().is_none_or(|made| made.at > since)
+        };
+        for row in rows.iter().filter(|row| !rests(row)) {
+            state.dirty.restless.insert(row.id);
+            state.dirty.instances.insert(row.id);
         }
     }
 

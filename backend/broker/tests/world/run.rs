@@ -57,6 +57,8 @@ const TROUBLE_MS: u64 = 60_000;
 /// Hosts that do not conform are emptied after this time, for this time at most, in ms.
 const GRACE_MS: i64 = 6_000;
 const DRAIN_MS: i64 = 120_000;
+/// A machine stays that long where it was placed before it may move to a better host, in ms.
+const REST_MS: i64 = 20_000;
 
 /// What happened, for people.
 #[derive(Clone)]
@@ -410,6 +412,8 @@ impl Platform {
             config: CoreConfig {
                 conformity_grace_ms: GRACE_MS,
                 conformity_drain_ms: DRAIN_MS,
+                rebalance_rest_ms: REST_MS,
+                rebalance_every_ms: REST_MS / 4,
                 ..CoreConfig::default()
             },
         });
@@ -543,7 +547,7 @@ fn host_spec(number: usize, tight: bool, random: &mut StdRng) -> HostSpec {
         cpu_overcommit_percent: 200,
         conformity: 1,
         features: Default::default(),
-        price_percent: 100,
+        price_percent: [80, 100, 120][random.random_range(0..3)],
         schedulable: true,
     }
 }

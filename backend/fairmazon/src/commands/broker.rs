@@ -85,6 +85,11 @@ pub(crate) struct Broker {
     /// away for it: a number with `s`, `m`, `h` or `d`.
     #[arg(long, env = "FAIRMAZON_CONFORMITY_GRACE", value_parser = milliseconds, value_name = "TIME", default_value = "15m")]
     conformity_grace: i64,
+    /// By how much another host must be better before a running machine moves there of the
+    /// platform's own accord, in percent of the price; 0 is never. A machine stays for a day at
+    /// least where it was placed.
+    #[arg(long, env = "FAIRMAZON_REBALANCE", value_parser = clap::value_parser!(u8).range(0..=100), value_name = "PERCENT", default_value_t = 10)]
+    rebalance: u8,
 }
 
 /// What becomes of hosts that have proven nothing.
@@ -114,6 +119,7 @@ impl Broker {
             usage_keep_ms: self.usage_days * DAY_MS,
             unproven_hosts: self.unproven_hosts.into(),
             conformity_grace_ms: self.conformity_grace,
+            rebalance_percent: self.rebalance,
             ..CoreConfig::default()
         };
         let platform = Platform::start(&folder, &tls, &api, core).await?;

@@ -18,6 +18,7 @@ use fairmazon_model::{
 };
 
 mod placement;
+mod rebalance;
 mod rules;
 
 use super::{
