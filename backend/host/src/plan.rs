@@ -461,6 +461,8 @@ pub enum ChangeCase {
     Tried,
     /// A copy is being made of the volume, or its machine is starting or on its way elsewhere.
     Held,
+    /// It is over or was never desired, and the set does not name the key that should open it now.
+    Unproven,
 }
 
 /// What to do about a volume.
@@ -478,6 +480,8 @@ pub enum VolumeAction {
     ForgetKey,
     /// Open the seal of the next key as well, and have the hypervisor exchange the two.
     ChangeKey,
+    /// Try whether the key that it has opens it, to tell the broker.
+    ProveKey,
     /// Make it.
     Create,
     /// Grow it to this size.
@@ -541,6 +545,9 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
                 step(VolumeAction::ChangeKey, "its key could not be exchanged before")
             }
             ChangeCase::Held => step(VolumeAction::Wait, "its key changes once it stays as it is"),
+            ChangeCase::Unproven => {
+                step(VolumeAction::ProveKey, "the set does not have the key that it has")
+            }
             ChangeCase::Settled => step(VolumeAction::Settled, "it is there as desired"),
         },
     }

@@ -214,13 +214,30 @@ async fn keys_are_made_for_the_next_host_and_for_the_customer() {
     let key = wrapped.open(volume(1), &customer).unwrap();
     assert_ne!(key.fingerprint(), first.fingerprint(), "each host has a key of its own");
     // Told again, it is the same one.
-    pair.from.broker.desire(with(set(3, vec![leaves]), &here));
+    pair.from.broker.desire(with(set(3, vec![leaves.clone()]), &here));
     let again = pair.from.broker.sees(|seen| seen.generation == Generation(3)).await;
     assert_eq!(again.keys, told.keys);
+    // While the key here is exchanged, it is wrapped for whom the next one is wrapped for, and so
+    // it is afterwards, whatever the broker knows of that yet.
+    let (later, second) = (Identity::generate(), VolumeKey::random().unwrap());
+    let (to, bound_here) = (pair.from.secret.sealing_key(), bound(host_id(), 2));
+    let sealed = SealedKey::seal(&second, &later.recipient(), &to, &bound_here).unwrap();
+    let next = SealedVolumeKey { version: 2, sealed: Blob(sealed.bytes().to_vec()) };
+    let mut exchanging = with(set(4, vec![leaves]), &here);
+    exchanging.volumes[0].next_key = Some(next.clone());
+    pair.from.broker.desire(exchanging);
+    let changed = |seen: &ObservedSet| {
+        seen.volumes.iter().any(|seen| seen.changed_key == Some(second.fingerprint()))
+    };
+    let told = pair.from.broker.sees(changed).await;
+    let [made] = told.keys.as_slice() else { panic!("{:?}", told.keys) };
+    let wrapped = WrappedKey::from_bytes(made.key.wrapped.0.as_slice());
+    wrapped.open(volume(1), &customer).unwrap_err();
+    let key = wrapped.open(volume(1), &later).unwrap();
 
     let there = SealedVolumeKey { version: 3, sealed: made.key.sealed.clone() };
     pair.to.broker.desire(with(arrivals(1, true), &there));
-    pair.from.broker.desire(with(set(4, vec![ready]), &here));
+    pair.from.broker.desire(with(set(5, vec![ready]), &next));
     pair.to.broker.sees(|seen| runs(seen, &landed())).await;
     assert_eq!(pair.to.host.key_given(volume(1)), Some(key.fingerprint()));
     let gone = pair.from.broker.sees(|seen| seen.keys.is_empty()).await;

@@ -93,8 +93,8 @@ fn any_file() -> impl Strategy<Value = FileCase> {
 }
 
 fn any_change() -> impl Strategy<Value = ChangeCase> {
-    use ChangeCase::{Held, Settled, Tried, Untried};
-    prop_oneof![Just(Settled), Just(Untried), Just(Tried), Just(Held)]
+    use ChangeCase::{Held, Settled, Tried, Unproven, Untried};
+    prop_oneof![Just(Settled), Just(Untried), Just(Tried), Just(Held), Just(Unproven)]
 }
 
 fn any_key() -> impl Strategy<Value = KeyCase> {
@@ -204,9 +204,10 @@ async fn converge(
                 VolumeAction::Create => host.create_volume(wish).await.unwrap(),
                 VolumeAction::Grow(size) => host.grow_volume(wish.volume, size).await.unwrap(),
                 VolumeAction::Delete => host.delete_volume(wish.volume).await.unwrap(),
-                VolumeAction::GiveKey | VolumeAction::ForgetKey | VolumeAction::ChangeKey => {
-                    panic!("there are no keys")
-                }
+                VolumeAction::GiveKey
+                | VolumeAction::ForgetKey
+                | VolumeAction::ChangeKey
+                | VolumeAction::ProveKey => panic!("there are no keys"),
                 VolumeAction::DropFile => panic!("there are no files"),
                 VolumeAction::Settled | VolumeAction::Wait | VolumeAction::Lost => continue,
             }
@@ -471,6 +472,8 @@ proptest! {
         let changes = step.action == VolumeAction::ChangeKey;
         prop_assert!(!changes || named && !delete && present && key != KeyCase::Sealed);
         prop_assert!(!changes || matches!(change, ChangeCase::Untried | ChangeCase::Tried));
+        let proves = step.action == VolumeAction::ProveKey;
+        prop_assert!(!proves || named && !delete && present && change == ChangeCase::Unproven);
         if change == ChangeCase::Untried {
             // It is not known which key opens it.
             prop_assert!(!matches!(step.action, VolumeAction::Grow(_)));

@@ -21,6 +21,7 @@ fn sample() -> SavedState {
         generation: Generation(7),
         machines: vec![Arc::new(machine), Arc::new(spec(2))],
         volumes: vec![Arc::new(wish(1)), Arc::new(wish(2))],
+        unnamed: vec![Arc::new(wish(3))],
         done: BTreeMap::from([(instance(1), Counters { reboots: 3, rebuilds: 1, first_boots: 2 })]),
     }
 }

@@ -190,6 +190,11 @@ impl Hypervisor for TestHost {
         Ok(())
     }
 
+    async fn key_opens(&self, volume: VolumeId, _: VolumeKey) -> Result<bool> {
+        let found = self.volume(volume).await?;
+        found.map(|_| true).ok_or_else(|| HypervisorError::not_found(volume))
+    }
+
     async fn create_volume(&self, volume: &HostVolume) -> Result<()> {
         let wish = volume.clone();
         self.call("make a volume", move |host| {

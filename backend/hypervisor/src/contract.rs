@@ -487,6 +487,7 @@ async fn starts_with(host: &Subject, key: u8) -> bool {
 pub async fn a_changed_key_alone_opens_the_volume(host: Subject) {
     if !host.features().encrypts {
         host.create_volume(&wish(10)).await.unwrap();
+        assert!(host.key_opens(volume(10), VolumeKey::new(&[10; 32])).await.unwrap());
         return host.change_key(volume(10), exchange(10, 11)).await.unwrap();
     }
     let missing = host.change_key(volume(10), exchange(10, 11)).await;
@@ -523,6 +524,13 @@ pub async fn a_key_changes_while_a_machine_writes(host: Subject) {
     }
     assert!(host.machine(instance(1)).await.unwrap().unwrap().runs(), "what runs goes on");
     host.change_key(volume(10), exchange(11, 12)).await.unwrap();
+    // Which one opens it is seen while it runs, and changes nothing.
+    for (key, opens) in [(10, false), (11, false), (12, true)] {
+        let found = host.key_opens(volume(10), VolumeKey::new(&[key; 32])).await;
+        assert_eq!(found.unwrap(), opens, "{key}");
+    }
+    let missing = host.key_opens(volume(9), VolumeKey::new(&[9; 32])).await;
+    assert!(matches!(missing, Err(HypervisorError::NotFound { .. })), "{missing:?}");
     host.force_stop(instance(1)).await.unwrap();
     assert!(!starts_with(&host, 10).await);
     assert!(!starts_with(&host, 11).await);

@@ -131,6 +131,13 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// a way in which its key can't change.
     async fn change_key(&self, volume: VolumeId, keys: KeyChange) -> Result<()>;
 
+    /// Whether the key opens the volume's data, in use or not; the key in memory stays as it is. Of
+    /// a driver whose volumes are not encrypted every key does.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn key_opens(&self, volume: VolumeId, key: VolumeKey) -> Result<bool>;
+
     /// Makes a volume, filled from its image where it names one, or from the volume that it is a
     /// copy of, as that is at one moment, in use or not. Atomic: after a crash in the middle there
     /// is no volume. A volume that is there stays as it is.

@@ -8,7 +8,10 @@
 
 use std::fmt;
 
-use fairmazon_model::id::{HostId, VolumeId};
+use fairmazon_model::{
+    id::{HostId, VolumeId},
+    key::Blob,
+};
 use hpke::{
     Deserializable as _, OpModeR, OpModeS, Serializable as _,
     aead::{AeadTag, ChaCha20Poly1305 as Aead},
@@ -19,7 +22,7 @@ use hpke::{
 };
 use zeroize::Zeroizing;
 
-use crate::{HostSecret, KeyError, Recipient, SealingKey, VolumeKey};
+use crate::{HostSecret, KeyError, Recipient, SealingKey, VolumeKey, WrappedKey};
 
 /// HPKE's `info`: what this use of it is for.
 const INFO: &[u8] = b"fairmazon sealed volume key 1";
@@ -78,6 +81,17 @@ pub struct Opened {
     pub key: VolumeKey,
     /// Its customer's recipient.
     pub recipient: Recipient,
+}
+
+impl Opened {
+    /// The key wrapped anew for its customer.
+    ///
+    /// # Errors
+    /// As of [`WrappedKey::wrap`].
+    pub fn wrap(&self, volume: VolumeId) -> Result<Blob, KeyError> {
+        let wrapped = WrappedKey::wrap(&self.key, volume, &self.recipient)?;
+        Ok(Blob(wrapped.bytes().to_vec()))
+    }
 }
 
 impl SealedKey {

@@ -18,6 +18,10 @@ pub const WRAPPED_MAX: usize = 1_024;
 /// The `key_version` of a volume whose customer has never raised it.
 pub const FIRST_KEY_VERSION: u32 = 1;
 
+/// So many next keys in a row may be given that the volume's host can't open, before its customer
+/// has to look for the cause: clients answer at once, and would do so for ever.
+pub const REFUSED_KEYS_MAX: u32 = 3;
+
 pub(crate) const fn first_key_version() -> u32 {
     FIRST_KEY_VERSION
 }

@@ -186,6 +186,9 @@ pub struct VolumeSeen {
     /// where no other key is desired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_key: Option<String>,
+    /// The next key of the set, as it came, where its seal does not open on this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_key: Option<SealedVolumeKey>,
 }
 
 /// All that a host has.
@@ -197,7 +200,8 @@ pub struct ObservedSet {
     pub machines: Vec<MachineSeen>,
     /// Every volume, also those that no set named.
     pub volumes: Vec<VolumeSeen>,
-    /// The keys that it has made for other hosts, of machines that leave it.
+    /// The keys that it has made for other hosts, of machines that leave it; and, as keys for
+    /// itself, those that open volumes here and that its set does not name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<GivenKey>,
     /// What it proves of the host standard; none before its first look.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DomainError,
     id::{AccountId, HostId, InstanceId, OperationId, VolumeId},
-    key::{FIRST_KEY_VERSION, VolumeHostKey, first_key_version},
+    key::{FIRST_KEY_VERSION, REFUSED_KEYS_MAX, VolumeHostKey, first_key_version},
     limits,
     placement::Placement,
     transfer::Sha256,
@@ -151,6 +151,10 @@ impl VolumeObserved {
     }
 }
 
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 /// A volume as the broker keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
@@ -180,6 +184,9 @@ pub struct Volume {
     /// them until the host has said that they alone open the volume: until then either may.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub next_keys: BTreeMap<HostId, VolumeHostKey>,
+    /// How many next keys in a row its host could not open.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused_keys: u32,
     /// It was seen as what it was to be copied or imported as: it is not made a second time.
     #[serde(default)]
     pub copied: bool,
@@ -215,6 +222,12 @@ impl Volume {
         self.deleting.is_none()
             && self.observed.is_present()
             && self.key().is_some_and(|key| key.made_for < self.spec.key_version)
+    }
+
+    /// Whether its host could open none of so many next keys in a row that no other one is asked
+    /// for, before its customer changes it again.
+    pub const fn refuses_keys(&self) -> bool {
+        self.refused_keys >= REFUSED_KEYS_MAX
     }
 
     /// The key that takes the place of the one that it has on this host; none while none was given.

@@ -317,6 +317,7 @@ impl From<&VolumeSeen> for v1::VolumeSeen {
             unsure: seen.state == VolumeObserved::Unknown,
             lasting: matches!(seen.state, VolumeObserved::Failed { lasting: true, .. }),
             changed_key: seen.changed_key.clone().unwrap_or_default(),
+            refused_key: seen.refused_key.as_ref().map(Into::into),
         }
     }
 }
@@ -337,7 +338,8 @@ impl TryFrom<v1::VolumeSeen> for VolumeSeen {
         };
         let changed_key = text_of_host(&message.changed_key);
         let changed_key = (!changed_key.is_empty()).then_some(changed_key);
-        Ok(Self { volume: id("volume_id", &message.volume_id)?, state, changed_key })
+        let refused_key = message.refused_key.map(Into::into);
+        Ok(Self { volume: id("volume_id", &message.volume_id)?, state, changed_key, refused_key })
     }
 }
 
@@ -443,7 +445,9 @@ mod tests {
             VolumeObserved::Failed { reason: "no room".into(), lasting: false },
             VolumeObserved::Failed { reason: "no file of a volume".into(), lasting: true },
         ] {
-            let seen = VolumeSeen { volume, state, changed_key: Some("SHA256:x".into()) };
+            let refused_key = Some(SealedVolumeKey { version: 2, sealed: Blob(vec![1]) });
+            let changed_key = Some("SHA256:x".into());
+            let seen = VolumeSeen { volume, state, changed_key, refused_key };
             assert_eq!(VolumeSeen::try_from(v1::VolumeSeen::from(&seen)).unwrap(), seen);
         }
     }

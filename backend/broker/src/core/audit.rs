@@ -28,9 +28,11 @@ impl Audited for Volume {
     /// Which keys there are, without what opens them for somebody: the log outlives the volume.
     fn redacted(&self) -> Option<Value> {
         let mut value = serde_json::to_value(self).ok()?;
-        for key in value.get_mut("keys").and_then(Value::as_object_mut).into_iter().flatten() {
-            if let Some(key) = key.1.as_object_mut() {
-                key.retain(|field, _| matches!(field.as_str(), "version" | "fingerprint"));
+        for keys in ["keys", "next_keys"] {
+            for key in value.get_mut(keys).and_then(Value::as_object_mut).into_iter().flatten() {
+                if let Some(key) = key.1.as_object_mut() {
+                    key.retain(|field, _| matches!(field.as_str(), "version" | "fingerprint"));
+                }
             }
         }
         Some(value)

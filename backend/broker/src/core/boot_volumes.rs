@@ -42,6 +42,7 @@ pub(super) fn boot_volume(instance: &Instance) -> Volume {
         may_be_on: Default::default(),
         keys: BTreeMap::new(),
         next_keys: BTreeMap::new(),
+        refused_keys: 0,
         copied: false,
         observed: VolumeObserved::Unknown,
         deleting: None,

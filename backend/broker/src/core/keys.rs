@@ -149,7 +149,8 @@ impl State {
 
     /// Whether the volume's host waits for the key that takes the place of the one that it has.
     pub(crate) fn lacks_next_key(&self, row: &Volume) -> bool {
-        let Some(host) = row.host.filter(|_| row.has_old_key()) else { return false };
+        let wants_one = row.has_old_key() && !row.refuses_keys();
+        let Some(host) = row.host.filter(|_| wants_one) else { return false };
         // The next host of a machine that moves gets a key of its own; then this one is asked for.
         row.next_key(host).is_none() && self.world.moves_with(row.id).is_none()
     }

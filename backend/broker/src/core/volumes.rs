@@ -118,6 +118,7 @@ impl Engine {
             may_be_on: Default::default(),
             keys: Default::default(),
             next_keys: Default::default(),
+            refused_keys: 0,
             copied: false,
             observed: VolumeObserved::Unknown,
             deleting: None,
@@ -198,12 +199,15 @@ impl Engine {
         state.holds.free(id)?;
         let mut draft = Draft::default();
         rely_on_groups(state, &mut draft, old.account, &update.spec.placement)?;
-        let new = Volume { spec: update.spec.clone(), ..Volume::clone(&old) };
+        let mut new = Volume { spec: update.spec.clone(), ..Volume::clone(&old) };
         check_stays(state, &new)?;
         claim_room(state, &new)?;
         let mut operation = operation(self, old.account, OperationKind::Update, &id, 0);
         // Also one that was begun before, whose customer went away: it goes on with this one.
         let changes_key = new.key().is_some_and(|key| key.made_for < new.spec.key_version);
+        if changes_key {
+            new.refused_keys = 0;
+        }
         if old.host.is_none() || old.spec.size == new.spec.size && !changes_key {
             operation = done(self, operation);
         }

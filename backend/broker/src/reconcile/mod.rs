@@ -7,6 +7,7 @@
 mod batch;
 mod interrupt;
 mod interrupting;
+mod keys;
 mod migrate;
 mod moving;
 #[cfg(test)]

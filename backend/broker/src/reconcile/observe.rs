@@ -38,7 +38,7 @@ impl Batch<'_> {
         self.note_moving(host, &machines);
         self.note_off(host, report, &machines);
         for made in &report.keys {
-            complete &= self.take_key(host, made);
+            complete &= self.take_reported_key(host, made);
         }
         for seen in &report.machines {
             complete &= self.outrun(host, seen);
@@ -77,6 +77,7 @@ impl Batch<'_> {
         }
         for seen in &report.volumes {
             complete &= self.take_changed_key(host, seen);
+            complete &= self.drop_refused_key(host, seen);
         }
         self.note_strays(host, report);
         complete
@@ -130,27 +131,6 @@ impl Batch<'_> {
         self.log(audit::own_entry(at, verb, &row.id, Some(&*row), Some(&new)));
         self.change_instance(new);
         self.look_at_instance(row.id);
-        true
-    }
-
-    /// The key that alone opens a volume now takes the place of the one before, which nobody needs
-    /// any more.
-    fn take_changed_key(&mut self, host: HostId, seen: &VolumeSeen) -> bool {
-        let Some(changed) = &seen.changed_key else { return true };
-        let Some(row) = self.volume(seen.volume) else { return true };
-        let Some(next) = row.next_key(host).filter(|next| next.fingerprint == *changed) else {
-            return true;
-        };
-        if !self.may_change(row.id) {
-            return false;
-        }
-        let mut new = Volume::clone(&row);
-        new.keys.insert(host, next.clone());
-        new.next_keys.remove(&host);
-        let (at, verb) = (self.now, "broker.change_key");
-        self.log(audit::own_entry(at, verb, &row.id, Some(&*row), Some(&new)));
-        self.change_volume(new);
-        self.look_at_volume(row.id);
         true
     }
 

@@ -97,6 +97,8 @@ pub(crate) enum Waiting {
     Host,
     /// Its host has not got the customer's key of one of its volumes.
     Key,
+    /// As `Key`, and the one that it was given last does not open there.
+    AnotherKey,
     /// Its host has failed to, and tries again.
     Failure(String),
     /// Its host is silent, and may run it until its lease ends.
@@ -118,6 +120,11 @@ impl Waiting {
             Self::Host => "its host brings it about".into(),
             Self::Key => {
                 "its host waits for the keys of its volumes, which only its customer can make: run \
+                 `fairmazon key give`"
+                    .into()
+            }
+            Self::AnotherKey => {
+                "the key that was given does not open on its host, which waits for another one: run \
                  `fairmazon key give`"
                     .into()
             }
@@ -385,8 +392,17 @@ pub(crate) fn volume_operation_state(
             "delete the volume, and import what was exported",
         ),
         Some(reason) => failing(operation.created_at, reason, now, patience),
+        None if volume.has_old_key() && volume.refuses_keys() => advised(
+            failed(
+                ErrorKind::Precondition,
+                &format!("its host could open none of the last {} keys", volume.refused_keys),
+            ),
+            "see that keys are sealed for the host that asks for them, and change the volume again",
+        ),
         None if lacks_key => {
-            OperationState::Running { waiting_for: Waiting::Key.text(), waits_for_keys: true }
+            let refused = volume.has_old_key() && volume.refused_keys > 0;
+            let waiting = if refused { Waiting::AnotherKey } else { Waiting::Key };
+            OperationState::Running { waiting_for: waiting.text(), waits_for_keys: true }
         }
         None if volume.imports().is_some() => {
             OperationState::running("its host waits for its file: run `fairmazon volume import`")

@@ -207,7 +207,12 @@ impl Played {
         for wish in wishes {
             self.volumes.retain(|seen| seen.volume != wish.volume);
             let state = VolumeObserved::Present { size: wish.size, failure: None };
-            self.volumes.push(VolumeSeen { volume: wish.volume, state, changed_key: None });
+            self.volumes.push(VolumeSeen {
+                volume: wish.volume,
+                state,
+                changed_key: None,
+                refused_key: None,
+            });
         }
     }
 

@@ -2,7 +2,13 @@
 //! taken over when the host has said that it alone opens the volume.
 
 use fairmazon_broker::core::{KeysOf, VolumeUpdate};
-use fairmazon_keys::{Binding, Identity, Purpose, make_key};
+use std::sync::LazyLock;
+
+use fairmazon_hypervisor::{
+    HypervisorError,
+    sim::{Call, Fault, Verb},
+};
+use fairmazon_keys::{Binding, HostSecret, Identity, Purpose, WrappedKey, make_key};
 use fairmazon_model::{
     ErrorKind,
     id::{HostId, InstanceId, OperationId, VolumeId},
@@ -13,9 +19,12 @@ use fairmazon_model::{
 };
 
 use crate::{
-    kit::{Hosts, Kit, quick, spec, volume_spec},
+    kit::{Hosts, Kit, host_spec, quick, spec, volume_spec},
     stories::joins,
 };
+
+/// Whom keys are wrapped for.
+static CUSTOMER: LazyLock<Identity> = LazyLock::new(Identity::generate);
 
 /// A machine with a data volume, on a host that waits for its keys.
 struct Data {
@@ -24,15 +33,15 @@ struct Data {
     host: HostId,
 }
 
-fn key_for(request: &KeyRequest, secret: &fairmazon_keys::HostSecret) -> GivenKey {
+fn key_for(request: &KeyRequest, secret: &HostSecret) -> GivenKey {
     let KeyRequest { volume, host, version, made_for, .. } = *request;
     let binding = Binding { volume, host, purpose: Purpose::Run, version };
-    let key = make_key(&binding, &secret.sealing_key(), &Identity::generate().recipient()).unwrap();
+    let key = make_key(&binding, &secret.sealing_key(), &CUSTOMER.recipient()).unwrap();
     GivenKey { volume, host, key: VolumeHostKey { made_for, ..key } }
 }
 
 /// Gives all keys that are waited for; those.
-async fn give(kit: &Kit, of: KeysOf, secret: &fairmazon_keys::HostSecret) -> Vec<GivenKey> {
+async fn give(kit: &Kit, of: KeysOf, secret: &HostSecret) -> Vec<GivenKey> {
     let wanted = kit.engine.key_requests(&kit.customer, of).unwrap();
     let keys: Vec<_> = wanted.iter().map(|want| key_for(want, secret)).collect();
     kit.engine.give_keys(&kit.customer, &keys).await.unwrap();
@@ -49,18 +58,54 @@ async fn raise(kit: &Kit, id: VolumeId, to: u32) -> OperationId {
     kit.engine.update_volume(&kit.customer, update, &kit.key()).await.unwrap().operation.id
 }
 
-async fn with_data(kit: &Kit, hosts: &Hosts) -> Data {
-    let host = hosts.hosts[0].id;
-    joins(kit, host).await;
-    let data = kit.engine.create_volume(&kit.customer, volume_spec("data"), &kit.key()).await;
-    let volume = data.unwrap().volume.row.id;
+/// Makes a machine that has the volume; the machine.
+async fn bind(kit: &Kit, hosts: &Hosts, volume: VolumeId) -> InstanceId {
     let mut web = spec("web");
     web.volumes.insert("data".into(), Attachment { volume_id: volume, read_only: false });
     let made = kit.engine.create_instance(&kit.customer, web, &kit.key()).await.unwrap();
     kit.until("it waits for keys", || kit.waits_for_keys(made.operation.id)).await;
     give(kit, KeysOf::All, &hosts.hosts[0].secret).await;
     kit.done(made.operation.id).await;
-    Data { volume, instance: made.instance.row.id, host }
+    made.instance.row.id
+}
+
+async fn unbound(kit: &Kit, hosts: &Hosts) -> VolumeId {
+    joins(kit, hosts.hosts[0].id).await;
+    let data = kit.engine.create_volume(&kit.customer, volume_spec("data"), &kit.key()).await;
+    data.unwrap().volume.row.id
+}
+
+async fn with_data(kit: &Kit, hosts: &Hosts) -> Data {
+    let volume = unbound(kit, hosts).await;
+    let instance = bind(kit, hosts, volume).await;
+    Data { volume, instance, host: hosts.hosts[0].id }
+}
+
+/// One host whose volumes are encrypted.
+async fn encrypting(kit: &Kit) -> Hosts {
+    let mut hosts = Hosts::none();
+    hosts.add(kit, host_spec(0, "DE")).await;
+    hosts.hosts[0].sim.set_encrypts();
+    hosts.connect(0, &kit.engine);
+    hosts
+}
+
+/// Nobody gets a second key to open a volume.
+fn no_exchange(call: &Call) -> Fault {
+    let error = || HypervisorError::busy("vol", "a machine reads it");
+    if call.verb == Verb::AddKey { Fault::Fail(error()) } else { Fault::None }
+}
+
+/// Whether the volume is opened by the key in its row alone, which its customer can open.
+fn is_right(kit: &Kit, hosts: &Hosts, volume: VolumeId) -> bool {
+    let row = row(kit, volume);
+    let opened_by = hosts.hosts[0].sim.opened_by(volume);
+    let Some(key) = row.key().filter(|key| opened_by == [key.fingerprint.as_str()]) else {
+        return false;
+    };
+    let wrapped = WrappedKey::from_bytes(key.wrapped.0.as_slice()).open(volume, &CUSTOMER);
+    wrapped.is_ok_and(|wrapped| wrapped.fingerprint() == key.fingerprint)
+        && row.next_keys.is_empty()
 }
 
 #[tokio::test]
@@ -73,11 +118,7 @@ async fn a_raised_version_asks_for_one_more_key_and_keeps_both_until_the_host_ha
     let first = row(&kit, data.volume).key().cloned().unwrap();
     assert_eq!((first.version, first.made_for), (1, 1));
 
-    hosts.hosts[0].sim.set_faults(|call: &fairmazon_hypervisor::sim::Call| {
-        use fairmazon_hypervisor::sim::{Fault, Verb};
-        let error = || fairmazon_hypervisor::HypervisorError::busy("vol", "a machine reads it");
-        if call.verb == Verb::AddKey { Fault::Fail(error()) } else { Fault::None }
-    });
+    hosts.hosts[0].sim.set_faults(no_exchange);
     let operation = raise(&kit, data.volume, 3).await;
     kit.until("it waits for a key", || kit.waits_for_keys(operation)).await;
     let wanted = kit.engine.key_requests(&kit.customer, KeysOf::Volume(data.volume)).unwrap();
@@ -159,5 +200,113 @@ async fn a_volume_that_has_no_data_yet_has_nothing_to_exchange_and_a_snapshot_ke
         let refused = engine.create_volume(customer, odd, &kit.key()).await.unwrap_err();
         assert_eq!(refused.field.as_deref(), Some("key_version"));
     }
+    kit.stop().await;
+}
+
+/// What was done of an exchange when the backup was made that the broker is restored from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// The volume had no host.
+    Unbound,
+    /// No other key was asked for.
+    Before,
+    /// The next key was given, and not used.
+    Amid,
+}
+
+#[tokio::test]
+async fn a_broker_restored_to_any_moment_of_an_exchange_is_told_the_key_that_opens_the_volume() {
+    for moment in [Moment::Unbound, Moment::Before, Moment::Amid] {
+        let folder = tempfile::tempdir().unwrap();
+        let backup = folder.path().join(format!("{moment:?}"));
+        std::fs::create_dir(&backup).unwrap();
+        let kit = Kit::open(folder.path(), quick()).await;
+        kit.start();
+        let mut hosts = encrypting(&kit).await;
+        let secret = hosts.hosts[0].secret.clone();
+        let back_up = async |now: Moment| {
+            if now == moment {
+                kit.store.backup(&backup.join("store.db")).await.unwrap();
+            }
+        };
+        let volume = unbound(&kit, &hosts).await;
+        back_up(Moment::Unbound).await;
+        bind(&kit, &hosts, volume).await;
+        back_up(Moment::Before).await;
+        hosts.hosts[0].sim.set_faults(no_exchange);
+        let operation = raise(&kit, volume, 2).await;
+        kit.until("it waits for a key", || kit.waits_for_keys(operation)).await;
+        give(&kit, KeysOf::Volume(volume), &secret).await;
+        back_up(Moment::Amid).await;
+        hosts.hosts[0].sim.clear_faults();
+        kit.done(operation).await;
+        assert!(is_right(&kit, &hosts, volume));
+        let key = row(&kit, volume).key().cloned().unwrap();
+        hosts.kill_agent(0).await;
+        kit.stop().await;
+        drop(kit);
+
+        let kit = Kit::open(&backup, quick()).await;
+        kit.start();
+        assert_ne!(row(&kit, volume).key().map(|key| &key.fingerprint), Some(&key.fingerprint));
+        hosts.connect(0, &kit.engine);
+        kit.until("it knows the key", || is_right(&kit, &hosts, volume)).await;
+        let now = row(&kit, volume).key().cloned().unwrap();
+        assert_eq!((now.version, now.fingerprint), (key.version, key.fingerprint), "{moment:?}");
+        // And the next exchange begins from there.
+        let operation = raise(&kit, volume, 5).await;
+        kit.until("it waits for a key", || kit.waits_for_keys(operation)).await;
+        let given = give(&kit, KeysOf::Volume(volume), &secret).await;
+        kit.done(operation).await;
+        assert!(is_right(&kit, &hosts, volume), "{moment:?}");
+        assert_eq!(row(&kit, volume).key(), Some(&given[0].key));
+        hosts.kill_agent(0).await;
+        kit.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_next_key_that_its_host_can_t_open_is_asked_for_again_but_not_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let hosts = encrypting(&kit).await;
+    let data = with_data(&kit, &hosts).await;
+    let (secret, stranger) = (hosts.hosts[0].secret.clone(), HostSecret::generate());
+    let first = row(&kit, data.volume).key().cloned();
+    let says_why = |operation| {
+        let operation = kit.engine.operation(&kit.customer, operation).unwrap();
+        matches!(&operation.state, OperationState::Running { waiting_for, waits_for_keys: true }
+            if waiting_for.contains("does not open on its host"))
+    };
+    let operation = raise(&kit, data.volume, 2).await;
+    kit.until("it waits for a key", || kit.waits_for_keys(operation)).await;
+    give(&kit, KeysOf::Volume(data.volume), &stranger).await;
+    kit.until("it says why it waits again", || says_why(operation)).await;
+    assert_eq!(row(&kit, data.volume).key().cloned(), first);
+    give(&kit, KeysOf::Volume(data.volume), &secret).await;
+    kit.done(operation).await;
+    assert!(is_right(&kit, &hosts, data.volume));
+
+    let operation = raise(&kit, data.volume, 3).await;
+    for refused in 0..3 {
+        kit.until("it is asked for", || {
+            let there = row(&kit, data.volume);
+            there.refused_keys == refused && there.next_keys.is_empty()
+        })
+        .await;
+        give(&kit, KeysOf::Volume(data.volume), &stranger).await;
+    }
+    let ended = kit.ended(operation).await;
+    let OperationState::Failed { error } = &ended.state else { panic!("{ended:?}") };
+    assert!(error.message.contains("none of the last 3 keys"), "{error}");
+    assert!(kit.engine.key_requests(&kit.customer, KeysOf::All).unwrap().is_empty());
+    assert!(is_right(&kit, &hosts, data.volume), "it stays as it was");
+    // Who changes it again is asked again.
+    let again = raise(&kit, data.volume, 3).await;
+    kit.until("it waits for a key", || kit.waits_for_keys(again)).await;
+    give(&kit, KeysOf::Volume(data.volume), &secret).await;
+    kit.done(again).await;
+    assert!(is_right(&kit, &hosts, data.volume));
     kit.stop().await;
 }

@@ -225,7 +225,8 @@ async fn a_run_and_data_that_only_a_host_knows_of_are_taken_into_account() {
     let mut other = Mouth::open(&kit, hosts[1], Generation(0)).await;
     let set = other.hears(|_| true).await;
     let state = VolumeObserved::Present { size: Gib(10), failure: None };
-    let stray = VolumeSeen { volume: row.boot_volume_id, state, changed_key: None };
+    let stray =
+        VolumeSeen { volume: row.boot_volume_id, state, changed_key: None, refused_key: None };
     let report =
         ObservedSet { generation: set.generation, volumes: vec![stray], ..ObservedSet::default() };
     other.reports(report).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fairmazon_hypervisor::{Counters, Features, Halt, Machine, OffReason, RunState, Volume, keeps};
 use fairmazon_model::{
-    id::{InstanceId, VolumeId},
+    id::{HostId, InstanceId, VolumeId},
     instance::{ObservedState, Power},
     key::GivenKey,
     machine::{
@@ -19,6 +19,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     change::KeyChanging,
+    keep::KeptKeys,
     migrate::Transit,
     receive::{Receiving, Writing},
 };
@@ -87,11 +88,25 @@ pub(super) struct VolumeRecord {
     pub(super) writing: Writing,
     /// How far this process is with the exchange of its key.
     pub(super) change: KeyChanging,
+    /// How its keys differ from those of the last set.
+    pub(super) keys: KeptKeys,
+    /// As a set named it that was followed by one that does not, while its data is here.
+    pub(super) unnamed: Option<Arc<HostVolume>>,
+}
+
+/// A key that was made for another host.
+#[derive(Debug)]
+pub(super) struct MadeKey {
+    pub(super) key: GivenKey,
+    /// The version of the key here that it is wrapped like.
+    pub(super) like: u32,
 }
 
 /// All that the agent knows of its host.
 #[derive(Debug)]
 pub(super) struct Book {
+    /// Whose it is.
+    pub(super) host: HostId,
     pub(super) machines: FxHashMap<InstanceId, MachineRecord>,
     pub(super) volumes: FxHashMap<VolumeId, VolumeRecord>,
     /// The set that is being brought about; none before the first.
@@ -100,7 +115,7 @@ pub(super) struct Book {
     pub(super) done_before: FxHashMap<InstanceId, Counters>,
     pub(super) features: Features,
     /// The keys that were made for other hosts and are still wanted.
-    pub(super) made_keys: Vec<GivenKey>,
+    pub(super) made_keys: Vec<MadeKey>,
     /// The copies that are being made, each with its source.
     pub(super) copying: FxHashMap<VolumeId, VolumeId>,
     /// Machines that may use a volume: all that do are here, some here do no more.
@@ -108,8 +123,9 @@ pub(super) struct Book {
 }
 
 impl Book {
-    pub(super) fn new(features: Features) -> Self {
+    pub(super) fn new(host: HostId, features: Features) -> Self {
         Self {
+            host,
             machines: FxHashMap::default(),
             volumes: FxHashMap::default(),
             generation: None,
@@ -283,18 +299,14 @@ impl Book {
                     (None, None) if record.has_unwanted_file() => VolumeObserved::Unknown,
                     (None, None) => return None,
                 };
-                Some(VolumeSeen { volume, state, changed_key: record.changed_key() })
+                let refused_key = record.keys.refused.clone();
+                let changed_key = record.changed_key();
+                Some(VolumeSeen { volume, state, changed_key, refused_key })
             })
             .collect();
         volumes.sort_unstable_by_key(|seen| seen.volume);
         let generation = self.generation.unwrap_or_default();
-        ObservedSet {
-            generation,
-            machines,
-            volumes,
-            keys: self.made_keys.clone(),
-            conformity: None,
-        }
+        ObservedSet { generation, machines, volumes, keys: self.keys_to_tell(), conformity: None }
     }
 
     fn machine_seen(
@@ -549,7 +561,8 @@ impl VolumeRecord {
     /// Whether there is nothing left to know of it.
     pub(super) fn is_empty(&self) -> bool {
         let has_file = self.incoming.is_some() || self.receiving.is_some();
-        self.desired.is_none() && self.seen.is_none() && !has_file && !self.busy && !self.unsure
+        let is_nowhere = self.seen.is_none() && self.unnamed.is_none() && !has_file;
+        self.desired.is_none() && is_nowhere && !self.busy && !self.unsure
     }
 }
 

@@ -1,6 +1,9 @@
 //! What the agent knows of the exchange of volumes' keys.
 
-use fairmazon_model::id::{InstanceId, VolumeId};
+use fairmazon_model::{
+    id::{InstanceId, VolumeId},
+    key::GivenKey,
+};
 
 use super::book::{Book, VolumeRecord};
 use crate::plan::ChangeCase;
@@ -41,15 +44,29 @@ impl Book {
     /// How it stands with the exchange of a volume's key.
     pub(super) fn change_case(&self, volume: VolumeId, record: &VolumeRecord) -> ChangeCase {
         let next = record.desired.as_ref().and_then(|wish| wish.next_key.as_ref());
-        let Some(next) = next.filter(|_| record.seen.is_some()) else { return ChangeCase::Settled };
+        let settled = if record.is_unproven() { ChangeCase::Unproven } else { ChangeCase::Settled };
+        let Some(next) = next.filter(|_| record.seen.is_some()) else { return settled };
         let held = self.is_copied(volume)
             || self.users(volume).any(|(_, machine)| machine.starts_or_moves());
         match &record.change {
-            change if change.done_with(next.version).is_some() => ChangeCase::Settled,
+            change if change.done_with(next.version).is_some() => settled,
             _ if held => ChangeCase::Held,
             change if change.tried == Some(next.version) => ChangeCase::Tried,
             _ => ChangeCase::Untried,
         }
+    }
+
+    /// The keys that the broker is to have: those that were made for other hosts, and those that
+    /// open volumes here whose set does not name them.
+    pub(super) fn keys_to_tell(&self) -> Vec<GivenKey> {
+        let own = self.volumes.iter().filter_map(|(&volume, record)| {
+            let key = record.key_to_tell()?.clone();
+            Some(GivenKey { volume, host: self.host, key })
+        });
+        let mut keys: Vec<_> =
+            own.chain(self.made_keys.iter().map(|made| made.key.clone())).collect();
+        keys.sort_unstable_by_key(|given| given.volume);
+        keys
     }
 
     /// Whether the key of one of the machine's volumes is being exchanged.

@@ -13,7 +13,7 @@ use fairmazon_hypervisor::{
 use fairmazon_keys::{Binding, HostCertificate, KeyError, Purpose, make_key};
 use fairmazon_model::{
     id::{HostId, InstanceId},
-    key::{Blob, GivenKey},
+    key::{Blob, GivenKey, SealedVolumeKey},
     machine::HostVolume,
     migration::{Departure, KeyWanted},
 };
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Agent,
+    book::{Book, MadeKey},
     queue::Target,
     work::{Done, Hands, Work},
 };
@@ -246,8 +247,9 @@ impl Agent {
 
     /// Makes the keys that other hosts need for machines that leave, once each.
     pub(super) fn make_wanted_keys(&mut self) {
+        let Book { machines, volumes, made_keys, .. } = &mut self.book;
         let mut wanted = Vec::new();
-        for record in self.book.machines.values() {
+        for record in machines.values() {
             let Some(departure) = record.desired.as_ref().and_then(|spec| spec.departure.as_ref())
             else {
                 continue;
@@ -256,18 +258,20 @@ impl Agent {
                 wanted.push((departure.to, *key, &departure.certificate));
             }
         }
-        let is_wanted =
-            |made: &GivenKey| wanted.iter().any(|(host, key, _)| is_made(made, *host, *key));
-        self.book.made_keys.retain(is_wanted);
+        let newest = |volume| newest_key(volumes.get(&volume)?.desired.as_ref()?);
+        made_keys.retain(|made| {
+            let is_wanted = wanted.iter().any(|(host, key, _)| is_made(&made.key, *host, *key));
+            // One that was made for whom an earlier key is wrapped for is made anew.
+            is_wanted && newest(made.key.volume).is_some_and(|key| key.version == made.like)
+        });
         for (host, key, certificate) in wanted {
-            if self.book.made_keys.iter().any(|made| is_made(made, host, key)) {
+            if made_keys.iter().any(|made| is_made(&made.key, host, key)) {
                 continue;
             }
-            let wish = self.book.volumes.get(&key.volume).and_then(|r| r.desired.as_ref());
-            let Some(wish) = wish else { continue };
-            match self.hands.make_key(wish, host, key, certificate) {
+            let Some(like) = newest(key.volume) else { continue };
+            match self.hands.make_key(like, host, key, certificate) {
                 Ok(made) => {
-                    self.book.made_keys.push(made);
+                    made_keys.push(MadeKey { key: made, like: like.version });
                     self.report.wanted();
                 }
                 Err(error) => tracing::error!(
@@ -278,6 +282,12 @@ impl Agent {
             }
         }
     }
+}
+
+/// The key whose seal names the customer as of now: while a key is exchanged, its next one. The key
+/// before may be exchanged because whom it is wrapped for is not to have the next ones.
+fn newest_key(wish: &HostVolume) -> Option<&SealedVolumeKey> {
+    wish.next_key.as_ref().or(wish.key.as_ref())
 }
 
 fn is_made(made: &GivenKey, host: HostId, wanted: KeyWanted) -> bool {
@@ -299,16 +309,16 @@ async fn tell(conversation: &mut Conversation, word: Word) {
 
 impl Hands {
     /// Makes a key of a volume for the host that it goes to: sealed for that host, wrapped for the
-    /// customer, whom only the seal of the volume's key here names. It is kept nowhere else.
+    /// customer, whom only the seal of this key of the volume here names. It is kept nowhere else.
     fn make_key(
         &self,
-        wish: &HostVolume,
+        like: &SealedVolumeKey,
         host: HostId,
         wanted: KeyWanted,
         certificate: &str,
     ) -> std::result::Result<GivenKey, KeyError> {
-        let volume = wish.volume;
-        let recipient = self.open_seal(wish)?.recipient;
+        let volume = wanted.volume;
+        let recipient = self.open_seal(volume, like)?.recipient;
         let shown = HostCertificate::verify(certificate, &self.authorities, host, unix_now())?;
         let binding = Binding { volume, host, purpose: Purpose::Run, version: wanted.version };
         let key = make_key(&binding, &shown.sealing_key, &recipient)?;

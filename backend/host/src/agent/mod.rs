@@ -6,6 +6,7 @@
 
 mod book;
 mod change;
+mod keep;
 mod migrate;
 mod observe;
 mod queue;
@@ -176,7 +177,7 @@ impl Agent {
         let lease = Lease::resume(loaded.lease.as_ref(), clock.boot_id());
         let mut agent = Self {
             hypervisor_kind: hypervisor.kind(),
-            book: Book::new(hypervisor.features()),
+            book: Book::new(config.host, hypervisor.features()),
             hands: Hands::new(hypervisor, &config),
             transport,
             session: format!("{:016x}", random.next_u64()),
@@ -462,7 +463,8 @@ impl Agent {
         record.look = false;
         record.busy = true;
         self.under_way += 1;
-        self.work.push(self.hands.volume(volume, record.desired.clone(), action));
+        let in_use = record.key_in_use().cloned();
+        self.work.push(self.hands.volume(volume, record.desired.clone(), action, in_use));
     }
 
     fn on_hint(&mut self, hint: &Result<Hint, RecvError>) {

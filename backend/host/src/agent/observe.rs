@@ -11,7 +11,7 @@ use super::{
     Agent, FENCE_AGAIN,
     queue::Target,
     words::with_last_lines,
-    work::{MachineStep, VolumeStep},
+    work::{MachineStep, Shown, VolumeStep},
 };
 use crate::plan::{MachineAction, VolumeAction};
 
@@ -92,9 +92,13 @@ impl Agent {
         match (step.action, &step.result) {
             (Some(VolumeAction::GiveKey), Ok(_)) => record.given = step.key,
             (Some(VolumeAction::ForgetKey), Ok(_)) => record.key_lost(),
-            (Some(VolumeAction::ChangeKey), Ok(fingerprint)) => {
+            (Some(VolumeAction::ChangeKey), Ok(Shown::Changed(fingerprint))) => {
                 record.given = step.next_key;
-                record.change.done = step.next_key.zip(fingerprint.clone());
+                record.change.done = step.next_key.map(|next| (next, fingerprint.clone()));
+                self.report.wanted();
+            }
+            (Some(VolumeAction::ProveKey), Ok(Shown::Proven(key))) => {
+                record.keys.proven = Some(key.clone());
                 self.report.wanted();
             }
             (Some(VolumeAction::ChangeKey), Err(_)) => record.change.tried = step.next_key,

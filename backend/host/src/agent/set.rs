@@ -1,16 +1,18 @@
 //! Desired sets: refused when older, made durable, then applied. Never the other way round: a set
 //! that was acted on and then lost in a crash could bring a machine back that runs elsewhere.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use fairmazon_hypervisor::Counters;
 use fairmazon_model::{
-    key::SealedVolumeKey,
     machine::{DesiredSet, HostVolume},
     units::Generation,
 };
 
-use super::{Agent, queue::Target, work::Done};
+use super::{Agent, keep::keep_keys, queue::Target, work::Done};
 use crate::{
     backoff::Backoff,
     state::{SavedState, StateError},
@@ -39,35 +41,6 @@ impl Saving {
         let waits = !self.under_way && (self.waiting.is_some() || self.again);
         waits.then_some(self.retry_at_ms)
     }
-}
-
-/// A key of a volume under a new set. Where its data is, the key that it was made with stays
-/// unless a later version takes its place: a broker that was restored to a time before that key
-/// knows none, and may have been given another one since, which opens nothing here. So does the
-/// next key, which may open the data already.
-fn kept_key(
-    has_data: bool,
-    had: Option<&SealedVolumeKey>,
-    new: Option<SealedVolumeKey>,
-) -> Option<SealedVolumeKey> {
-    match (had, new) {
-        (Some(had), new) if has_data => {
-            Some(new.filter(|new| new.version > had.version).unwrap_or_else(|| had.clone()))
-        }
-        (_, new) => new,
-    }
-}
-
-/// Has a wish name the keys that are to be used under it.
-fn keep_keys(has_data: bool, had: &HostVolume, wish: &mut HostVolume) {
-    if has_data && wish.next_key.is_some() && wish.next_key == had.key {
-        // A broker that was restored to the middle of an exchange: it is told again how that ended.
-        return;
-    }
-    wish.key = kept_key(has_data, had.key.as_ref(), wish.key.take());
-    let next = kept_key(has_data, had.next_key.as_ref(), wish.next_key.take());
-    let current = wish.key.as_ref().map_or(0, |key| key.version);
-    wish.next_key = next.filter(|next| next.version > current);
 }
 
 impl Agent {
@@ -162,6 +135,13 @@ impl Agent {
                 self.queue.push(target);
             }
         }
+        for record in self.book.volumes.values_mut() {
+            record.unnamed = None;
+        }
+        for wish in set.unnamed {
+            let volume = wish.volume;
+            self.book.volumes.entry(volume).or_default().unnamed = Some(wish);
+        }
         self.book.machines.retain(|&instance, record| {
             if record.named_by != number && record.desired.is_some() {
                 record.desire(None);
@@ -183,7 +163,7 @@ impl Agent {
 
     /// The set in the form that is kept, sharing what has not changed, and whether that is all
     /// of it.
-    fn take_over(&self, set: DesiredSet) -> (SavedState, bool) {
+    fn take_over(&mut self, set: DesiredSet) -> (SavedState, bool) {
         let mut is_known = self.book.generation.is_some();
         let machines = set.machines.into_iter().map(|spec| {
             let had = self.book.machines.get(&spec.instance).and_then(|r| r.desired.as_ref());
@@ -192,22 +172,54 @@ impl Agent {
             had.map_or(spec, Arc::clone)
         });
         let machines = machines.collect();
-        let volumes = set.volumes.into_iter().map(|mut wish| {
+        let mut volumes = Vec::with_capacity(set.volumes.len());
+        for mut wish in set.volumes {
+            self.keep_keys_of(&mut wish);
             let record = self.book.volumes.get(&wish.volume);
             let had = record.and_then(|record| record.desired.as_ref());
-            if let (Some(record), Some(had)) = (record, had) {
-                // What was not looked for yet may be there.
-                let has_data = record.seen.is_some() || !self.looks.complete;
-                keep_keys(has_data, had, &mut wish);
-            }
             let had = had.filter(|had| ***had == wish);
             is_known &= had.is_some();
-            had.map_or_else(|| Arc::new(wish), Arc::clone)
-        });
-        let volumes = volumes.collect();
-        let state =
-            SavedState { generation: set.generation, machines, volumes, done: BTreeMap::new() };
+            volumes.push(had.map_or_else(|| Arc::new(wish), Arc::clone));
+        }
+        let unnamed = self.unnamed_beside(&volumes);
+        let (generation, done) = (set.generation, BTreeMap::new());
+        let state = SavedState { generation, machines, volumes, unnamed, done };
         (state, is_known)
+    }
+
+    /// Has the wish of a set name the keys that are to be used, and notes what the broker is to be
+    /// told of them.
+    fn keep_keys_of(&mut self, wish: &mut HostVolume) {
+        let hands = &self.hands;
+        let opens = |key: &_| hands.opens_seal(wish.volume, key);
+        let refused = wish.next_key.take_if(|next| !opens(next));
+        // What was not looked for yet may be there.
+        let may_be_there = !self.looks.complete;
+        let Some(record) = self.book.volumes.get_mut(&wish.volume) else { return };
+        let had = record.had().filter(|_| may_be_there || record.seen.is_some()).cloned();
+        let untold = had.map_or_else(Vec::new, |had| {
+            let volume = wish.volume;
+            keep_keys(&had, wish, |key| hands.opens_seal(volume, key))
+        });
+        if (&record.keys.untold, &record.keys.refused) != (&untold, &refused) {
+            (record.keys.untold, record.keys.refused) = (untold, refused);
+            self.report.wanted();
+            self.queue.push(Target::Volume(wish.volume));
+        }
+    }
+
+    /// What has data here and had a key, and the set of these volumes does not name: a broker that
+    /// was restored may know nothing of it yet, and it is opened by nothing else.
+    fn unnamed_beside(&self, volumes: &[Arc<HostVolume>]) -> Vec<Arc<HostVolume>> {
+        let named: HashSet<_> = volumes.iter().map(|wish| wish.volume).collect();
+        let records = self.book.volumes.iter().filter(|(volume, _)| !named.contains(volume));
+        let may_be_there = !self.looks.complete;
+        let mut unnamed: Vec<_> = records
+            .filter(|(_, record)| may_be_there || record.seen.is_some())
+            .filter_map(|(_, record)| record.had().filter(|had| had.key.is_some()).cloned())
+            .collect();
+        unnamed.sort_unstable_by_key(|wish| wish.volume);
+        unnamed
     }
 
     /// Whether the set, all of which is desired, is all that is.
@@ -225,6 +237,7 @@ impl Agent {
             generation: self.generation(),
             machines: machines.collect(),
             volumes: volumes.collect(),
+            unnamed: self.book.volumes.values().filter_map(|r| r.unnamed.clone()).collect(),
             done: self.counts(),
         }
     }

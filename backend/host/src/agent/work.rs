@@ -8,7 +8,7 @@ use fairmazon_hypervisor::{
 use fairmazon_keys::{Binding, HostSecret, KeyError, Opened as OpenedSeal, Purpose, SealedKey};
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
-    key::SealedVolumeKey,
+    key::{FIRST_KEY_VERSION, SealedVolumeKey, VolumeHostKey},
     machine::{HostVolume, MachineSpec},
     units::Gib,
 };
@@ -92,8 +92,17 @@ pub(super) struct VolumeStep {
     pub(super) key: Option<u32>,
     /// The version of the next key that came with the wish for it.
     pub(super) next_key: Option<u32>,
-    /// With the fingerprint of the next key, where that took the place of the one before.
-    pub(super) result: Result<Option<String>>,
+    /// With what it has shown of its key.
+    pub(super) result: Result<Shown>,
+}
+
+/// What a step has shown of a volume's key.
+pub(super) enum Shown {
+    Nothing,
+    /// The next one took the place of the one before; its fingerprint.
+    Changed(String),
+    /// This one opens it.
+    Proven(VolumeHostKey),
 }
 
 impl VolumeStep {
@@ -188,12 +197,14 @@ impl Hands {
         })
     }
 
-    /// Does the action, then looks at the volume; only looks without one.
+    /// Does the action, then looks at the volume; only looks without one. `in_use` is the key that
+    /// should open it.
     pub(super) fn volume(
         &self,
         volume: VolumeId,
         wish: Option<Arc<HostVolume>>,
         action: Option<VolumeAction>,
+        in_use: Option<SealedVolumeKey>,
     ) -> Work {
         let hands = self.clone();
         Box::pin(async move {
@@ -202,9 +213,12 @@ impl Hands {
             let next_key = version(wish.as_ref().and_then(|wish| wish.next_key.as_ref()));
             let size = wish.as_ref().map_or(Gib(0), |wish| wish.size);
             let act = async {
+                if let (Some(VolumeAction::ProveKey), Some(key)) = (action, in_use) {
+                    return hands.prove_key(volume, key).await.map(Shown::Proven);
+                }
                 match (action, wish) {
                     (Some(VolumeAction::ChangeKey), Some(wish)) => {
-                        return hands.change_key(&wish).await.map(Some);
+                        return hands.change_key(&wish).await.map(Shown::Changed);
                     }
                     (Some(VolumeAction::GiveKey), Some(wish)) => hands.give_key(&wish).await,
                     (Some(VolumeAction::ForgetKey), _) => hands.hypervisor.forget_key(volume).await,
@@ -218,7 +232,7 @@ impl Hands {
                     (Some(VolumeAction::DropFile), _) => hands.hypervisor.drop_import(volume).await,
                     _ => Ok(()),
                 }?;
-                Ok(None)
+                Ok(Shown::Nothing)
             };
             let deadline = hands.deadline_of(action, size);
             let result = within(deadline, "bring a volume a step on", act).await;
@@ -231,37 +245,59 @@ impl Hands {
 
     /// Opens the seal of a volume's key and hands the key on; here it is wiped at once.
     async fn give_key(&self, wish: &HostVolume) -> Result<()> {
-        let opened = self.open_seal(wish).map_err(|error| not_opened(wish.volume, &error))?;
+        let opened = self.open(wish.volume, wish.key.as_ref())?;
         self.hypervisor.give_key(wish.volume, opened.key).await
     }
 
     /// Opens the seals of a volume's key and of its next one, and has them exchanged; the
     /// fingerprint of the next one.
     async fn change_key(&self, wish: &HostVolume) -> Result<String> {
-        let open = |sealed| self.open(wish.volume, sealed);
-        let odd = |error: KeyError| not_opened(wish.volume, &error);
-        let old = open(wish.key.as_ref()).map_err(odd)?.key;
-        let new = open(wish.next_key.as_ref()).map_err(odd)?.key;
+        let old = self.open(wish.volume, wish.key.as_ref())?.key;
+        let new = self.open(wish.volume, wish.next_key.as_ref())?.key;
         let fingerprint = new.fingerprint();
         self.hypervisor.change_key(wish.volume, KeyChange { old, new }).await?;
         Ok(fingerprint)
     }
 
-    /// Opens the seal of a volume's key.
-    pub(super) fn open_seal(&self, wish: &HostVolume) -> std::result::Result<OpenedSeal, KeyError> {
-        self.open(wish.volume, wish.key.as_ref())
+    /// Tries whether a key opens the volume that it should open; then that key, wrapped for its
+    /// customer, whom its seal names.
+    async fn prove_key(&self, volume: VolumeId, key: SealedVolumeKey) -> Result<VolumeHostKey> {
+        let opened = self.open(volume, Some(&key))?;
+        let shown = VolumeHostKey {
+            version: key.version,
+            made_for: FIRST_KEY_VERSION,
+            fingerprint: opened.key.fingerprint(),
+            sealed: key.sealed,
+            wrapped: opened.wrap(volume).map_err(|error| not_opened(volume, &error))?,
+        };
+        if !self.hypervisor.key_opens(volume, opened.key).await? {
+            return Err(HypervisorError::KeyWrong { what: volume.to_string() });
+        }
+        Ok(shown)
     }
 
-    fn open(
+    /// Whether a seal opens here; `true` where none is ever opened.
+    pub(super) fn opens_seal(&self, volume: VolumeId, sealed: &SealedVolumeKey) -> bool {
+        self.secret.is_none() || self.open_seal(volume, sealed).is_ok()
+    }
+
+    /// Opens the seal of one of a volume's keys.
+    pub(super) fn open_seal(
         &self,
         volume: VolumeId,
-        sealed: Option<&SealedVolumeKey>,
+        sealed: &SealedVolumeKey,
     ) -> std::result::Result<OpenedSeal, KeyError> {
         let host = self.host;
-        let sealed = sealed.ok_or(KeyError::NotOpened { volume, host })?;
         let secret = self.secret.as_ref().ok_or(KeyError::NotJoined { host })?;
         let binding = Binding { volume, host, purpose: Purpose::Run, version: sealed.version };
         SealedKey::from_bytes(sealed.sealed.0.as_slice()).open(secret, &binding)
+    }
+
+    fn open(&self, volume: VolumeId, sealed: Option<&SealedVolumeKey>) -> Result<OpenedSeal> {
+        let host = self.host;
+        let opened = sealed.ok_or(KeyError::NotOpened { volume, host });
+        let opened = opened.and_then(|sealed| self.open_seal(volume, sealed));
+        opened.map_err(|error| not_opened(volume, &error))
     }
 
     /// Looks at everything.

@@ -29,6 +29,9 @@ pub struct SavedState {
     pub machines: Vec<Arc<MachineSpec>>,
     /// Its volumes.
     pub volumes: Vec<Arc<HostVolume>>,
+    /// Volumes that it does not name, whose data and keys are here, as they were named last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unnamed: Vec<Arc<HostVolume>>,
     /// Counted wishes that are done, for when a machine's own marks are lost.
     #[serde(default)]
     pub done: BTreeMap<InstanceId, Counters>,

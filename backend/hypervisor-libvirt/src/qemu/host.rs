@@ -364,6 +364,11 @@ impl Hypervisor for QemuHost {
         self.exchange_key(volume, keys).await
     }
 
+    async fn key_opens(&self, volume: VolumeId, key: VolumeKey) -> Result<bool> {
+        let found = self.inner.require(volume)?;
+        rotation::opens(&found.path, volume, &key).await
+    }
+
     async fn create_volume(&self, wish: &HostVolume) -> Result<()> {
         let making = self.inner.making.lock().await;
         if self.inner.files.find(wish.volume)?.is_some() {

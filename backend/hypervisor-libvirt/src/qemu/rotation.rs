@@ -104,12 +104,16 @@ impl QemuHost {
 
 /// Which of the keys open the volume, in use or not: the old one, the new one.
 async fn opened_by(path: &Path, volume: VolumeId, keys: &KeyChange) -> Result<(bool, bool)> {
-    let opens = async |key| match tool::opens(path, volume, key).await {
+    Ok((opens(path, volume, &keys.old).await?, opens(path, volume, &keys.new).await?))
+}
+
+/// Whether the key opens the volume, in use or not.
+pub(super) async fn opens(path: &Path, volume: VolumeId, key: &VolumeKey) -> Result<bool> {
+    match tool::opens(path, volume, key).await {
         Ok(()) => Ok(true),
         Err(HypervisorError::KeyWrong { .. }) => Ok(false),
         Err(error) => Err(error),
-    };
-    Ok((opens(&keys.old).await?, opens(&keys.new).await?))
+    }
 }
 
 /// Does one half to a volume that no machine has open: one that starts now holds a lock on the

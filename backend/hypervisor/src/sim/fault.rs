@@ -15,7 +15,7 @@ use crate::HypervisorError;
 /// Which method was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verb {
-    /// Inventory, one machine, one volume, capacity.
+    /// Inventory, one machine, one volume, capacity; whether a key opens a volume.
     Look,
     /// `define`.
     Define,

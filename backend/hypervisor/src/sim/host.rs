@@ -269,6 +269,11 @@ impl Hypervisor for SimHost {
         self.call(Verb::RemoveKey, remove).await
     }
 
+    async fn key_opens(&self, volume: VolumeId, key: VolumeKey) -> Result<bool> {
+        let opens = || self.cell.state.lock().key_opens(volume, &key.fingerprint());
+        self.call(Verb::Look, opens).await
+    }
+
     async fn create_volume(&self, volume: &HostVolume) -> Result<()> {
         let create = || self.cell.state.lock().create_volume(volume, &self.cell.capacity);
         self.call(Verb::CreateVolume, create).await?;

@@ -213,6 +213,13 @@ impl HostState {
         }
     }
 
+    /// Whether the key with this fingerprint opens a volume.
+    pub(super) fn key_opens(&self, volume: VolumeId, key: &str) -> Result<bool> {
+        let found = self.volumes.get(&volume);
+        let found = found.ok_or_else(|| HypervisorError::not_found(volume))?;
+        Ok(found.keys.is_empty() || found.keys.iter().any(|has| **has == *key))
+    }
+
     /// Has a second key open a volume that one of the two opens.
     pub(super) fn add_key(&mut self, volume: VolumeId, old: &str, new: &str) -> Result<()> {
         let found = self.volumes.get_mut(&volume);

@@ -174,6 +174,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
         attached_to: Some(id),
         may_be_on: Default::default(),
         next_keys: Default::default(),
+        refused_keys: 0,
         keys: Default::default(),
         host: None,
         copied: false,

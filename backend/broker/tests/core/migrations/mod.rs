@@ -184,7 +184,7 @@ impl Move {
 
 fn seen(volume: VolumeId) -> VolumeSeen {
     let state = VolumeObserved::Present { size: Gib(10), failure: None };
-    VolumeSeen { volume, state, changed_key: None }
+    VolumeSeen { volume, state, changed_key: None, refused_key: None }
 }
 
 fn wish(set: &DesiredSet, volume: VolumeId) -> Option<VolumeWish> {
