@@ -174,6 +174,13 @@ impl Broker {
         (records.into_iter().map(|record| record.entry.verb).collect(), last)
     }
 
+    /// All that the audit log says of what rows were and became.
+    pub(crate) async fn audit_text(&self) -> String {
+        let records = self.store.audit(0, 1_000).await.unwrap();
+        let rows = records.into_iter().flat_map(|record| [record.entry.before, record.entry.after]);
+        rows.flatten().map(|row| row.to_string()).collect()
+    }
+
     /// Ends it.
     pub(crate) async fn stop(mut self) {
         self.server.take().unwrap().stop().await;

@@ -15,9 +15,9 @@ use fairmazon_proto::{
         to_host,
     },
     v1::{
-        self, CreateInstanceRequest, GetWrappedKeyRequest, GiveKeysRequest, GivenKey,
-        ListKeyRequestsRequest, WaitOperationRequest,
-        instances_service_client::InstancesServiceClient,
+        self, CreateInstanceRequest, CreateVolumeRequest, GetWrappedKeyRequest, GiveKeysRequest,
+        GivenKey, InstanceSpec, ListKeyRequestsRequest, UpdateVolumeRequest, VolumeAttachment,
+        VolumeSpec, WaitOperationRequest, instances_service_client::InstancesServiceClient,
         operations_service_client::OperationsServiceClient,
         volumes_service_client::VolumesServiceClient,
     },
@@ -34,6 +34,7 @@ use crate::{
     harness::{Broker, Client, detail, instance_spec},
     host_stream::{Stream, says},
     joining::{Machine, now, stream},
+    transfers::spec,
 };
 
 /// A broker that works, and its host, which has joined and is on its stream.
@@ -67,17 +68,7 @@ impl Platform {
         let request = CreateInstanceRequest { spec, idempotency_key: "one".into() };
         let made = instances.create_instance(request).await.unwrap().into_inner();
         let (instance, operation) = (made.instance.unwrap(), made.operation.unwrap().id);
-        let request = WaitOperationRequest { id: operation.clone() };
-        let mut operations = OperationsServiceClient::new(customer.clone());
-        let mut states = operations.wait_operation(request).await.unwrap().into_inner();
-        loop {
-            let state = states.message().await.unwrap().unwrap();
-            assert_eq!(state.state(), v1::OperationState::Running);
-            if state.waits_for_keys {
-                assert!(state.waiting_for.contains("key"), "{}", state.waiting_for);
-                break;
-            }
-        }
+        waits_for_keys(&customer, &operation).await;
         let mut wanted = wanted(&customer, &instance.id).await.unwrap();
         assert_eq!(wanted.len(), 1);
         (instance, operation, wanted.remove(0))
@@ -98,6 +89,57 @@ impl Platform {
         self.stop.cancel();
         self.reconciler.await.unwrap();
         self.broker.stop().await;
+    }
+}
+
+/// Follows an operation until it waits for keys.
+async fn waits_for_keys(client: &Client, operation: &str) {
+    let request = WaitOperationRequest { id: operation.into() };
+    let mut operations = OperationsServiceClient::new(client.clone());
+    let mut states = operations.wait_operation(request).await.unwrap().into_inner();
+    loop {
+        let state = states.message().await.unwrap().unwrap();
+        assert_eq!(state.state(), v1::OperationState::Running);
+        if state.waits_for_keys {
+            assert!(state.waiting_for.contains("key"), "{}", state.waiting_for);
+            return;
+        }
+    }
+}
+
+/// Follows an operation to its end, which is that it is done.
+async fn done(client: &Client, operation: &str) {
+    let request = WaitOperationRequest { id: operation.into() };
+    let mut operations = OperationsServiceClient::new(client.clone());
+    let mut states = operations.wait_operation(request).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(state) = states.message().await.unwrap() {
+        last = Some(state);
+    }
+    assert_eq!(last.unwrap().state(), v1::OperationState::Done);
+}
+
+/// What a host reports that has done all of the set.
+fn all_done(sequence: u64, set: &Desired) -> Observed {
+    let machines = set.machines.iter().map(|machine| MachineSeen {
+        instance_id: machine.instance_id.clone(),
+        epoch: machine.epoch,
+        spec_version: machine.spec_version,
+        state: SeenState::Running.into(),
+        ..MachineSeen::default()
+    });
+    let volumes = set.volumes.iter().map(|volume| VolumeSeen {
+        volume_id: volume.volume_id.clone(),
+        present: true,
+        size_gib: volume.size_gib,
+        ..VolumeSeen::default()
+    });
+    Observed {
+        sequence,
+        generation: set.generation,
+        machines: machines.collect(),
+        volumes: volumes.collect(),
+        ..Observed::default()
     }
 }
 
@@ -149,7 +191,7 @@ fn open(secret: &HostSecret, request: &v1::KeyRequest, sent: &SentKey) -> Option
 #[tokio::test]
 async fn a_key_goes_from_its_customer_to_its_host_and_nobody_else() {
     let mut platform = Platform::start().await;
-    let (instance, operation, request) = platform.waiting().await;
+    let (_, operation, request) = platform.waiting().await;
     assert_eq!(request.host_id, platform.broker.host.to_string());
     let customer = platform.broker.as_role(Role::Customer).await;
     let mut operations = OperationsServiceClient::new(customer.clone());
@@ -170,33 +212,9 @@ async fn a_key_goes_from_its_customer_to_its_host_and_nobody_else() {
     let mut states = operations.wait_operation(follow).await.unwrap().into_inner();
     while states.message().await.unwrap().unwrap().waits_for_keys {}
 
-    let machine = &set.machines[0];
-    let observed = Observed {
-        sequence: 1,
-        generation: set.generation,
-        machines: vec![MachineSeen {
-            instance_id: instance.id,
-            epoch: machine.epoch,
-            spec_version: machine.spec_version,
-            state: SeenState::Running.into(),
-            ..MachineSeen::default()
-        }],
-        volumes: vec![VolumeSeen {
-            volume_id: request.volume_id.clone(),
-            present: true,
-            size_gib: 5,
-            ..VolumeSeen::default()
-        }],
-        ..Observed::default()
-    };
+    let observed = all_done(1, &set);
     platform.stream.sender.send(says(from_host::Message::Observed(observed))).await.unwrap();
-    let wait = WaitOperationRequest { id: operation };
-    let mut states = operations.wait_operation(wait).await.unwrap().into_inner();
-    let mut last = None;
-    while let Some(state) = states.message().await.unwrap() {
-        last = Some(state);
-    }
-    assert_eq!(last.unwrap().state(), v1::OperationState::Done);
+    done(&customer, &operation).await;
 
     let mut volumes = VolumesServiceClient::new(customer);
     let ask = GetWrappedKeyRequest { volume_id: request.volume_id.clone() };
@@ -205,6 +223,84 @@ async fn a_key_goes_from_its_customer_to_its_host_and_nobody_else() {
     let volume: VolumeId = request.volume_id.parse().unwrap();
     let kept = WrappedKey::from_bytes(kept.wrapped).open(volume, &identity).unwrap();
     assert_eq!(kept.passphrase(), opened.passphrase());
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_next_key_is_told_beside_the_one_before_until_its_host_has_changed() {
+    let mut platform = Platform::start().await;
+    let customer = platform.broker.as_role(Role::Customer).await;
+    let mut volumes = VolumesServiceClient::new(customer.clone());
+    let spec = Some(VolumeSpec { name: "data".into(), ..spec() });
+    let request = CreateVolumeRequest { spec: spec.clone(), idempotency_key: "data".into() };
+    let made = volumes.create_volume(request).await.unwrap().into_inner();
+    let id = made.volume.unwrap().id;
+    let data = VolumeAttachment { volume_id: id.clone(), read_only: false };
+    let attached = [("data".to_owned(), data)].into();
+    let web = InstanceSpec { volumes: attached, ..instance_spec("one") };
+    let request = CreateInstanceRequest { spec: Some(web), idempotency_key: "one".into() };
+    let mut instances = InstancesServiceClient::new(customer.clone());
+    let made = instances.create_instance(request).await.unwrap().into_inner();
+    let operation = made.operation.unwrap().id;
+    waits_for_keys(&customer, &operation).await;
+    let identities = [Identity::generate(), Identity::generate()];
+    let [mut before, mut after] = [0, 1].map(|which: usize| {
+        Keyring::new(identities[which].clone(), platform.broker.ca_pem.clone(), "")
+    });
+    let all = wanted(&customer, "").await.unwrap();
+    let given: Vec<_> = all.iter().map(|request| answer(&mut before, request)).collect();
+    let first = given.iter().find(|given| given.volume_id == id).unwrap().clone();
+    give(&customer, given).await.unwrap();
+    let has_keys = |set: &Desired| {
+        let keys = set.volumes.iter().filter(|volume| volume.key.is_some());
+        (keys.count() == 2).then_some(())
+    };
+    let (set, ()) = platform.desired(has_keys).await;
+    let observed = all_done(1, &set);
+    platform.stream.sender.send(says(from_host::Message::Observed(observed))).await.unwrap();
+    done(&customer, &operation).await;
+    let ask = || GetWrappedKeyRequest { volume_id: id.clone() };
+    let kept = volumes.get_wrapped_key(ask()).await.unwrap().into_inner();
+    assert_eq!((kept.version, kept.next), (1, None));
+
+    let spec = spec.map(|spec| VolumeSpec { key_version: 2, ..spec });
+    let request = UpdateVolumeRequest {
+        id: id.clone(),
+        spec,
+        idempotency_key: "raised".into(),
+        expected_revision: 0,
+    };
+    let changed = volumes.update_volume(request).await.unwrap().into_inner();
+    let operation = changed.operation.unwrap().id;
+    waits_for_keys(&customer, &operation).await;
+    let all = wanted(&customer, "").await.unwrap();
+    assert_eq!((all.len(), all[0].version, all[0].key_version), (1, 2, 2));
+    let second = answer(&mut after, &all[0]);
+    give(&customer, vec![second.clone()]).await.unwrap();
+    let both = volumes.get_wrapped_key(ask()).await.unwrap().into_inner();
+    assert_eq!(
+        (both.version, both.fingerprint, both.wrapped),
+        (1, first.fingerprint, first.wrapped)
+    );
+    let next = both.next.unwrap();
+    assert_eq!((next.version, &next.fingerprint), (2, &second.fingerprint));
+    let opened = WrappedKey::from_bytes(next.wrapped).open(id.parse().unwrap(), &identities[1]);
+    assert_eq!(opened.unwrap().fingerprint(), second.fingerprint);
+
+    let find = |set: &Desired| set.volumes.iter().find_map(|volume| volume.next_key.clone());
+    let (set, sent) = platform.desired(find).await;
+    assert_eq!((sent.version, &sent.sealed), (2, &second.sealed));
+    let mut observed = all_done(2, &set);
+    for seen in observed.volumes.iter_mut().filter(|seen| seen.volume_id == id) {
+        seen.changed_key = second.fingerprint.clone();
+    }
+    platform.stream.sender.send(says(from_host::Message::Observed(observed))).await.unwrap();
+    done(&customer, &operation).await;
+    let now = volumes.get_wrapped_key(ask()).await.unwrap().into_inner();
+    assert_eq!((now.version, now.fingerprint, now.next), (2, second.fingerprint, None));
+    // What opens a key for somebody is not in the log, which outlives the volume.
+    let log = platform.broker.audit_text().await;
+    assert!(log.contains("next_keys") && !log.contains("wrapped"), "{log}");
     platform.stop().await;
 }
 
