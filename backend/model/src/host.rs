@@ -112,6 +112,18 @@ pub struct Draining {
     /// Who wants it.
     #[serde(default)]
     pub cause: DrainCause,
+    /// The deadline of what its operator had begun, which was over when the platform began: it is
+    /// its operator's again once the host conforms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_over: Option<UnixMs>,
+}
+
+impl Draining {
+    /// Whether the platform may begin to empty the host: what its operator began moves nothing any
+    /// more.
+    pub fn leaves_it_to_the_platform(&self, now: UnixMs) -> bool {
+        self.cause == DrainCause::Operator && self.deadline <= now
+    }
 }
 
 /// Who wants a host to be emptied.

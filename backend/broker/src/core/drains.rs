@@ -105,6 +105,7 @@ impl Engine {
                         since: old.draining.map_or(at, |draining| draining.since),
                         deadline: UnixMs(at.0.saturating_add(deadline_ms)),
                         cause: DrainCause::Operator,
+                        taken_over: None,
                     };
                     let new = Host { draining: Some(draining), ..Host::clone(&old) };
                     let mut draft = Draft::default();

@@ -44,8 +44,10 @@ fn next_host(
     };
     let known = conformity.as_ref()?;
     let for_long = known.lacks_for(0, config.conformity_grace_ms, now);
-    let follows = match host.draining.map(|draining| draining.cause) {
-        None if for_long && said.is_some() => Follows::Drain,
+    let is_free = host.draining.is_none_or(|had| had.leaves_it_to_the_platform(now));
+    let cause = host.draining.map(|draining| draining.cause);
+    let follows = match cause {
+        _ if is_free && for_long && said.is_some() => Follows::Drain,
         Some(DrainCause::Standard) if !known.fails() => Follows::EndDrain,
         _ => Follows::Nothing,
     };
@@ -54,8 +56,17 @@ fn next_host(
     }
     let deadline = UnixMs(now.0.saturating_add(config.conformity_drain_ms));
     let draining = match follows {
-        Follows::Drain => Some(Draining { since: now, deadline, cause: DrainCause::Standard }),
-        Follows::EndDrain => None,
+        Follows::Drain => Some(Draining {
+            since: host.draining.map_or(now, |had| had.since),
+            deadline,
+            cause: DrainCause::Standard,
+            taken_over: host.draining.map(|had| had.deadline),
+        }),
+        // Its operator has not said that it may take new machines again.
+        Follows::EndDrain => host.draining.and_then(|had| {
+            let (deadline, cause) = (had.taken_over?, DrainCause::Operator);
+            Some(Draining { deadline, cause, taken_over: None, ..had })
+        }),
         Follows::Nothing => host.draining,
     };
     Some((Host { conformity, draining, ..host.clone() }, follows))
@@ -190,6 +201,7 @@ mod tests {
                 since: UnixMs(0),
                 deadline: UnixMs(1),
                 cause,
+                taken_over: None,
             }),
             conformity,
             created_at: UnixMs(0),
@@ -240,12 +252,27 @@ mod tests {
         for (cause, left) in
             [(DrainCause::Standard, None), (DrainCause::Operator, Some(DrainCause::Operator))]
         {
-            let row = host(known(None, 0), Some(cause));
-            assert_eq!(next(&row, Some(&proof(None)), 99_999), None, "it is drained already");
-            let (row, _) = next(&row, Some(&proof(Some(0))), 99_999).unwrap();
+            let mut row = host(known(None, 0), Some(cause));
+            let until = Draining { deadline: UnixMs(99_999), ..row.draining.unwrap() };
+            row.draining = Some(until);
+            assert_eq!(next(&row, Some(&proof(None)), 99_998), None, "it is drained already");
+            let (row, _) = next(&row, Some(&proof(Some(0))), 99_998).unwrap();
             assert_eq!(row.draining.map(|draining| draining.cause), left);
             assert!(!row.conformity.unwrap().fails());
         }
+    }
+
+    #[test]
+    fn what_an_operator_began_and_is_over_is_taken_over_and_given_back() {
+        let row = host(known(None, 0), Some(DrainCause::Operator));
+        let had = row.draining.unwrap();
+        let (row, follows) = next(&row, Some(&proof(None)), 99_999).unwrap();
+        let draining = row.draining.unwrap();
+        assert_eq!((follows, draining.cause), (Follows::Drain, DrainCause::Standard));
+        assert_eq!((draining.since, draining.deadline), (had.since, UnixMs(99_999 + 50)));
+        assert_eq!(next(&row, Some(&proof(None)), 999_999), None, "once is enough");
+        let (row, follows) = next(&row, Some(&proof(Some(0))), 999_999).unwrap();
+        assert_eq!((follows, row.draining), (Follows::EndDrain, Some(had)));
     }
 
     #[test]

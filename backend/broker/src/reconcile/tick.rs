@@ -159,7 +159,8 @@ impl Ticker {
         let is_draining =
             |host: &&Arc<Host>| host.draining.is_some_and(|draining| draining.deadline > now);
         let failing = |host: &&Arc<Host>| {
-            host.draining.is_none() && host.conformity.as_ref().is_some_and(|known| known.fails())
+            host.draining.is_none_or(|draining| draining.leaves_it_to_the_platform(now))
+                && host.conformity.as_ref().is_some_and(|known| known.fails())
         };
         let failing: Vec<_> =
             state.world.hosts.iter().filter(failing).map(|host| host.id).collect();

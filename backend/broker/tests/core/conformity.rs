@@ -251,3 +251,28 @@ async fn simulated_hosts_count_only_where_the_platform_takes_them() {
         kit.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_drain_of_its_operator_that_is_over_does_not_keep_a_host_from_being_emptied() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), strict()).await;
+    kit.start();
+    let id = register(&kit, offers(0, 1)).await;
+    let mut played = Played::open(&kit, id, "first:1").await;
+    played.proves(proven(Some(1))).await;
+    known(&kit, id, false).await;
+    kit.engine.drain_host(&kit.customer, id, MINUTE_MS, &kit.key()).await.unwrap();
+    let asked = host(&kit, id).draining;
+    played.proves(proven(None)).await;
+    known(&kit, id, true).await;
+    kit.clock.forward(GRACE_MS + MINUTE_MS);
+    kit.until("it is emptied", || cause(&kit, id) == Some(DrainCause::Standard)).await;
+    assert!(!kit.engine.drain(&kit.customer, id).unwrap().is_over);
+    assert_eq!(logged(&kit, &VERBS).await, [2, 1, 0]);
+    // Its operator has not let it work again.
+    played.proves(proven(Some(1))).await;
+    kit.until("it is as it was", || host(&kit, id).draining == asked).await;
+    assert!(kit.engine.drain(&kit.customer, id).unwrap().is_over);
+    kit.engine.cancel_drain(&kit.customer, id).await.unwrap();
+    kit.stop().await;
+}
