@@ -43,6 +43,11 @@ impl Interruption {
         UnixMs(self.at.0.saturating_add_unsigned(self.notice_ms))
     }
 
+    /// What its guest has, in whole seconds.
+    pub fn notice_seconds(&self) -> u32 {
+        u32::try_from(self.notice_ms.div_ceil(1_000)).unwrap_or(u32::MAX)
+    }
+
     /// Whether it may still run.
     pub const fn holds_room(&self) -> bool {
         self.off_since.is_none()

@@ -35,6 +35,7 @@ fn booking(request: &Request, host: fairmazon_model::id::HostId) -> MachineBooki
         specification: request.specification,
         placement: request.placement.clone(),
         spot: None,
+        leaves_in: None,
     }
 }
 

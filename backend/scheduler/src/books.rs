@@ -34,6 +34,15 @@ pub struct MachineBooking {
     pub placement: Placement,
     /// What its interruption costs; none when it can't be interrupted.
     pub spot: Option<SpotTerms>,
+    /// Seconds of the notice under which it gives its share back; none when it stays.
+    pub leaves_in: Option<u32>,
+}
+
+impl MachineBooking {
+    /// Whether it gives its share back, or would be asked to.
+    const fn makes_room(&self) -> bool {
+        self.spot.is_some() || self.leaves_in.is_some()
+    }
 }
 
 /// Which share of a machine or a volume is meant. While it moves to another host it has two.
@@ -223,7 +232,7 @@ impl Fleet {
             slot.specifications.give_back(booking.specification);
             slot.machines -= 1;
             self.groups.leave(*index, &booking.placement);
-            if let (Share::Here(machine), Some(_)) = (id, booking.spot) {
+            if let (Share::Here(machine), true) = (id, booking.makes_room()) {
                 self.spot[*index as usize].leave(machine);
                 self.spot_machines -= 1;
             }
@@ -315,7 +324,7 @@ impl Fleet {
         slot.specifications = specifications;
         slot.machines += 1;
         self.groups.join(index, &booking.placement);
-        if let (Share::Here(machine), Some(_)) = (id, booking.spot) {
+        if let (Share::Here(machine), true) = (id, booking.makes_room()) {
             self.spot[index as usize].join(machine, &booking);
             self.spot_machines += 1;
         }

@@ -1,6 +1,7 @@
 //! Making room: which spot machines have to go so that a machine fits that no host has room for.
 //!
-//! Only vCPU and memory are made free this way, every other rule holds as it is. The fewest
+//! Only vCPU and memory are made free this way, every other rule holds as it is. What machines
+//! under notice have is counted as free: where that is enough, no other one goes. The fewest
 //! machines go, then those with the shortest notice, then the cheapest, as far as a bounded search
 //! finds them; the seed decides between equals. No one of them is superfluous. Looked at only when
 //! nothing fits.
@@ -37,13 +38,15 @@ pub struct MadeRoom {
     pub flavor: String,
     /// The spot machines that have to go, by their ids.
     pub victims: Vec<InstanceId>,
-    /// The longest of their notices, in seconds.
+    /// The machines that leave the host already and whose room it needs as well, by their ids.
+    pub leaving: Vec<InstanceId>,
+    /// The longest of all their notices, in seconds.
     pub notice_seconds: u32,
     /// Why this host, for the customer.
     pub reason: String,
 }
 
-/// The spot machines of one host that may be interrupted.
+/// The spot machines of one host that may be interrupted, and those that are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct OnSpot {
     /// Of all of them.
@@ -53,6 +56,18 @@ pub(crate) struct OnSpot {
     /// The shortest notice and the lowest price among them.
     least: (u32, NanoEur),
     machines: Vec<Victim>,
+    /// Those that give their room back, in the order of their ids.
+    leaving: Vec<Leaver>,
+    /// Of all that leave.
+    promised: Room,
+}
+
+/// A machine under notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Leaver {
+    id: InstanceId,
+    room: Room,
+    notice_seconds: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,23 +115,30 @@ impl From<(Vcpus, Mib)> for Room {
 
 impl OnSpot {
     pub(crate) fn join(&mut self, id: InstanceId, booking: &MachineBooking) {
-        let Some(terms) = booking.spot else { return };
-        let victim = Victim { id, room: (booking.vcpus, booking.memory).into(), terms };
+        let room = (booking.vcpus, booking.memory).into();
         // In one order, whichever way they came here.
-        let place = self.machines.partition_point(|other| other.order() < victim.order());
-        self.machines.insert(place, victim);
+        if let Some(notice_seconds) = booking.leaves_in {
+            let place = self.leaving.partition_point(|other| other.id < id);
+            self.leaving.insert(place, Leaver { id, room, notice_seconds });
+        } else if let Some(terms) = booking.spot {
+            let victim = Victim { id, room, terms };
+            let place = self.machines.partition_point(|other| other.order() < victim.order());
+            self.machines.insert(place, victim);
+        }
         self.survey();
     }
 
     pub(crate) fn leave(&mut self, id: InstanceId) {
-        let Some(place) = self.machines.iter().position(|victim| victim.id == id) else { return };
-        self.machines.remove(place);
+        self.machines.retain(|victim| victim.id != id);
+        self.leaving.retain(|leaver| leaver.id != id);
         self.survey();
     }
 
     fn survey(&mut self) {
         let machines = || self.machines.iter();
         self.room = machines().map(|victim| victim.room).fold(Room::default(), Room::plus);
+        let leaving = self.leaving.iter().map(|leaver| leaver.room);
+        self.promised = leaving.fold(Room::default(), Room::plus);
         self.largest = Room {
             vcpus: machines().map(|victim| victim.room.vcpus).max().unwrap_or(0),
             memory: machines().map(|victim| victim.room.memory).max().unwrap_or(0),
@@ -135,7 +157,7 @@ impl OnSpot {
         };
         let vcpus = count(need.vcpus, self.largest.vcpus)?;
         let victims = vcpus.max(count(need.memory, self.largest.memory)?);
-        let (notice_seconds, price) = self.least;
+        let (notice_seconds, price) = if victims > 0 { self.least } else { Default::default() };
         let price = price.times(i64::try_from(victims).unwrap_or(i64::MAX));
         Some(Cost { victims: usize::try_from(victims).ok()?, notice_seconds, price })
     }
@@ -171,6 +193,17 @@ struct Best {
     order: (Cost, u64),
     slot: u32,
     victims: Vec<Victim>,
+    /// What is missing, those that leave being there.
+    short: Room,
+}
+
+/// What is missing on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Missing {
+    /// As long as those that leave are there.
+    short: Room,
+    /// When they have gone.
+    need: Room,
 }
 
 /// What may be lacking where room is made.
@@ -195,15 +228,22 @@ impl Fleet {
             let host = self.hosts[best.slot as usize].as_ref()?;
             let mut victims: Vec<_> = best.victims.iter().map(|victim| victim.id).collect();
             victims.sort_unstable();
-            let machines = match victims.len() {
+            let given = best.victims.iter().map(|victim| victim.room);
+            let waits = !given.fold(Room::default(), Room::plus).covers(best.short);
+            let leaving: &[Leaver] =
+                if waits { &self.spot[best.slot as usize].leaving } else { &[] };
+            let machines = match victims.len() + leaving.len() {
                 1 => "a spot machine leaves".to_owned(),
                 count => format!("{count} spot machines leave"),
             };
+            let notices = leaving.iter().map(|leaver| leaver.notice_seconds);
+            let notice_seconds = notices.fold(best.order.0.notice_seconds, u32::max);
             Some(MadeRoom {
                 host: host.id,
                 flavor: size.flavor.clone(),
                 victims,
-                notice_seconds: best.order.0.notice_seconds,
+                leaving: leaving.iter().map(|leaver| leaver.id).collect(),
+                notice_seconds,
                 reason: format!(
                     "{}: no host had room, and {machines} this one",
                     host.spec.site.name
@@ -214,13 +254,13 @@ impl Fleet {
 
     /// Where the fewest go, then the cheapest of what the most promising hosts have.
     fn fewest_victims(&self, query: &Query<'_>) -> Option<Best> {
-        let candidates = self.lacking(query).filter_map(|(slot, tie, need)| {
-            let hope = self.spot[slot as usize].hope(need)?;
-            Some(Reverse((hope, tie, slot, need)))
+        let candidates = self.lacking(query).filter_map(|(slot, tie, missing)| {
+            let hope = self.spot[slot as usize].hope(missing.need)?;
+            Some(Reverse((hope, tie, slot, missing)))
         });
         let mut candidates: BinaryHeap<_> = candidates.collect();
         let (mut best, mut sets, mut hosts) = (None::<Best>, SETS_MOST, HOSTS_MOST);
-        while let Some(Reverse((hope, tie, slot, need))) = candidates.pop() {
+        while let Some(Reverse((hope, tie, slot, missing))) = candidates.pop() {
             let most = best.as_ref().map_or(usize::MAX, |best| best.order.0.victims);
             // Those that follow have no better hope.
             let is_no_better = best.as_ref().is_some_and(|best| (hope, tie) >= best.order);
@@ -231,29 +271,32 @@ impl Fleet {
                 continue;
             }
             hosts = hosts.saturating_sub(1);
-            let mut search = Search::new(&self.spot[slot as usize].machines, need);
+            let mut search = Search::new(&self.spot[slot as usize].machines, missing.need);
             let Some(victims) = search.cheapest(most, &mut sets) else { continue };
             let order = (Cost::of(victims.iter()), tie);
             if best.as_ref().is_none_or(|best| order < best.order) {
-                best = Some(Best { order, slot, victims });
+                best = Some(Best { order, slot, victims, short: missing.short });
             }
         }
         best
     }
 
     /// Hosts with spot machines that have enough, and what is missing there.
-    fn lacking(&self, query: &Query<'_>) -> impl Iterator<Item = (u32, u64, Room)> {
+    fn lacking(&self, query: &Query<'_>) -> impl Iterator<Item = (u32, u64, Missing)> {
         let wanted = Room::from((query.size.vcpus, query.size.memory));
         self.occupied().filter_map(move |(index, slot)| {
             let on_spot = &self.spot[index as usize];
-            if on_spot.machines.is_empty() || query.size.vcpus.0 > slot.threads {
+            let is_empty = on_spot.machines.is_empty() && on_spot.leaving.is_empty();
+            if is_empty || query.size.vcpus.0 > slot.threads {
                 return None;
             }
             let (vcpus, memory) = query.taken(index, slot);
             let has = Room { vcpus: slot.vcpus.capacity, memory: slot.memory.capacity };
-            let need = Room { vcpus, memory }.plus(wanted).less(has);
-            let helps = need != Room::default() && on_spot.room.covers(need);
-            helps.then_some((index, slot.tie, need))
+            let taken = Room { vcpus, memory };
+            let short = taken.plus(wanted).less(has);
+            let need = taken.less(on_spot.promised).plus(wanted).less(has);
+            let helps = short != Room::default() && on_spot.room.covers(need);
+            helps.then_some((index, slot.tie, Missing { short, need }))
         })
     }
 }

@@ -30,6 +30,7 @@ fn book(request: &Request, host: HostId) -> MachineBooking {
         specification: request.specification,
         placement: request.placement.clone(),
         spot: None,
+        leaves_in: None,
     }
 }
 
@@ -385,6 +386,7 @@ fn the_books_refuse_what_they_cannot_hold() {
         specification: 1_000,
         placement: Placement::default(),
         spot: None,
+        leaves_in: None,
     };
     fleet.reserve_machine(machine_id(0), booking(65_000)).unwrap();
     let error = fleet.reserve_machine(machine_id(0), booking(1)).unwrap_err();

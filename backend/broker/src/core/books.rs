@@ -3,7 +3,7 @@
 //! A claim is booked before its draft is committed and settled afterwards to what the row
 //! then says, so that two drafts never share room and a failed one gives its room back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fairmazon_model::{
     catalogue::Catalogue,
@@ -11,6 +11,7 @@ use fairmazon_model::{
     host::Host,
     id::{HostId, InstanceId, VolumeId},
     instance::{Instance, Power},
+    interruption::Interruption,
     placement::Placement,
     units::{Gib, Mib, Vcpus},
     volume::Volume,
@@ -73,11 +74,10 @@ impl Books {
         &mut self,
         machine: Option<(InstanceId, MachineBooking)>,
         volumes: impl Iterator<Item = &'a Volume>,
-        victims: &BTreeSet<InstanceId>,
+        given: impl Iterator<Item = InstanceId>,
     ) -> Result<(), String> {
-        let given: Vec<_> = victims
-            .iter()
-            .filter_map(|id| Some((Share::Here(*id), self.fleet.release_machine(*id).ok()?)))
+        let given: Vec<_> = given
+            .filter_map(|id| Some((Share::Here(id), self.fleet.release_machine(id).ok()?)))
             .collect();
         let claimed = self.claim(machine, volumes);
         given.into_iter().for_each(|(id, booking)| self.restored(id, booking));
@@ -332,7 +332,9 @@ pub(crate) fn machine_booking(
         notice_seconds: if runs { spot.notice_seconds } else { 0 },
         price: flavor.filter(|_| runs).map(|flavor| flavor.spot_hourly).unwrap_or_default(),
     });
-    Some(MachineBooking { host: decision.host, vcpus, memory, specification, placement, spot })
+    let leaves_in = instance.notice().map(Interruption::notice_seconds);
+    let host = decision.host;
+    Some(MachineBooking { host, vcpus, memory, specification, placement, spot, leaves_in })
 }
 
 /// What a bound volume has of its host.

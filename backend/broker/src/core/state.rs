@@ -12,7 +12,7 @@ use fairmazon_model::{
     host::Host,
     id::{HostId, InstanceId, OperationId, VolumeId},
     instance::Instance,
-    interruption::{Interruption, InterruptionCause},
+    interruption::Interruption,
     machine::ObservedSet,
     operation::Operation,
     units::{Epoch, Revision, UnixMs},
@@ -257,9 +257,10 @@ impl State {
             }
         }
         // Whoever gets its room may go on.
-        let interruption = before.and_then(|row| row.interruption.as_ref());
-        if let Some(InterruptionCause::Capacity(other)) = interruption.map(|it| it.cause) {
-            self.dirty.instances.insert(other);
+        let left = before.filter(|row| row.notice().is_some());
+        if let Some(host) = left.and_then(|row| host_of(Some(row))) {
+            let waiting = self.world.instances_on(host).filter(|row| row.waits_for_room());
+            self.dirty.instances.extend(waiting.map(|row| row.id));
         }
         if after.is_some() {
             self.dirty.instances.insert(id);
@@ -287,7 +288,7 @@ impl State {
         let told = |row: Option<&Volume>| {
             let keys = |row: &Volume| {
                 let keys = row.keys.iter().chain(&row.next_keys);
-                keys.map(|(host, key)| (*host, key.version)).collect::<Vec<_>>()
+                keys.map(|(host, key)| (*host, key.fingerprint.clone())).collect::<Vec<_>>()
             };
             row.map(|row| (row.host, row.spec.size, row.deleting.is_some(), keys(row)))
         };
@@ -298,7 +299,7 @@ impl State {
                 self.hosts.wake(host);
             }
         }
-        let key = |row: Option<&Arc<Volume>>| row.and_then(|row| row.key()).map(|key| key.version);
+        let key = |row: Option<&Arc<Volume>>| row.and_then(|row| row.key()).map(|key| key.fingerprint.clone());
         if key(before) != key(after) {
             self.dirty.instances.extend(after.and_then(|row| row.attached_to));
         }

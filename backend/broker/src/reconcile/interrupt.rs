@@ -134,7 +134,9 @@ impl Batch<'_> {
     }
 
     /// Notes which interrupted machines the host shows off, under a set that says that they shall
-    /// be. Neither a machine that runs nor one that may run is ever called stopped or failed.
+    /// be. Neither a machine that runs nor one that may run is ever called stopped or failed, and
+    /// one that is missing is not there: what its set can't name, as the catalogue has lost its
+    /// image or flavor, is ended and undefined.
     pub(super) fn note_off(
         &mut self,
         host: HostId,
@@ -144,8 +146,11 @@ impl Batch<'_> {
         let now = self.state.hosts.entry(host);
         let told = now.interrupted_since.iter().filter(|(_, since)| **since <= report.generation);
         let is_off = |id: InstanceId| {
-            machines.get(id).is_some_and(|seen| {
-                matches!(seen.state, ObservedState::Stopped | ObservedState::Failed { .. })
+            machines.get(id).is_none_or(|seen| {
+                matches!(
+                    seen.state,
+                    ObservedState::Absent | ObservedState::Stopped | ObservedState::Failed { .. }
+                )
             })
         };
         now.off = told.map(|(id, _)| *id).filter(|id| is_off(*id)).collect();

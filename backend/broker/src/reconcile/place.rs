@@ -73,14 +73,13 @@ impl Batch<'_> {
         chosen: Chosen,
         away_from: Option<HostId>,
     ) {
-        let Chosen { host, flavor, reason, victims, waiting_for } = chosen;
+        let Chosen { host, flavor, reason, victims, after, waiting_for } = chosen;
         if !self.may_rely_on(host) || !self.may_interrupt(&victims) {
             self.hold(instance.id);
             return;
         }
         let epoch = instance.last_epoch.next();
-        let decision =
-            Decision { host, epoch, flavor, reason, at: self.now, after: victims.clone() };
+        let decision = Decision { host, epoch, flavor, reason, at: self.now, after };
         let new = Instance {
             decision: Some(decision),
             last_epoch: epoch,
@@ -98,7 +97,8 @@ impl Batch<'_> {
             .collect();
         let booking = machine_booking(self.engine.catalogue(), &new, placement);
         let booking = booking.map(|booking| (new.id, booking));
-        if let Err(why) = self.state.books.claim_after(booking, bound.iter(), &victims) {
+        let after = new.decision.iter().flat_map(|decision| decision.after.iter().copied());
+        if let Err(why) = self.state.books.claim_after(booking, bound.iter(), after) {
             return self.wait_for(instance, &why);
         }
         for id in victims {
@@ -172,6 +172,8 @@ struct Chosen {
     reason: String,
     /// The spot machines that leave it first.
     victims: BTreeSet<InstanceId>,
+    /// Those, and the ones that leave it anyway, whose room it gets as well.
+    after: BTreeSet<InstanceId>,
     /// What it waits for there; empty when for nothing.
     waiting_for: String,
 }
@@ -179,7 +181,8 @@ struct Chosen {
 impl From<Placed> for Chosen {
     fn from(placed: Placed) -> Self {
         let Placed { host, flavor, reason, .. } = placed;
-        Self { host, flavor, reason, victims: BTreeSet::new(), waiting_for: String::new() }
+        let (victims, after) = Default::default();
+        Self { host, flavor, reason, victims, after, waiting_for: String::new() }
     }
 }
 
@@ -189,8 +192,10 @@ impl From<MadeRoom> for Chosen {
             "its host makes room for it: spot machines there have up to {} s to shut down",
             room.notice_seconds
         );
-        let MadeRoom { host, flavor, reason, victims, .. } = room;
-        Self { host, flavor, reason, victims: victims.into_iter().collect(), waiting_for }
+        let MadeRoom { host, flavor, reason, victims, leaving, .. } = room;
+        let victims: BTreeSet<_> = victims.into_iter().collect();
+        let after = leaving.into_iter().chain(victims.iter().copied()).collect();
+        Self { host, flavor, reason, victims, after, waiting_for }
     }
 }
 

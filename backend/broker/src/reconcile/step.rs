@@ -97,8 +97,6 @@ pub(crate) enum Waiting {
     Host,
     /// Its host has not got the customer's key of one of its volumes.
     Key,
-    /// As `Key`, and the one that it was given last does not open there.
-    AnotherKey,
     /// Its host has failed to, and tries again.
     Failure(String),
     /// Its host is silent, and may run it until its lease ends.
@@ -120,11 +118,6 @@ impl Waiting {
             Self::Host => "its host brings it about".into(),
             Self::Key => {
                 "its host waits for the keys of its volumes, which only its customer can make: run \
-                 `fairmazon key give`"
-                    .into()
-            }
-            Self::AnotherKey => {
-                "the key that was given does not open on its host, which waits for another one: run \
                  `fairmazon key give`"
                     .into()
             }
@@ -357,6 +350,10 @@ fn advised(state: OperationState, advice: &str) -> OperationState {
     }
 }
 
+/// What a volume waits for whose host can't open the next key that it was given last.
+const ANOTHER_KEY: &str = "the key that was given does not open on its host, which waits for \
+                           another one: run `fairmazon key give`";
+
 /// What to do next with a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VolumeStep {
@@ -401,8 +398,8 @@ pub(crate) fn volume_operation_state(
         ),
         None if lacks_key => {
             let refused = volume.has_old_key() && volume.refused_keys > 0;
-            let waiting = if refused { Waiting::AnotherKey } else { Waiting::Key };
-            OperationState::Running { waiting_for: waiting.text(), waits_for_keys: true }
+            let waiting_for = if refused { ANOTHER_KEY.into() } else { Waiting::Key.text() };
+            OperationState::Running { waiting_for, waits_for_keys: true }
         }
         None if volume.imports().is_some() => {
             OperationState::running("its host waits for its file: run `fairmazon volume import`")

@@ -115,12 +115,27 @@ impl Kit {
     }
 
     pub async fn on(store: Arc<dyn Store>, config: CoreConfig, seed: u64) -> Self {
+        Self::with(store, config, seed, Catalogue::default_catalogue()).await
+    }
+
+    /// As [`Kit::open`], with another catalogue.
+    pub async fn selling(folder: &Path, config: CoreConfig, catalogue: Catalogue) -> Self {
+        let store = SqliteStore::open(&SqliteOptions::new(folder.join("store.db"))).unwrap();
+        Self::with(Arc::new(store), config, 1, catalogue).await
+    }
+
+    async fn with(
+        store: Arc<dyn Store>,
+        config: CoreConfig,
+        seed: u64,
+        catalogue: Catalogue,
+    ) -> Self {
         let clock = TestClock::new();
         let engine = Engine::open(Parts {
             store: store.clone(),
             clock: clock.clone(),
             random: Randomness::from_seed(seed),
-            catalogue: Catalogue::default_catalogue(),
+            catalogue,
             config,
         })
         .await

@@ -5,9 +5,10 @@ use std::time::Duration;
 use fairmazon_broker::core::{
     CoreConfig, InstanceState, InstanceUpdate, InstanceView, VolumeState,
 };
-use fairmazon_hypervisor::Hypervisor;
+use fairmazon_hypervisor::{Halt, Hypervisor};
 use fairmazon_model::{
     ErrorKind,
+    catalogue::Catalogue,
     host::HostSpec,
     id::{InstanceId, OperationId},
     instance::{Attachment, InstanceSpec, OnInterrupt, Power, Spot},
@@ -63,11 +64,15 @@ impl Stage {
 
     /// Everything begins anew but what is on disks, and the agent.
     async fn restart(self) -> Self {
+        self.restart_with(Catalogue::default_catalogue()).await
+    }
+
+    async fn restart_with(self, catalogue: Catalogue) -> Self {
         let Self { folder, kit, mut hosts } = self;
         hosts.cut(0);
         kit.stop().await;
         drop(kit);
-        let kit = Kit::open(folder.path(), config()).await;
+        let kit = Kit::selling(folder.path(), config(), catalogue).await;
         kit.start();
         hosts.kill_agent(0).await;
         hosts.connect(0, &kit.engine);
@@ -116,6 +121,19 @@ impl Stage {
     async fn runs(&self, id: InstanceId) -> bool {
         let machine = self.hosts.hosts[0].sim.machine(id).await.unwrap();
         machine.is_some_and(|machine| machine.runs())
+    }
+
+    /// The guest shuts down, once its host means to end it: before that it would be started again.
+    async fn shuts_down(&self, id: InstanceId) {
+        let (host, ends) = (&self.hosts.hosts[0], Halt::Stopping);
+        loop {
+            let machine = host.sim.machine(id).await.unwrap();
+            if machine.is_none_or(|machine| machine.marks.halt == ends) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.hosts.world.guest_powers_off(host.id, id);
     }
 
     async fn end(mut self) {
@@ -328,6 +346,60 @@ async fn two_that_come_at_once_take_different_room() {
     stage.kit.done(second).await;
     assert!(stage.is(a, InstanceState::Running) && stage.is(b, InstanceState::Running));
     assert!(victims.iter().all(|id| stage.is(*id, InstanceState::Stopped)));
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn the_room_of_one_that_leaves_is_given_to_as_many_as_it_has_room_for() {
+    for other_is_spot in [true, false] {
+        let stage = Stage::build().await;
+        let sim = &stage.hosts.hosts[0].sim;
+        sim.set_stop_takes(None);
+        let victim = stage.running(spot("victim", OnInterrupt::Stop, 30)).await;
+        let other =
+            if other_is_spot { spot("other", OnInterrupt::Stop, 120) } else { medium("other") };
+        let other = stage.running(other).await;
+        let (a, first) = stage.create(spec("a")).await;
+        stage.comes_to(victim, InstanceState::Stopping).await;
+        // Half of what the victim has is left.
+        let (b, second) = stage.create(spec("b")).await;
+        stage.comes_to(b, InstanceState::Starting).await;
+        let waits = stage.view(b);
+        assert_eq!(waits.row.decision.clone().unwrap().after, [victim].into());
+        assert!(waits.reason.contains("up to 30 s to shut down"), "{}", waits.reason);
+        assert!(sim.machine(b).await.unwrap().is_none());
+        stage.shuts_down(victim).await;
+        stage.kit.done(first).await;
+        stage.kit.done(second).await;
+        assert!(stage.is(a, InstanceState::Running) && stage.is(b, InstanceState::Running));
+        assert!(stage.is(other, InstanceState::Running));
+        assert_eq!(stage.hosts.world.ledger().starts(other), 1);
+        sim.set_stop_takes(Some(Duration::ZERO));
+        stage.end().await;
+    }
+}
+
+#[tokio::test]
+async fn one_whose_image_is_not_sold_any_more_gives_its_room_as_well() {
+    let stage = Stage::build().await;
+    stage.hosts.hosts[0].sim.set_stop_takes(None);
+    let lost = "ubuntu-24.04";
+    let old = InstanceSpec { image: lost.into(), ..spot("victim", OnInterrupt::Stop, 60) };
+    let victim = stage.running(old).await;
+    stage.running(medium("one")).await;
+    let (two, operation) = stage.create(medium("two")).await;
+    stage.comes_to(victim, InstanceState::Stopping).await;
+    let mut catalogue = Catalogue::default_catalogue();
+    catalogue.images.retain(|image| image.name != lost);
+    let stage = stage.restart_with(catalogue).await;
+    stage.kit.until("it is seen again", || stage.kit.engine.hosts_connected() == 1).await;
+    assert!(stage.runs(victim).await && stage.is(two, InstanceState::Starting));
+    stage.shuts_down(victim).await;
+    stage.kit.done(operation).await;
+    let given = stage.view(victim).row.interruption.clone().unwrap();
+    assert!(given.off_since.is_some(), "{given:?}");
+    assert!(!stage.runs(victim).await);
+    stage.hosts.hosts[0].sim.set_stop_takes(Some(Duration::ZERO));
     stage.end().await;
 }
 
