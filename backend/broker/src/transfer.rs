@@ -23,7 +23,10 @@ use fairmazon_model::{
 };
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use parking_lot::Mutex;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::core::{
     Caller, Engine, Standing, audit, draft::Draft, engine::Planned, rules, state::State,
@@ -44,6 +47,8 @@ const REQUESTS: usize = 16;
 const BEGIN_WITHIN: Duration = Duration::from_secs(20);
 /// How long nothing may move.
 const STALLED: Duration = Duration::from_secs(60);
+/// What has to move within that time, in bytes: less is nothing, and holds places all the same.
+const LEAST: u64 = 16 * 1024;
 
 /// What a host is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +145,31 @@ impl Transfers {
             return Ok(());
         }
         Err(unavailable("the volume's host does not listen now"))
+    }
+}
+
+/// How far a transfer is towards the least that has to move.
+struct Pace {
+    until: Instant,
+    moved: u64,
+}
+
+impl Pace {
+    fn begin() -> Self {
+        Self { until: Instant::now() + STALLED, moved: 0 }
+    }
+
+    /// What comes in time; none when it does not.
+    async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        timeout_at(self.until, work).await.ok()
+    }
+
+    /// So many more bytes have moved.
+    fn moved(&mut self, bytes: usize) {
+        self.moved += bytes as u64;
+        if self.moved >= LEAST {
+            *self = Self::begin();
+        }
     }
 }
 

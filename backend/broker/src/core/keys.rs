@@ -38,7 +38,9 @@ pub enum KeysOf {
 
 impl Engine {
     /// The keys that hosts wait for, of the caller's volumes: of one instance or volume, or of all. At most
-    /// [`KEYS_MAX`]; the rest is asked for once these are given.
+    /// [`KEYS_MAX`]; the rest is asked for once these are given. That of a volume which waits for
+    /// the file that it is imported from is named only where that volume is asked about: no other
+    /// key than the file's is of use, and who gives all that are wanted has not got it.
     ///
     /// # Errors
     /// `NotFound` for an instance or a volume that the caller does not see.
@@ -54,7 +56,8 @@ impl Engine {
                 let row = state.world.instances.get(id).filter(|row| row.account == account);
                 let row = row.ok_or_else(|| DomainError::not_found("instance", id))?;
                 let volumes = state.all_volumes_of(row);
-                volumes.iter().filter_map(|volume| state.key_request(volume)).collect()
+                let made = volumes.iter().filter(|volume| volume.imports().is_none());
+                made.filter_map(|volume| state.key_request(volume)).collect()
             }
             KeysOf::Volume(id) => {
                 let row = state.world.volumes.get(id).filter(|row| row.account == account);
@@ -63,7 +66,8 @@ impl Engine {
             }
             KeysOf::All => {
                 let volumes = state.world.volumes.of_account(account);
-                volumes.filter_map(|row| state.key_request(row)).take(KEYS_MAX).collect()
+                let made = volumes.filter(|row| row.imports().is_none());
+                made.filter_map(|row| state.key_request(row)).take(KEYS_MAX).collect()
             }
         };
         Ok(requests)

@@ -299,7 +299,9 @@ impl State {
                 self.hosts.wake(host);
             }
         }
-        let key = |row: Option<&Arc<Volume>>| row.and_then(|row| row.key()).map(|key| key.fingerprint.clone());
+        let key = |row: Option<&Arc<Volume>>| {
+            row.and_then(|row| row.key()).map(|key| key.fingerprint.clone())
+        };
         if key(before) != key(after) {
             self.dirty.instances.extend(after.and_then(|row| row.attached_to));
         }

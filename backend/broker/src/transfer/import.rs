@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    Asked, BEGIN_WITHIN, STALLED, Transfers, WAITING, cut, nobody_waits, take_of, unavailable,
+    Asked, BEGIN_WITHIN, Pace, STALLED, Transfers, WAITING, cut, nobody_waits, take_of, unavailable,
 };
 use crate::core::{Caller, Engine, Standing, rules, state::State};
 
@@ -24,8 +24,6 @@ const STORED_WITHIN: Duration = Duration::from_secs(60);
 pub(super) struct WaitingImport {
     words: mpsc::Sender<Taken>,
     parts: mpsc::Receiver<Vec<u8>>,
-    /// The host's, as of an export.
-    held: Arc<()>,
 }
 
 /// The customer's end of a transfer.
@@ -34,7 +32,9 @@ struct Sending {
     id: TransferId,
     words: mpsc::Receiver<Taken>,
     parts: mpsc::Sender<Vec<u8>>,
-    _held: Arc<()>,
+    /// The account's place and the host's: of a host that takes nothing more the customer's end
+    /// is the one that notices.
+    _held: (Arc<()>, Arc<()>),
 }
 
 impl Drop for Sending {
@@ -51,10 +51,10 @@ impl Transfers {
         host: HostId,
     ) -> Result<Sending, DomainError> {
         let mut table = self.0.lock();
-        let (ours, held) = table.hold(account, host)?;
+        let held = table.hold(account, host)?;
         let ((say, words), (parts, taken)) = (mpsc::channel(WORDS), mpsc::channel(WAITING));
-        table.imports.insert(id, (host, WaitingImport { words: say, parts: taken, held }));
-        Ok(Sending { transfers: self.clone(), id, words, parts, _held: ours })
+        table.imports.insert(id, (host, WaitingImport { words: say, parts: taken }));
+        Ok(Sending { transfers: self.clone(), id, words, parts, _held: held })
     }
 
     fn take_import(&self, host: HostId, id: TransferId) -> Option<WaitingImport> {
@@ -73,15 +73,12 @@ pub struct Importing {
 }
 
 /// The parts of a file as a host takes them.
-pub struct Parts {
-    parts: mpsc::Receiver<Vec<u8>>,
-    _held: Arc<()>,
-}
+pub struct Parts(mpsc::Receiver<Vec<u8>>);
 
 impl Parts {
     /// The next; none when there is no more.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
-        self.parts.recv().await
+        self.0.recv().await
     }
 }
 
@@ -134,14 +131,15 @@ impl Engine {
         transfer: TransferId,
     ) -> Result<(mpsc::Sender<Taken>, Parts), DomainError> {
         let waiting = self.inner.transfers.take_import(host, transfer);
-        let WaitingImport { words, parts, held } = waiting.ok_or_else(nobody_waits)?;
-        Ok((words, Parts { parts, _held: held }))
+        let WaitingImport { words, parts } = waiting.ok_or_else(nobody_waits)?;
+        Ok((words, Parts(parts)))
     }
 }
 
 impl Importing {
     /// Hands the host what the customer sends from the offset on, as fast as it takes that, and
-    /// waits until it has all of it.
+    /// waits until it has all of it. To be driven whether or not the customer takes the answer:
+    /// it counts among the transfers under way until it has ended.
     ///
     /// # Errors
     /// `Invalid` for more or less than the file has; `Unavailable` when the host or the customer
@@ -152,17 +150,21 @@ impl Importing {
     ) -> Result<(), DomainError> {
         let Some(mut sending) = self.sending else { return Ok(()) };
         let (mut parts, mut left) = (pin!(parts), self.bytes - self.offset);
+        let mut pace = Pace::begin();
         while left > 0 {
             let part = tokio::select! {
                 word = sending.words.recv() => return Err(ended(word)),
-                part = timeout(STALLED, parts.next()) => part,
+                part = pace.within(parts.next()) => part,
             };
-            let Ok(part) = part else { return Err(unavailable("nothing was sent for a while")) };
+            let Some(part) = part else {
+                return Err(unavailable("too little was sent for a while"));
+            };
             let part = part.ok_or_else(|| {
                 let text = format!("the file ended {left} bytes before its promised end");
                 DomainError::invalid("data", text)
             })??;
-            left = left.checked_sub(part.len() as u64).ok_or_else(|| {
+            let bytes = part.len();
+            left = left.checked_sub(bytes as u64).ok_or_else(|| {
                 DomainError::invalid("data", "more was sent than the file was promised to have")
             })?;
             tokio::select! {
@@ -173,6 +175,7 @@ impl Importing {
                     Err(_) => return Err(broken("took nothing for a while")),
                 },
             }
+            pace.moved(bytes);
         }
         match timeout(STORED_WITHIN, sending.words.recv()).await {
             Ok(Some(Taken::Stored)) => Ok(()),
@@ -229,4 +232,83 @@ fn cant_take(reason: &str, passing: bool) -> DomainError {
         return DomainError::new(ErrorKind::Unavailable, text).advise("ask again in a while");
     }
     rules::precondition(text).advise("delete the volume and import it elsewhere")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+    use crate::transfer::{PER_ACCOUNT, PER_HOST};
+
+    const BYTES: u64 = 1 << 20;
+
+    /// The host and the accounts of these tests.
+    fn ids() -> (HostId, AccountId, AccountId) {
+        (HostId::from_parts(1, 1), AccountId::from_parts(1, 1), AccountId::from_parts(1, 2))
+    }
+
+    /// All the places of the host, each with what the host has of it.
+    fn full(transfers: &Arc<Transfers>) -> Vec<(Importing, WaitingImport)> {
+        let (host, one, other) = ids();
+        let begun = (0..PER_HOST).map(|at| {
+            let account = if at < PER_ACCOUNT { one } else { other };
+            let id = TransferId([u8::try_from(at).unwrap(); 16]);
+            let sending = Some(transfers.open_import(id, account, host).unwrap());
+            let taken = transfers.take_import(host, id).unwrap();
+            (Importing { bytes: BYTES, offset: 0, sending }, taken)
+        });
+        begun.collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_next_to_nothing_loses_the_place() {
+        let transfers = Arc::<Transfers>::default();
+        let (host, one, _) = ids();
+        let mut begun = full(&transfers);
+        let (importing, mut taken) = begun.remove(0);
+        let takes = tokio::spawn(async move { while taken.parts.recv().await.is_some() {} });
+        // Something comes every few seconds, and is nothing or a byte.
+        let trickle = stream::unfold(0_usize, |number| async move {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Some((Ok(vec![0; number % 2]), number + 1))
+        });
+        let ended = importing.take(trickle).await.unwrap_err();
+        assert_eq!(ended.kind, ErrorKind::Unavailable);
+        assert!(ended.message.contains("too little was sent"), "{ended}");
+        takes.await.unwrap();
+        transfers.open_import(TransferId([100; 16]), one, host).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_takes_nothing_more_holds_no_place() {
+        let transfers = Arc::<Transfers>::default();
+        let (host, one, _) = ids();
+        let mut begun = full(&transfers);
+        let (importing, _hangs) = begun.remove(0);
+        let all = stream::repeat_with(|| Ok(vec![0; 64 * 1024]));
+        let ended = importing.take(all).await.unwrap_err();
+        assert!(ended.message.contains("took nothing for a while"), "{ended}");
+        transfers.open_import(TransferId([100; 16]), one, host).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_customer_goes_on() {
+        let transfers = Arc::<Transfers>::default();
+        let mut begun = full(&transfers);
+        let (importing, WaitingImport { words, mut parts }) = begun.remove(0);
+        let host = tokio::spawn(async move {
+            let mut all = 0;
+            while all < BYTES {
+                all += parts.recv().await.unwrap().len() as u64;
+            }
+            words.send(Taken::Stored).await.unwrap();
+        });
+        let slow = stream::repeat_with(|| ()).then(|()| async {
+            tokio::time::sleep(Duration::from_secs(13)).await;
+            Ok(vec![0; 4_096])
+        });
+        importing.take(slow).await.unwrap();
+        host.await.unwrap();
+    }
 }

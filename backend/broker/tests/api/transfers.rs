@@ -19,9 +19,10 @@ use fairmazon_proto::{
     },
     v1::{
         CreateInstanceRequest, CreateVolumeRequest, DeleteVolumeRequest, ExportHeader,
-        ExportVolumeRequest, ExportVolumeResponse, GetVolumeRequest, Operation, OperationState,
-        VolumeAttachment, VolumeSpec, VolumeState, WaitOperationRequest,
-        export_volume_response::Part, instances_service_client::InstancesServiceClient,
+        ExportVolumeRequest, ExportVolumeResponse, GetVolumeRequest, KeyRequest,
+        ListKeyRequestsRequest, ListVolumesRequest, Operation, OperationState, VolumeAttachment,
+        VolumeSpec, VolumeState, WaitOperationRequest, export_volume_response::Part,
+        instances_service_client::InstancesServiceClient,
         operations_service_client::OperationsServiceClient,
         volumes_service_client::VolumesServiceClient,
     },
@@ -160,13 +161,29 @@ impl Platform {
     pub(crate) async fn give_keys(&self) -> bool {
         let ca = self.broker.ca_pem.clone();
         let mut keyring = Keyring::new(self.identity.clone(), ca, "");
-        let wanted = wanted(&self.customer, "").await.unwrap();
+        let mut wanted = wanted(&self.customer, "").await.unwrap();
+        wanted.extend(self.wanted_of_imports().await);
         let keys: Vec<_> = wanted.iter().map(|request| answer(&mut keyring, request)).collect();
         let any = !keys.is_empty();
         if any {
             give(&self.customer, keys).await.unwrap();
         }
         any
+    }
+
+    /// The keys of files that are still to come, each of which is asked about by itself.
+    async fn wanted_of_imports(&self) -> Vec<KeyRequest> {
+        let mut volumes = VolumesServiceClient::new(self.customer.clone());
+        let all = volumes.list_volumes(ListVolumesRequest::default()).await.unwrap();
+        let mut wanted = Vec::new();
+        for volume in all.into_inner().volumes {
+            if volume.spec.is_some_and(|spec| spec.import.is_some()) {
+                let of = ListKeyRequestsRequest { volume_id: volume.id, ..Default::default() };
+                let asked = volumes.list_key_requests(of).await;
+                wanted.extend(asked.unwrap().into_inner().requests);
+            }
+        }
+        wanted
     }
 
     /// What the hypervisor has of the snapshot.

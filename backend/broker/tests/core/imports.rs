@@ -1,7 +1,7 @@
 //! Volumes that are made from files: where they are put, and what becomes of those whose file
 //! never comes.
 
-use fairmazon_broker::core::VolumeUpdate;
+use fairmazon_broker::core::{KeysOf, VolumeUpdate};
 use fairmazon_model::{
     ErrorKind, limits,
     operation::OperationState,
@@ -10,7 +10,10 @@ use fairmazon_model::{
     volume::{Import, VolumeSpec},
 };
 
-use crate::kit::{Hosts, Kit, quick, volume_spec};
+use crate::{
+    kit::{Hosts, Kit, quick, volume_spec},
+    stories::joins,
+};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
@@ -110,6 +113,25 @@ async fn an_import_whose_file_never_comes_is_given_up() {
     // The one that was asked for later has its time.
     assert!(engine.volume(customer, other.volume.row.id).is_ok());
     engine.audit_books().unwrap();
+    hosts.kill_agent(0).await;
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_a_new_key_of_what_comes_with_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let mut hosts = Hosts::start(&kit, 1).await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    joins(&kit, hosts.hosts[0].id).await;
+    kit.until("the host is there", || engine.hosts_connected() == 1).await;
+    let made = engine.create_volume(customer, import("back"), &kit.key()).await.unwrap();
+    let id = made.volume.row.id;
+    // `fairmazon key give` asks so: the key that it would make opens no file.
+    assert_eq!(engine.key_requests(customer, KeysOf::All).unwrap(), []);
+    let wanted = engine.key_requests(customer, KeysOf::Volume(id)).unwrap();
+    assert_eq!((wanted.len(), wanted[0].volume), (1, id));
     hosts.kill_agent(0).await;
     kit.stop().await;
 }

@@ -1,7 +1,7 @@
 //! Files of volumes that customers bring: taken beside everything else, and made volumes by the
 //! steps of volumes once they are whole.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{HypervisorError, VolumeSink};
 use fairmazon_model::{
@@ -14,6 +14,7 @@ use tokio::{
     io::AsyncWriteExt,
     sync::{Mutex, mpsc},
     task::AbortHandle,
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -23,10 +24,13 @@ use super::{
     queue::Target,
     work::{Done, Hands},
 };
-use crate::transport::{Transport, TransportError};
+use crate::transport::{Data, Transport, TransportError};
 
 /// Files that are taken at once; the broker asks for fewer.
 const AT_ONCE: usize = 16;
+/// How long nothing may come, and how long a write may take: longer than the broker waits, which
+/// tells the customer why it ends.
+const STALLED: Duration = Duration::from_secs(120);
 /// Words to the broker that may wait: all of a transfer.
 const WORDS: usize = 2;
 
@@ -165,8 +169,7 @@ impl Receiver {
         let Ok(mut data) = self.transport.receive_volume(self.transfer, words).await else {
             return;
         };
-        // Until the broker has heard it.
-        while let Some(Ok(_)) = data.next().await {}
+        heard(&mut data).await;
     }
 
     /// Writes what comes; how many bytes are there when all has come.
@@ -180,29 +183,46 @@ impl Receiver {
         let ended = |reason: String| TransportError::Ended { reason };
         let mut at = offset;
         while at < import.bytes {
-            let part = data.next().await.ok_or_else(|| ended("no more comes".into()))??;
+            let Ok(part) = timeout(STALLED, data.next()).await else {
+                return Err(ended("nothing has come for too long".into()));
+            };
+            let part = part.ok_or_else(|| ended("no more comes".into()))??;
             at += part.len() as u64;
             let written = if at > import.bytes {
-                Err(std::io::Error::other("more came than was promised"))
+                Err(io::Error::other("more came than was promised"))
             } else {
-                writer.write_all(&part).await
+                in_time(writer.write_all(&part)).await
             };
             if let Err(error) = written {
                 let (reason, passing) = ("its host can't write the file".to_owned(), true);
                 let _ = say.try_send(Taken::Failed { reason, passing });
                 drop(say);
-                while let Some(Ok(_)) = data.next().await {}
+                heard(&mut data).await;
                 return Err(ended(error.to_string()));
             }
         }
-        writer.flush().await.map_err(|error| ended(error.to_string()))?;
+        in_time(writer.flush()).await.map_err(|error| ended(error.to_string()))?;
         drop(writer);
         let _ = say.try_send(Taken::Stored);
         drop(say);
-        // Until the broker has heard it; all is here, whether it has or not.
-        while let Some(Ok(_)) = data.next().await {}
+        // All is here, whether the broker has heard that or not.
+        heard(&mut data).await;
         Ok(at)
     }
+}
+
+/// Waits until the broker has heard what was said last.
+async fn heard(data: &mut Data) {
+    let ends = async { while let Some(Ok(_)) = data.next().await {} };
+    if timeout(STALLED, ends).await.is_err() {
+        tracing::debug!("the broker does not end the transfer of a volume's file");
+    }
+}
+
+/// Writes to the disk, which may hang.
+async fn in_time(write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let hangs = |_| io::Error::new(io::ErrorKind::TimedOut, "the disk takes too long");
+    timeout(STALLED, write).await.map_err(hangs)?
 }
 
 fn failed(error: &HypervisorError) -> Taken {

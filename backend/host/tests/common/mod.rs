@@ -13,7 +13,7 @@ use fairmazon_host::{
     run,
     standard::Standard,
     state::{MemoryState, StateStore},
-    transport::{BrokerEnd, FromHost, Hello, ToHost},
+    transport::{BrokerEnd, FromHost, Hello, ToHost, Transport},
 };
 use fairmazon_hypervisor::{
     contract::{CLASS, spec, wish},
@@ -25,12 +25,13 @@ use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
     instance::ObservedState,
     machine::{DesiredSet, HostVolume, MachineSeen, MachineSpec, ObservedSet},
+    transfer::ReceiveVolume,
     units::{Generation, Gib, Mib, Vcpus},
     usage::{RefusedWindow, WindowBatch},
 };
 use parking_lot::Mutex;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{broadcast, mpsc, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,8 @@ struct BrokerState {
 pub struct Broker {
     state: Mutex<BrokerState>,
     changed: watch::Sender<u64>,
+    /// What it asks the host for, beside the sets.
+    asks: broadcast::Sender<ReceiveVolume>,
     seen: watch::Sender<Option<(u64, ObservedSet)>>,
     metered: Mutex<Vec<WindowBatch>>,
 }
@@ -74,6 +77,7 @@ impl Broker {
         let broker = Arc::new(Self {
             state: Mutex::default(),
             changed: watch::Sender::new(0),
+            asks: broadcast::Sender::new(16),
             seen: watch::Sender::new(None),
             metered: Mutex::default(),
         });
@@ -87,7 +91,7 @@ impl Broker {
     }
 
     async fn serve(self: Arc<Self>, mut end: BrokerEnd) {
-        let mut changed = self.changed.subscribe();
+        let (mut changed, mut asks) = (self.changed.subscribe(), self.asks.subscribe());
         loop {
             tokio::select! {
                 biased;
@@ -102,6 +106,9 @@ impl Broker {
                     for answer in self.answer(message) {
                         if end.sender.send(Ok(answer)).await.is_err() { return; }
                     }
+                }
+                Ok(asked) = asks.recv() => {
+                    if end.sender.send(Ok(ToHost::Receive(asked))).await.is_err() { return; }
                 }
                 _ = changed.changed() => {
                     let (network, sets) = {
@@ -158,6 +165,11 @@ impl Broker {
     pub fn desire_all(&self, sets: Vec<DesiredSet>) {
         self.state.lock().desired = sets;
         self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Asks the host to take the file of a volume.
+    pub fn ask(&self, asked: ReceiveVolume) {
+        self.asks.send(asked).unwrap();
     }
 
     pub fn desire(&self, set: DesiredSet) {
@@ -225,6 +237,8 @@ pub struct Subject {
     pub authorities: String,
     pub metering: Option<Metering>,
     pub standard: Option<Standard>,
+    /// Its way to the broker, where that is another than for streams alone.
+    pub transport: Option<Arc<dyn Transport>>,
     starts: u64,
     agent: Option<(CancellationToken, JoinHandle<Result<(), HostError>>)>,
 }
@@ -268,7 +282,7 @@ impl Subject {
         let secret = Arc::new(HostSecret::generate());
         let (peers, authorities) = (None, String::new());
         let (starts, agent) = (0, None);
-        let (metering, standard) = (None, None);
+        let (metering, standard, transport) = (None, None, None);
         Self {
             world,
             host,
@@ -282,6 +296,7 @@ impl Subject {
             authorities,
             metering,
             standard,
+            transport,
             starts,
             agent,
         }
@@ -298,10 +313,11 @@ impl Subject {
             ..Config::new(self.id, self.starts, Arc::clone(&self.state))
         };
         let shutdown = CancellationToken::new();
+        let streams = || Arc::new(self.streams.clone()) as Arc<dyn Transport>;
         let agent = run(
             config,
             Arc::new(self.host.clone()),
-            Arc::new(self.streams.clone()),
+            self.transport.clone().unwrap_or_else(streams),
             Arc::new(self.clock.clone()),
             shutdown.clone(),
         );

@@ -16,6 +16,7 @@ use fairmazon_proto::{
     },
 };
 use futures::{StreamExt, stream};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{Api, cut, first, id, page, place, required};
@@ -175,8 +176,14 @@ impl VolumesService for Api {
         let importing = work.await.map_err(|error| context.refuse(&error))?;
         let (offset, total_bytes) = (importing.offset, importing.bytes);
         let begin = import_volume_response::Part::Begin(ImportBegin { offset, total_bytes });
+        // Of its own accord, as a customer who takes no answer holds the places otherwise.
+        let taking = tokio::spawn(importing.take(messages.map(sent)));
+        let taking = AbortOnDropHandle::new(taking);
         let stored = async move {
-            importing.take(messages.map(sent)).await?;
+            taking.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "taking the file of a volume failed");
+                Err(DomainError::new(ErrorKind::Internal, "the import failed"))
+            })?;
             Ok(import_volume_response::Part::Stored(ImportStored {}))
         };
         let parts = stream::once(ready(Ok(begin))).chain(stream::once(stored));
