@@ -106,8 +106,8 @@ pub enum StoreError {
     },
     /// The file is damaged or is not a database.
     #[error(
-        "the store in {} is damaged: stop the broker, keep a copy of the file with its \
-         `-wal` beside it, and restore the last backup",
+        "the store in {} is damaged and was left as it is: stop the broker, move the file away \
+         together with its `-wal` and `-shm` beside it, and restore the last backup under its name",
         path.display()
     )]
     Corrupt {
@@ -116,6 +116,18 @@ pub enum StoreError {
         /// What was noticed.
         #[source]
         source: Arc<rusqlite::Error>,
+    },
+    /// The file is empty or not there, and was neither.
+    #[error(
+        "{} is empty or not there, though it held the state of a platform: put it back, or restore \
+         the last backup under this name; to begin with nothing instead, delete {}",
+        path.display(), mark.display()
+    )]
+    Gone {
+        /// The database.
+        path: PathBuf,
+        /// What says that there was one.
+        mark: PathBuf,
     },
     /// Somebody else has it open.
     #[error(
@@ -228,8 +240,20 @@ impl From<StoreError> for DomainError {
                 ErrorKind::AlreadyExists,
                 "a request with this idempotency key was answered already",
             ),
-            StoreError::Full { .. }
-            | StoreError::Io { .. }
+            StoreError::Full { .. } => Self::new(
+                ErrorKind::Unavailable,
+                "the platform can't store changes now: there is no room left for them",
+            )
+            .advise(
+                "tell the platform's operator, who has to make room, and run the same again then; \
+                 nothing was changed",
+            ),
+            StoreError::Corrupt { .. } => Self::new(
+                ErrorKind::Internal,
+                "the platform can't store changes now: its store is damaged",
+            )
+            .advise("tell the platform's operator, who has to restore it; nothing was changed"),
+            StoreError::Io { .. }
             | StoreError::Disk { .. }
             | StoreError::Locked { .. }
             | StoreError::Closed => {

@@ -225,8 +225,68 @@ async fn damage_is_named_with_what_to_do() {
     };
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
 
+    std::fs::write(&path, &good[..good.len() - 100]).unwrap();
+    let error = open(&path).err().unwrap();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap().len(), good.len() - 100);
+
     std::fs::write(&path, &good).unwrap();
     assert_eq!(all_keys(&*open(&path).unwrap()).await.len(), 501);
+}
+
+/// Damage anywhere, also where nothing is read at the start, and nothing of the evidence goes.
+#[tokio::test]
+async fn damage_of_any_page_is_noticed_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fairmazon.db");
+    let store = open(&path).unwrap();
+    put(&*store, rows::account(0)).await.unwrap();
+    for number in 0..40 {
+        store.commit(group_commit(rows::account_id(0), number)).await.unwrap();
+    }
+    store.close().await.unwrap();
+    drop(store);
+    let good = std::fs::read(&path).unwrap();
+    let page = 8_192;
+    for start in (page..good.len()).step_by(page) {
+        let mut damaged = good.clone();
+        damaged[start..start + page].fill(0x5a);
+        std::fs::write(&path, &damaged).unwrap();
+        let error = open(&path).err().unwrap();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "page {}: {error}", start / page);
+        assert!(std::fs::read(&path).unwrap() == damaged, "page {} was changed", start / page);
+    }
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(all_keys(&*open(&path).unwrap()).await.len(), 81);
+}
+
+#[tokio::test]
+async fn a_store_that_is_gone_is_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fairmazon.db");
+    let store = open(&path).unwrap();
+    put(&*store, rows::account(0)).await.unwrap();
+    let copy = folder.path().join("copy.db");
+    store.backup(&copy).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    std::fs::write(&path, "").unwrap();
+    let told = |path: &Path| {
+        let error = open(path).err().unwrap();
+        assert!(matches!(error, StoreError::Gone { .. }), "{error}");
+        error.to_string()
+    };
+    assert!(told(&path).contains("fairmazon.db.lock"));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    std::fs::remove_file(&path).unwrap();
+    told(&path);
+    assert!(!path.exists(), "no other one is made");
+    // Both ways that are told.
+    std::fs::copy(&copy, &path).unwrap();
+    assert_eq!(all_keys(&*open(&path).unwrap()).await.len(), 1);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(folder.path().join("fairmazon.db.lock")).unwrap();
+    assert_eq!(all_keys(&*open(&path).unwrap()).await.len(), 0);
 }
 
 #[tokio::test]

@@ -44,6 +44,13 @@ impl Faults {
         }
     }
 
+    /// Damage that was found without SQLite failing.
+    pub(super) fn damage(&self, found: &str) -> StoreError {
+        let error = ffi::Error::new(ffi::SQLITE_CORRUPT);
+        let source = Arc::new(Error::SqliteFailure(error, Some(found.to_owned())));
+        StoreError::Corrupt { path: self.path.clone(), source }
+    }
+
     /// A failure while writing the row `key`, of which `unique` must be unique.
     pub(super) fn of_write(&self, key: Key, unique: &'static str, error: Error) -> StoreError {
         match error.sqlite_error().map(|error| error.extended_code) {

@@ -80,19 +80,23 @@ impl SqliteStore {
     ///
     /// # Errors
     /// `Locked` when another process has it, `NewerSchema`, `ChangedMigration` or `NotOurs`
-    /// when the file is not for this version, `Corrupt`, `Io`, `Disk` or `Full` as they come.
+    /// when the file is not for this version, `Gone` when it is empty and was not, `Corrupt`, `Io`,
+    /// `Disk` or `Full` as they come.
     pub fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
         let path = &options.path;
         let faults = Faults::on(path);
         let lock = open::prepare(path)?;
         let mut connection = open::writer(options)?;
+        open::check(&connection, path)?;
         migrate::migrate(&mut connection, path)?;
+        lock.note_made(path);
         if let Some(bytes) = options.max_size_bytes {
             open::limit_size(&connection, bytes)
                 .map_err(|error| faults.of("limit the store's size", error))?;
         }
         let count = options.readers.max(1);
         let idle = (0..count).map(|_| open::reader(path)).collect::<Result<Vec<_>, _>>()?;
+        open::keep_log(&connection, false).map_err(|error| faults.of("open the store", error))?;
         Ok(Self {
             writer: Writer::start(connection, lock, faults.clone())?,
             readers: Arc::new(Readers {

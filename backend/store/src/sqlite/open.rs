@@ -6,13 +6,13 @@
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError},
-    io,
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{SqliteOptions, fault::Faults};
 use crate::StoreError;
@@ -30,10 +30,36 @@ const READER_CACHE_KIB: i64 = 2 * 1_024;
 /// How long a connection waits for another one of this process.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// How large a database may be to be gone through as a whole when it is opened, in bytes: more
+/// would keep hosts without a broker for longer than they may wait.
+const CHECKED_MOST: u64 = 64 * 1_024 * 1_024;
+/// What a database of SQLite begins with; the size of its pages follows.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// What the file of the lock holds from when the store was made.
+const MADE: &[u8] =
+    b"The store beside this file has been made; without this file an empty one would be, too.\n";
+
 /// Keeps other processes out as long as it lives.
 #[derive(Debug)]
 pub(super) struct ProcessLock {
-    _file: File,
+    file: File,
+}
+
+impl ProcessLock {
+    /// Notes that the store was made, so that it is missed when it is gone.
+    pub(super) fn note_made(&self, path: &Path) {
+        let note = || -> io::Result<()> {
+            if length(path)? == 0 || self.file.metadata()?.len() > 0 {
+                return Ok(());
+            }
+            (&self.file).write_all(MADE)?;
+            self.file.sync_all()
+        };
+        if let Err(error) = note() {
+            // The next start does it: nothing else depends on it.
+            tracing::warn!(%error, path = %path.display(), "it was not noted that the store is made");
+        }
+    }
 }
 
 /// Makes the folder and the file, and locks them for this process.
@@ -54,8 +80,59 @@ pub(super) fn prepare(path: &Path) -> Result<ProcessLock, StoreError> {
         }
         Err(TryLockError::Error(error)) => return Err(Faults::of_io(&lock_path, error)),
     }
-    private_file(path).map_err(|error| Faults::of_io(path, error))?;
-    Ok(ProcessLock { _file: lock })
+    let io = |error| Faults::of_io(path, error);
+    let was_made = lock.metadata().map_err(|error| Faults::of_io(&lock_path, error))?.len() > 0;
+    if was_made && length(path).map_err(io)? == 0 {
+        return Err(StoreError::Gone { path: path.to_owned(), mark: lock_path });
+    }
+    if is_cut_off(path).map_err(io)? {
+        return Err(Faults::on(path).damage("the file ends within a page"));
+    }
+    private_file(path).map_err(io)?;
+    Ok(ProcessLock { file: lock })
+}
+
+/// Bytes of a file; none where it is not there.
+fn length(path: &Path) -> io::Result<u64> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(found.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the file ends within a page, of which SQLite would take the rest for zeros. A crash can
+/// leave it so, but then the log has what is missing.
+fn is_cut_off(path: &Path) -> io::Result<bool> {
+    let bytes = length(path)?;
+    if bytes == 0 || length(&beside(path, "-wal"))? > 0 {
+        return Ok(false);
+    }
+    let mut header = Vec::new();
+    File::open(path)?.take(18).read_to_end(&mut header)?;
+    let Some((MAGIC, [high, low])) = header.split_first_chunk() else { return Ok(false) };
+    let page = u64::from(u16::from_be_bytes([*high, *low]));
+    // 65536 does not fit and is written as 1.
+    let page = if page == 1 { 65_536 } else { page };
+    Ok(page.is_power_of_two() && bytes % page != 0)
+}
+
+/// Goes through the pages of a database that is not too large for it.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let faults = Faults::on(path);
+    if length(path).map_err(|error| Faults::of_io(path, error))? > CHECKED_MOST {
+        return Ok(());
+    }
+    let said: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| faults.of("check the store", error))?;
+    if said == "ok" { Ok(()) } else { Err(faults.damage(&said)) }
+}
+
+/// Whether the log beside the database stays when the connection is closed: with what is damaged,
+/// it may be all that is left of some changes.
+pub(super) fn keep_log(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(drop)
 }
 
 /// Opens or makes a file that only its owner can read; tightens the rights of an old one.
@@ -90,6 +167,7 @@ pub(super) fn writer(options: &SqliteOptions) -> Result<Connection, StoreError> 
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         connection.busy_timeout(BUSY)?;
+        keep_log(&connection, true)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.pragma_update(None, "page_size", PAGE_SIZE)?;
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| {
