@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use tfplugin::{
     Attr, Attribute, AttributePath, Diagnostic, Diagnostics, Schema, Type, schema::validators,
 };
-use zeroize::Zeroizing;
 
 use crate::{client::Credential, diagnostics, keyring::Keyring};
 
@@ -192,7 +191,7 @@ impl SettingsModel {
         let keyring = match key_file {
             Found::Unknown => return Ok(None),
             Found::Absent => None,
-            Found::Given(path) => Some(keyring(&path, authorities, around)?),
+            Found::Given(path) => Some(keyring(&path, authorities)?),
         };
         Ok(Some(Access { endpoint, credential, ca_pem, keyring }))
     }
@@ -324,11 +323,7 @@ fn pem(name: &str, block: &Attr<String>, around: &Surroundings<'_>) -> Result<Fo
 }
 
 /// Reads the identity and the hosts that are known beside it.
-fn keyring(
-    path: &str,
-    authorities: Option<String>,
-    around: &Surroundings<'_>,
-) -> Result<Keyring, Diagnostics> {
+fn keyring(path: &str, authorities: Option<String>) -> Result<Keyring, Diagnostics> {
     let wrong = |reason: String| at("key_file", "Unable to use the identity", &reason);
     let set = "`key_file` (or FAIRMAZON_KEY_FILE)";
     let authorities = authorities.ok_or_else(|| {
@@ -338,16 +333,8 @@ fn keyring(
              that the platform publishes for that."
         ))
     })?;
-    let path = Path::new(path);
-    let text = (around.read)(path).map(Zeroizing::new).map_err(|error| {
-        wrong(format!(
-            "{set} names the file {path:?}, which can't be read: {error}. Give the path of the \
-             file that `fairmazon key init` made. If it is lost, and no copy is left, the volumes \
-             that it was used for can't be read any more by anybody."
-        ))
-    })?;
-    Keyring::new(path, &text, authorities)
-        .map_err(|error| wrong(format!("{set} names the file {path:?}: {error}.")))
+    Keyring::open(Path::new(path), authorities)
+        .map_err(|error| wrong(format!("It is set by {set}, and {error}.")))
 }
 
 fn check_endpoint(text: &str) -> Result<(), String> {

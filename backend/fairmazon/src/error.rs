@@ -35,6 +35,23 @@ pub(crate) enum CommandError {
         #[source]
         source: fairmazon_store::StoreError,
     },
+    /// The state in the store can't be loaded.
+    #[error("unable to load the state in {path}: {reason}", path = path.display())]
+    Load {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The customer's identity of an earlier start is gone.
+    #[error(
+        "{path} is gone, and it opens the volumes of this platform: put it back from a copy; to go \
+         on without them, make another one with `fairmazon key init {path}`", path = path.display()
+    )]
+    NoIdentity {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// TLS can't be set up.
     #[error("unable to set up TLS")]
     Tls(#[source] fairmazon_broker::api::TlsError),

@@ -46,8 +46,11 @@ impl Platform {
             catalogue: Catalogue::default_catalogue(),
             config: core,
         };
-        let engine =
-            Engine::open(parts).await.map_err(CommandError::refused("unable to load the state"))?;
+        let engine = Engine::open(parts).await.map_err(|error| CommandError::Load {
+            path: folder.database(),
+            // Whoever starts the broker is who the rest is for.
+            reason: if error.operator.is_empty() { error.to_string() } else { error.operator },
+        })?;
         let server = match Server::start(engine.clone(), tls, &api).await {
             Ok(server) => server,
             Err(error) => {

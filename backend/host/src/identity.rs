@@ -10,12 +10,12 @@ use std::{
     sync::Arc,
 };
 
-use fairmazon_keys::{HostSecret, KeyError};
+use fairmazon_keys::{HostSecret, KeyError, sealing_key_name};
 use fairmazon_model::units::UnixMs;
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SigningKey};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use sha2::{Digest, Sha256};
-use x509_parser::parse_x509_certificate;
+use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 use zeroize::Zeroizing;
 
 use crate::files::{self, Durability};
@@ -23,6 +23,8 @@ use crate::files::{self, Durability};
 const TLS_KEY: &str = "host.key";
 const SEALING_KEY: &str = "sealing.key";
 const CERTIFICATE: &str = "host.pem";
+/// What the agent keeps beside its identity, from its first set on.
+const STATE: &str = "state";
 
 /// A host's keys, and its certificate once it has joined.
 pub struct HostIdentity {
@@ -56,24 +58,52 @@ pub enum IdentityError {
         /// What it should hold.
         what: &'static str,
     },
+    /// A key is gone that there was.
+    #[error(
+        "{} is gone, though this host was in use: put it back from a copy; without it nothing that \
+         was sealed to this host can be opened, and the host has to be removed and registered anew, \
+         with an empty folder", path.display()
+    )]
+    Gone {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The certificate can't be used.
+    #[error(
+        "{} can't be used: {why}; put the right file back, or delete it and have the host join anew \
+         with another token (`fairmazon host rotate-token`)", path.display()
+    )]
+    Certificate {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A key, a request or a signature can't be made.
     #[error("could not make a key, a request for a certificate or a signature")]
     Make(#[source] rcgen::Error),
 }
 
 impl HostIdentity {
-    /// Opens the identity in the folder; makes the keys where there are none.
+    /// Opens the identity in the folder; makes the keys where there are none yet.
     ///
     /// # Errors
-    /// When a file can't be read or written, or holds something else.
+    /// When a file can't be read or written, or holds something else; `Gone` where a key is missing
+    /// and what else is in the folder shows that there was one.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, IdentityError> {
         let folder = folder.into();
         files::make_folder(&folder).map_err(failed("make", &folder))?;
+        let there = |name: &str| folder.join(name).exists();
+        let was_used = there(CERTIFICATE) || there(STATE);
         let tls_file = folder.join(TLS_KEY);
         let tls_key = match read(&tls_file)? {
             Some(pem) => {
                 let key = str::from_utf8(&pem).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
                 key.ok_or_else(|| content(&tls_file, "private key"))?
+            }
+            // This one is made first.
+            None if was_used || there(SEALING_KEY) => {
+                return Err(IdentityError::Gone { path: tls_file });
             }
             None => {
                 let key =
@@ -87,6 +117,7 @@ impl HostIdentity {
         let secret = match read(&secret_file)? {
             Some(bytes) => HostSecret::new(&bytes)
                 .map_err(|_: KeyError| content(&secret_file, "sealing key"))?,
+            None if was_used => return Err(IdentityError::Gone { path: secret_file }),
             None => {
                 let secret = HostSecret::generate();
                 write(&secret_file, secret.bytes().as_slice())?;
@@ -126,14 +157,24 @@ impl HostIdentity {
     /// The certificate with its chain, as PEM; none before the host has joined.
     ///
     /// # Errors
-    /// When the file can't be read, or holds something else.
+    /// When the file can't be read, or holds something else than a certificate for these keys.
     pub fn certificate(&self) -> Result<Option<JoinedCertificate>, IdentityError> {
         let path = self.folder.join(CERTIFICATE);
         let Some(bytes) = read(&path)? else { return Ok(None) };
-        let odd = || content(&path, "certificate");
-        let pem = String::from_utf8(bytes.to_vec()).map_err(|_| odd())?;
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| odd())?;
-        let (_, parsed) = parse_x509_certificate(&der).map_err(|_| odd())?;
+        let odd = |why| IdentityError::Certificate { path: path.clone(), why };
+        let none = || odd("it holds no certificate");
+        let pem = String::from_utf8(bytes.to_vec()).map_err(|_| none())?;
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| none())?;
+        let (_, parsed) = parse_x509_certificate(&der).map_err(|_| none())?;
+        if parsed.public_key().raw != self.tls_key.subject_public_key_info() {
+            return Err(odd("it is for another key than that of `host.key` beside it"));
+        }
+        let sealing_key = sealing_key_name(&self.secret.sealing_key());
+        let names = parsed.subject_alternative_name().ok().flatten();
+        let mut names = names.iter().flat_map(|names| &names.value.general_names);
+        if !names.any(|name| matches!(name, GeneralName::URI(uri) if *uri == sealing_key)) {
+            return Err(odd("it is for another key than that of `sealing.key` beside it"));
+        }
         let ms = |seconds: i64| UnixMs(seconds.saturating_mul(1_000));
         let validity = parsed.validity();
         Ok(Some(JoinedCertificate {
@@ -243,6 +284,51 @@ mod tests {
         fs::write(folder.path().join(CERTIFICATE), "damaged").unwrap();
         let identity = HostIdentity::open(folder.path()).unwrap();
         assert!(identity.certificate().unwrap_err().to_string().contains(CERTIFICATE));
+    }
+
+    #[test]
+    fn keys_that_are_gone_are_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        HostIdentity::open(folder.path()).unwrap();
+        for sign in [CERTIFICATE, STATE] {
+            fs::write(at(sign), "something").unwrap();
+            for file in [TLS_KEY, SEALING_KEY] {
+                let was = fs::read(at(file)).unwrap();
+                fs::remove_file(at(file)).unwrap();
+                let error = HostIdentity::open(folder.path()).err().unwrap();
+                assert!(matches!(error, IdentityError::Gone { .. }), "{error}");
+                assert!(error.to_string().contains(file) && !at(file).exists(), "{error}");
+                fs::write(at(file), was).unwrap();
+            }
+            fs::remove_file(at(sign)).unwrap();
+        }
+        // What a crash leaves between the two.
+        fs::remove_file(at(SEALING_KEY)).unwrap();
+        HostIdentity::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_certificate_is_for_both_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = HostIdentity::open(folder.path()).unwrap();
+        let certificate = |tls_key: &KeyPair, sealing: &HostSecret| {
+            let mut params = CertificateParams::default();
+            let name = sealing_key_name(&sealing.sealing_key()).try_into().unwrap();
+            params.subject_alt_names.push(rcgen::SanType::URI(name));
+            params.self_signed(tls_key).unwrap().pem()
+        };
+        let (tls_key, sealing) = (KeyPair::generate().unwrap(), HostSecret::generate());
+        identity.keep(&certificate(&identity.tls_key, &identity.secret)).unwrap();
+        assert!(identity.certificate().unwrap().is_some());
+        for (wrong, named) in [
+            (certificate(&tls_key, &identity.secret), TLS_KEY),
+            (certificate(&identity.tls_key, &sealing), SEALING_KEY),
+        ] {
+            identity.keep(&wrong).unwrap();
+            let error = identity.certificate().unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+        }
     }
 
     #[test]

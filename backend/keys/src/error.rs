@@ -17,6 +17,16 @@ pub enum KeyError {
          `fairmazon key init` writes it"
     )]
     NoIdentity,
+    /// A line of the known hosts is not one.
+    #[error(
+        "line {line} is not a host and the fingerprint of its key, so it is damaged: put the file \
+         back from a copy; without one, remove the line, and compare the key of its host with its \
+         operator when it is noted again"
+    )]
+    BadKnownHost {
+        /// Which line, from 1.
+        line: usize,
+    },
     /// A line that should be an identity is none.
     #[error("line {line} is not an age identity of X25519: {reason}")]
     BadIdentity {

@@ -81,6 +81,12 @@ impl SealingKey {
         format!("SHA256:{}", STANDARD_NO_PAD.encode(hash))
     }
 
+    /// Whether a text has the form of a fingerprint.
+    pub(crate) fn is_fingerprint(text: &str) -> bool {
+        let hash = text.strip_prefix("SHA256:").and_then(|hash| STANDARD_NO_PAD.decode(hash).ok());
+        hash.is_some_and(|hash| hash.len() == Sha256::output_size())
+    }
+
     pub(crate) fn point(&self) -> Result<<Kem as hpke::Kem>::PublicKey, KeyError> {
         <Kem as hpke::Kem>::PublicKey::from_bytes(&self.0).map_err(|_| KeyError::BadSealingKey)
     }

@@ -40,17 +40,22 @@ pub struct Answer {
 impl Keyring {
     /// An identity, the authorities that sign for hosts (PEM), and the text of the known hosts,
     /// which may be empty. Lines that begin with `#` are comments.
-    pub fn new(identity: Identity, authorities: String, known: &str) -> Self {
+    ///
+    /// # Errors
+    /// `BadKnownHost` for any other line: passed over, it would have a host believed anew.
+    pub fn new(identity: Identity, authorities: String, known: &str) -> Result<Self, KeyError> {
         let mut hosts = HashMap::new();
-        for line in known.lines() {
-            if let Some((host, fingerprint)) = line.trim().split_once(' ')
-                && let Ok(host) = host.parse()
-            {
-                // The first one counts: two runs at once may both have written theirs.
-                hosts.entry(host).or_insert_with(|| fingerprint.trim().to_owned());
+        for (index, line) in known.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
             }
+            let (host, fingerprint) =
+                read_known(line).ok_or(KeyError::BadKnownHost { line: index + 1 })?;
+            // The first one counts: two runs at once may both have written theirs.
+            hosts.entry(host).or_insert(fingerprint);
         }
-        Self { identity, authorities, known: hosts }
+        Ok(Self { identity, authorities, known: hosts })
     }
 
     /// Makes the key that is asked for.
@@ -97,6 +102,14 @@ impl Keyring {
     }
 }
 
+/// The host and the fingerprint of a line.
+fn read_known(line: &str) -> Option<(HostId, String)> {
+    let (host, fingerprint) = line.split_once(' ')?;
+    let fingerprint = fingerprint.trim();
+    SealingKey::is_fingerprint(fingerprint).then_some(())?;
+    Some((host.parse().ok()?, fingerprint.to_owned()))
+}
+
 /// Makes a new key: sealed to the host with this sealing key, wrapped for the customer, and kept
 /// nowhere. It is said to be made for the first `key_version`.
 ///
@@ -135,18 +148,34 @@ mod tests {
     #[test]
     fn a_host_is_known_from_its_first_sight_on() {
         let (one, two) = (HostId::from_parts(1, 1), HostId::from_parts(1, 2));
+        let [a, b, c, z] = [1, 2, 3, 4].map(|byte| SealingKey::new(&[byte; 32]).unwrap());
+        let [a, b, c, z] = [a, b, c, z].map(|key| key.fingerprint());
         let keyring = |text: &str| Keyring::new(Identity::generate(), String::new(), text);
-        let mut first = keyring("# comment\n\nnonsense line\n");
-        let mut text = first.check(one, "SHA256:a").unwrap().unwrap();
-        assert_eq!(first.check(one, "SHA256:a").unwrap(), None);
-        text += &first.check(two, "SHA256:b").unwrap().unwrap();
+        let mut first = keyring("# comment\n\n").unwrap();
+        let mut text = first.check(one, &a).unwrap().unwrap();
+        assert_eq!(first.check(one, &a).unwrap(), None);
+        text += &first.check(two, &b).unwrap().unwrap();
         // Another run at the same time saw it too; the first line counts.
-        text += &format!("{one} SHA256:z\n");
-        let mut again = keyring(&text);
-        assert_eq!(again.check(two, "SHA256:b").unwrap(), None);
-        let changed = again.check(one, "SHA256:c").unwrap_err();
+        text += &format!("{one} {z}\n");
+        let mut again = keyring(&text).unwrap();
+        assert_eq!(again.check(two, &b).unwrap(), None);
+        let changed = again.check(one, &c).unwrap_err();
         assert!(matches!(changed, KeyError::ChangedHost { host, .. } if host == one), "{changed}");
         let accepted = text.replace(&format!("{one} "), "# ");
-        assert!(keyring(&accepted).check(one, "SHA256:c").unwrap().is_some());
+        assert!(keyring(&accepted).unwrap().check(one, &c).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_damaged_line_makes_no_host_a_stranger() {
+        let host = HostId::from_parts(1, 1);
+        let good = SealingKey::new(&[1; 32]).unwrap().fingerprint();
+        let line = format!("{host} {good}");
+        let keyring = |text: &str| Keyring::new(Identity::generate(), String::new(), text);
+        assert!(keyring(&line).is_ok());
+        let cuts = (1..line.len()).map(|end| line[..end].to_owned());
+        for damaged in cuts.chain([format!("x{line}"), line.replace("SHA256", "MD5")]) {
+            let error = keyring(&format!("# comment\n{damaged}\n")).unwrap_err();
+            assert_eq!(error, KeyError::BadKnownHost { line: 2 }, "{damaged}");
+        }
     }
 }

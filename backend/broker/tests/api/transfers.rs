@@ -160,7 +160,7 @@ impl Platform {
     /// Gives the keys that hosts wait for now; whether there were any.
     pub(crate) async fn give_keys(&self) -> bool {
         let ca = self.broker.ca_pem.clone();
-        let mut keyring = Keyring::new(self.identity.clone(), ca, "");
+        let mut keyring = Keyring::new(self.identity.clone(), ca, "").unwrap();
         let mut wanted = wanted(&self.customer, "").await.unwrap();
         wanted.extend(self.wanted_of_imports().await);
         let keys: Vec<_> = wanted.iter().map(|request| answer(&mut keyring, request)).collect();

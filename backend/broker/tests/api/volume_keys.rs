@@ -196,7 +196,7 @@ async fn a_key_goes_from_its_customer_to_its_host_and_nobody_else() {
     let customer = platform.broker.as_role(Role::Customer).await;
     let mut operations = OperationsServiceClient::new(customer.clone());
     let (identity, ca) = (Identity::generate(), platform.broker.ca_pem.clone());
-    let mut keyring = Keyring::new(identity.clone(), ca, "");
+    let mut keyring = Keyring::new(identity.clone(), ca, "").unwrap();
     let key = answer(&mut keyring, &request);
     give(&customer, vec![key.clone()]).await.unwrap();
     assert_eq!(wanted(&customer, "").await.unwrap(), []);
@@ -309,7 +309,8 @@ async fn a_key_that_was_given_stays() {
     let mut platform = Platform::start().await;
     let (_, _, request) = platform.waiting().await;
     let customer = platform.broker.as_role(Role::Customer).await;
-    let mut keyring = Keyring::new(Identity::generate(), platform.broker.ca_pem.clone(), "");
+    let mut keyring =
+        Keyring::new(Identity::generate(), platform.broker.ca_pem.clone(), "").unwrap();
     let (first, other) = (answer(&mut keyring, &request), answer(&mut keyring, &request));
     assert_ne!(first.fingerprint, other.fingerprint);
     give(&customer, vec![first.clone()]).await.unwrap();
@@ -329,7 +330,8 @@ async fn keys_that_nobody_waits_for_are_refused() {
     let mut platform = Platform::start().await;
     let (instance, _, request) = platform.waiting().await;
     let customer = platform.broker.as_role(Role::Customer).await;
-    let mut keyring = Keyring::new(Identity::generate(), platform.broker.ca_pem.clone(), "");
+    let mut keyring =
+        Keyring::new(Identity::generate(), platform.broker.ca_pem.clone(), "").unwrap();
     let good = answer(&mut keyring, &request);
 
     let elsewhere = GivenKey { host_id: HostId::from_parts(1, 1).to_string(), ..good.clone() };
@@ -417,7 +419,7 @@ async fn a_certificate_that_was_swapped_on_the_way_gets_no_key() {
     let mut platform = Platform::start().await;
     let (_, _, request) = platform.waiting().await;
     let ca = platform.broker.ca_pem.clone();
-    let keyring = |known: &str| Keyring::new(Identity::generate(), ca.clone(), known);
+    let keyring = |known: &str| Keyring::new(Identity::generate(), ca.clone(), known).unwrap();
     let foreign = HostSecret::generate().sealing_key();
     let swapped =
         KeyRequest { certificate: forged(platform.broker.host, &foreign), ..read(&request) };

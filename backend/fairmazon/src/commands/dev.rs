@@ -28,6 +28,9 @@ use crate::{
 /// How often it is looked whether the certificate must be renewed.
 const RENEWAL: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What the customer exports: written when there is an identity, and never removed.
+const CUSTOMER_FILE: &str = "env";
+
 /// Runs a whole platform on this machine.
 #[derive(Debug, Args)]
 pub(crate) struct Dev {
@@ -62,6 +65,10 @@ impl Dev {
         let begun = Instant::now();
         let mut signals = Signals::listen()?;
         let folder = Folder::open(&self.data_dir.clone().unwrap_or_else(Folder::usual))?;
+        let key_file = folder.customer_key();
+        if folder.file(CUSTOMER_FILE).exists() && !key_file.exists() {
+            return Err(CommandError::NoIdentity { path: key_file });
+        }
         let hypervisors = match (self.hypervisor, &self.guest) {
             (HypervisorKind::Qemu, Some(guest)) => {
                 Hypervisors::qemu(&folder, guest.clone()).await?
@@ -143,17 +150,18 @@ impl Dev {
         let operator = people::ensure(engine, secrets, folder).await?;
         let usual = if matches!(hypervisors, Hypervisors::Qemu(_)) { 1 } else { 2 };
         let specs = sites::hosts(self.hosts.unwrap_or(usual));
-        let hosts = people::ensure_hosts(engine, &operator, &specs, secrets, folder).await?;
+        let ca = Authority::in_folder(folder.tls()).certificate();
+        let ca_pem = fs::read_to_string(&ca).map_err(CommandError::file("read", ca))?;
+        let hosts =
+            people::ensure_hosts(engine, &operator, &specs, secrets, folder, &ca_pem).await?;
         let mut to_run = Vec::with_capacity(hosts.len());
         for host in hosts {
             let spec = &host.spec;
             let hypervisor = hypervisors.of(host.id, &spec.name, &spec.capacity).await?;
             to_run.push((host, hypervisor));
         }
-        let ca = Authority::in_folder(folder.tls()).certificate();
-        let ca_pem = fs::read_to_string(&ca).map_err(CommandError::file("read", ca))?;
         let address = platform.address();
-        let agents = Agents::start(to_run, address, &ca_pem, folder).await?;
+        let mut agents = Agents::start(to_run, address, &ca_pem, folder).await?;
         agents.connected(engine, address).await?;
         Ok(agents)
     }
@@ -198,7 +206,7 @@ fn tell(
     let mut customer = exports(&secrets.customer);
     customer.push(format!("export FAIRMAZON_KEY_FILE={}", quoted(&key_file.display().to_string())));
     for (file, lines) in [
-        ("env", &customer),
+        (CUSTOMER_FILE, &customer),
         ("env.hosts", &exports(&secrets.operator)),
         ("env.platform", &exports(&secrets.platform)),
     ] {
@@ -219,7 +227,7 @@ fn say(ready: &str, folder: &Folder, platform: &Platform, exports: &[String]) {
     output::line("");
     output::line(&format!(
         "The same for another shell: . {}   (env.hosts, env.platform: the operators')",
-        quoted(&folder.file("env").display().to_string())
+        quoted(&folder.file(CUSTOMER_FILE).display().to_string())
     ));
     output::line("Ctrl-C ends it.");
 }

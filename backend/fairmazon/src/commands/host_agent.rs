@@ -155,6 +155,7 @@ impl HostAgent {
         // Locked first: of two agents that start at once over a new folder, one makes the keys.
         let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
         let identity = Arc::new(HostIdentity::open(&folder).map_err(|error| agent(error.into()))?);
+        identity.certificate().map_err(|error| agent(error.into()))?;
         let read =
             |path: &PathBuf| fs::read_to_string(path).map_err(CommandError::file("read", path));
         let authorities = read(self.host_authority.as_ref().unwrap_or(&ca))?;

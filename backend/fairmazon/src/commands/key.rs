@@ -9,7 +9,9 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use fairmazon_keys::{Identity, KeyError, Keyring, KnownHostsFile, VolumeKey, WrappedKey};
+use fairmazon_keys::{
+    Identity, KeyError, Keyring, KnownHostsFile, VolumeKey, WrappedKey, read_identity_file,
+};
 use fairmazon_model::{
     id::{HostId, VolumeId},
     key::{GivenKey, KeyRequest},
@@ -124,9 +126,14 @@ impl IdentityOptions {
 
 /// The identity in a file.
 pub(crate) fn read_identity(path: &Path) -> Result<Identity, CommandError> {
-    let text = fs::read_to_string(path).map_err(CommandError::file("read", path))?;
-    Identity::read(&Zeroizing::new(text))
-        .map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))
+    let text = read_identity_file(path).map_err(CommandError::file("read", path))?;
+    Identity::read(&text).map_err(|error| {
+        CommandError::Usage(format!(
+            "{}: {error}; put the file back from a copy: an identity that is made anew opens none \
+             of the volumes that this one was used for",
+            path.display()
+        ))
+    })
 }
 
 fn init(file: &Path) -> Result<(), CommandError> {
@@ -198,7 +205,8 @@ impl Giver {
         let known_hosts = KnownHostsFile::beside(identity);
         let path = known_hosts.path();
         let known = known_hosts.read().map_err(CommandError::file("read", path))?;
-        let keyring = Keyring::new(read_identity(identity)?, authorities, &known);
+        let keyring = Keyring::new(read_identity(identity)?, authorities, &known)
+            .map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))?;
         Ok(Self { keyring, known_hosts })
     }
 

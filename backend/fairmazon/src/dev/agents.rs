@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Running agents.
 pub(crate) struct Agents {
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Result<(), CommandError>>,
     stop: CancellationToken,
     hosts: Vec<HostId>,
 }
@@ -80,14 +80,18 @@ impl Agents {
             ));
             let tended = transport.clone();
             let renewals = stop.clone();
-            tasks.spawn(async move { tended.tend(renewals).await });
+            tasks.spawn(async move {
+                tended.tend(renewals).await;
+                Ok(())
+            });
             let run =
                 fairmazon_host::run(config, hypervisor, transport, clock.clone(), stop.clone());
             tasks.spawn(async move {
-                if let Err(error) = run.await {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::error!(host = name, error, "the host agent can't run");
-                }
+                run.await.map_err(|error| {
+                    let cause: &dyn std::error::Error = &error;
+                    tracing::error!(host = name, error = cause, "the host agent can't run");
+                    CommandError::Agent(error.into())
+                })
             });
         }
         Ok(Self { tasks, stop, hosts: ids })
@@ -98,9 +102,9 @@ impl Agents {
         self.hosts.len()
     }
 
-    /// Waits until all of them are connected.
+    /// Waits until all of them are connected, or one of them can't run.
     pub(crate) async fn connected(
-        &self,
+        &mut self,
         engine: &Engine,
         address: SocketAddr,
     ) -> Result<(), CommandError> {
@@ -109,6 +113,9 @@ impl Agents {
             let connected = self.hosts.iter().filter(|id| is_connected(engine, **id)).count();
             if connected == self.hosts.len() {
                 return Ok(());
+            }
+            while let Some(ended) = self.tasks.try_join_next() {
+                ended.map_err(|error| CommandError::System(error.into()))??;
             }
             if Instant::now() >= until {
                 return Err(CommandError::Hosts { connected, all: self.hosts.len(), address });

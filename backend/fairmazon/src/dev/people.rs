@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use fairmazon_broker::core::{Caller, Engine, hash_secret};
 use fairmazon_host::identity::{HostIdentity, IdentityError};
+use fairmazon_keys::HostCertificate;
 use fairmazon_model::{
     DomainError,
     access::Role,
@@ -69,18 +70,20 @@ async fn account(engine: &Engine, name: &str) -> Result<AccountId, DomainError> 
     Ok(account.id)
 }
 
-/// Registers the hosts that are missing; answers all that there are with their tokens.
+/// Registers the hosts that are missing; answers all that there are with their tokens. `ca_pem` is
+/// the authority that signs for them.
 pub(crate) async fn ensure_hosts(
     engine: &Engine,
     operator: &Caller,
     specs: &[HostSpec],
     secrets: &mut Secrets,
     folder: &Folder,
+    ca_pem: &str,
 ) -> Result<Vec<DevHost>, CommandError> {
     let mut hosts = Vec::with_capacity(specs.len());
     let mut is_new = false;
     for spec in specs {
-        let (host, fresh) = ensure_host(engine, operator, spec, secrets, folder).await?;
+        let (host, fresh) = ensure_host(engine, operator, spec, secrets, folder, ca_pem).await?;
         is_new |= fresh;
         hosts.push(host);
     }
@@ -113,14 +116,20 @@ fn identity_of(folder: &Folder, spec: &HostSpec) -> Result<HostIdentity, Command
     HostIdentity::open(folder.host(&spec.name)).map_err(|error| CommandError::Agent(error.into()))
 }
 
-/// Whether the host has a certificate that the platform accepts; one that it does not accept any
-/// more is given up.
-fn has_joined(engine: &Engine, identity: &HostIdentity) -> Result<bool, CommandError> {
+/// Whether the host has a certificate that the platform and the other hosts accept; one that they
+/// do not accept any more is given up.
+fn has_joined(
+    engine: &Engine,
+    host: HostId,
+    identity: &HostIdentity,
+    ca_pem: &str,
+) -> Result<bool, CommandError> {
     let failed = |error: IdentityError| CommandError::Agent(error.into());
     let Some(certificate) = identity.certificate().map_err(failed)? else { return Ok(false) };
     let row = engine.credential_by_hash(&certificate.sha256);
     let now = UnixMs(now_ms());
-    let counts = row.is_some_and(|row| row.revoked_at.is_none()) && !certificate.has_ended(now);
+    let counts = row.is_some_and(|row| row.revoked_at.is_none())
+        && HostCertificate::verify(&certificate.pem, ca_pem, host, now).is_ok();
     if !counts {
         identity.forget_certificate().map_err(failed)?;
     }
@@ -133,6 +142,7 @@ async fn ensure_host(
     spec: &HostSpec,
     secrets: &Secrets,
     folder: &Folder,
+    ca_pem: &str,
 ) -> Result<(DevHost, bool), CommandError> {
     let identity = identity_of(folder, spec)?;
     let made = |id, token, identity| DevHost { id, spec: spec.clone(), token, identity };
@@ -141,21 +151,20 @@ async fn ensure_host(
         CommandError::Usage("the operator of the hosts has no account".to_owned())
     })?;
     if let Some(host) = engine.host_named(account, &spec.name) {
+        let joined = has_joined(engine, host.id, &identity, ca_pem)?;
         if let Some(token) = secrets.hosts.get(&host.id) {
             let row = engine.credential_by_hash(&hash_secret(token.as_bytes()));
-            let is_valid = row.is_none_or(|row| row.revoked_at.is_none());
-            if has_joined(engine, &identity)? || is_valid {
+            if joined || row.is_none_or(|row| row.revoked_at.is_none()) {
                 return Ok((made(host.id, token.clone(), identity), false));
             }
-            let key = keys::idempotency()?;
-            let rotated = engine.rotate_host_token(operator, host.id, &key).await;
-            let token = rotated.map_err(failed())?.1.secret;
-            return Ok((made(host.id, token, identity), true));
         }
-        // A crash came between the registration and the keeping of the token, so it has never
-        // connected and nothing is on it.
+        // Its token is of no use any more, or it is not known: a crash came before it was kept, or
+        // the file of the secrets is gone.
         let key = keys::idempotency()?;
-        engine.remove_host(operator, host.id, &key).await.map_err(failed())?;
+        let rotated = engine.rotate_host_token(operator, host.id, &key).await;
+        let token = rotated.map_err(failed())?.1.secret;
+        identity.forget_certificate().map_err(|error| CommandError::Agent(error.into()))?;
+        return Ok((made(host.id, token, identity), true));
     }
     let key = keys::idempotency()?;
     let (view, token) =

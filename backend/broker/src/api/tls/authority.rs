@@ -2,19 +2,23 @@
 //! data folder so that what clients trust stays the same over restarts.
 //!
 //! The broker's own certificate is short and made anew well before it ends. Keys have mode
-//! 0600. Anything unreadable is an error: silently making a new authority would break every
-//! client that trusts the old one.
+//! 0600. Anything unreadable or gone is an error: silently making a new authority would break
+//! every client that trusts the old one. Only the certificate is made again for a key that is
+//! there.
 
 use std::path::{Path, PathBuf};
 
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use x509_parser::parse_x509_certificate;
 
-use super::{CertificateFiles, HostAuthority, TlsError, validity_of};
+use super::{
+    AUTHORITY_ADVICE, CertificateFiles, HostAuthority, SERVER_ADVICE, TlsError, validity_of,
+};
 use crate::files;
 
 /// How long the authority lives, in days.
@@ -67,7 +71,8 @@ impl Authority {
     pub fn ensure(&self, names: &[String], now_ms: i64) -> Result<(), TlsError> {
         let is_new = self.ensure_key(now_ms)?;
         let server = self.server_files();
-        if is_new || !server.key.exists() || ends_soon(&server.certificate, now_ms)? {
+        let ends_soon = |path| ends_soon(path, SERVER_ADVICE, now_ms);
+        if is_new || !server.key.exists() || ends_soon(&server.certificate)? {
             self.make_server(names, now_ms)?;
         }
         Ok(())
@@ -81,21 +86,35 @@ impl Authority {
         Ok(HostAuthority { key: self.read_key()? })
     }
 
-    /// Whether key and certificate had to be made anew.
+    /// Whether there is another certificate now.
     fn ensure_key(&self, now_ms: i64) -> Result<bool, TlsError> {
         files::make_private_folder(&self.folder).map_err(|source| TlsError::File {
             verb: "make the folder",
             path: self.folder.clone(),
             source,
         })?;
-        let key_file = self.key_file();
-        let is_new = !key_file.exists() || ends_soon(&self.certificate(), now_ms)?;
+        let (key_file, certificate_file) = (self.key_file(), self.certificate());
+        let key = match (key_file.exists(), certificate_file.exists()) {
+            (true, _) => self.read_key()?,
+            (false, true) => return Err(TlsError::KeyGone { path: key_file }),
+            (false, false) => {
+                let key = new_key()?;
+                write(&key_file, &key.serialize_pem())?;
+                key
+            }
+        };
+        let is_new = ends_soon(&certificate_file, AUTHORITY_ADVICE, now_ms)?;
         if is_new {
-            let key = new_key()?;
-            write(&key_file, &key.serialize_pem())?;
             let params = authority_params(now_ms);
             let certificate = params.self_signed(&key).map_err(TlsError::Make)?;
-            write(&self.certificate(), &certificate.pem())?;
+            write(&certificate_file, &certificate.pem())?;
+        } else if !is_of(&certificate_file, &key)? {
+            return Err(TlsError::Content {
+                path: certificate_file,
+                what: "certificate",
+                reason: "it is for another key than that of `ca.key` beside it".into(),
+                advice: AUTHORITY_ADVICE,
+            });
         }
         Ok(is_new)
     }
@@ -111,6 +130,7 @@ impl Authority {
             path,
             what: "private key",
             reason: error.to_string(),
+            advice: AUTHORITY_ADVICE,
         })
     }
 
@@ -161,17 +181,28 @@ pub(super) fn set_validity(params: &mut CertificateParams, now_ms: i64, days: i3
     params.not_after = day(today.saturating_add(days.days()));
 }
 
-fn ends_soon(path: &Path, now_ms: i64) -> Result<bool, TlsError> {
+/// Whether the certificate is not there, has ended or ends soon.
+fn ends_soon(path: &Path, advice: &'static str, now_ms: i64) -> Result<bool, TlsError> {
     if !path.exists() {
         return Ok(true);
     }
-    let content =
-        |reason: String| TlsError::Content { path: path.to_owned(), what: "certificate", reason };
+    let content = |reason: String| {
+        let path = path.to_owned();
+        TlsError::Content { path, what: "certificate", reason, advice }
+    };
     let pem = read(path)?;
     let der = CertificateDer::from_pem_slice(pem.as_bytes())
         .map_err(|error| content(error.to_string()))?;
     let validity = validity_of(&der).map_err(|reason| content(reason.to_owned()))?;
     Ok(!validity.holds_at(now_ms) || validity.until_ms - now_ms < RENEW_BEFORE_DAYS * DAY_MS)
+}
+
+/// Whether the certificate, which can be read, is for this key.
+fn is_of(path: &Path, key: &KeyPair) -> Result<bool, TlsError> {
+    let pem = read(path)?;
+    let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return Ok(false) };
+    let parsed = parse_x509_certificate(&der);
+    Ok(parsed.is_ok_and(|(_, found)| found.public_key().raw == key.subject_public_key_info()))
 }
 
 fn read(path: &Path) -> Result<String, TlsError> {
@@ -228,6 +259,44 @@ mod tests {
         std::fs::write(authority.certificate(), "garbage").unwrap();
         let garbage = authority.ensure(&names(), NOW).unwrap_err();
         assert!(garbage.to_string().contains("ca.pem"), "{garbage}");
+    }
+
+    #[test]
+    fn no_authority_takes_the_place_of_one_that_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::in_folder(folder.path());
+        authority.ensure(&names(), NOW).unwrap();
+        let (key_file, certificate) = (authority.key_file(), authority.certificate());
+        let (key, trusted) = (read(&key_file).unwrap(), read(&certificate).unwrap());
+
+        std::fs::remove_file(&key_file).unwrap();
+        let gone = authority.ensure(&names(), NOW).unwrap_err();
+        assert!(matches!(gone, TlsError::KeyGone { .. }), "{gone}");
+        assert!(!key_file.exists());
+        let other = new_key().unwrap().serialize_pem();
+        for wrong in ["", "garbage", &other] {
+            std::fs::write(&key_file, wrong).unwrap();
+            let error = authority.ensure(&names(), NOW).unwrap_err();
+            assert!(error.to_string().contains("ca.key"), "{error}");
+            assert_eq!(read(&key_file).unwrap(), wrong);
+            assert_eq!(read(&certificate).unwrap(), trusted);
+        }
+        std::fs::write(&key_file, &key).unwrap();
+        authority.ensure(&names(), NOW).unwrap();
+
+        // The certificate is made again for the key that clients trust.
+        std::fs::remove_file(&certificate).unwrap();
+        authority.ensure(&names(), NOW).unwrap();
+        assert_eq!(read(&key_file).unwrap(), key);
+        assert!(is_of(&certificate, &authority.read_key().unwrap()).unwrap());
+
+        // What is advised.
+        for file in [&key_file, &certificate] {
+            std::fs::remove_file(file).unwrap();
+        }
+        authority.ensure(&names(), NOW).unwrap();
+        ServerTls::load(authority.server_files(), NOW).unwrap();
+        assert_ne!(read(&certificate).unwrap(), trusted);
     }
 
     #[test]

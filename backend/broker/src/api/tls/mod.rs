@@ -40,7 +40,7 @@ pub enum TlsError {
         source: io::Error,
     },
     /// A file does not hold what it should.
-    #[error("{path} holds no usable {what} in PEM form: {reason}", path = path.display())]
+    #[error("{path} holds no usable {what} in PEM form: {reason}; {advice}", path = path.display())]
     Content {
         /// Which file.
         path: PathBuf,
@@ -48,6 +48,14 @@ pub enum TlsError {
         what: &'static str,
         /// What is wrong with it.
         reason: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The authority's key is gone, and its certificate is not.
+    #[error("{path} is gone, though there is a certificate for it; {AUTHORITY_ADVICE}", path = path.display())]
+    KeyGone {
+        /// Which file.
+        path: PathBuf,
     },
     /// The certificate has ended, or has not begun.
     #[error("the certificate in {path} is not valid now: replace it with a current one", path = path.display())]
@@ -56,12 +64,32 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// Certificate and key do not belong together, or the algorithm is unknown.
-    #[error("certificate and key can't be used together: check that both files belong together")]
+    #[error(
+        "{certificate} and {key} can't be used together; {SERVER_ADVICE}",
+        certificate = files.certificate.display(), key = files.key.display()
+    )]
+    Pair {
+        /// Which files.
+        files: CertificateFiles,
+        /// Why not.
+        #[source]
+        source: rustls::Error,
+    },
+    /// TLS can't be spoken as it is configured.
+    #[error("the versions of TLS can't be set up")]
     Rustls(#[source] rustls::Error),
     /// A certificate can't be made.
     #[error("unable to make a certificate")]
     Make(#[source] rcgen::Error),
 }
+
+/// What to do about a damaged authority.
+const AUTHORITY_ADVICE: &str = "put the right file back from a copy; where there is none, delete \
+    `ca.key` and `ca.pem` to have a new authority made: clients are then to be given its \
+    certificate, and hosts to join anew";
+/// What to do about the broker's own certificate.
+const SERVER_ADVICE: &str = "put the right files back; where the broker has made them itself, \
+    delete `server.key` and `server.pem` to have others made";
 
 /// Where the broker's certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +177,7 @@ fn read(
         path: path.clone(),
         what,
         reason,
+        advice: SERVER_ADVICE,
     };
     let chain = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
@@ -168,5 +197,6 @@ fn read(
     })?;
     let key = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|error| content(&files.key, "private key", error.to_string()))?;
-    CertifiedKey::from_der(chain, key, provider).map_err(TlsError::Rustls)
+    CertifiedKey::from_der(chain, key, provider)
+        .map_err(|source| TlsError::Pair { files: files.clone(), source })
 }
