@@ -34,11 +34,13 @@ pub struct BackendOptions {
     pub hypervisor: &'static str,
     /// More arguments of `fairmazon dev`.
     pub more: Vec<String>,
+    /// The data folder, which stays; without, one that goes with the backend.
+    pub data: Option<PathBuf>,
 }
 
 impl Default for BackendOptions {
     fn default() -> Self {
-        Self { hypervisor: "simulated", more: Vec::new() }
+        Self { hypervisor: "simulated", more: Vec::new(), data: None }
     }
 }
 
@@ -46,10 +48,12 @@ impl Default for BackendOptions {
 pub struct Backend {
     program: PathBuf,
     options: BackendOptions,
-    data: TempDir,
+    data: PathBuf,
     port: u16,
     running: Option<Running>,
     environment: Environment,
+    /// Goes after all that uses it.
+    _own: Option<TempDir>,
 }
 
 impl Backend {
@@ -67,10 +71,17 @@ impl Backend {
     /// As [`Self::start`].
     pub fn start_with(options: BackendOptions) -> Outcome<Self> {
         let program = Binaries::find()?.fairmazon.clone();
-        let data = tempfile::tempdir().map_err(Failure::file("create", "a data folder"))?;
+        let (data, own) = match &options.data {
+            Some(data) => (data.clone(), None),
+            None => {
+                let own = tempfile::tempdir().map_err(Failure::file("create", "a data folder"))?;
+                (own.path().to_owned(), Some(own))
+            }
+        };
         let port = free_port()?;
         let environment = Environment::new();
-        let mut backend = Self { program, options, data, port, running: None, environment };
+        let mut backend =
+            Self { program, options, data, port, running: None, environment, _own: own };
         backend.again()?;
         Ok(backend)
     }
@@ -82,7 +93,7 @@ impl Backend {
 
     /// The data folder.
     pub fn data(&self) -> &Path {
-        self.data.path()
+        &self.data
     }
 
     /// Ends it at once, without a chance to clean up.
@@ -118,7 +129,7 @@ impl Backend {
             .args(["--hypervisor", self.options.hypervisor])
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .arg("--data-dir")
-            .arg(self.data.path())
+            .arg(&self.data)
             .args(&self.options.more);
         let mut running = Running::start(&mut command)?;
         let mut exports = Environment::new();

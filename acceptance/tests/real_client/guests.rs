@@ -29,7 +29,8 @@ fn tiny_guest() -> Outcome<PathBuf> {
 
 fn backend() -> Outcome<Backend> {
     let guest = tiny_guest()?.display().to_string();
-    Backend::start_with(BackendOptions { hypervisor: "qemu", more: vec!["--guest".into(), guest] })
+    let more = vec!["--guest".into(), guest];
+    Backend::start_with(BackendOptions { hypervisor: "qemu", more, data: None })
 }
 
 /// All that the consoles of the platform's guests hold now.

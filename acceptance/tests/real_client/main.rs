@@ -3,9 +3,11 @@
 //! Every test starts a backend of its own with simulated hosts (unless it says otherwise) and
 //! runs with each client on this machine.
 
+mod damage;
 mod examples;
 mod faults;
 mod features;
+mod full;
 mod guests;
 mod interrupted;
 mod lifecycle;

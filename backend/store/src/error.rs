@@ -240,8 +240,9 @@ impl From<StoreError> for DomainError {
                 ErrorKind::AlreadyExists,
                 "a request with this idempotency key was answered already",
             ),
+            // Waiting makes no room, so this is not what callers repeat by themselves.
             StoreError::Full { .. } => Self::new(
-                ErrorKind::Unavailable,
+                ErrorKind::LimitExceeded,
                 "the platform can't store changes now: there is no room left for them",
             )
             .advise(

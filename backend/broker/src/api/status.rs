@@ -11,10 +11,11 @@ use super::request_id::RequestId;
 
 /// The status for a caller; logs what the operator should know.
 pub(crate) fn of(error: &DomainError, request_id: RequestId) -> Status {
-    // Without a text for the operator it is no fault of the platform, as when it ends.
+    // Without a text for the operator it is no fault of the platform, as when it ends or an
+    // account's limit is reached.
     let is_fault = match error.kind {
         ErrorKind::Internal => true,
-        ErrorKind::Unavailable => !error.operator.is_empty(),
+        ErrorKind::Unavailable | ErrorKind::LimitExceeded => !error.operator.is_empty(),
         _ => false,
     };
     let (kind, operator) = (error.kind.as_str(), error.operator.as_str());

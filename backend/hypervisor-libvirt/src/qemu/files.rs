@@ -262,7 +262,10 @@ fn size(path: &Path, volume: VolumeId) -> Result<Option<Gib>> {
 
 pub(super) fn failed(verb: &str, volume: VolumeId) -> impl FnOnce(io::Error) -> HypervisorError {
     let attempted = format!("{verb} {volume}");
-    move |error| HypervisorError::Driver { attempted, source: error.into() }
+    move |error| match error.kind() {
+        io::ErrorKind::StorageFull => tool::full(),
+        _ => HypervisorError::Driver { attempted, source: error.into() },
+    }
 }
 
 /// A volume that is being made; gone when it is dropped before it is whole.

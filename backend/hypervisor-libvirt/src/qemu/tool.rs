@@ -28,6 +28,8 @@ const HEARD_MOST: u64 = 64 * 1024;
 const LOGGED_MOST: usize = 500;
 /// What QEMU says when a key opens no slot of a LUKS header.
 const WRONG_KEY: &str = "cannot unlock any keyslot";
+/// What everybody says of a full disk.
+const NO_ROOM: &str = "No space left on device";
 
 /// The volume's data as an option of QEMU's, opened with the key on standard input.
 pub(super) fn image_options(path: &Path) -> OsString {
@@ -90,7 +92,16 @@ pub(super) async fn run(
     if said.contains(WRONG_KEY) {
         return Err(HypervisorError::KeyWrong { what: volume.to_string() });
     }
+    if said.contains(NO_ROOM) {
+        tracing::error!(%volume, "unable to {attempted}: the disk that volumes are on is full");
+        return Err(full());
+    }
     Err(failed(format!("{program} said: {}", said.trim()).into()))
+}
+
+/// The disk that volumes are on has no room, whatever was promised of it.
+pub(super) fn full() -> HypervisorError {
+    HypervisorError::Full { what: "room on its disk".into() }
 }
 
 /// How a command ended.

@@ -126,7 +126,8 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreErr
     let said: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
         .map_err(|error| faults.of("check the store", error))?;
-    if said == "ok" { Ok(()) } else { Err(faults.damage(&said)) }
+    // The first line only says which database.
+    if said == "ok" { Ok(()) } else { Err(faults.damage(said.lines().last().unwrap_or(&said))) }
 }
 
 /// Whether the log beside the database stays when the connection is closed: with what is damaged,
