@@ -9,7 +9,7 @@ mod common;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,7 +25,7 @@ use fairmazon_hypervisor::{
 };
 use fairmazon_model::{
     instance::{ObservedState, Power},
-    machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeWish},
+    machine::{DesiredSet, Disk, HostVolume, MachineSpec, ObservedSet, VolumeWish},
     units::{Epoch, Gib, Mib},
 };
 use rand::{
@@ -216,11 +216,12 @@ async fn random_world(seed: u64) {
     subject.stop_agent().await;
 }
 
-/// Keeps the state in memory; a save takes as long as it is told.
+/// Keeps the state in memory; a save takes as long as it is told, and fails while it is full.
 #[derive(Default)]
 struct SlowState {
     memory: MemoryState,
     save_ms: AtomicU64,
+    full: AtomicBool,
 }
 
 #[async_trait::async_trait]
@@ -231,6 +232,10 @@ impl StateStore for SlowState {
 
     async fn save(&self, state: SavedState) -> Result<(), StateError> {
         tokio::time::sleep(Duration::from_millis(self.save_ms.load(Ordering::SeqCst))).await;
+        if self.full.load(Ordering::SeqCst) {
+            let source = std::io::ErrorKind::StorageFull.into();
+            return Err(StateError::Io { attempted: "write", path: "state".into(), source });
+        }
         self.memory.save(state).await
     }
 
@@ -260,6 +265,50 @@ async fn no_lease_is_asked_for_before_the_set_of_the_stream_is_applied() {
     subject.broker.network(Network::Whole);
     is_brought_about(&subject, &one).await;
     assert_eq!(subject.world.ledger().starts(goes.instance), starts, "it runs elsewhere");
+    subject.stop_agent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_begun_for_want_of_room_is_told_and_done_when_there_is() {
+    let state = Arc::new(SlowState::default());
+    let mut subject = Subject::idle(state.clone());
+    subject.start_agent();
+    let first = set(1, vec![machine(1)]);
+    subject.broker.desire(first.clone());
+    is_brought_about(&subject, &first).await;
+
+    state.full.store(true, Ordering::SeqCst);
+    let changed = MachineSpec { memory: Mib(512), spec_version: 2, ..machine(1) };
+    let second = set(2, vec![changed.clone(), machine(2)]);
+    subject.broker.desire(second);
+    let of = |seen: &ObservedSet, machine: &MachineSpec| {
+        seen.machines.iter().find(|seen| seen.instance == machine.instance).cloned()
+    };
+    let told = |seen: &ObservedSet, number: u128| {
+        let runs = of(seen, &changed).is_some_and(|seen| {
+            seen.state == ObservedState::Running
+                && seen.spec_version == 1
+                && seen.failure.is_some_and(|why| why.contains("can't write down"))
+        });
+        let new = of(seen, &machine(number)).is_some_and(|seen| {
+            matches!(&seen.state, ObservedState::Failed { reason } if reason.contains("its disk"))
+                && seen.spec_version == 0
+        });
+        runs && new && seen.generation == first.generation && seen.machines.len() == 2
+    };
+    subject.broker.sees(|seen| told(seen, 2)).await;
+    assert_eq!(subject.world.ledger().starts(instance(2)), 0, "nothing is begun");
+    // What is wanted meanwhile takes the place of what was.
+    let third = set(3, vec![changed.clone(), machine(3)]);
+    subject.broker.desire(third.clone());
+    subject.broker.sees(|seen| told(seen, 3)).await;
+
+    state.full.store(false, Ordering::SeqCst);
+    is_brought_about(&subject, &third).await;
+    let last = subject.broker.last_seen().unwrap();
+    assert!(last.machines.iter().all(|seen| seen.failure.is_none()), "{last:?}");
+    assert_eq!(subject.world.ledger().starts(instance(2)), 0, "it was not wanted any more");
+    assert_eq!(subject.world.ledger().violations(), []);
     subject.stop_agent().await;
 }
 

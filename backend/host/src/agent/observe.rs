@@ -16,7 +16,7 @@ use super::{
 use crate::plan::{MachineAction, VolumeAction};
 
 /// Failures in a row after which the broker is told.
-const TELL_AFTER: u32 = 3;
+pub(super) const TELL_AFTER: u32 = 3;
 
 pub(super) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

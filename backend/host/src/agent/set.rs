@@ -8,21 +8,28 @@ use std::{
 
 use fairmazon_hypervisor::Counters;
 use fairmazon_model::{
-    machine::{DesiredSet, HostVolume},
+    instance::ObservedState,
+    machine::{DesiredSet, HostVolume, MachineSeen, ObservedSet},
     units::Generation,
 };
 
-use super::{Agent, keep::keep_keys, queue::Target, work::Done};
+use super::{Agent, keep::keep_keys, observe::TELL_AFTER, queue::Target, work::Done};
 use crate::{
     backoff::Backoff,
     state::{SavedState, StateError},
 };
+
+/// What customers are told while a set can't be saved.
+const UNSAVED: &str = "its host can't write down what it is told, so it begins nothing; the host's \
+    operator has to see to its disk";
 
 /// What is being made durable. One save at a time; of the sets that wait only the last counts.
 #[derive(Debug, Default)]
 pub(super) struct Saving {
     under_way: bool,
     waiting: Option<SavedState>,
+    /// The last set, once it could not be saved and until one is.
+    unsaved: Option<SavedState>,
     /// How many sets were applied.
     applied: u64,
     /// The set as it is applied is to be saved again, for its counts.
@@ -61,7 +68,46 @@ impl Agent {
             // Every new stream brings the set again: that is no reason to write it again.
             return;
         }
+        if self.saving.unsaved.is_some() {
+            self.saving.unsaved = Some(state.clone());
+            self.report.wanted();
+        }
         self.saving.waiting = Some(state);
+    }
+
+    /// Adds to a report what is not begun because the set that asks for it can't be saved: nobody
+    /// else could say why.
+    pub(super) fn tell_unsaved(&self, report: &mut ObservedSet) {
+        let unsaved = self.saving.unsaved.as_ref();
+        let Some(set) = unsaved.filter(|_| self.saving.failures.failures() >= TELL_AFTER) else {
+            return;
+        };
+        for spec in &set.machines {
+            let at = report.machines.binary_search_by_key(&spec.instance, |seen| seen.instance);
+            match at {
+                Ok(at) => {
+                    let seen = &mut report.machines[at];
+                    if seen.epoch == spec.epoch && seen.spec_version < spec.spec_version {
+                        seen.failure.get_or_insert_with(|| UNSAVED.to_owned());
+                    }
+                }
+                // What comes from another host is there for that one to tell.
+                Err(_) if spec.arrival.is_some() => {}
+                Err(at) => {
+                    let state = ObservedState::Failed { reason: UNSAVED.to_owned() };
+                    let seen = MachineSeen {
+                        instance: spec.instance,
+                        epoch: spec.epoch,
+                        spec_version: 0,
+                        state,
+                        failure: None,
+                        addresses: Vec::new(),
+                        handover: None,
+                    };
+                    report.machines.insert(at, seen);
+                }
+            }
+        }
     }
 
     pub(super) fn tend_saving(&mut self, now_ms: u64) {
@@ -87,6 +133,7 @@ impl Agent {
         match result {
             Ok(()) => {
                 self.saving.failures.succeeded();
+                self.saving.unsaved = None;
                 if let Some(set) = set {
                     self.stream.applied(set.generation);
                     self.apply(set);
@@ -97,8 +144,15 @@ impl Agent {
                 let pause = self.pauses.after(&mut self.saving.failures);
                 self.saving.retry_at_ms = self.clock.now_ms() + pause;
                 match set {
-                    Some(set) => self.saving.waiting = self.saving.waiting.take().or(Some(set)),
+                    Some(set) => {
+                        let last = self.saving.waiting.take().unwrap_or(set);
+                        self.saving.unsaved = Some(last.clone());
+                        self.saving.waiting = Some(last);
+                    }
                     None => self.saving.again = true,
+                }
+                if self.saving.failures.failures() == TELL_AFTER {
+                    self.report.wanted();
                 }
                 tracing::error!(
                     host = %self.config.host, pause_ms = pause,

@@ -294,7 +294,8 @@ impl Agent {
             return;
         }
         let conformity = self.proof.borrow().clone();
-        let set = ObservedSet { conformity, ..self.book.observed(self.leased) };
+        let mut set = ObservedSet { conformity, ..self.book.observed(self.leased) };
+        self.tell_unsaved(&mut set);
         self.report.sequence += 1;
         let sequence = self.report.sequence;
         if self.stream.send(FromHost::Observed { sequence, set }) {
