@@ -7,6 +7,7 @@ mod agent;
 mod contract;
 mod copies;
 mod exports;
+mod full;
 mod guests;
 mod images;
 mod imports;
