@@ -236,3 +236,39 @@ fn review(
     let said = [output.stdout, output.stderr].concat();
     Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
 }
+
+#[test]
+fn preferences_decide_where_machines_go_and_a_change_of_them_moves_nothing() -> Outcome {
+    with_each_client(|cli, backend| {
+        let workspace = Workspace::example("preferences", cli, backend.environment())?;
+        workspace.apply(&[])?;
+        workspace.expect_no_changes()?;
+        let state = workspace.state()?;
+        let workers = || state.resources().filter(|(at, _)| at.starts_with("fairmazon_instance."));
+        assert_eq!(workers().count(), 2);
+        for (_, worker) in workers() {
+            assert_eq!(worker["site"], "hel1");
+            let why = worker["placement_reason"].as_str().unwrap_or_default();
+            assert!(why.ends_with(", 0 km from eu-north"), "{why}");
+        }
+        let unknown = ["placement", "no site or region `mars`", "eu-north", "hel1"];
+        workspace.try_apply(&["-var", "near=mars"])?.fails_saying(&unknown)?;
+        workspace.try_plan(&["-var", "prefer=best"])?.fails_saying(&["prefer", "spread"])?;
+
+        let other = ["-var", "near=ams1", "-var", "prefer=pack"];
+        let plan = workspace.plan(&other)?;
+        assert!(plan.actions().values().all(|does| does == &["update"]), "{:?}", plan.actions());
+        assert_eq!(plan.actions().len(), 2);
+        workspace.apply_saved()?;
+        let after = workspace.state()?;
+        for (at, worker) in workers() {
+            let after = after.resource(at)?;
+            for kept in ["id", "site", "lease_epoch", "placement_reason"] {
+                assert_eq!(after[kept], worker[kept], "{kept} of {at}");
+            }
+        }
+        assert!(workspace.plan(&other)?.is_empty());
+        workspace.destroy()?;
+        Ok(())
+    })
+}

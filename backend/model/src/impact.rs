@@ -61,6 +61,7 @@ pub fn of_instance_change(old: &InstanceSpec, new: &InstanceSpec) -> Vec<Change>
         ("flavor", old.flavor != new.flavor, Impact::Reboot),
         ("image", old.image != new.image, Impact::Rebuild),
         ("placement", old.placement != new.placement, placement),
+        ("placement", old.preferences != new.preferences, Impact::None),
         ("boot_volume", old.boot_volume.size != new.boot_volume.size, Impact::Hot),
         ("volumes", old.volumes != new.volumes, Impact::Hot),
         ("user_data", old.user_data != new.user_data, user_data),

@@ -11,7 +11,7 @@ use crate::{
     interruption::Interruption,
     limits,
     migration::Migration,
-    placement::Placement,
+    placement::{Placement, Preferences},
     price::NanoEur,
     schedule::Schedule,
     units::{Epoch, Gib, Revision, UnixMs},
@@ -32,6 +32,9 @@ pub struct InstanceSpec {
     /// Constraints.
     #[serde(default)]
     pub placement: Placement,
+    /// What is better among the hosts that obey the constraints.
+    #[serde(default, skip_serializing_if = "Preferences::is_default")]
+    pub preferences: Preferences,
     /// The volume it boots from.
     pub boot_volume: BootVolumeSpec,
     /// Attached data volumes by the customer's own name for each.
@@ -159,6 +162,7 @@ impl InstanceSpec {
         limits::check_volume_size(self.boot_volume.size.0)
             .map_err(|error| error.below("boot_volume"))?;
         self.placement.check().map_err(|error| error.below("placement"))?;
+        self.preferences.check().map_err(|error| error.below("placement"))?;
         let too_many = |field: &str, most: usize| {
             DomainError::invalid(field, format!("at most {most} entries"))
         };
@@ -447,15 +451,16 @@ impl Instance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::placement::Prefer;
 
-    #[test]
-    fn keys_are_bounded_one_by_one_and_together() {
-        let mut spec = InstanceSpec {
+    fn spec() -> InstanceSpec {
+        InstanceSpec {
             name: "web".into(),
             flavor: "small".into(),
             flavor_fallback: Vec::new(),
             image: "debian-13".into(),
             placement: Placement::default(),
+            preferences: Preferences::default(),
             boot_volume: BootVolumeSpec {
                 size: Gib(10),
                 class: "standard".into(),
@@ -472,7 +477,29 @@ mod tests {
             stop_timeout_ms: 60_000,
             deletion_protection: false,
             labels: BTreeMap::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn rows_without_preferences_are_read_and_written_as_they_were() {
+        let old = serde_json::to_value(spec()).unwrap();
+        assert!(old.get("preferences").is_none(), "{old}");
+        assert_eq!(serde_json::from_value::<InstanceSpec>(old).unwrap(), spec());
+        let near = Some("fra1".to_owned());
+        let preferences = Preferences { prefer: Prefer::Pack, near };
+        let new = InstanceSpec { preferences, ..spec() };
+        let text = serde_json::to_string(&new).unwrap();
+        assert_eq!(serde_json::from_str::<InstanceSpec>(&text).unwrap(), new);
+        for near in ["", "line\nbreak", &"x".repeat(1_000)] {
+            let preferences = Preferences { near: Some(near.into()), ..Preferences::default() };
+            let error = InstanceSpec { preferences, ..spec() }.check().unwrap_err();
+            assert_eq!(error.field.as_deref(), Some("placement.near"));
+        }
+    }
+
+    #[test]
+    fn keys_are_bounded_one_by_one_and_together() {
+        let mut spec = spec();
         let key = |number: u8| {
             let start = format!("ssh-rsa {number}");
             format!("{start:A<width$}", width = limits::SSH_KEY_MAX)

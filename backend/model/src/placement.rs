@@ -1,4 +1,5 @@
-//! Placement: constraints only. The host is never named; every constraint holds on every move.
+//! Placement: constraints, each of which holds on every move, and preferences among the hosts that
+//! obey them. The host is never named.
 
 use std::collections::BTreeSet;
 
@@ -101,6 +102,50 @@ impl Placement {
     /// Whether a machine of this placement belongs to the group.
     pub fn names(&self, group: PlacementGroupId) -> bool {
         self.with.contains(&group) || self.not_with.contains(&group)
+    }
+}
+
+/// What is better among the hosts that will do. Preferences refuse nothing and move nothing: they
+/// count whenever a host is chosen anyway.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Preferences {
+    /// What is weighed most.
+    pub prefer: Prefer,
+    /// Name of a site or a region of the platform to be close to; before all else.
+    pub near: Option<String>,
+}
+
+/// What is weighed most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prefer {
+    /// The cheapest host, then the emptiest.
+    #[default]
+    Price,
+    /// The emptiest host, then the cheapest: load and failures spread.
+    Spread,
+    /// The fullest host that has room, then the cheapest: whole hosts stay free.
+    Pack,
+}
+
+impl Preferences {
+    /// Whether nothing in particular is preferred.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Checks forms; whether there is such a site or region is the broker's to check.
+    ///
+    /// # Errors
+    /// `Invalid` with the field `near`.
+    pub fn check(&self) -> Result<(), DomainError> {
+        let Some(near) = &self.near else { return Ok(()) };
+        limits::check_name(near).map_err(|error| DomainError {
+            field: Some("near".into()),
+            message: format!("this is no name of a site or a region: {}", error.message),
+            ..error
+        })
     }
 }
 

@@ -14,10 +14,11 @@
 use std::time::{Duration, Instant};
 
 use fairmazon_model::{
+    placement::Prefer,
     price::NanoEur,
     units::{Mib, Vcpus},
 };
-use fairmazon_scheduler::{Fleet, MachineBooking, Request, SpotTerms};
+use fairmazon_scheduler::{Fleet, MachineBooking, Near, Preferences, Request, SpotTerms};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -112,7 +113,9 @@ fn main() {
     show(
         "near a place",
         one(|request, _| {
-            request.preferences.near = Some(world::plain_host(0).spec.site.coordinates);
+            let site = world::plain_host(0).spec.site;
+            let near = Near { name: site.name, points: vec![site.coordinates] };
+            request.preferences = Preferences::of(Prefer::Price, Some(near));
         }),
     );
     show("where nothing fits", one(|request, _| request.sizes[0].memory = Mib(1 << 40)));

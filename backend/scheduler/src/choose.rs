@@ -3,7 +3,7 @@
 //! Scores are whole numbers, so that every machine computes the same; the lowest wins, and
 //! the seed decides between equals.
 
-use fairmazon_model::{geo::Coordinates, id::HostId};
+use fairmazon_model::id::HostId;
 
 use crate::{
     Arrangement, FleetHost, Request,
@@ -62,7 +62,7 @@ impl Terms {
         let preferences = &request.preferences;
         self.price * 10 * u64::from(preferences.price_weight)
             + self.arrangement * u64::from(preferences.arrangement_weight)
-            + self.distance / 10 * u64::from(preferences.near_weight)
+            + self.distance * u64::from(preferences.near_weight) / 10
     }
 
     fn lower(self, other: Self) -> Self {
@@ -86,6 +86,17 @@ impl Terms {
 pub(crate) fn chord_km(a: [f64; 3], b: [f64; 3]) -> u64 {
     let square: f64 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
     (square.sqrt() * 6_371.0) as u64
+}
+
+/// Where the machine should be close to, as points of the unit sphere.
+fn points(query: &Query<'_>) -> Vec<[f64; 3]> {
+    let near = query.request.preferences.near.iter().flat_map(|near| &near.points);
+    near.map(|point| unit_vector(*point)).collect()
+}
+
+/// How far a host is from the nearest of these; 0 where there are none.
+fn distance(near: &[[f64; 3]], here: [f64; 3]) -> u64 {
+    near.iter().map(|near| chord_km(*near, here)).min().unwrap_or(0)
 }
 
 struct Best {
@@ -112,10 +123,9 @@ pub(crate) fn best(fleet: &Fleet, query: &Query<'_>) -> Option<Placed> {
 /// better than that by `percent` of the scale of what is preferred most.
 pub(crate) fn better(fleet: &Fleet, query: &Query<'_>, from: u32, percent: u8) -> Option<Placed> {
     let preferences = &query.request.preferences;
-    let near = preferences.near.map(unit_vector);
-    let distance = near.map_or(0, |near| chord_km(near, fleet.points[from as usize]));
+    let distance = distance(&points(query), fleet.points[from as usize]);
     let own = Terms::of(query, distance, from, &fleet.slots[from as usize]).score(query.request);
-    let near_weight = if near.is_some() { preferences.near_weight } else { 0 };
+    let near_weight = if preferences.near.is_some() { preferences.near_weight } else { 0 };
     let heaviest = preferences.price_weight.max(preferences.arrangement_weight).max(near_weight);
     let least = SCALE / 100 * u64::from(percent) * u64::from(heaviest);
     let found = find(fleet, query)?;
@@ -124,7 +134,7 @@ pub(crate) fn better(fleet: &Fleet, query: &Query<'_>, from: u32, percent: u8) -
 }
 
 fn find(fleet: &Fleet, query: &Query<'_>) -> Option<Found> {
-    let near = query.request.preferences.near.map(unit_vector);
+    let near = points(query);
     let (mut lowest, mut highest) = (Terms::HIGHEST, Terms::LOWEST);
     let (mut best, mut candidates) = (None::<Best>, 0);
     for (index, slot) in fleet.occupied() {
@@ -132,7 +142,7 @@ fn find(fleet: &Fleet, query: &Query<'_>) -> Option<Found> {
             continue;
         }
         candidates += 1;
-        let distance = near.map_or(0, |near| chord_km(near, fleet.points[index as usize]));
+        let distance = distance(&near, fleet.points[index as usize]);
         let terms = Terms::of(query, distance, index, slot);
         lowest = lowest.lower(terms);
         highest = highest.higher(terms);
@@ -191,9 +201,10 @@ fn reason(query: &Query<'_>, host: &FleetHost, why: Option<&str>, candidates: u3
         (_, Some(why)) => format!("{why} of {candidates} hosts"),
         (_, None) => format!("best of {candidates} hosts"),
     };
-    let distance = query.request.preferences.near.map_or_else(String::new, |near: Coordinates| {
-        format!(", {:.0} km away", near.distance_km(host.spec.site.coordinates))
-    });
+    let near = query.request.preferences.near.as_ref();
+    let distance = near
+        .and_then(|near| Some((near, near.distance_km(host.spec.site.coordinates)?)))
+        .map_or_else(String::new, |(near, km)| format!(", {km:.0} km from {}", near.name));
     format!(
         "{}: {choice}{} with {} and {} free{distance}",
         host.spec.site.name,

@@ -6,7 +6,7 @@ use fairmazon_model::{DomainError, ErrorKind, geo::Coordinates};
 use rustc_hash::FxHashSet;
 
 use crate::{
-    Request, Rule, Size,
+    Near, Request, Rule, Size,
     choose::{chord_km, list},
     fleet::{Fleet, unit_vector},
     rules::{Query, Rules},
@@ -86,7 +86,7 @@ pub(crate) fn why_not(fleet: &Fleet, request: &Request) -> WhyNot {
     let mut answer = WhyNot {
         hosts: fleet.len() as u32,
         rules: counts.into_iter().filter(|count| count.first + count.only > 0).collect(),
-        sites: nearest_sites(fleet, request.preferences.near, &wanted, &elsewhere),
+        sites: nearest_sites(fleet, request.preferences.near.as_ref(), &wanted, &elsewhere),
         flavors: smaller(request, &too_small),
         text: String::new(),
     };
@@ -102,13 +102,15 @@ const SIZE: Rules = Rules::of(&[Rule::Vcpus, Rule::Memory]);
 /// The nearest of the slots' sites.
 fn nearest_sites(
     fleet: &Fleet,
-    near: Option<Coordinates>,
+    near: Option<&Near>,
     wanted: &[[f64; 3]],
     elsewhere: &[u32],
 ) -> Vec<SiteFit> {
     // Without a wish of its own the machine was wanted in the middle of the hosts that are
     // where it may be.
-    let middle = near.map(unit_vector).or_else(|| centre(wanted));
+    let near: Vec<_> =
+        near.iter().flat_map(|near| &near.points).map(|point| unit_vector(*point)).collect();
+    let middle = centre(&near).or_else(|| centre(wanted));
     let mut sites: Vec<_> = elsewhere
         .iter()
         .filter_map(|slot| {

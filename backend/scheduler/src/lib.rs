@@ -19,7 +19,7 @@ pub use choose::Placed;
 pub use explain::{RuleCount, SiteFit, WhyNot};
 pub use fleet::{Fleet, Free};
 pub use interrupt::{MadeRoom, SpotTerms};
-pub use request::{Arrangement, FleetHost, Images, Preferences, Request, Size};
+pub use request::{Arrangement, FleetHost, Images, Near, Preferences, Request, Size};
 pub use rules::Rule;
 
 /// Places one machine on one of `hosts`, all of them empty; for a few hosts or a test. Whoever

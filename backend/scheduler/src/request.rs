@@ -8,7 +8,7 @@ use fairmazon_model::{
     geo::Coordinates,
     host::{Host, HostSpec},
     id::{HostId, InstanceId},
-    placement::Placement,
+    placement::{Placement, Prefer},
     units::{Gib, Mib, Vcpus},
 };
 
@@ -61,7 +61,7 @@ impl From<&Flavor> for Size {
 }
 
 /// How to choose among hosts that will do: a weighted sum, the weights against each other.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Preferences {
     /// Whether empty or full hosts are better.
     pub arrangement: Arrangement,
@@ -70,21 +70,48 @@ pub struct Preferences {
     /// Weight of the host's price (0 to 1000).
     pub price_weight: u16,
     /// Where the machine should be close to.
-    pub near: Option<Coordinates>,
+    pub near: Option<Near>,
     /// Weight of the distance to there (0 to 1000).
     pub near_weight: u16,
+}
+
+impl Preferences {
+    /// What a customer prefers. Closeness counts before all else: a thousandth of a host's
+    /// capacity, or a percent of its price, is worth a few hundred metres at most. Where a machine
+    /// is to be spread or packed, the price decides between hosts that are equally full.
+    pub fn of(prefer: Prefer, near: Option<Near>) -> Self {
+        let (arrangement, arrangement_weight, price_weight) = match (prefer, near.is_some()) {
+            (Prefer::Price, false) => (Arrangement::Spread, 20, 100),
+            (Prefer::Price, true) => (Arrangement::Spread, 1, 5),
+            (Prefer::Spread, false) => (Arrangement::Spread, 1_000, 1),
+            (Prefer::Spread, true) => (Arrangement::Spread, 20, 1),
+            (Prefer::Pack, false) => (Arrangement::Pack, 1_000, 1),
+            (Prefer::Pack, true) => (Arrangement::Pack, 20, 1),
+        };
+        Self { arrangement, arrangement_weight, price_weight, near, near_weight: 1_000 }
+    }
 }
 
 impl Default for Preferences {
     /// Price first, then empty hosts.
     fn default() -> Self {
-        Self {
-            arrangement: Arrangement::Spread,
-            arrangement_weight: 20,
-            price_weight: 100,
-            near: None,
-            near_weight: 100,
-        }
+        Self::of(Prefer::Price, None)
+    }
+}
+
+/// A place to be close to: the distance to it is that to the nearest of its points.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Near {
+    /// What it is called.
+    pub name: String,
+    /// Where it is; none is no place.
+    pub points: Vec<Coordinates>,
+}
+
+impl Near {
+    /// How far it is from there, in km.
+    pub fn distance_km(&self, from: Coordinates) -> Option<f64> {
+        self.points.iter().map(|point| point.distance_km(from)).min_by(f64::total_cmp)
     }
 }
 

@@ -8,12 +8,12 @@ use fairmazon_model::{
     geo::Coordinates,
     id::HostId,
     limits,
-    placement::Placement,
+    placement::{Placement, Prefer},
     units::{Gib, Mib, Vcpus},
 };
 use fairmazon_scheduler::{
-    Arrangement, BookError, Fleet, FleetHost, Images, MachineBooking, Request, Rule, Share, Size,
-    VolumeBooking,
+    Arrangement, BookError, Fleet, FleetHost, Images, MachineBooking, Near, Preferences, Request,
+    Rule, Share, Size, VolumeBooking,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -148,7 +148,8 @@ fn any_request(machine: u64, hosts: u64, random: &mut ChaCha8Rng) -> Request {
         request.excluded.insert(host_id(random.random_range(0..hosts)));
     }
     if random.random_bool(0.3) {
-        request.preferences.near = Some(Coordinates { latitude: 48.0, longitude: 11.0 });
+        let munich = Coordinates { latitude: 48.0, longitude: 11.0 };
+        request.preferences.near = Some(Near { name: "munich".into(), points: vec![munich] });
         request.preferences.arrangement = Arrangement::Pack;
     }
     request
@@ -290,6 +291,56 @@ fn spread_and_pack_do_what_they_say() {
     assert_eq!(hosts_used(Arrangement::Pack), 1);
 }
 
+/// Whatever the hosts cost and however full they are.
+#[test]
+fn what_is_preferred_decides() {
+    for seed in 0..200 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let hosts: Vec<_> = (0..8).map(|number| host_in(number, number as usize)).collect();
+        let mut fleet = Fleet::new(seed);
+        for mut host in hosts.iter().cloned() {
+            host.spec.price_percent = random.random_range(80..120);
+            fleet.put_host(host);
+        }
+        for number in 0..random.random_range(0..12) {
+            place_and_book(&mut fleet, &plain_request(number));
+        }
+        let mut request = plain_request(100);
+        let mut place = |fleet: &Fleet, prefer, near| {
+            request.preferences = Preferences::of(prefer, near);
+            fleet.place(&request).unwrap()
+        };
+        // Of the same size each, so that what is booked says how full they are.
+        let booked = |fleet: &Fleet, host: HostId| fleet.free(host).unwrap().memory;
+        let all = || hosts.iter().map(|host| host.id);
+        let emptiest = all().map(|host| booked(&fleet, host)).max();
+        let spread = place(&fleet, Prefer::Spread, None);
+        assert_eq!(Some(booked(&fleet, spread.host)), emptiest, "seed {seed}");
+        let fullest = all().map(|host| booked(&fleet, host)).min();
+        let packed = place(&fleet, Prefer::Pack, None);
+        assert_eq!(Some(booked(&fleet, packed.host)), fullest, "seed {seed}");
+
+        let site = hosts[random.random_range(0..hosts.len())].spec.site.clone();
+        let near = Near { name: site.name.clone(), points: vec![site.coordinates] };
+        let there = place(&fleet, Prefer::Price, Some(near)).host;
+        let there = hosts.iter().find(|host| host.id == there).unwrap();
+        let km = there.spec.site.coordinates.distance_km(site.coordinates);
+        assert!(km < 10.0, "seed {seed}: {km} km from {}", site.name);
+
+        // A region is all of its sites, not its middle.
+        let points: Vec<_> = hosts
+            .iter()
+            .filter(|host| host.spec.site.region == site.region)
+            .map(|host| host.spec.site.coordinates)
+            .collect();
+        let near = Near { name: site.region.clone(), points };
+        let placed = place(&fleet, Prefer::Price, Some(near));
+        let there = hosts.iter().find(|host| host.id == placed.host).unwrap();
+        assert_eq!(there.spec.site.region, site.region, "seed {seed}");
+        assert!(placed.reason.ends_with(&format!("km from {}", site.region)), "{}", placed.reason);
+    }
+}
+
 #[test]
 fn a_placement_says_why() {
     let mut cheap = host_in(1, 0);
@@ -306,11 +357,12 @@ fn a_placement_says_why() {
         "par4: the only host in FR with 2 vCPU and 4096 MiB free"
     );
     request.placement.countries.clear();
-    request.preferences.near = Some(host_in(0, 2).spec.site.coordinates);
-    request.preferences.price_weight = 0;
+    let site = host_in(0, 2).spec.site;
+    let near = Near { name: site.region, points: vec![site.coordinates] };
+    request.preferences = Preferences::of(Prefer::Price, Some(near));
     assert_eq!(
         fleet.place(&request).unwrap().reason,
-        "par4: nearest of 4 hosts with 2 vCPU and 4096 MiB free, 0 km away"
+        "par4: nearest of 4 hosts with 2 vCPU and 4096 MiB free, 0 km from eu-west"
     );
     fleet.set_alive(host_id(3), false);
     assert_ne!(fleet.place(&request).unwrap().host, host_id(3));

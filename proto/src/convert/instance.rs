@@ -8,6 +8,7 @@ use fairmazon_model::{
         Attachment, BootVolumeSpec, InstanceSpec, OnInterrupt, OnUserDataChange, Power,
         RestartPolicy, Spot,
     },
+    placement::Preferences,
     price::NanoEur,
     schedule::{Schedule, Weekday, Window},
     units::Gib,
@@ -52,6 +53,8 @@ impl From<&InstanceSpec> for v1::InstanceSpec {
             stop_timeout_ms: spec.stop_timeout_ms,
             deletion_protection: spec.deletion_protection,
             labels: spec.labels.clone(),
+            preferences: (spec.preferences != Preferences::default())
+                .then(|| (&spec.preferences).into()),
         }
     }
 }
@@ -67,6 +70,11 @@ impl TryFrom<v1::InstanceSpec> for InstanceSpec {
             image: message.image,
             placement: message
                 .placement
+                .unwrap_or_default()
+                .try_into()
+                .map_err(|error: DomainError| error.below("placement"))?,
+            preferences: message
+                .preferences
                 .unwrap_or_default()
                 .try_into()
                 .map_err(|error: DomainError| error.below("placement"))?,

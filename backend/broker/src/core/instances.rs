@@ -22,6 +22,7 @@ use super::{
     draft::Draft,
     engine::{Engine, PlanError, Planned},
     migrations::{check_is_settled, check_place, stays_for},
+    preferences::check_near,
     rules,
     state::State,
     table::{Page, PageRequest},
@@ -100,6 +101,7 @@ impl Engine {
         check_room(self, state, account)?;
         let mut draft = Draft::default();
         rely_on_groups(state, &mut draft, account, &spec.placement)?;
+        check_near(state, None, &spec.preferences)?;
         let volumes = attachable(state, account, id, &spec.volumes)?;
         rules::common_host(volumes.iter().map(AsRef::as_ref))?;
         rules::join_placements(&spec.placement, volumes.iter().map(AsRef::as_ref))?;
@@ -181,6 +183,7 @@ impl Engine {
         state.holds.free(id)?;
         let mut draft = Draft::default();
         rely_on_groups(state, &mut draft, old.account, &spec.placement)?;
+        check_near(state, Some(&old.spec.preferences), &spec.preferences)?;
         let volumes = attachable(state, old.account, id, &spec.volumes)?;
         let placement = rules::join_placements(&spec.placement, volumes.iter().map(AsRef::as_ref))?;
         let effect = rules::effect(&renamed, spec);

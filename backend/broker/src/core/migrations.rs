@@ -17,9 +17,7 @@ use fairmazon_model::{
     units::{Gib, UnixMs},
     volume::Volume,
 };
-use fairmazon_scheduler::{
-    MachineBooking, Preferences, Request as PlaceRequest, Size, VolumeBooking,
-};
+use fairmazon_scheduler::{MachineBooking, Request as PlaceRequest, Size, VolumeBooking};
 
 use super::{
     answers::{Again, Request},
@@ -30,6 +28,7 @@ use super::{
     engine::{Engine, Planned},
     hosts_now::Standing,
     instances::{instance_of, operation},
+    preferences::weighed,
     rules::{self, precondition},
     state::State,
     view::wants_to_run,
@@ -175,7 +174,7 @@ fn elsewhere(
         volume_hosts: BTreeSet::new(),
         excluded,
         incapable: incapable(state, from),
-        preferences: Preferences::default(),
+        preferences: weighed(state, &instance.spec.preferences),
         alternatives: Vec::new(),
     }
 }

@@ -22,6 +22,7 @@ mod joining;
 pub(crate) mod keys;
 pub(crate) mod migrations;
 mod operations;
+pub(crate) mod preferences;
 pub(crate) mod rules;
 pub(crate) mod state;
 mod table;

@@ -177,6 +177,7 @@ pub(crate) fn effect(old: &InstanceSpec, new: &InstanceSpec) -> Effect {
         labels: old.labels.clone(),
         deletion_protection: old.deletion_protection,
         placement: old.placement.clone(),
+        preferences: old.preferences.clone(),
         on_user_data_change: old.on_user_data_change,
         flavor_fallback: old.flavor_fallback.clone(),
         ..new.clone()

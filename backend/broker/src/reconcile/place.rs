@@ -12,10 +12,10 @@ use fairmazon_model::{
     units::Gib,
     volume::{Volume, VolumeObserved},
 };
-use fairmazon_scheduler::{MadeRoom, Placed, Preferences, Request, Size};
+use fairmazon_scheduler::{MadeRoom, Placed, Request, Size};
 
 use super::batch::Batch;
-use crate::core::{audit, books::machine_booking, rules};
+use crate::core::{audit, books::machine_booking, preferences::weighed, rules};
 
 impl Batch<'_> {
     /// Decides a host; `away_from` is the one that it was decided on in vain. Where none will
@@ -159,7 +159,7 @@ impl Batch<'_> {
             volume_hosts: volumes.iter().filter_map(|volume| volume.host).collect(),
             excluded: away_from.into_iter().collect(),
             incapable: Default::default(),
-            preferences: Preferences::default(),
+            preferences: weighed(self.state, &spec.preferences),
             alternatives: catalogue.flavors.iter().map(Size::from).collect(),
         }
     }

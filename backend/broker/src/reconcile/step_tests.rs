@@ -166,6 +166,7 @@ pub(super) fn instance(restart_policy: RestartPolicy) -> Instance {
             flavor_fallback: Vec::new(),
             image: "debian-13".into(),
             placement: Default::default(),
+            preferences: Default::default(),
             boot_volume: BootVolumeSpec {
                 size: Gib(10),
                 class: "standard".into(),

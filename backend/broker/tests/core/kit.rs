@@ -229,6 +229,7 @@ pub fn spec(name: &str) -> InstanceSpec {
         flavor_fallback: Vec::new(),
         image: "debian-13".into(),
         placement: Placement::default(),
+        preferences: Default::default(),
         boot_volume: BootVolumeSpec {
             size: Gib(10),
             class: "standard".into(),

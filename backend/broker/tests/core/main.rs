@@ -13,6 +13,7 @@ mod kit;
 mod metering;
 mod migrations;
 mod played;
+mod preferences;
 mod rotation;
 mod sets;
 mod spot;

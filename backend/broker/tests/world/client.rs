@@ -391,6 +391,7 @@ fn instance_spec(name: &str) -> InstanceSpec {
         flavor_fallback: Vec::new(),
         image: "debian-13".into(),
         placement: Placement::default(),
+        preferences: Default::default(),
         boot_volume: BootVolumeSpec {
             size: Gib(10),
             class: "standard".into(),

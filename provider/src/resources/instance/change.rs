@@ -10,8 +10,8 @@ use fairmazon_model::{
 };
 use tfplugin::Diagnostic;
 
-use super::model::InstanceModel;
-use crate::resources::shared::{placement, reader::Reader};
+use super::{model::InstanceModel, placement};
+use crate::resources::shared::reader::Reader;
 
 /// A warning of what hurts; nothing where nothing does. A machine that is off loses its boot
 /// volume like any other, and is spared the rest.
@@ -58,9 +58,9 @@ pub(super) fn warning(
 /// is known here; in which region a site is, and which machines are where, only to the platform.
 pub(super) fn may_move(planned: &InstanceModel, prior: &InstanceModel) -> bool {
     let mut reader = Reader::default();
-    let Ok(new) = placement::read(&planned.placement, &mut reader) else { return false };
+    let Ok(new) = placement::constraints(&planned.placement, &mut reader) else { return false };
     let is_known = reader.is_complete();
-    let Ok(mut old) = placement::read(&prior.placement, &mut reader) else { return false };
+    let Ok(mut old) = placement::constraints(&prior.placement, &mut reader) else { return false };
     if let Some(country) = prior.country.get() {
         old.countries = [country.clone()].into();
     }

@@ -2,6 +2,7 @@
 
 mod change;
 mod model;
+mod placement;
 mod plan;
 mod resource;
 mod row;

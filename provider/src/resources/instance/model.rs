@@ -15,9 +15,9 @@ use fairmazon_model::{
 use serde::{Deserialize, Serialize};
 use tfplugin::Attr;
 
+use super::placement::{self, MachinePlacementModel};
 use crate::resources::shared::{
     labels::{self, Labels},
-    placement::{self, PlacementModel},
     reader::{Reader, find_word},
     timeouts::{self, TimeoutsModel},
 };
@@ -69,7 +69,7 @@ pub struct InstanceModel {
     pub actual_flavor: Attr<String>,
     pub image: Attr<String>,
     pub on_image_change: Attr<String>,
-    pub placement: Attr<PlacementModel>,
+    pub placement: Attr<MachinePlacementModel>,
     pub boot_volume: Attr<BootVolumeModel>,
     pub boot_volume_id: Attr<String>,
     pub volumes: Attr<BTreeMap<String, Attr<AttachmentModel>>>,
@@ -154,12 +154,14 @@ impl InstanceModel {
         let mut labels_known = true;
         let own = labels::known(&self.labels, &mut labels_known)?;
         let all = labels::known(&self.effective_labels, &mut labels_known)?;
+        let (placement, preferences) = placement::read(&self.placement, r)?;
         let mut spec = InstanceSpec {
             name: r.value(&self.name, String::new(), stand_in(|base| &base.name)),
             flavor: r.value(&self.flavor, String::new(), stand_in(|base| &base.flavor)),
             flavor_fallback: r.elements("flavor_fallback", &self.flavor_fallback)?,
             image: r.value(&self.image, String::new(), stand_in(|base| &base.image)),
-            placement: placement::read(&self.placement, r)?,
+            placement,
+            preferences,
             boot_volume: self.boot_volume(base, r),
             volumes: self.attachments(r)?,
             user_data: r.value(
@@ -212,6 +214,7 @@ impl InstanceModel {
         }
         if self.placement.is_unknown() {
             spec.placement.clone_from(&base.placement);
+            spec.preferences.clone_from(&base.preferences);
         }
         if self.spot.is_unknown() {
             spec.spot = base.spot;

@@ -15,13 +15,15 @@ use fairmazon_proto::v1;
 use sha2::{Digest as _, Sha256};
 use tfplugin::Attr;
 
-use super::model::{
-    AttachmentModel, BootVolumeModel, DAYS, InstanceModel, ON_IMAGE_CHANGE, ON_INTERRUPT,
-    ON_USER_DATA_CHANGE, POWER, RESTART, SpotModel, WAIT_FOR, WindowModel,
+use super::{
+    model::{
+        AttachmentModel, BootVolumeModel, DAYS, InstanceModel, ON_IMAGE_CHANGE, ON_INTERRUPT,
+        ON_USER_DATA_CHANGE, POWER, RESTART, SpotModel, WAIT_FOR, WindowModel,
+    },
+    placement,
 };
 use crate::resources::shared::{
     labels::{self, KnownLabels},
-    placement,
     reader::word_for,
     rfc3339, settle, text,
 };
@@ -45,7 +47,7 @@ pub(crate) fn of_row(
             || strings(&spec.flavor_fallback),
         ),
         on_image_change: before_or(&before.on_image_change, ON_IMAGE_CHANGE[0].0),
-        placement: placement::attr(&before.placement, &spec.placement),
+        placement: placement::attr(&before.placement, &spec.placement, &spec.preferences),
         boot_volume: Attr::Value(BootVolumeModel {
             size_gib: Attr::Value(spec.boot_volume.size.0),
             class: Attr::Value(spec.boot_volume.class.clone()),

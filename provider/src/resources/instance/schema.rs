@@ -6,8 +6,11 @@ use tfplugin::{
     schema::{ReplaceContext, validators},
 };
 
-use super::model::{ON_IMAGE_CHANGE, ON_INTERRUPT, ON_USER_DATA_CHANGE, POWER, RESTART, WAIT_FOR};
-use crate::resources::shared::{computed, labels, name, placement, timeouts};
+use super::{
+    model::{ON_IMAGE_CHANGE, ON_INTERRUPT, ON_USER_DATA_CHANGE, POWER, RESTART, WAIT_FOR},
+    placement,
+};
+use crate::resources::shared::{computed, labels, name, timeouts};
 
 /// The whole schema.
 pub(super) fn schema() -> Schema {
@@ -68,12 +71,7 @@ fn size() -> [Attribute; 6] {
                 "What a changed image does: `replace` makes a new machine, `rebuild` makes the \
                  boot volume anew and keeps id, addresses and data volumes.",
             ),
-        placement::attribute(
-            "machine",
-            "When they change to what its host does not obey, a running machine moves to a host \
-             that does, with its volumes and without a restart; where none will do, or while it is \
-             off, the change is refused.",
-        ),
+        placement::attribute(),
     ]
 }
 

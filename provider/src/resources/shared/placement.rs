@@ -9,7 +9,7 @@ use tfplugin::{Attr, Attribute, Type, schema::validators};
 use super::reader::Reader;
 
 /// The attribute's value.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct PlacementModel {
     /// ISO 3166-1 alpha-2.
     pub countries: Attr<Vec<Attr<String>>>,
@@ -28,32 +28,35 @@ pub struct PlacementModel {
 /// The attribute; `what` is the thing that is placed, and `change` what becomes of one that is where
 /// its new constraints don't allow it to be.
 pub fn attribute(what: &str, change: &str) -> Attribute {
-    let set = |name: &str, text: &str| Attribute::set(name, Type::String).optional().describe(text);
-    Attribute::nested(
-        "placement",
-        [
-            set("countries", "Countries it may be in, as two capital letters (`DE`)."),
-            set("regions", "Regions it may be in (`eu-central`)."),
-            set(
-                "not_with",
-                "Placement group ids: never on a host with a machine of one of these groups. The \
-                 machine joins the groups itself.",
-            ),
-            set("with", "Placement group ids: on the host that the groups' machines are on."),
-            Attribute::integer("min_conformity")
-                .optional()
-                .validate(validators::range(0..=3))
-                .describe("Lowest host standard level that will do, 0 (any) to 3."),
-            Attribute::bool("confidential")
-                .optional()
-                .describe("Only on hosts that encrypt memory (SEV-SNP or TDX)."),
-        ],
-    )
-    .optional()
-    .describe(format!(
+    let text = format!(
         "Constraints on where the {what} may be, today and after every move. The host is never \
          named. {change}"
-    ))
+    );
+    attribute_with(&text, [])
+}
+
+/// The attribute with more in it than constraints.
+pub fn attribute_with(text: &str, more: impl IntoIterator<Item = Attribute>) -> Attribute {
+    let set = |name: &str, text: &str| Attribute::set(name, Type::String).optional().describe(text);
+    let constraints = [
+        set("countries", "Countries it may be in, as two capital letters (`DE`)."),
+        set("regions", "Regions it may be in (`eu-central`)."),
+        set(
+            "not_with",
+            "Placement group ids: never on a host with a machine of one of these groups. The \
+                 machine joins the groups itself.",
+        ),
+        set("with", "Placement group ids: on the host that the groups' machines are on."),
+        Attribute::integer("min_conformity")
+            .optional()
+            .validate(validators::range(0..=3))
+            .describe("Lowest host standard level that will do, 0 (any) to 3."),
+        Attribute::bool("confidential")
+            .optional()
+            .describe("Only on hosts that encrypt memory (SEV-SNP or TDX)."),
+    ];
+    let all: Vec<_> = constraints.into_iter().chain(more).collect();
+    Attribute::nested("placement", all).optional().describe(text)
 }
 
 impl PlacementModel {
@@ -105,6 +108,11 @@ pub fn attr(before: &Attr<PlacementModel>, now: &Placement) -> Attr<PlacementMod
     if same {
         return before.clone();
     }
+    Attr::Value(model(now))
+}
+
+/// The model of constraints, without what constrains nothing.
+pub fn model(now: &Placement) -> PlacementModel {
     let set = |texts: Vec<String>| {
         if texts.is_empty() {
             Attr::Null
@@ -112,14 +120,14 @@ pub fn attr(before: &Attr<PlacementModel>, now: &Placement) -> Attr<PlacementMod
             Attr::Value(texts.into_iter().map(Attr::Value).collect())
         }
     };
-    Attr::Value(PlacementModel {
+    PlacementModel {
         countries: set(now.countries.iter().cloned().collect()),
         regions: set(now.regions.iter().cloned().collect()),
         not_with: set(now.not_with.iter().map(ToString::to_string).collect()),
         with: set(now.with.iter().map(ToString::to_string).collect()),
         min_conformity: (now.min_conformity > 0).then_some(now.min_conformity).into(),
         confidential: now.confidential.then_some(true).into(),
-    })
+    }
 }
 
 #[cfg(test)]
