@@ -27,7 +27,7 @@ impl Mount {
     pub fn small(at: &Path, mebibytes: u32) -> Outcome<Self> {
         let size = format!("size={mebibytes}m,mode=700");
         let options = ["-t", "tmpfs", "-o", &size, "tmpfs"];
-        Self::mount(at, options.iter().map(AsRef::as_ref))
+        Self::run(at, options.iter().map(AsRef::as_ref))
     }
 
     /// The folder `from`, which is made, at the folder `at`: what is written there is elsewhere.
@@ -36,10 +36,10 @@ impl Mount {
     /// When it can't be mounted.
     pub fn of(from: &Path, at: &Path) -> Outcome<Self> {
         fs::create_dir_all(from).map_err(Failure::file("create", from))?;
-        Self::mount(at, ["--bind".as_ref(), from.as_os_str()].into_iter())
+        Self::run(at, ["--bind".as_ref(), from.as_os_str()].into_iter())
     }
 
-    fn mount<'a>(at: &Path, arguments: impl Iterator<Item = &'a OsStr>) -> Outcome<Self> {
+    fn run<'a>(at: &Path, arguments: impl Iterator<Item = &'a OsStr>) -> Outcome<Self> {
         fs::create_dir_all(at).map_err(Failure::file("create", at))?;
         let mut command = Command::new("mount");
         let output = command.args(arguments).arg(at).output();

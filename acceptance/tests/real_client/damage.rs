@@ -112,7 +112,7 @@ fn what_is_damaged_is_named_and_left_and_enough_when_it_is_put_back() -> Outcome
         ("tls/server.pem", Content(""), "delete `server.key` and `server.pem`"),
         ("secrets.json", Cut(50), "restore it"),
         ("customer.key", Gone, "fairmazon key init"),
-        ("hosts/fra1-01/host.key", Gone, "put it back"),
+        ("hosts/fra1-01/host.key", Gone, "have the host join anew"),
         ("hosts/fra1-01/host.key", Cut(50), "put the right file back"),
         ("hosts/fra1-01/host.key", Swapped("hosts/ams1-01/host.key"), "host.key"),
         ("hosts/fra1-01/sealing.key", Gone, "put it back"),
@@ -180,7 +180,7 @@ fn what_is_advised_about_damage_works() -> Outcome {
         &["tls/server.key", "tls/server.pem"][..],
         &["tls/ca.key", "tls/ca.pem"],
         &["tls/ca.pem"],
-        &["hosts/fra1-01/host.pem"],
+        &["hosts/fra1-01/host.key", "hosts/fra1-01/host.pem"],
         &["secrets.json"],
     ] {
         for name in all {

@@ -33,6 +33,13 @@ pub struct HostIdentity {
     secret: Arc<HostSecret>,
 }
 
+/// What is to be done without the key for TLS.
+const WITHOUT_TLS_KEY: &str = "without it, delete it and `host.pem` and have the host join anew \
+    with another token (`fairmazon host rotate-token`)";
+/// What is to be done without the sealing key.
+const WITHOUT_SEALING_KEY: &str = "without it nothing that was sealed to this host can be opened, \
+    and the host has to be removed and registered anew, with an empty folder";
+
 /// Why a host has no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -48,21 +55,19 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// A file holds something else.
-    #[error(
-        "{} holds no {what}: put the right file back; without it nothing that was sealed to this \
-         host can be opened, and the host has to be removed and registered anew", path.display()
-    )]
+    #[error("{} holds no {what}: put the right file back; {without}", path.display())]
     Content {
         /// Which file.
         path: PathBuf,
         /// What it should hold.
         what: &'static str,
+        /// What is to be done without it.
+        without: &'static str,
     },
-    /// A key is gone that there was.
+    /// The key that seals open with is gone.
     #[error(
-        "{} is gone, though this host was in use: put it back from a copy; without it nothing that \
-         was sealed to this host can be opened, and the host has to be removed and registered anew, \
-         with an empty folder", path.display()
+        "{} is gone, though this host was in use: put it back from a copy; {WITHOUT_SEALING_KEY}",
+        path.display()
     )]
     Gone {
         /// Which file.
@@ -88,22 +93,22 @@ impl HostIdentity {
     /// Opens the identity in the folder; makes the keys where there are none yet.
     ///
     /// # Errors
-    /// When a file can't be read or written, or holds something else; `Gone` where a key is missing
-    /// and what else is in the folder shows that there was one.
+    /// When a file can't be read or written, or holds something else; `Certificate` where the key of
+    /// one is missing, `Gone` where the sealing key is and the folder was used with one.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, IdentityError> {
         let folder = folder.into();
         files::make_folder(&folder).map_err(failed("make", &folder))?;
-        let there = |name: &str| folder.join(name).exists();
-        let was_used = there(CERTIFICATE) || there(STATE);
+        let certificate = folder.join(CERTIFICATE);
+        let was_used = certificate.exists() || folder.join(STATE).exists();
         let tls_file = folder.join(TLS_KEY);
         let tls_key = match read(&tls_file)? {
             Some(pem) => {
                 let key = str::from_utf8(&pem).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
-                key.ok_or_else(|| content(&tls_file, "private key"))?
+                key.ok_or_else(|| content(&tls_file, "private key", WITHOUT_TLS_KEY))?
             }
-            // This one is made first.
-            None if was_used || there(SEALING_KEY) => {
-                return Err(IdentityError::Gone { path: tls_file });
+            None if certificate.exists() => {
+                let why = "its key, `host.key` beside it, is gone";
+                return Err(IdentityError::Certificate { path: certificate, why });
             }
             None => {
                 let key =
@@ -116,7 +121,7 @@ impl HostIdentity {
         let secret_file = folder.join(SEALING_KEY);
         let secret = match read(&secret_file)? {
             Some(bytes) => HostSecret::new(&bytes)
-                .map_err(|_: KeyError| content(&secret_file, "sealing key"))?,
+                .map_err(|_: KeyError| content(&secret_file, "sealing key", WITHOUT_SEALING_KEY))?,
             None if was_used => return Err(IdentityError::Gone { path: secret_file }),
             None => {
                 let secret = HostSecret::generate();
@@ -243,8 +248,8 @@ fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Ide
     move |source| IdentityError::Io { attempted, path, source }
 }
 
-fn content(path: &Path, what: &'static str) -> IdentityError {
-    IdentityError::Content { path: path.to_owned(), what }
+fn content(path: &Path, what: &'static str, without: &'static str) -> IdentityError {
+    IdentityError::Content { path: path.to_owned(), what, without }
 }
 
 #[cfg(test)]
@@ -291,21 +296,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         HostIdentity::open(folder.path()).unwrap();
-        for sign in [CERTIFICATE, STATE] {
+        for (sign, key) in
+            [(CERTIFICATE, TLS_KEY), (CERTIFICATE, SEALING_KEY), (STATE, SEALING_KEY)]
+        {
             fs::write(at(sign), "something").unwrap();
-            for file in [TLS_KEY, SEALING_KEY] {
-                let was = fs::read(at(file)).unwrap();
-                fs::remove_file(at(file)).unwrap();
-                let error = HostIdentity::open(folder.path()).err().unwrap();
-                assert!(matches!(error, IdentityError::Gone { .. }), "{error}");
-                assert!(error.to_string().contains(file) && !at(file).exists(), "{error}");
-                fs::write(at(file), was).unwrap();
-            }
+            let was = fs::read(at(key)).unwrap();
+            fs::remove_file(at(key)).unwrap();
+            let error = HostIdentity::open(folder.path()).err().unwrap();
+            assert!(error.to_string().contains(key) && !at(key).exists(), "{error}");
+            fs::write(at(key), was).unwrap();
             fs::remove_file(at(sign)).unwrap();
         }
-        // What a crash leaves between the two.
-        fs::remove_file(at(SEALING_KEY)).unwrap();
-        HostIdentity::open(folder.path()).unwrap();
+        // What a crash leaves between the two, and a host that is to join anew.
+        for key in [SEALING_KEY, TLS_KEY] {
+            fs::remove_file(at(key)).unwrap();
+            HostIdentity::open(folder.path()).unwrap();
+        }
     }
 
     #[test]

@@ -98,7 +98,7 @@ async fn waits_for_keys(client: &Client, operation: &str) {
     let mut operations = OperationsServiceClient::new(client.clone());
     let mut states = operations.wait_operation(request).await.unwrap().into_inner();
     loop {
-        let state = states.message().await.unwrap().unwrap();
+        let state = states.message().await.unwrap();
         assert_eq!(state.state(), v1::OperationState::Running);
         if state.waits_for_keys {
             assert!(state.waiting_for.contains("key"), "{}", state.waiting_for);

@@ -12,7 +12,7 @@ use fairmazon_model::{
         RestartPolicy,
     },
     operation::{Operation, OperationKind, OperationState},
-    placement::{Placement, PlacementGroup},
+    placement::{Placement, PlacementGroup, Prefer, Preferences},
     site::Site,
     units::{Epoch, Gib, Mib, Revision, UnixMs, Vcpus},
     volume::{Volume, VolumeObserved, VolumeSpec},
@@ -121,6 +121,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
                 countries: BTreeSet::from(["DE".into()]),
                 ..Placement::default()
             },
+            preferences: Preferences { prefer: Prefer::Spread, near: Some("fra1".into()) },
             boot_volume: BootVolumeSpec {
                 size: Gib(10),
                 class: "standard".into(),

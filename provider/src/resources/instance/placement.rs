@@ -62,8 +62,8 @@ impl MachinePlacementModel {
             regions: self.regions.clone(),
             not_with: self.not_with.clone(),
             with: self.with.clone(),
-            min_conformity: self.min_conformity.clone(),
-            confidential: self.confidential.clone(),
+            min_conformity: self.min_conformity,
+            confidential: self.confidential,
         }
     }
 
