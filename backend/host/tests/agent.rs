@@ -34,7 +34,17 @@ async fn a_machine_comes_changes_and_goes() {
     subject.broker.desire(set(1, vec![machine(1)]));
     let seen = subject.broker.sees(|seen| runs(seen, &machine(1))).await;
     assert_eq!(seen.generation, Generation(1));
-    assert_eq!(of(&seen, instance(1)).unwrap().addresses.len(), 1);
+    let machine_seen = of(&seen, instance(1)).unwrap();
+    assert_eq!(machine_seen.addresses.len(), 1);
+    assert!(machine_seen.guest.agent, "{machine_seen:?}");
+    // A guest without an agent is told to have none.
+    let agent = |seen: &fairmazon_model::machine::ObservedSet| {
+        of(seen, instance(1)).is_some_and(|seen| seen.guest.agent)
+    };
+    subject.host.set_agents(false);
+    subject.broker.sees(|seen| !agent(seen)).await;
+    subject.host.set_agents(true);
+    subject.broker.sees(agent).await;
 
     let larger = MachineSpec { memory: Mib(512), spec_version: 2, ..machine(1) };
     subject.broker.desire(set(2, vec![larger.clone()]));

@@ -18,7 +18,7 @@ use fairmazon_model::{
     host::Capacity,
     id::{HostId, VolumeId},
     instance::{Power, RestartPolicy},
-    machine::{Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
+    machine::{Disk, GuestSeen, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
     migration::Arrival,
     transfer::Sha256,
     units::{Epoch, Gib, Mib, Vcpus},
@@ -382,6 +382,7 @@ proptest! {
                 marks,
                 run,
                 addresses: Vec::new(),
+                guest: GuestSeen::default(),
             };
             let action = next_machine_step(&case(&desired, &machine, leased)).action;
             if arrival.is_some() && older {
@@ -496,6 +497,7 @@ fn every_restart_policy_in_every_case() {
             marks,
             run: RunState::Off(reason),
             addresses: Vec::new(),
+            guest: GuestSeen::default(),
         };
         next_machine_step(&case(&desired, &machine, true)).action == MachineAction::Start
     };

@@ -3,7 +3,7 @@
 //! A domain is the platform's when its UUID is the instance's id and its metadata has the note;
 //! every other one is foreign and only counted.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Instant};
 
 use fairmazon_hypervisor::{
     Halt, HypervisorError, Machine, Marks, OffReason, Result, RunState, keeps, same_disks,
@@ -23,6 +23,7 @@ use virt_sys as sys;
 
 use crate::{
     error::{failed, is_missing},
+    guests::{Guests, Heard},
     note::Note,
     user_data::UserData,
     xml,
@@ -43,6 +44,11 @@ pub(crate) struct Domains {
     pub(crate) addresses: Mutex<HashMap<InstanceId, Addresses>>,
     /// Where user data is kept; without, in the note.
     pub(crate) user_data: Option<UserData>,
+    /// What guests' agents have said, where they are asked.
+    pub(crate) guests: Option<Arc<Guests>>,
+    /// How a guest is asked to shut down: a `VIR_DOMAIN_SHUTDOWN_` of libvirt's. Left to libvirt,
+    /// it asks the guest's agent first, and a guest may let it wait for a minute.
+    pub(crate) shutdown: u32,
 }
 
 /// The addresses that a machine was last seen with, and in which run.
@@ -59,6 +65,19 @@ pub(crate) struct Listed {
 }
 
 impl Domains {
+    /// The machines of a connection that is only for speaking to guests.
+    pub(crate) fn for_agents(connection: Connect, domain_type: &'static str) -> Self {
+        Self {
+            connection,
+            domain_type,
+            address_source: sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
+            addresses: Mutex::default(),
+            user_data: None,
+            guests: None,
+            shutdown: sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
+        }
+    }
+
     pub(crate) fn list(&self) -> Result<Listed> {
         let all = self.connection.list_all_domains(0).map_err(failed("list its domains"))?;
         let count = all.len();
@@ -157,7 +176,8 @@ impl Domains {
     }
 
     pub(crate) fn ask_to_stop(&self, instance: InstanceId) -> Result<()> {
-        self.unless_off(instance, Domain::shutdown, "ask to shut down")
+        let press = |domain: &Domain| domain.shutdown_flags(self.shutdown);
+        self.unless_off(instance, press, "ask to shut down")
     }
 
     pub(crate) fn force_stop(&self, instance: InstanceId) -> Result<()> {
@@ -235,11 +255,23 @@ impl Domains {
             Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => return Err(failed("read the state of a machine")(error)),
         };
-        let addresses = match run {
-            RunState::Running => self.addresses(domain, note.spec.instance),
-            RunState::Incoming | RunState::Arrived | RunState::Off(_) => Vec::new(),
+        let Heard { guest, addresses } = match run {
+            RunState::Running => self.heard(domain, note.spec.instance),
+            RunState::Incoming | RunState::Arrived | RunState::Off(_) => Heard::default(),
         };
-        Ok(Some(Machine { definition: Arc::clone(&note.spec), marks: note.marks, run, addresses }))
+        let definition = Arc::clone(&note.spec);
+        Ok(Some(Machine { definition, marks: note.marks, run, addresses, guest }))
+    }
+
+    /// What is known of a guest: by what it says itself, else by what is seen of it from outside.
+    fn heard(&self, domain: &Domain, instance: InstanceId) -> Heard {
+        let heard =
+            self.guests.as_ref().map(|guests| guests.heard(instance, domain.id(), Instant::now()));
+        let mut heard = heard.unwrap_or_default();
+        if heard.addresses.is_empty() {
+            heard.addresses = self.addresses(domain, instance);
+        }
+        heard
     }
 
     /// The addresses that are known; none where none is. Neighbours of the host are forgotten and

@@ -93,7 +93,9 @@ impl TestHost {
             domain_type: "test",
             address_source: virt_sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
             addresses: Mutex::default(),
+            guests: None,
             user_data: None,
+            shutdown: 0,
         };
         let threads = Threads::start(THREADS, DEADLINE).map_err(LibvirtError::Threads)?;
         let admission = Mutex::new(());

@@ -15,6 +15,7 @@ pub mod clock;
 mod domains;
 mod error;
 mod events;
+mod guests;
 mod host;
 mod jobs;
 mod note;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use fairmazon_model::{
     host::Capacity,
+    id::InstanceId,
     machine::{Disk, MachineSpec},
     units::Gib,
 };
@@ -131,7 +132,12 @@ pub(crate) fn domain(
 
 /// A locally administered address of the instance's random bits: the same at every definition.
 pub(crate) fn mac(spec: &MachineSpec) -> String {
-    let [.., a, b, c] = spec.instance.ulid().random().to_be_bytes();
+    mac_of(spec.instance)
+}
+
+/// As [`mac`].
+pub(crate) fn mac_of(instance: InstanceId) -> String {
+    let [.., a, b, c] = instance.ulid().random().to_be_bytes();
     format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use fairmazon_keys::VolumeKey;
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
-    machine::{Disk, MachineSpec},
+    machine::{Disk, GuestSeen, MachineSpec},
     units::{Epoch, Gib},
 };
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,8 @@ pub struct Machine {
     pub run: RunState,
     /// Its addresses, as far as they are known.
     pub addresses: Vec<String>,
+    /// What the agent in its guest has said in this run.
+    pub guest: GuestSeen,
 }
 
 impl Machine {

@@ -10,6 +10,7 @@ use crate::{
     id::{AccountId, HostId, InstanceId, OperationId, VolumeId},
     interruption::Interruption,
     limits,
+    machine::GuestSeen,
     migration::Migration,
     placement::{Placement, Preferences},
     price::NanoEur,
@@ -306,6 +307,9 @@ pub struct InstanceObserved {
     pub failure: Option<String>,
     /// The addresses that the machine has.
     pub addresses: Vec<String>,
+    /// What the agent in its guest has said.
+    #[serde(default, skip_serializing_if = "GuestSeen::is_silent")]
+    pub guest: GuestSeen,
     /// When it was seen.
     pub at: UnixMs,
 }
@@ -342,6 +346,7 @@ impl Default for InstanceObserved {
             spec_version: 0,
             failure: None,
             addresses: Vec::new(),
+            guest: GuestSeen::default(),
             at: UnixMs(0),
         }
     }

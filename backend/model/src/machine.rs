@@ -148,6 +148,35 @@ pub struct DesiredSet {
     pub volumes: Vec<HostVolume>,
 }
 
+/// What the agent in a guest has said since its machine began to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GuestSeen {
+    /// It has answered.
+    pub agent: bool,
+    /// How cloud-init went at this boot.
+    pub cloud_init: CloudInit,
+}
+
+impl GuestSeen {
+    /// Whether nothing is known of it.
+    pub fn is_silent(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How the run of cloud-init in a guest went, as far as its agent can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloudInit {
+    /// It goes on, is not there, or the agent may not say.
+    #[default]
+    Unknown,
+    /// All of it is done.
+    Done,
+    /// It has ended, with errors.
+    Failed,
+}
+
 /// One machine as its host sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineSeen {
@@ -163,6 +192,9 @@ pub struct MachineSeen {
     pub failure: Option<String>,
     /// Its addresses.
     pub addresses: Vec<String>,
+    /// What the agent in its guest has said.
+    #[serde(default, skip_serializing_if = "GuestSeen::is_silent")]
+    pub guest: GuestSeen,
     /// How far its migration is; none when it is in none, and once it has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<Handover>,

@@ -8,8 +8,8 @@ use fairmazon_model::{
     key::{Blob, SealedVolumeKey},
     limits,
     machine::{
-        DesiredSet, Disk, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeCopy,
-        VolumeSeen, VolumeWish,
+        CloudInit, DesiredSet, Disk, GuestSeen, HostVolume, MachineSeen, MachineSpec, ObservedSet,
+        VolumeCopy, VolumeSeen, VolumeWish,
     },
     transfer::Sha256,
     units::{Epoch, Generation, Gib, Mib, Vcpus},
@@ -266,6 +266,13 @@ impl From<&MachineSeen> for v1::MachineSeen {
             reason: reason.to_owned(),
             addresses: seen.addresses.clone(),
             handover: seen.handover.map_or(v1::Handover::Unspecified, Into::into).into(),
+            guest_agent: seen.guest.agent,
+            cloud_init: match seen.guest.cloud_init {
+                CloudInit::Unknown => v1::CloudInit::Unspecified,
+                CloudInit::Done => v1::CloudInit::Done,
+                CloudInit::Failed => v1::CloudInit::Failed,
+            }
+            .into(),
         }
     }
 }
@@ -288,6 +295,11 @@ impl TryFrom<v1::MachineSeen> for MachineSeen {
                 ObservedState::Failed { reason }
             }
         };
+        let cloud_init = match known("cloud_init", v1::CloudInit::try_from(message.cloud_init))? {
+            v1::CloudInit::Unspecified => CloudInit::Unknown,
+            v1::CloudInit::Done => CloudInit::Done,
+            v1::CloudInit::Failed => CloudInit::Failed,
+        };
         Ok(Self {
             instance: id("instance_id", &message.instance_id)?,
             epoch: Epoch(message.epoch),
@@ -295,6 +307,7 @@ impl TryFrom<v1::MachineSeen> for MachineSeen {
             state,
             failure,
             addresses: addresses(message.addresses),
+            guest: GuestSeen { agent: message.guest_agent, cloud_init },
             handover: handover(message.handover)?,
         })
     }
@@ -436,6 +449,7 @@ mod tests {
             state: ObservedState::Running,
             failure: Some("no room".into()),
             addresses: Vec::new(),
+            guest: GuestSeen { agent: true, cloud_init: CloudInit::Failed },
             handover: Some(fairmazon_model::migration::Handover::Left),
         };
         assert_eq!(MachineSeen::try_from(v1::MachineSeen::from(&seen)).unwrap(), seen);

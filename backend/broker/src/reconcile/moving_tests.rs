@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fairmazon_model::{
     id::{HostId, OperationId, VolumeId},
     instance::{InstanceObserved, ObservedState, RestartPolicy},
-    machine::MachineSeen,
+    machine::{GuestSeen, MachineSeen},
     migration::{Handover, Migration},
     units::{Epoch, UnixMs},
 };
@@ -67,6 +67,7 @@ fn seen(epoch: Epoch, state: ObservedState, handover: Option<Handover>) -> Machi
         state,
         failure: None,
         addresses: Vec::new(),
+        guest: GuestSeen::default(),
         handover,
     }
 }

@@ -6,7 +6,7 @@
 use fairmazon_model::{
     id::HostId,
     instance::{Instance, InstanceObserved, ObservedState},
-    machine::{MachineSeen, ObservedSet, VolumeSeen},
+    machine::{GuestSeen, MachineSeen, ObservedSet, VolumeSeen},
     units::UnixMs,
     volume::{Volume, VolumeObserved},
 };
@@ -230,6 +230,7 @@ fn observed_instance(
             spec_version: 0,
             failure: None,
             addresses: Vec::new(),
+            guest: GuestSeen::default(),
             ..old.clone()
         });
     };
@@ -245,7 +246,8 @@ fn observed_instance(
         && old.state == seen.state
         && old.spec_version == seen.spec_version
         && old.failure == seen.failure
-        && old.addresses == seen.addresses;
+        && old.addresses == seen.addresses
+        && old.guest == seen.guest;
     (!same).then(|| observed(seen, old.at))
 }
 
@@ -257,6 +259,7 @@ pub(super) fn observed(seen: &MachineSeen, at: UnixMs) -> InstanceObserved {
         spec_version: seen.spec_version,
         failure: seen.failure.clone(),
         addresses: seen.addresses.clone(),
+        guest: seen.guest,
         at,
     }
 }

@@ -7,6 +7,7 @@ use fairmazon_model::{
         OnInterrupt, Power, RestartPolicy, Spot,
     },
     interruption::{Interruption, InterruptionCause},
+    machine::GuestSeen,
     operation::{Operation, OperationKind, OperationState},
     price::NanoEur,
     units::{Epoch, Gib, Revision, UnixMs},
@@ -98,6 +99,7 @@ fn situation() -> impl Strategy<Value = Situation> {
             spec_version: observed_version,
             failure: None,
             addresses: Vec::new(),
+            guest: GuestSeen::default(),
             at: UnixMs(1),
         };
         instance.deleting = deleting.then(|| OperationId::from_parts(1, 1));
@@ -254,6 +256,7 @@ fn take(situation: &mut Situation, step: &Step) -> bool {
                 spec_version: instance.spec_version,
                 failure: None,
                 addresses: Vec::new(),
+                guest: GuestSeen::default(),
                 at: UnixMs(2),
             };
             true

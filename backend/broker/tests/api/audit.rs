@@ -8,7 +8,7 @@ use fairmazon_model::{
     access::Role,
     id::HostId,
     instance::ObservedState,
-    machine::{MachineSeen, ObservedSet},
+    machine::{GuestSeen, MachineSeen, ObservedSet},
     units::{Epoch, Generation},
 };
 use fairmazon_proto::{FILE_DESCRIPTOR_SET, v1};
@@ -241,6 +241,7 @@ async fn every_change_stands_in_the_audit_log() {
         state: ObservedState::Running,
         failure: None,
         addresses: Vec::new(),
+        guest: GuestSeen::default(),
         handover: None,
     };
     let set = ObservedSet { machines: vec![seen], ..ObservedSet::default() };

@@ -14,7 +14,9 @@ use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
     instance::ObservedState,
     key::{Blob, GivenKey, HostSealing},
-    machine::{DesiredSet, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeSeen},
+    machine::{
+        DesiredSet, GuestSeen, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeSeen,
+    },
     migration::Handover,
     units::{Epoch, Generation, UnixMs},
     volume::VolumeObserved,
@@ -191,6 +193,7 @@ impl Played {
             state,
             failure: None,
             addresses: Vec::new(),
+            guest: GuestSeen::default(),
             handover,
         });
         self.reports().await;

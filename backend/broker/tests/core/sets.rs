@@ -8,7 +8,7 @@ use fairmazon_model::{
     id::HostId,
     instance::{Attachment, InstanceSpec, ObservedState},
     limits,
-    machine::{DesiredSet, MachineSeen, ObservedSet, VolumeSeen, VolumeWish},
+    machine::{DesiredSet, GuestSeen, MachineSeen, ObservedSet, VolumeSeen, VolumeWish},
     units::{Epoch, Generation, Gib},
     usage::{RefusedWindow, WindowBatch},
     volume::VolumeObserved,
@@ -213,6 +213,7 @@ async fn a_run_and_data_that_only_a_host_knows_of_are_taken_into_account() {
         state: ObservedState::Running,
         failure: None,
         addresses: Vec::new(),
+        guest: GuestSeen::default(),
         handover: None,
     };
     let report =

@@ -17,6 +17,7 @@ use fairmazon_model::{
     id::HostId,
     instance::{Attachment, InstanceSpec, Power},
     key::{Blob, GivenKey, HostSealing},
+    machine::{CloudInit, GuestSeen},
     operation::OperationState,
     placement::Placement,
     units::{Epoch, Gib, UnixMs},
@@ -51,6 +52,8 @@ async fn a_machine_comes_changes_reboots_and_goes() {
     assert_eq!(shown.site.as_ref().unwrap().name, "site-de");
     assert_eq!(shown.row.decision.as_ref().unwrap().epoch, Epoch(1));
     assert_eq!(shown.row.observed.addresses.len(), 1);
+    let said = GuestSeen { agent: true, cloud_init: CloudInit::Done };
+    assert_eq!(shown.row.observed.guest, said);
     kit.until("the volume is seen", || {
         engine.volume(customer, data.volume.row.id).unwrap().state == VolumeState::Ready
     })

@@ -9,7 +9,8 @@ use fairmazon_model::{
     instance::{ObservedState, Power},
     key::GivenKey,
     machine::{
-        Disk, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeCopy, VolumeSeen, VolumeWish,
+        Disk, GuestSeen, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeCopy, VolumeSeen,
+        VolumeWish,
     },
     migration::{Arrival, Handover},
     units::Generation,
@@ -324,6 +325,7 @@ impl Book {
                 failure: self.trouble(record, &state),
                 state,
                 addresses: seen.addresses.clone(),
+                guest: seen.guest,
                 handover: handover(seen),
             },
             None => MachineSeen {
@@ -333,6 +335,7 @@ impl Book {
                 state,
                 failure: None,
                 addresses: Vec::new(),
+                guest: GuestSeen::default(),
                 handover: record.arrival().map(|_| Handover::Awaited),
             },
         }

@@ -89,13 +89,19 @@ mod tests {
         Marks, Volume,
         contract::{instance, spec, volume, wish},
     };
-    use fairmazon_model::{id::HostId, migration::Arrival, units::Gib};
+    use fairmazon_model::{id::HostId, machine::GuestSeen, migration::Arrival, units::Gib};
 
     use super::*;
 
     fn machine(run: RunState, halt: Halt) -> Machine {
         let marks = Marks { epoch: Epoch(3), halt, ..Marks::default() };
-        Machine { definition: Arc::new(spec(1)), marks, run, addresses: Vec::new() }
+        Machine {
+            definition: Arc::new(spec(1)),
+            marks,
+            run,
+            addresses: Vec::new(),
+            guest: GuestSeen::default(),
+        }
     }
 
     fn told(change: impl FnOnce(&mut MachineSpec, &mut HostVolume)) -> Told {

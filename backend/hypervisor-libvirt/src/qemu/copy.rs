@@ -71,10 +71,17 @@ impl QemuHost {
         path: &std::path::Path,
     ) -> Result<()> {
         let path = path.to_owned();
-        self.admit("begin to copy a disk", move |inner, session| {
-            inner.begin_backup(session, instance, &found, (to, &path))
-        })
-        .await?;
+        // What the copy has is the disk at its beginning.
+        let still = self.hold_still(instance).await;
+        let begun = self
+            .admit("begin to copy a disk", move |inner, session| {
+                inner.begin_backup(session, instance, &found, (to, &path))
+            })
+            .await;
+        if let Some(still) = still {
+            still.end().await;
+        }
+        begun?;
         // From here on it is ended when nobody waits for it any more.
         let mut begun = Begun { host: self.clone(), instance: Some(instance) };
         loop {

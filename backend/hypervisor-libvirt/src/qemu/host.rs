@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Accelerator, QemuConfig,
+    agents::Agents,
     console::Consoles,
     files::Files,
     image::{self, ImageDisk},
@@ -40,7 +41,8 @@ use super::{
     tool,
 };
 use crate::{
-    LibvirtError, events::start_loop, private::sweep, threads::Threads, user_data::UserData,
+    LibvirtError, events::start_loop, guests::Guests, private::sweep, threads::Threads,
+    user_data::UserData,
 };
 
 /// Hints that a slow listener may be behind before it has to look at all.
@@ -79,6 +81,7 @@ pub(super) struct Inner {
     pub(super) keys: Keyring,
     pub(super) consoles: Consoles,
     pub(super) seeds: Seeds,
+    pub(super) agents: Arc<Agents>,
     pub(super) moves: Moves,
     pub(super) departures: Departures,
     pub(super) landings: Landings,
@@ -112,8 +115,14 @@ impl QemuHost {
         let moves = Moves::open(&config.moves).map_err(folder(&config.moves))?;
         let in_memory = [config.consoles.clone(), beside("seeds"), beside("user-data")];
         let hints = broadcast::Sender::new(HINTS_KEPT);
-        let sessions =
-            Sessions::new(config.uri.clone(), config.accelerator, hints.clone(), user_data);
+        let guests = Arc::new(Guests::default());
+        let sessions = Sessions::new(
+            config.uri.clone(),
+            config.accelerator,
+            hints.clone(),
+            user_data,
+            Arc::clone(&guests),
+        );
         let listed = sessions.get().and_then(|session| session.domains.list());
         let listed = listed.map_err(|source| LibvirtError::Daemon {
             uri: config.uri.clone(),
@@ -124,6 +133,9 @@ impl QemuHost {
             sweep(path, &there).map_err(folder(path))?;
         }
         tracing::info!(accelerator = %config.accelerator, "guests run under QEMU");
+        let domain_type = config.accelerator.domain_type();
+        let agents = Agents::start(config.uri.clone(), domain_type, guests, hints.clone())
+            .map_err(LibvirtError::Threads)?;
         let images = Images::new(config.images.clone(), config.trusted_keys.clone());
         let inner = Arc::new(Inner {
             sessions,
@@ -133,6 +145,7 @@ impl QemuHost {
             keys: Keyring::default(),
             consoles,
             seeds,
+            agents,
             moves,
             departures: Departures::default(),
             landings: Landings::default(),

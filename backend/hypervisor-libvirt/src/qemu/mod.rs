@@ -8,6 +8,7 @@
 //! [`give_key`]: fairmazon_hypervisor::Hypervisor::give_key
 
 mod accelerator;
+mod agents;
 mod backup;
 mod console;
 mod copy;

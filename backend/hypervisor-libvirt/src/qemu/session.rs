@@ -10,7 +10,7 @@ use virt::{connect::Connect, error::Error};
 use virt_sys as sys;
 
 use super::{Accelerator, keyring, migration::resume_stranded};
-use crate::{domains::Domains, error::failed, events::Watch, user_data::UserData};
+use crate::{domains::Domains, error::failed, events::Watch, guests::Guests, user_data::UserData};
 
 /// Seconds between signs of life, and how many may be missed.
 pub(super) const KEEP_ALIVE: (i32, u32) = (5, 3);
@@ -30,6 +30,7 @@ pub(super) struct Sessions {
     accelerator: Accelerator,
     hints: broadcast::Sender<Hint>,
     user_data: UserData,
+    guests: Arc<Guests>,
     current: Mutex<Option<Arc<Session>>>,
 }
 
@@ -39,8 +40,9 @@ impl Sessions {
         accelerator: Accelerator,
         hints: broadcast::Sender<Hint>,
         user_data: UserData,
+        guests: Arc<Guests>,
     ) -> Self {
-        Self { uri, accelerator, hints, user_data, current: Mutex::default() }
+        Self { uri, accelerator, hints, user_data, guests, current: Mutex::default() }
     }
 
     /// The connection, a new one where the last has ended.
@@ -68,10 +70,13 @@ impl Sessions {
         let domains = Domains {
             connection,
             domain_type: self.accelerator.domain_type(),
-            // Nothing leases addresses here; the host has seen who answers on the bridge.
+            // Nothing leases addresses here; the host has seen who answers on the bridge. What a
+            // guest's agent says is better, and asked for elsewhere.
             address_source: sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
             addresses: Mutex::default(),
             user_data: Some(self.user_data.clone()),
+            guests: Some(Arc::clone(&self.guests)),
+            shutdown: sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
         };
         domains.each(resume_stranded);
         Ok(Session { _watch: watch, domains })

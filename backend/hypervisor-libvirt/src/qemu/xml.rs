@@ -84,7 +84,7 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
          <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>{CPU}</model></cpu>\
          <clock offset='utc'/><on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot>\
          <on_crash>destroy</on_crash><devices><emulator>{EMULATOR}</emulator>{disks}{seed}{card}\
-         <serial type='file'><source path='{console}' append='on'/><target port='0'/></serial>\
+         <serial type='file'><source path='{console}' append='on'/><target port='0'/></serial>{agent}\
          <memballoon model='virtio'>{balloon}</memballoon>\
          <rng model='virtio'><backend model='random'>/dev/urandom</backend>{rng}</rng>\
          </devices></domain>",
@@ -97,6 +97,11 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
         vcpus = spec.vcpus.0,
         console = path(parts.console),
         seed = seed(parts.seed, &at(|places| Some(places.scsi))),
+        agent = match parts.places {
+            None => agent(""),
+            // What was started before there was an agent's channel has none.
+            Some(places) => places.serial.map_or_else(String::new, |it| agent(&address(Some(it)))),
+        },
         balloon = at(|places| Some(places.balloon)),
         rng = at(|places| Some(places.rng)),
     )
@@ -125,6 +130,15 @@ fn seed(file: &Path, at: &str) -> String {
          <driver name='qemu' type='raw'/><source file='{}'/><target dev='sda' bus='scsi'/>\
          <readonly/></disk>",
         path(file)
+    )
+}
+
+/// The channel of the guest's agent. libvirt puts its socket where only this user looks.
+fn agent(at: &str) -> String {
+    format!(
+        "<controller type='virtio-serial' index='0'>{at}</controller>\
+         <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/>\
+         <address type='virtio-serial' controller='0' bus='0' port='1'/></channel>"
     )
 }
 
@@ -261,6 +275,14 @@ mod tests {
         assert_eq!(count("<disk type="), 3);
         assert_eq!(count("<encryption format='luks'>"), 2);
         assert_eq!(count("<source file='/seed'/><target dev='sda' bus='scsi'/><readonly/>"), 1);
+    }
+
+    #[test]
+    fn the_agents_channel_is_a_socket_that_libvirt_makes_its_own_place_for() {
+        let domain = disks(&["/a"]);
+        let channel = &domain[domain.find("<channel type='unix'>").unwrap()..];
+        let channel = &channel[..channel.find("</channel>").unwrap()];
+        assert!(channel.contains("org.qemu.guest_agent.0") && !channel.contains("<source"));
     }
 
     #[test]

@@ -39,18 +39,25 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
+    /// With the tiny guest as its image.
     pub(crate) fn start() -> Self {
-        let guest = tiny_guest();
+        let guest = built("build");
+        Self::with(&guest, |made| {
+            for part in ["kernel", "initrd", "cmdline"] {
+                symlink(guest.join(part), made.join(part)).unwrap();
+            }
+            let mut disk = format!("{IMAGE_TEXT}\n").into_bytes();
+            disk.resize(1 << 20, 0);
+            fs::write(made.join("disk.raw"), disk).unwrap();
+        })
+    }
+
+    fn with(guest: &Path, make: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::Builder::new().prefix("fairmazon-lab-").tempdir().unwrap().keep();
         let consoles = Path::new("/dev/shm").join(folder.file_name().unwrap());
         let made = folder.join("made");
         fs::create_dir_all(&made).unwrap();
-        for part in ["kernel", "initrd", "cmdline"] {
-            symlink(guest.join(part), made.join(part)).unwrap();
-        }
-        let mut disk = format!("{IMAGE_TEXT}\n").into_bytes();
-        disk.resize(1 << 20, 0);
-        fs::write(made.join("disk.raw"), disk).unwrap();
+        make(&made);
         publish(&folder);
         // What libvirt finds out about QEMU, for the next laboratory.
         let shared = guest.with_file_name("libvirt-capabilities");
@@ -156,7 +163,7 @@ impl Drop for Lab {
 fn publish(folder: &Path) {
     let about = About {
         id: IMAGE.into(),
-        name: "The tiny guest".into(),
+        name: "A guest of the tests".into(),
         architecture: "x86_64".into(),
         min_disk_gib: 1,
     };
@@ -164,11 +171,13 @@ fn publish(folder: &Path) {
     fairmazon_image::publish(&folder.join("made"), &folder.join("images"), &about, &key).unwrap();
 }
 
-/// The folder of the tiny guest, built when it is not there.
-fn tiny_guest() -> PathBuf {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/guest/build");
-    let output = Command::new(script).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+/// The folder of a guest that a script builds, when it is not there.
+fn built(script: &str) -> PathBuf {
+    let script =
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/guest")).join(script);
+    let output = Command::new(&script).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", script.display());
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 

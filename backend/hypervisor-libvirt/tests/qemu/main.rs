@@ -8,6 +8,7 @@ mod contract;
 mod copies;
 mod exports;
 mod full;
+mod guest_agent;
 mod guests;
 mod images;
 mod imports;

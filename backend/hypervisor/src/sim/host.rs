@@ -94,6 +94,12 @@ impl SimHost {
         self.cell.state.lock().encrypts = true;
     }
 
+    /// Whether guests have an agent that answers. At first they have.
+    pub fn set_agents(&self, agents: bool) {
+        self.cell.state.lock().no_agents = !agents;
+        self.cell.hint(Hint::All);
+    }
+
     /// All keys are gone, as when the process that held them ends.
     pub fn lose_keys(&self) {
         self.cell.state.lock().keys.clear();
@@ -166,7 +172,10 @@ impl Hypervisor for SimHost {
     }
 
     async fn machine(&self, instance: InstanceId) -> Result<Option<Machine>> {
-        let look = || Ok(self.cell.state.lock().machine(instance).ok().map(|found| found.seen()));
+        let look = || {
+            let state = self.cell.state.lock();
+            Ok(state.machine(instance).ok().map(|found| found.seen(!state.no_agents)))
+        };
         self.call(Verb::Look, look).await
     }
 
@@ -419,7 +428,8 @@ impl HostCell {
 
     fn inventory(&self) -> Inventory {
         let state = self.state.lock();
-        let mut machines: Vec<_> = state.machines.values().map(|found| found.seen()).collect();
+        let mut machines: Vec<_> =
+            state.machines.values().map(|found| found.seen(!state.no_agents)).collect();
         machines.sort_unstable_by_key(Machine::instance);
         let mut volumes: Vec<_> = state
             .volumes

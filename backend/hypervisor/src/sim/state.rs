@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use fairmazon_model::{
     host::Capacity,
     id::{InstanceId, VolumeId},
-    machine::{Disk, HostVolume, MachineSpec, VolumeCopy},
+    machine::{CloudInit, Disk, GuestSeen, HostVolume, MachineSpec, VolumeCopy},
     units::Gib,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -16,6 +16,9 @@ use crate::{
     HypervisorError, Machine, Marks, OffReason, Result, RunState, Statistics, Traffic, keeps,
     same_disks, same_shape,
 };
+
+/// What an agent says of a simulated guest, which boots at once.
+const AGENT: GuestSeen = GuestSeen { agent: true, cloud_init: CloudInit::Done };
 
 /// One machine; kept small, as there are many.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub(super) struct HostState {
     pub(super) keys: FxHashMap<VolumeId, Box<str>>,
     /// Whether volumes are made with a key from now on.
     pub(super) encrypts: bool,
+    /// Whether guests have no agent.
+    pub(super) no_agents: bool,
     memory_used_mib: u64,
     storage_used: BTreeMap<Arc<str>, u64>,
     next_serial: u64,
@@ -312,7 +317,8 @@ impl SimMachine {
         !matches!(self.run, RunState::Off(_))
     }
 
-    pub(super) fn seen(&self) -> Machine {
+    /// `agents`: whether guests have an agent.
+    pub(super) fn seen(&self, agents: bool) -> Machine {
         let running = self.run == RunState::Running;
         let instance = self.definition.instance;
         Machine {
@@ -320,6 +326,7 @@ impl SimMachine {
             marks: self.marks,
             run: self.run,
             addresses: if running { vec![address(instance)] } else { Vec::new() },
+            guest: if running && agents { AGENT } else { GuestSeen::default() },
         }
     }
 }

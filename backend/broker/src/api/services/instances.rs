@@ -1,5 +1,6 @@
 //! `InstancesService`.
 
+use fairmazon_model::machine::CloudInit;
 use fairmazon_proto::v1::{
     self, CreateInstanceRequest, DeleteInstanceRequest, GetInstanceRequest, InstanceResponse,
     ListInstancesRequest, ListInstancesResponse, MigrateInstanceRequest, Operation,
@@ -144,6 +145,16 @@ fn instance(view: &InstanceView) -> v1::Instance {
         created_at_ms: row.created_at.0,
         unconfirmed: row.unconfirmed,
         interruption_at_ms: row.interruption.as_ref().map_or(0, |it| it.ends_at().0),
+        guest_agent: row.observed.guest.agent,
+        cloud_init: cloud_init(row.observed.guest.cloud_init).into(),
+    }
+}
+
+const fn cloud_init(seen: CloudInit) -> v1::CloudInit {
+    match seen {
+        CloudInit::Unknown => v1::CloudInit::Unspecified,
+        CloudInit::Done => v1::CloudInit::Done,
+        CloudInit::Failed => v1::CloudInit::Failed,
     }
 }
 

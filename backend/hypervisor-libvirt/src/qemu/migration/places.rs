@@ -29,6 +29,9 @@ pub(crate) struct Places {
     pub(crate) balloon: Pci,
     /// Its source of random numbers.
     pub(crate) rng: Pci,
+    /// The bus of its agent's channel; none where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) serial: Option<Pci>,
 }
 
 /// The version of a machine type.
@@ -152,8 +155,13 @@ impl Places {
                 DiskPlace { letters: Letters::try_from(letters.to_owned())?, at: address(disk)? };
             disks.insert(volume, place);
         }
-        let scsi = |each: &Node<'_, '_>| each.attribute("type") == Some("scsi");
-        let scsi = single(children(devices, "controller").filter(scsi));
+        let of_kind = |kind: &'static str| {
+            children(devices, "controller").filter(move |each| each.attribute("type") == Some(kind))
+        };
+        let serial = match of_kind("virtio-serial").next() {
+            None => None,
+            Some(_) => Some(single(of_kind("virtio-serial")).and_then(address)?),
+        };
         let one = |name| single(children(devices, name)).and_then(address);
         let card = match children(devices, "interface").next() {
             None => None,
@@ -163,10 +171,11 @@ impl Places {
             machine: machine.unwrap_or_default().to_owned().try_into()?,
             kernel: child(os, "kernel").is_some(),
             disks,
-            scsi: scsi.and_then(address)?,
+            scsi: single(of_kind("scsi")).and_then(address)?,
             card,
             balloon: one("memballoon")?,
             rng: one("rng")?,
+            serial,
         })
     }
 }
@@ -229,6 +238,21 @@ mod tests {
         assert!(places.kernel && places.card.is_none());
         let sent = serde_json::to_vec(&places).unwrap();
         assert_eq!(serde_json::from_slice::<Places>(&sent).unwrap(), places);
+    }
+
+    #[test]
+    fn a_channel_for_an_agent_is_there_or_not() {
+        let controller = "<controller type='virtio-serial'><address type='pci' domain='0x0000' bus='0x00' slot='0x05' function='0x0'/></controller>";
+        let with = DOMAIN.replacen("<rng>", &format!("{controller}<rng>"), 1);
+        let places = read(&with).unwrap();
+        assert_eq!(places.serial, Some(Pci { slot: 5, function: 0 }));
+        let sent = serde_json::to_string(&places).unwrap();
+        assert_eq!(serde_json::from_str::<Places>(&sent).unwrap(), places);
+        // One from before is described as it was then, which hosts of then read too.
+        let before = serde_json::to_string(&read(DOMAIN).unwrap()).unwrap();
+        assert!(!before.contains("serial") && sent.contains("serial"));
+        let twice = with.replacen("<rng>", &format!("{controller}<rng>"), 1);
+        assert!(read(&twice).is_err());
     }
 
     #[test]

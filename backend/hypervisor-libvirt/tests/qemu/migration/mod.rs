@@ -1,5 +1,6 @@
 //! Guests that move from one host to another while they run.
 
+mod before;
 mod faults;
 mod refused;
 
@@ -249,6 +250,8 @@ async fn a_guest_moves_with_its_disks_and_goes_on() {
     assert_eq!(first.unwrap().parse::<u64>().unwrap(), count + 1, "{said}");
     counts_on(&target).await;
     assert_eq!(run(&target).await, RunState::Running);
+    let definition = there.run(&format!("virsh dumpxml {}", instance(1)));
+    assert!(definition.contains("org.qemu.guest_agent.0"), "{definition}");
     let measured = target.statistics(instance(1)).await.unwrap().unwrap();
     assert!(measured.incarnation > 0 && measured.volumes.len() == 3, "{measured:?}");
     assert_eq!(there.run("virsh secret-list | tail -n +3").trim(), "", "no key is lent any more");

@@ -1,0 +1,199 @@
+//! The agents in guests (qemu-guest-agent): asked at times for what only the guest knows, and to
+//! hold its file systems still for the beginning of a copy.
+//!
+//! They are asked over a connection and by threads of their own. libvirt does few calls of one
+//! connection at once, and a guest may let each wait for its time, so nothing else is behind them;
+//! who does is asked ever less.
+
+mod talk;
+
+use std::{
+    sync::{Arc, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+use fairmazon_hypervisor::{Hint, RunState};
+use fairmazon_model::id::InstanceId;
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, oneshot};
+use ulid::Ulid;
+use virt::{connect::Connect, domain::Domain, error::Error};
+use virt_sys as sys;
+
+use super::{host::QemuHost, session::KEEP_ALIVE};
+use crate::{
+    domains::Domains,
+    guests::{Guests, Outcome, Question},
+    threads::Threads,
+    xml::mac_of,
+};
+
+/// Guests that are asked at once. libvirt's daemon does five calls of a connection at a time.
+const THREADS: usize = 4;
+/// How long it may take to hold a guest still: what a command may take, twice.
+const DEADLINE: Duration = Duration::from_secs(12);
+/// Between two looks at who is to be asked.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a guest is held still at most: a copy begins in less, or is made of what it is then.
+const STILL: Duration = Duration::from_secs(5);
+
+/// Who asks the agents of a host's guests.
+#[derive(Debug)]
+pub(super) struct Agents {
+    uri: String,
+    domain_type: &'static str,
+    guests: Arc<Guests>,
+    hints: broadcast::Sender<Hint>,
+    threads: Threads,
+    current: Mutex<Option<Arc<Domains>>>,
+}
+
+impl Agents {
+    /// Begins to ask, until the last handle is dropped.
+    pub(super) fn start(
+        uri: String,
+        domain_type: &'static str,
+        guests: Arc<Guests>,
+        hints: broadcast::Sender<Hint>,
+    ) -> std::io::Result<Arc<Self>> {
+        let threads = Threads::start(THREADS, DEADLINE)?;
+        let current = Mutex::default();
+        let agents = Arc::new(Self { uri, domain_type, guests, hints, threads, current });
+        let weak = Arc::downgrade(&agents);
+        thread::Builder::new().name("guest-agents".into()).spawn(move || look(&weak))?;
+        Ok(agents)
+    }
+
+    /// Asks whoever is to be asked now.
+    fn ask(&self) -> Result<(), Error> {
+        let domains = self.domains()?;
+        let mut running = Vec::new();
+        let listed = domains.connection.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)?;
+        for domain in &listed {
+            if let (Ok(uuid), Some(run)) = (domain.uuid(), domain.id()) {
+                running.push((InstanceId::from_ulid(Ulid::from_bytes(uuid.into_bytes())), run));
+            }
+        }
+        for question in self.guests.due(&running, Instant::now()) {
+            let (domains, guests) = (Arc::clone(&domains), Arc::clone(&self.guests));
+            let hints = self.hints.clone();
+            self.threads.later(move || {
+                let outcome = ask_one(&domains, question);
+                if guests.note(question, outcome, Instant::now()) {
+                    // Nobody listening is no failure: a listener that comes later looks first.
+                    let _ = hints.send(Hint::Machine(question.instance));
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// The connection, a new one where the last has ended.
+    fn domains(&self) -> Result<Arc<Domains>, Error> {
+        let mut current = self.current.lock();
+        if let Some(domains) = &*current
+            && domains.connection.is_alive().unwrap_or(false)
+        {
+            return Ok(Arc::clone(domains));
+        }
+        *current = None;
+        let connection = Connect::open(Some(&self.uri))?;
+        connection.set_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)?;
+        let domains = Arc::new(Domains::for_agents(connection, self.domain_type));
+        *current = Some(Arc::clone(&domains));
+        Ok(domains)
+    }
+}
+
+fn look(agents: &Weak<Agents>) {
+    while let Some(asking) = agents.upgrade() {
+        if let Err(error) = asking.ask() {
+            tracing::debug!(%error, "unable to see which guests there are to ask");
+        }
+        drop(asking);
+        thread::sleep(LOOK);
+    }
+}
+
+fn ask_one(domains: &Domains, question: Question) -> Outcome {
+    // What is not a machine of the platform's is not spoken to, nor what has not all come yet.
+    match domains.expect(question.instance) {
+        Ok((domain, machine))
+            if machine.run == RunState::Running && domain.id() == Some(question.run) =>
+        {
+            talk::ask(&domain, question, &mac_of(question.instance))
+        }
+        _ => Outcome::Silent,
+    }
+}
+
+/// A guest whose file systems are held still, until this is dropped or the time is up.
+#[derive(Debug)]
+pub(super) struct Still {
+    /// Dropped when it may go on.
+    go_on: Option<oneshot::Sender<()>>,
+    /// Told when it does.
+    gone_on: Option<oneshot::Receiver<()>>,
+}
+
+impl Still {
+    /// Lets the guest go on; returns when it does, or does not answer any more.
+    pub(super) async fn end(mut self) {
+        drop(self.go_on.take());
+        if let Some(gone_on) = self.gone_on.take() {
+            let _ = gone_on.await;
+        }
+    }
+}
+
+impl QemuHost {
+    /// Holds a guest's file systems still for a moment, so that a copy that begins now has them
+    /// whole; none where it has no agent that does that.
+    pub(super) async fn hold_still(&self, instance: InstanceId) -> Option<Still> {
+        let agents = Arc::clone(&self.inner.agents);
+        let run = agents.guests.hold(instance)?;
+        let (go_on, may_go_on) = oneshot::channel::<()>();
+        let (goes_on, gone_on) = oneshot::channel();
+        let (begun, has_begun) = oneshot::channel();
+        // A task of its own: it ends as it should also when nobody waits for it any more.
+        tokio::spawn(async move {
+            let of = move |domains: &Domains| running(domains, instance, run);
+            let frozen = agents.on(move |domains| of(domains).is_some_and(|it| talk::freeze(&it)));
+            let frozen = frozen.await == Some(true);
+            let _ = begun.send(frozen);
+            if frozen && tokio::time::timeout(STILL, may_go_on).await.is_err() {
+                tracing::warn!(%instance, "a copy took too long to begin; its guest goes on");
+            }
+            // Also when that failed: some of its file systems may be held still.
+            let thawed = agents.on(move |domains| of(domains).is_some_and(|it| talk::thaw(&it)));
+            let thawed = thawed.await == Some(true);
+            agents.guests.release(instance, run, thawed, Instant::now());
+            let _ = goes_on.send(());
+        });
+        let still = Still { go_on: Some(go_on), gone_on: Some(gone_on) };
+        if has_begun.await == Ok(true) {
+            Some(still)
+        } else {
+            still.end().await;
+            None
+        }
+    }
+}
+
+impl Agents {
+    /// Does something on one of the threads; none when that took too long.
+    async fn on<T: Send + 'static>(
+        self: &Arc<Self>,
+        act: impl FnOnce(&Domains) -> T + Send + 'static,
+    ) -> Option<T> {
+        let agents = Arc::clone(self);
+        let act = move || Ok(agents.domains().ok().map(|domains| act(&domains)));
+        self.threads.call("speak to a guest", act).await.ok().flatten()
+    }
+}
+
+fn running(domains: &Domains, instance: InstanceId, run: u32) -> Option<Domain> {
+    let (domain, machine) = domains.expect(instance).ok()?;
+    (machine.run == RunState::Running && domain.id() == Some(run)).then_some(domain)
+}
