@@ -164,6 +164,20 @@ fn a_reboot_is_declared_by_its_trigger() -> Outcome {
 }
 
 #[test]
+fn a_guest_is_waited_for() -> Outcome {
+    with_each_client(|cli, backend| {
+        let waits = format!(
+            "{PLAIN}\n wait_for = [\"address\", \"guest_agent\", \"cloud_init\"]\n \
+             timeouts = {{ create = \"60s\" }}"
+        );
+        let workspace = Workspace::inline(&instance(&waits), cli, backend.environment())?;
+        let ended = workspace.apply(&[])?;
+        assert!(!ended.text().contains("not ready yet"), "{}", ended.text());
+        workspace.expect_no_changes()
+    })
+}
+
+#[test]
 fn outside_its_working_hours_no_address_is_waited_for() -> Outcome {
     with_each_client(|cli, backend| {
         // At any time one of the two is off.
@@ -173,7 +187,7 @@ resource "fairmazon_instance" "it" {
   name     = "one"
   flavor   = "small"
   image    = "debian-13"
-  wait_for = ["address"]
+  wait_for = ["address", "guest_agent"]
   timeouts = { create = "60s" }
   schedule = [{
     timezone = "UTC"

@@ -412,6 +412,41 @@ async fn an_address_is_waited_for_only_where_one_comes() {
 }
 
 #[tokio::test]
+async fn what_a_guest_lacks_is_told_with_what_to_do() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let waits =
+        json!({ "wait_for": ["guest_agent", "cloud_init"], "timeouts": { "create": "1s" } });
+    let wanted = machine_with(waits.clone());
+    let applied = client.apply(ADDRESS, wanted.clone()).await.unwrap();
+    assert!(applied.warnings.is_empty(), "{}", applied.warnings);
+    // Without an agent it is made and well, and says what it waited for.
+    broker.state.lock().agent = None;
+    let address = "fairmazon_instance.silent";
+    let applied = client.apply(address, wanted.clone()).await.unwrap();
+    let told = applied.warnings.to_string();
+    for text in ["is not ready yet", "install qemu-guest-agent", "`cloud_init` out of", "Waited 1s"]
+    {
+        assert!(told.contains(text), "{text}: {told}");
+    }
+    assert!(!client.is_tainted(address));
+    broker.state.lock().agent = Some(fairmazon_proto::v1::CloudInit::Unspecified);
+    let applied = client.apply("fairmazon_instance.slow", wanted.clone()).await.unwrap();
+    let told = applied.warnings.to_string();
+    assert!(
+        told.contains("result.json") && !told.contains("install qemu-guest-agent in"),
+        "{told}"
+    );
+    broker.state.lock().agent = Some(fairmazon_proto::v1::CloudInit::Failed);
+    let applied = client.apply("fairmazon_instance.failed", wanted).await.unwrap();
+    let told = applied.warnings.to_string();
+    assert!(told.contains("ended with errors") && !told.contains("not ready"), "{told}");
+    let off = machine_with(json!({ "wait_for": ["guest_agent"], "power_state": "stopped" }));
+    let told = client.plan("fairmazon_instance.off", off).await.unwrap_err().to_string();
+    assert!(told.contains("(at wait_for)") && told.contains("no agent in its guest"), "{told}");
+}
+
+#[tokio::test]
 async fn a_reboot_trigger_restarts_what_runs_when_its_text_changes() {
     let broker = Broker::start().await;
     let mut client = broker.harness().await;

@@ -13,9 +13,8 @@ const NOT_YET: [(&str, &str); 5] = [
     ("provider", "The resources for standby pairs, networks and billing accounts."),
     (
         "fairmazon_instance",
-        "`networks`, `user_data_wo`, `ssh_command`, `host_fingerprint`, and the conditions \
-         `guest_agent` and `cloud_init` of `wait_for`. They need the overlay network, the relay or \
-         an agent in the guest.",
+        "`networks`, `user_data_wo`, `ssh_command` and `host_fingerprint`. They need the overlay \
+         network or the relay.",
     ),
     ("fairmazon_volume", "`source.image`."),
     ("fairmazon_token", "Renewal: a token's lifetime has to cover the run."),

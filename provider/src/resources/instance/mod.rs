@@ -7,6 +7,7 @@ mod plan;
 mod resource;
 mod row;
 mod schema;
+mod wait;
 
 pub use model::InstanceModel;
 pub use resource::InstanceResource;

@@ -40,7 +40,6 @@ pub(super) const RESTART: [(&str, RestartPolicy); 3] = [
 ];
 pub(super) const ON_INTERRUPT: [(&str, OnInterrupt); 2] =
     [("stop", OnInterrupt::Stop), ("delete", OnInterrupt::Delete)];
-pub(super) const WAIT_FOR: [(&str, ()); 2] = [("running", ()), ("address", ())];
 pub(super) const DAYS: [(&str, Weekday); 7] = [
     ("mon", Weekday::Mon),
     ("tue", Weekday::Tue),
@@ -297,12 +296,6 @@ impl InstanceModel {
     /// Whether the machine is asked to be off.
     pub(super) fn shall_be_off(&self) -> bool {
         self.power_state.get().map(String::as_str) == Some("stopped")
-    }
-
-    /// What to wait for after creation.
-    pub(super) fn waits_for(&self, condition: &str) -> bool {
-        let wanted = |word: &Attr<String>| matches!(word, Attr::Value(word) if word == condition);
-        matches!(&self.wait_for, Attr::Value(words) if words.iter().any(wanted))
     }
 
     /// Whether a changed image may be brought about in place.

@@ -14,6 +14,7 @@ use super::{
     change,
     model::{BOOT_GIB, BootVolumeModel, InstanceModel},
     row,
+    wait::{self, Condition},
 };
 use crate::{
     diagnostics::{self, Attempt},
@@ -51,7 +52,7 @@ pub(super) async fn plan(platform: &Platform, change: &mut Change<'_>) -> Result
     let spec = planned.read(old.as_ref()).map_err(|error| diagnostics::invalid(INVALID, &error))?;
     check(&spec, old.as_ref(), change.replaces())?;
     if prior.is_none() {
-        address_comes(&planned)?;
+        guest_comes(&planned)?;
     }
     if let Some(catalogue) = &catalogue {
         fits_catalogue(&planned, &spec, catalogue)
@@ -119,16 +120,17 @@ fn check(
     }
 }
 
-/// Refuses to wait for the address of a machine that shall not run.
-fn address_comes(planned: &InstanceModel) -> Result<(), Diagnostics> {
-    if !planned.shall_be_off() || !planned.waits_for("address") {
-        return Ok(());
-    }
+/// Refuses to wait for what the guest brings of a machine that shall not run.
+fn guest_comes(planned: &InstanceModel) -> Result<(), Diagnostics> {
+    let waited = wait::conditions(planned).into_iter().find_map(Condition::of_guest);
+    let Some(what) = waited.filter(|_| planned.shall_be_off()) else { return Ok(()) };
     let error = DomainError::invalid(
         "wait_for",
-        "a machine that is made with `power_state = \"stopped\"` gets no address to wait for",
+        format!(
+            "a machine that is made with `power_state = \"stopped\"` has no {what} to wait for"
+        ),
     );
-    let advice = "leave `address` out of `wait_for`, or make the machine running";
+    let advice = "leave all but `running` out of `wait_for`, or make the machine running";
     Err(diagnostics::invalid(INVALID, &error.advise(advice)))
 }
 

@@ -1,6 +1,6 @@
 //! Makes, reads, changes and removes machines.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use fairmazon_model::id::InstanceId;
 use fairmazon_proto::v1;
@@ -9,7 +9,10 @@ use tfplugin::{
     Resource, Schema, StateSink, View, async_trait,
 };
 
-use super::{InstanceModel, change, plan, row, schema};
+use super::{
+    InstanceModel, change, plan, row, schema,
+    wait::{self, is_off},
+};
 use crate::{
     client::{Client, ClientError},
     diagnostics::{self, Attempt, NO_IDENTITY_ADVICE},
@@ -23,8 +26,6 @@ use crate::{
 };
 
 const NOUN: &str = "instance";
-/// Between two looks at a machine that has no address yet.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a machine that is not waited for may take to find a host that asks for its keys.
 const KEYS_WITHIN: Duration = Duration::from_secs(10);
 /// How long the platform may take to say why something took too long.
@@ -106,24 +107,27 @@ impl Resource for InstanceResource {
         let (row, operation) = created.map_err(|error| attempt.failed(&error))?;
         // From here on there is something real: its id is kept before anything slow.
         state.save(&row::after_apply(&plan.model, &row))?;
+        let conditions = wait::conditions(&plan.model);
         let work = async {
-            if plan.model.waits_for("running") || plan.model.waits_for("address") {
-                follow(client, &operation).await?;
-            } else {
+            if conditions.is_empty() {
                 // Its host can do nothing without the keys, and nobody else makes them later.
                 let handed = tokio::time::timeout(KEYS_WITHIN, client.hand_keys(&operation)).await;
                 handed.unwrap_or(Ok(()))?;
+            } else {
+                follow(client, &operation).await?;
             }
-            if plan.model.waits_for("address") {
-                return with_address(client, &row.id).await;
-            }
-            client.instance_now(&row.id).await
+            wait::for_guest(client, &row.id, &conditions).await
         };
         let limit = timeouts::limit(&plan.model.timeouts, Limit::Create);
         let what = format!("the instance {} to be as asked for", row.id);
         let done = cx.within(limit, &what, Box::pin(work)).await;
         match unfinished::told(done, NOUN, &row.id)? {
-            Waited::Done(row) => state.save(&row::after_apply(&plan.model, &row)),
+            Waited::Done(row) => {
+                if let Some(trouble) = wait::trouble(&row, &conditions) {
+                    cx.warn(trouble);
+                }
+                state.save(&row::after_apply(&plan.model, &row))
+            }
             Waited::Unfinished(mut why) => {
                 // It exists and is well: an error would have it destroyed and made anew.
                 let now = tokio::time::timeout(REASON_WITHIN, client.instance_now(&row.id)).await;
@@ -132,6 +136,7 @@ impl Resource for InstanceResource {
                     return Ok(());
                 };
                 why.because(&now.state_reason);
+                why.lacks(&wait::lacks(&now, &conditions));
                 let stopped = cx.cancellation().is_cancelled();
                 match now.state() {
                     v1::InstanceState::Failed => return Err(why.error("failed")),
@@ -264,24 +269,4 @@ async fn or_reason<T>(
         late.push(Diagnostic::error(format!("The instance {id} waits")).detail(row.state_reason));
     }
     Err(late)
-}
-
-/// Whether there is nothing to restart and nothing that gets an address.
-const fn is_off(state: v1::InstanceState) -> bool {
-    matches!(
-        state,
-        v1::InstanceState::Pending | v1::InstanceState::Stopped | v1::InstanceState::Failed
-    )
-}
-
-/// Waits until the machine has an address. The platform has no event for it.
-async fn with_address(client: &Arc<Client>, id: &str) -> Result<v1::Instance, ClientError> {
-    loop {
-        let row = client.instance_now(id).await?;
-        // Outside its working hours it is as asked for, and has no address.
-        if !row.addresses.is_empty() || is_off(row.state()) {
-            return Ok(row);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }

@@ -18,9 +18,10 @@ use tfplugin::Attr;
 use super::{
     model::{
         AttachmentModel, BootVolumeModel, DAYS, InstanceModel, ON_IMAGE_CHANGE, ON_INTERRUPT,
-        ON_USER_DATA_CHANGE, POWER, RESTART, SpotModel, WAIT_FOR, WindowModel,
+        ON_USER_DATA_CHANGE, POWER, RESTART, SpotModel, WindowModel,
     },
     placement,
+    wait::WAIT_FOR,
 };
 use crate::resources::shared::{
     labels::{self, KnownLabels},

@@ -7,8 +7,9 @@ use tfplugin::{
 };
 
 use super::{
-    model::{ON_IMAGE_CHANGE, ON_INTERRUPT, ON_USER_DATA_CHANGE, POWER, RESTART, WAIT_FOR},
+    model::{ON_IMAGE_CHANGE, ON_INTERRUPT, ON_USER_DATA_CHANGE, POWER, RESTART},
     placement,
+    wait::WAIT_FOR,
 };
 use crate::resources::shared::{computed, labels, name, timeouts};
 
@@ -189,11 +190,14 @@ fn running() -> [Attribute; 8] {
         ),
         Attribute::set("wait_for", Type::String)
             .default(Value::set([WAIT_FOR[0].0.into()]))
-            .validate(validators::each(validators::one_of(WAIT_FOR.map(|(word, ())| word))))
+            .validate(validators::each(validators::one_of(WAIT_FOR.map(|(word, _)| word))))
             .describe(
-                "What to wait for after creation: `running` (the machine is as asked for) and \
-                 `address` (it has an address; outside its working hours there is none to wait \
-                 for). An empty set waits for nothing.",
+                "What to wait for after creation: `running` (the machine is as asked for), `address` \
+                 (it has an address), `guest_agent` (qemu-guest-agent in its guest has answered) and \
+                 `cloud_init` (that agent says that cloud-init is done; when it ended with errors, \
+                 there is a warning). Where the time of `timeouts` is up first, a warning says what \
+                 is missing. Outside its working hours nothing but `running` is waited for, and an \
+                 empty set waits for nothing.",
             ),
     ]
 }

@@ -55,6 +55,13 @@ impl Unfinished {
         }
     }
 
+    /// Adds what it has not got yet, and what to do.
+    pub fn lacks(&mut self, what: &str) {
+        if !what.is_empty() {
+            self.why = format!("{what}\n\n{}", self.why);
+        }
+    }
+
     /// What the user reads.
     pub fn warning(self) -> Diagnostic {
         let Self { noun, id, why } = self;

@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) off_hours: bool,
     /// No host takes a machine.
     pub(crate) no_place: bool,
+    /// What the agents of guests say of cloud-init; none while they have no agent.
+    pub(crate) agent: Option<v1::CloudInit>,
     made: u64,
 }
 
@@ -60,6 +62,7 @@ impl State {
             fail: None,
             off_hours: false,
             no_place: false,
+            agent: Some(v1::CloudInit::Done),
             made: 0,
         }
     }

@@ -135,6 +135,9 @@ fn bring_about(state: &State, row: &mut Instance) -> Result<(), Status> {
         row.state_reason = "no host fits".to_owned();
     }
     row.addresses = if running { vec!["10.0.0.1".to_owned()] } else { Vec::new() };
+    let agent = state.agent.filter(|_| running);
+    row.guest_agent = agent.is_some();
+    row.cloud_init = agent.unwrap_or_default().into();
     row.site = "fra1".to_owned();
     row.country = "DE".to_owned();
     row.placement_reason = "the only one".to_owned();
