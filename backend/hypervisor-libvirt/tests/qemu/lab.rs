@@ -52,6 +52,21 @@ impl Lab {
         })
     }
 
+    /// With a Debian as its image, which brings its own kernel, and somebody who gives guests
+    /// addresses.
+    pub(crate) fn with_debian() -> Self {
+        let guest = built("debian");
+        let mut lab = Self::with(&guest, |made| {
+            symlink(guest.join("disk.qcow2"), made.join("disk.qcow2")).unwrap();
+        });
+        lab.run(
+            "printf '%s\\n' 'interface guests' 'start 10.77.0.100' 'end 10.77.0.200' \
+             'lease_file /run/leases' 'pidfile /run/udhcpd.pid' 'option subnet 255.255.255.0' \
+             >/run/udhcpd.conf && touch /run/leases && busybox udhcpd /run/udhcpd.conf",
+        );
+        lab
+    }
+
     fn with(guest: &Path, make: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::Builder::new().prefix("fairmazon-lab-").tempdir().unwrap().keep();
         let consoles = Path::new("/dev/shm").join(folder.file_name().unwrap());
@@ -196,6 +211,16 @@ pub(crate) async fn give_keys(host: &QemuHost) {
 
 /// Waits until the console says this; all that it has said.
 pub(crate) async fn says(host: &QemuHost, instance: InstanceId, text: &str) -> String {
+    says_within(PATIENCE, host, instance, text).await
+}
+
+/// As [`says`], for what takes longer.
+pub(crate) async fn says_within(
+    patience: Duration,
+    host: &QemuHost,
+    instance: InstanceId,
+    text: &str,
+) -> String {
     let begin = Instant::now();
     loop {
         let said = host.console(instance).await.unwrap();
@@ -203,7 +228,7 @@ pub(crate) async fn says(host: &QemuHost, instance: InstanceId, text: &str) -> S
         if said.contains(text) {
             return said;
         }
-        assert!(begin.elapsed() < PATIENCE, "the console never said {text:?}:\n{said}");
+        assert!(begin.elapsed() < patience, "the console never said {text:?}:\n{said}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

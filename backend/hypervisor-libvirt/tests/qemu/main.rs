@@ -6,6 +6,7 @@
 mod agent;
 mod contract;
 mod copies;
+mod debian;
 mod exports;
 mod full;
 mod guest_agent;
