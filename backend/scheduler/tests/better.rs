@@ -28,6 +28,7 @@ fn book(fleet: &mut Fleet, request: &Request, host: HostId) {
         specification: request.specification,
         placement: request.placement.clone(),
         spot: None,
+        leaves_in: None,
     };
     fleet.restore_machine(request.machine, booking).unwrap();
 }

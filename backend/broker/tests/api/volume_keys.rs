@@ -98,7 +98,7 @@ async fn waits_for_keys(client: &Client, operation: &str) {
     let mut operations = OperationsServiceClient::new(client.clone());
     let mut states = operations.wait_operation(request).await.unwrap().into_inner();
     loop {
-        let state = states.message().await.unwrap();
+        let state = states.message().await.unwrap().unwrap();
         assert_eq!(state.state(), v1::OperationState::Running);
         if state.waits_for_keys {
             assert!(state.waiting_for.contains("key"), "{}", state.waiting_for);
@@ -245,7 +245,7 @@ async fn a_next_key_is_told_beside_the_one_before_until_its_host_has_changed() {
     waits_for_keys(&customer, &operation).await;
     let identities = [Identity::generate(), Identity::generate()];
     let [mut before, mut after] = [0, 1].map(|which: usize| {
-        Keyring::new(identities[which].clone(), platform.broker.ca_pem.clone(), "")
+        Keyring::new(identities[which].clone(), platform.broker.ca_pem.clone(), "").unwrap()
     });
     let all = wanted(&customer, "").await.unwrap();
     let given: Vec<_> = all.iter().map(|request| answer(&mut before, request)).collect();

@@ -102,6 +102,7 @@ impl Agent {
                         state,
                         failure: None,
                         addresses: Vec::new(),
+                        guest: Default::default(),
                         handover: None,
                     };
                     report.machines.insert(at, seen);
