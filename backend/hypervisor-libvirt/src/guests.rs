@@ -75,6 +75,17 @@ impl Run {
     }
 }
 
+/// Whether a guest can be held still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// In this run.
+    Run(u32),
+    /// Once it has answered what it is asked now.
+    Later,
+    /// Its agent did not answer when it was asked last.
+    No,
+}
+
 /// A question that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Question {
@@ -153,17 +164,19 @@ impl Guests {
         is_new
     }
 
-    /// Keeps a guest from being asked while its file systems are held still; the run that it is in.
-    /// None where its agent did not answer when it was asked last, or is asked now.
-    pub(crate) fn hold(&self, instance: InstanceId) -> Option<u32> {
+    /// Keeps a guest from being asked while its file systems are held still.
+    pub(crate) fn hold(&self, instance: InstanceId) -> Hold {
         let mut runs = self.runs.lock();
-        let run = runs.get_mut(&instance)?;
+        let Some(run) = runs.get_mut(&instance) else { return Hold::No };
         let answers = run.answered.is_some() && run.late == 0 && run.thawed;
-        if run.busy || !answers {
-            return None;
+        match (answers, run.busy) {
+            (false, _) => Hold::No,
+            (true, true) => Hold::Later,
+            (true, false) => {
+                run.busy = true;
+                Hold::Run(run.id)
+            }
         }
-        run.busy = true;
-        Some(run.id)
     }
 
     /// Ends what [`hold`](Self::hold) began. One that is not `thawed` is thawed with the next
@@ -269,17 +282,20 @@ mod tests {
     #[test]
     fn a_guest_is_held_still_only_when_it_answers_and_is_looked_after() {
         let (guests, mut clock) = (Guests::default(), Clock(Instant::now()));
-        assert_eq!(guests.hold(instance(1)), None);
+        assert_eq!(guests.hold(instance(1)), Hold::No);
         let question = clock.asked(&guests, 1);
-        assert_eq!(guests.hold(instance(1)), None, "it is asked now");
+        assert_eq!(guests.hold(instance(1)), Hold::No, "nothing has answered yet");
         guests.note(question, answered("10.0.0.1"), clock.0);
-        assert_eq!(guests.hold(instance(1)), Some(1));
-        assert_eq!(guests.hold(instance(1)), None, "by one at a time");
+        let question = clock.asked(&guests, 1);
+        assert_eq!(guests.hold(instance(1)), Hold::Later, "it is asked now");
+        guests.note(question, answered("10.0.0.1"), clock.0);
+        assert_eq!(guests.hold(instance(1)), Hold::Run(1));
+        assert_eq!(guests.hold(instance(1)), Hold::Later, "by one at a time");
         clock.advance(Duration::from_secs(60));
         let due = guests.due(&[(instance(1), 1)], clock.0);
         assert_eq!(due, [], "an agent answers nothing meanwhile");
         guests.release(instance(1), 1, false, clock.0);
-        assert_eq!(guests.hold(instance(1)), None);
+        assert_eq!(guests.hold(instance(1)), Hold::No);
         let question = clock.asked(&guests, 1);
         assert!(question.thaw, "what was left held still is thawed first");
         guests.note(question, Outcome::Late, clock.0);

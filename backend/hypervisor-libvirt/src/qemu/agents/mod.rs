@@ -24,7 +24,7 @@ use virt_sys as sys;
 use super::{host::QemuHost, session::KEEP_ALIVE};
 use crate::{
     domains::Domains,
-    guests::{Guests, Outcome, Question},
+    guests::{Guests, Hold, Outcome, Question},
     threads::Threads,
     xml::mac_of,
 };
@@ -35,6 +35,8 @@ const THREADS: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(12);
 /// Between two looks at who is to be asked.
 const LOOK: Duration = Duration::from_millis(500);
+/// Between two tries to have a guest that is asked something now.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How long a guest is held still at most: a copy begins in less, or is made of what it is then.
 const STILL: Duration = Duration::from_secs(5);
 
@@ -152,7 +154,7 @@ impl QemuHost {
     /// whole; none where it has no agent that does that.
     pub(super) async fn hold_still(&self, instance: InstanceId) -> Option<Still> {
         let agents = Arc::clone(&self.inner.agents);
-        let run = agents.guests.hold(instance)?;
+        let run = agents.hold(instance).await?;
         let (go_on, may_go_on) = oneshot::channel::<()>();
         let (goes_on, gone_on) = oneshot::channel();
         let (begun, has_begun) = oneshot::channel();
@@ -182,6 +184,18 @@ impl QemuHost {
 }
 
 impl Agents {
+    /// Keeps a guest from being asked, once what it is asked now is answered; the run that it is in.
+    async fn hold(&self, instance: InstanceId) -> Option<u32> {
+        let begin = Instant::now();
+        loop {
+            match self.guests.hold(instance) {
+                Hold::Run(run) => return Some(run),
+                Hold::Later if begin.elapsed() < STILL => tokio::time::sleep(ASK_AGAIN).await,
+                Hold::Later | Hold::No => return None,
+            }
+        }
+    }
+
     /// Does something on one of the threads; none when that took too long.
     async fn on<T: Send + 'static>(
         self: &Arc<Self>,
