@@ -102,7 +102,10 @@ impl Broker {
         let address: SocketAddr = listener.local_addr().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let identity_line = fairmazon_keys::Identity::generate().line();
-        std::fs::write(folder.path().join("key"), identity_line.as_bytes()).unwrap();
+        let key_file = folder.path().join("key");
+        std::fs::write(&key_file, identity_line.as_bytes()).unwrap();
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&key_file, private).unwrap();
         let state: Shared = Arc::new(Mutex::new(State::new()));
         let services = services::all(&state);
         let mut server =
