@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests stop at the first surprise")]
 
 mod attributes;
+mod changes;
 mod common;
 mod connection;
 mod instance;
