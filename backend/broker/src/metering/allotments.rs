@@ -4,6 +4,7 @@
 use fairmazon_model::{
     catalogue::Catalogue,
     instance::Instance,
+    migration::Migration,
     units::{Epoch, Gib, Mib, UnixMs, Vcpus},
     usage::{Allotment, Subject},
     volume::Volume,
@@ -55,6 +56,28 @@ pub(crate) fn current(
     match subject {
         Subject::Instance(id) => of_instance(world.instances.get(id)?, catalogue, at),
         Subject::Volume(id) => of_volume(world.volumes.get(id)?, at),
+    }
+}
+
+/// What the subject will have where it moves to; none when it moves nowhere.
+pub(crate) fn coming(
+    world: &World,
+    catalogue: &Catalogue,
+    subject: Subject,
+    at: UnixMs,
+) -> Option<Allotment> {
+    match subject {
+        Subject::Instance(id) => {
+            let row = world.instances.get(id)?;
+            let Migration { to, epoch, .. } = *row.migration.as_ref()?;
+            let here = of_instance(row, catalogue, at)?;
+            let there = Allotment { host: to, epoch, ..here };
+            Some(as_it_lands(there, row, catalogue))
+        }
+        Subject::Volume(id) => {
+            let here = of_volume(world.volumes.get(id)?, at)?;
+            Some(Allotment { host: world.volume_comes_to(id)?, ..here })
+        }
     }
 }
 

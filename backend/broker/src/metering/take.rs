@@ -9,7 +9,8 @@ use fairmazon_model::{
     id::HostId,
     units::{Epoch, UnixMs},
     usage::{
-        RefusedWindow, SignedWindow, Subject, UsageRecord, UsageWindow, WindowBatch, WindowKind,
+        Allotment, RefusedWindow, SignedWindow, Subject, UsageRecord, UsageWindow, WindowBatch,
+        WindowKind,
     },
 };
 use fairmazon_store::{
@@ -112,17 +113,23 @@ impl Engine {
         }
     }
 
-    /// What is allotted by the rows, where nothing is noted: it was so before metering was.
+    /// What is allotted by the rows, where nothing is noted: it was so before metering was. What
+    /// moves to the host may run there before its rows say so.
     fn with_current(
         &self,
         host: HostId,
         window: &UsageWindow,
         mut context: WindowContext,
     ) -> WindowContext {
-        if context.allotment.is_none() {
-            let (state, at) = (self.state(), UnixMs(0));
-            let now = allotments::current(&state.world, self.catalogue(), window.subject, at);
-            context.allotment = now.filter(|now| (now.host, now.epoch) == (host, window.epoch));
+        let (state, at) = (self.state(), UnixMs(0));
+        let is_of_it = |it: &Allotment| (it.host, it.epoch) == (host, window.epoch);
+        let (world, subject) = (&state.world, window.subject);
+        let coming = allotments::coming(world, self.catalogue(), subject, at).filter(is_of_it);
+        if coming.is_some() {
+            context.allotment = coming;
+        } else if context.allotment.is_none() {
+            let now = allotments::current(world, self.catalogue(), subject, at);
+            context.allotment = now.filter(is_of_it);
         }
         context
     }
