@@ -11,12 +11,13 @@ use fairmazon_model::{
     units::{Epoch, Revision},
     volume::Volume,
 };
+use fairmazon_scheduler::{MachineBooking, VolumeBooking};
 use fairmazon_store::{Entity, Noun};
 
 use super::{
     answers::{Again, Answer, Request},
     audit,
-    books::machine_booking,
+    books::{machine_booking, volume_booking},
     boot_volumes::{boot_volume, check_boot_not_copied, grown_boot_volume},
     caller::Caller,
     draft::Draft,
@@ -200,15 +201,27 @@ impl Engine {
         }
         let mut operation =
             operation(self, old.account, OperationKind::Update, &id, new.spec_version);
+        if old.spec.flavor != spec.flavor
+            && let Some(decision) = &mut new.decision
+        {
+            decision.flavor.clone_from(&spec.flavor);
+        }
         if !state.books.is_booked_under(id, &placement) {
             let goes = check_place(state, self.catalogue(), &new, &placement, now)?;
+            if goes && spec.placement == old.spec.placement {
+                return Err(rules::precondition(
+                    "a volume may not be where the instance is, as its placement says",
+                )
+                .advise("change the placement of the instance first: it moves then")
+                .into());
+            }
             new.displaced = goes.then_some(operation.id);
         }
         let attached = self.attach(state, &old, &volumes)?;
         for volume in attached.iter().chain(&boot) {
             state.holds.free(volume.id)?;
         }
-        self.claim_change(state, &mut new, &old, &placement, attached.iter().chain(&boot))?;
+        self.claim_change(state, &new, &placement, attached.iter().chain(&boot))?;
         for volume in detached(state, &old, spec) {
             draft.update(Volume { attached_to: None, ..Volume::clone(&volume) });
         }
@@ -268,17 +281,32 @@ impl Engine {
     fn claim_change<'a>(
         &self,
         state: &mut State,
-        new: &mut Instance,
-        old: &Instance,
+        new: &Instance,
         placement: &fairmazon_model::placement::Placement,
         volumes: impl Iterator<Item = &'a Volume>,
     ) -> Result<(), DomainError> {
-        let Some(decision) = &mut new.decision else { return Ok(()) };
-        if old.spec.flavor != new.spec.flavor {
-            decision.flavor.clone_from(&new.spec.flavor);
+        if new.decision.is_none() {
+            return Ok(());
         }
         let booking = machine_booking(self.catalogue(), new, placement.clone());
-        state.books.claim(booking.map(|booking| (old.id, booking)), volumes).map_err(|why| {
+        let volumes: Vec<_> = volumes.collect();
+        // It may come to where it goes all the same, as large as it is then.
+        if let Some(migration) = &new.migration {
+            let to = migration.to;
+            let coming = booking.clone().map(|here| MachineBooking { host: to, ..here });
+            let moving = volumes.iter().filter(|volume| migration.volumes.contains(&volume.id));
+            let shares = moving.filter_map(|volume| {
+                Some((volume.id, VolumeBooking { host: to, ..volume_booking(volume)? }))
+            });
+            state.books.claim_coming(new.id, coming, shares).map_err(|why| {
+                let text = format!("the host that it moves to has no room: {why}");
+                DomainError::new(ErrorKind::NoCapacity, text).advise("repeat when it is there")
+            })?;
+        }
+        let machine = booking.map(|booking| (new.id, booking));
+        state.books.claim(machine, volumes.iter().copied()).map_err(|why| {
+            let claimed = volumes.iter().map(|volume| volume.id.into());
+            state.settle(std::iter::once(new.id.into()).chain(claimed));
             DomainError::new(ErrorKind::NoCapacity, format!("its host has no room: {why}"))
                 .advise("choose a smaller size, or replace the instance so that it is placed anew")
         })

@@ -13,7 +13,7 @@ use fairmazon_model::{
     limits,
     migration::Migration,
     operation::{Operation, OperationKind},
-    placement::Placement,
+    placement::{Placement, Prefer},
     units::{Gib, UnixMs},
     volume::Volume,
 };
@@ -205,11 +205,18 @@ pub(super) fn check_place(
         ..error
     };
     let volumes = state.all_volumes_of(instance);
+    let goes_there =
+        |to: &Migration| state.books.check_obeys(instance.id, to.to, placement).is_ok();
+    if instance.open_migration().is_some_and(goes_there) {
+        return Ok(true);
+    }
     // What is under way ends, and then it goes.
     if let Err(Bound::AsItIs(error)) = check_can_leave(state, instance, &volumes, now) {
         return Err(can_t(error));
     }
     let request = elsewhere(state, catalogue, instance, &volumes, placement.clone(), from);
+    // So do copies that were left behind elsewhere.
+    let request = PlaceRequest { excluded: [from].into(), ..request };
     state.books.place(&request).map_err(|why| can_t(DomainError::from(&*why)))?;
     Ok(true)
 }
@@ -224,6 +231,10 @@ pub(crate) fn is_better_elsewhere(
     now: UnixMs,
 ) -> bool {
     let Ok(from) = check_can_leave(state, instance, volumes, now) else { return false };
+    // One that likes full hosts would follow those that like empty ones for ever.
+    if instance.spec.preferences.prefer == Prefer::Pack {
+        return false;
+    }
     let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
     let placement = rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref));
     let Ok(placement) = placement else { return false };
@@ -271,6 +282,12 @@ pub(crate) fn check_can_leave(
         return Err(Bound::AsItIs(error.advise("start it first")));
     };
     let from = decision.host;
+    if instance.observed.state == ObservedState::Stopped
+        && is_brought_about(instance, runs, instance.spec_version)
+    {
+        let error = precondition(format!("{id} has powered off: only running machines move"));
+        return Err(Bound::AsItIs(error.advise("reboot it first")));
+    }
     let is_running = instance.observed.state == ObservedState::Running
         && is_brought_about(instance, runs, instance.spec_version);
     if !is_running || state.standing(from) != Standing::Connected {

@@ -48,6 +48,9 @@ pub(super) struct Batch<'a> {
     new_operations: Vec<Operation>,
     removed: FxHashMap<Key, Revision>,
     relies_on: BTreeSet<HostId>,
+    /// Whether an instance has begun to move to a better host. What this batch begins is not seen
+    /// in the world yet, so it begins one.
+    pub(super) has_rebalanced: bool,
     audit: Vec<AuditEntry>,
     pub(super) kept: Kept,
 }
@@ -80,6 +83,7 @@ impl<'a> Batch<'a> {
             new_operations: Vec::new(),
             removed: FxHashMap::default(),
             relies_on: BTreeSet::new(),
+            has_rebalanced: false,
             audit: Vec::new(),
             kept: Kept::default(),
         }

@@ -230,13 +230,14 @@ impl Batch<'_> {
     /// its own.
     pub(super) fn rebalance(&mut self, instance: &Instance) {
         let Some(host) = instance.decision.as_ref().map(|decision| decision.host) else { return };
-        if instance.migration.is_some() || self.leaving(host) > 0 {
+        if self.has_rebalanced || instance.migration.is_some() || self.leaving(host) > 0 {
             return;
         }
         let (percent, catalogue) =
             (self.engine.config().rebalance_percent, self.engine.catalogue());
         let volumes = self.volumes_of(instance);
         if is_better_elsewhere(self.state, catalogue, instance, &volumes, percent, self.now) {
+            self.has_rebalanced = true;
             self.leave(instance, "broker.rebalance");
         }
     }
