@@ -316,7 +316,9 @@ fn what_is_preferred_decides() {
         let emptiest = all().map(|host| booked(&fleet, host)).max();
         let spread = place(&fleet, Prefer::Spread, None);
         assert_eq!(Some(booked(&fleet, spread.host)), emptiest, "seed {seed}");
-        let fullest = all().map(|host| booked(&fleet, host)).min();
+        let wanted = plain_request(100).sizes[0].vcpus;
+        let fits = |host: &HostId| fleet.free(*host).unwrap().vcpus >= wanted;
+        let fullest = all().filter(fits).map(|host| booked(&fleet, host)).min();
         let packed = place(&fleet, Prefer::Pack, None);
         assert_eq!(Some(booked(&fleet, packed.host)), fullest, "seed {seed}");
 

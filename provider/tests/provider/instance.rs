@@ -327,8 +327,9 @@ async fn what_a_guest_lacks_is_told_with_what_to_do() {
     let mut client = broker.harness().await;
     let waits =
         json!({ "wait_for": ["guest_agent", "cloud_init"], "timeouts": { "create": "1s" } });
-    let wanted = machine_with(waits.clone());
-    let applied = client.apply(ADDRESS, wanted.clone()).await.unwrap();
+    let patient = machine_with(json!({ "wait_for": waits["wait_for"] }));
+    let wanted = machine_with(waits);
+    let applied = client.apply(ADDRESS, patient.clone()).await.unwrap();
     assert!(applied.warnings.is_empty(), "{}", applied.warnings);
     // Without an agent it is made and well, and says what it waited for.
     broker.state.lock().agent = None;
@@ -348,7 +349,7 @@ async fn what_a_guest_lacks_is_told_with_what_to_do() {
         "{told}"
     );
     broker.state.lock().agent = Some(fairmazon_proto::v1::CloudInit::Failed);
-    let applied = client.apply("fairmazon_instance.failed", wanted).await.unwrap();
+    let applied = client.apply("fairmazon_instance.failed", patient).await.unwrap();
     let told = applied.warnings.to_string();
     assert!(told.contains("ended with errors") && !told.contains("not ready"), "{told}");
     let off = machine_with(json!({ "wait_for": ["guest_agent"], "power_state": "stopped" }));

@@ -116,13 +116,17 @@ fn fits(platform: &Platform, shown: &Shown, view: &InstanceView, host: &Host) ->
         .collect();
     let is_bound_elsewhere = own.iter().any(|volume| volume.host.is_some_and(|at| at != host.id));
     let engine = platform.engine();
-    let capacity = engine.host(&platform.customer, host.id).unwrap().row.spec.capacity.clone();
+    let spec = engine.host(&platform.customer, host.id).unwrap().row.spec.clone();
+    let countries = &row.spec.placement.countries;
+    let may_be_there = countries.is_empty() || countries.contains(&spec.site.country);
+    let capacity = spec.capacity;
     let on_it = shown.volumes.values().filter(|volume| volume.host == Some(host.id));
     let taken: u64 = on_it.map(|volume| volume.spec.size.0).sum();
     let new = own.iter().filter(|volume| volume.host.is_none());
     let wanted: u64 = new.map(|volume| volume.spec.size.0).sum();
     let room = Room::of(platform, shown, host, |other| other.row.spec.spot.is_none());
-    !is_bound_elsewhere
+    may_be_there
+        && !is_bound_elsewhere
         && taken + wanted <= capacity.storage["standard"].0
         && room.holds(platform, view)
 }
