@@ -6,14 +6,16 @@
 use rustix::{
     io,
     mm::{MlockAllFlags, mlockall},
-    process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
     thread::{CapabilitySet, capabilities},
 };
 
 /// Keeps this process's memory out of swap and core dumps, from here on. Only pages that are used
 /// are locked, so it takes no more memory than before.
 pub(crate) fn keep_off_disks() {
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+    // A process that can't be dumped at all could not hand keys to the programs that it starts.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
         tracing::warn!(%error, "unable to keep this process out of core dumps");
     }
     if let Err(error) = lock() {
