@@ -250,7 +250,7 @@ impl Agent {
         let refused = wish.next_key.take_if(|next| !opens(next));
         // What was not looked for yet may be there.
         let may_be_there = !self.looks.complete;
-        let Some(record) = self.book.volumes.get_mut(&wish.volume) else { return };
+        let record = self.book.volumes.entry(wish.volume).or_default();
         let had = record.had().filter(|_| may_be_there || record.seen.is_some()).cloned();
         let untold = had.map_or_else(Vec::new, |had| {
             let volume = wish.volume;

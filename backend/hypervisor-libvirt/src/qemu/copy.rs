@@ -78,12 +78,12 @@ impl QemuHost {
                 inner.begin_backup(session, instance, &found, (to, &path))
             })
             .await;
+        // From here on it is ended when nobody waits for it any more.
+        let begun = begun.map(|()| Begun { host: self.clone(), instance: Some(instance) });
         if let Some(still) = still {
             still.end().await;
         }
-        begun?;
-        // From here on it is ended when nobody waits for it any more.
-        let mut begun = Begun { host: self.clone(), instance: Some(instance) };
+        let mut begun = begun?;
         loop {
             tokio::time::sleep(LOOK).await;
             let look = move |_: &Inner, session: &Session| {

@@ -105,7 +105,8 @@ fn length(path: &Path) -> io::Result<u64> {
 /// leave it so, but then the log has what is missing.
 fn is_cut_off(path: &Path) -> io::Result<bool> {
     let bytes = length(path)?;
-    if bytes == 0 || length(&beside(path, "-wal"))? > 0 {
+    // What has a journal of its changes beside it is put right by SQLite.
+    if bytes == 0 || length(&beside(path, "-wal"))? > 0 || length(&beside(path, "-journal"))? > 0 {
         return Ok(false);
     }
     let mut header = Vec::new();

@@ -162,14 +162,17 @@ impl QemuHost {
         tokio::spawn(async move {
             let of = move |domains: &Domains| running(domains, instance, run);
             let frozen = agents.on(move |domains| of(domains).is_some_and(|it| talk::freeze(&it)));
-            let frozen = frozen.await == Some(true);
+            let frozen = frozen.await;
+            // A question that nobody waits for any more may still be asked, after the thaw even.
+            let was_asked = frozen.is_some();
+            let frozen = frozen == Some(true);
             let _ = begun.send(frozen);
             if frozen && tokio::time::timeout(STILL, may_go_on).await.is_err() {
                 tracing::warn!(%instance, "a copy took too long to begin; its guest goes on");
             }
             // Also when that failed: some of its file systems may be held still.
             let thawed = agents.on(move |domains| of(domains).is_some_and(|it| talk::thaw(&it)));
-            let thawed = thawed.await == Some(true);
+            let thawed = thawed.await == Some(true) && was_asked;
             agents.guests.release(instance, run, thawed, Instant::now());
             let _ = goes_on.send(());
         });
