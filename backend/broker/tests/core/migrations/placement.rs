@@ -3,6 +3,7 @@
 
 use fairmazon_model::{
     DomainError,
+    instance::RestartPolicy,
     units::{Mib, UnixMs},
 };
 
@@ -19,12 +20,17 @@ struct Moved {
 
 impl Moved {
     async fn running(config: CoreConfig) -> Self {
+        Self::beside(host_spec(1, "FR"), config).await
+    }
+
+    /// The same with another host in the other country.
+    async fn beside(there: HostSpec, config: CoreConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let kit = Kit::open(folder.path(), config).await;
         kit.start();
         let here = register(&kit, host_spec(0, "DE")).await;
         let here = Played::open(&kit, here, "here:1").await;
-        let there = register(&kit, host_spec(1, "FR")).await;
+        let there = register(&kit, there).await;
         let there = Played::open(&kit, there, "there:1").await;
         let mut wanted = spec("web");
         wanted.placement.countries = ["DE".to_owned()].into();
@@ -135,7 +141,7 @@ async fn a_placement_that_its_host_obeys_moves_nothing() {
 async fn a_placement_that_nothing_obeys_is_refused_and_changes_nothing() {
     let it = Moved::running(quick()).await;
     let before = it.row();
-    let error = it.ask(&["IT"], |spec| spec.flavor = "small".into()).await.unwrap_err();
+    let error = it.ask(&["IT"], |spec| spec.flavor = "medium".into()).await.unwrap_err();
     assert_eq!((error.kind, error.field.as_deref()), (ErrorKind::NoCapacity, Some("placement")));
     assert!(error.message.contains("the countries") && error.message.contains("IT"), "{error}");
     assert_eq!(it.row(), before);
@@ -172,8 +178,8 @@ async fn a_machine_that_is_off_can_t_go_and_its_placement_stays() {
 #[tokio::test]
 async fn what_else_changes_is_brought_about_before_it_goes() {
     let mut it = Moved::running(quick()).await;
-    let operation = it.ask(&["FR"], |spec| spec.flavor = "small".into()).await.unwrap();
-    let grown = it.here.told_of("the size", it.id, |spec| spec.memory > Mib(1024)).await;
+    let operation = it.ask(&["FR"], |spec| spec.flavor = "medium".into()).await.unwrap();
+    let grown = it.here.told_of("the size", it.id, |spec| spec.memory > Mib(2_048)).await;
     assert!(grown.departure.is_none());
     it.here.has(it.id, Epoch(1), ObservedState::Running, None).await;
     it.here.machines[0].spec_version = 2;
@@ -270,4 +276,73 @@ async fn machines_that_shall_be_apart_part_and_only_one_of_them_goes() {
     assert_eq!((row(&kit, first).displaced, row(&kit, first).migration), (None, None));
     kit.engine.audit_books().unwrap();
     kit.stop().await;
+}
+
+#[tokio::test]
+async fn a_placement_that_its_move_leads_to_anyway_is_taken() {
+    let mut it = Moved::running(quick()).await;
+    let anywhere = it.ask(&[], |_| ()).await.unwrap();
+    it.kit.done(anywhere).await;
+    it.kit.engine.migrate_instance(&it.kit.customer, it.id, &it.kit.key()).await.unwrap();
+    let operation = it.ask(&["FR"], |_| ()).await.unwrap();
+    assert!(it.row().open_migration().is_some(), "it goes on");
+    it.moves(1).await;
+    it.kit.done(operation).await;
+    it.ends().await;
+}
+
+#[tokio::test]
+async fn a_guest_that_has_powered_off_is_told_as_that() {
+    let mut it = Moved::running(quick()).await;
+    let never = |spec: &mut InstanceSpec| spec.restart_policy = RestartPolicy::Never;
+    let operation = it.ask(&["DE"], never).await.unwrap();
+    it.here.told_of("the policy", it.id, |spec| spec.restart == RestartPolicy::Never).await;
+    it.here.has(it.id, Epoch(1), ObservedState::Stopped, None).await;
+    it.here.machines[0].spec_version = 2;
+    it.here.reports().await;
+    it.kit.done(operation).await;
+    let error = it.ask(&["FR"], |_| ()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Precondition);
+    assert!(error.message.contains("has powered off"), "{error}");
+    it.ends().await;
+}
+
+#[tokio::test]
+async fn a_volume_that_may_not_be_there_moves_no_machine_by_being_attached() {
+    let it = Moved::running(quick()).await;
+    let anywhere = it.ask(&[], |_| ()).await.unwrap();
+    it.kit.done(anywhere).await;
+    let mut wanted = volume_spec("french");
+    wanted.placement.countries = ["FR".to_owned()].into();
+    let (engine, customer) = (&it.kit.engine, &it.kit.customer);
+    let made = engine.create_volume(customer, wanted, &it.kit.key()).await.unwrap();
+    let volume_id = made.volume.row.id;
+    let attach = |spec: &mut InstanceSpec| {
+        spec.volumes.insert("data".into(), Attachment { volume_id, read_only: false });
+    };
+    let before = it.row();
+    let error = it.ask(&[], attach).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Precondition);
+    assert!(error.advice.contains("placement of the instance first"), "{error}");
+    assert_eq!(it.row(), before);
+    it.ends().await;
+}
+
+#[tokio::test]
+async fn what_moves_grows_only_where_both_hosts_have_room() {
+    let plenty = host_spec(1, "FR");
+    let capacity = Capacity { vcpus: Vcpus(1), ..plenty.capacity.clone() };
+    let narrow = HostSpec { capacity, cpu_overcommit_percent: 100, ..plenty };
+    let mut it = Moved::beside(narrow, quick()).await;
+    let operation = it.ask(&["FR"], |_| ()).await.unwrap();
+    it.kit.until("it is on its way", || it.row().migration.is_some()).await;
+    let before = it.row();
+    let error = it.ask(&["FR"], |spec| spec.flavor = "medium".into()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NoCapacity);
+    assert!(error.message.contains("the host that it moves to has no room"), "{error}");
+    assert_eq!(it.row(), before);
+    it.kit.engine.audit_books().unwrap();
+    it.moves(1).await;
+    it.kit.done(operation).await;
+    it.ends().await;
 }
