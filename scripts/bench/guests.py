@@ -18,23 +18,6 @@ DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 MARKER = b"GUEST-BOOT-DISK"
 PATIENCE = 180
 
-GUEST = """
-terraform {
-  required_providers {
-    fairmazon = { source = "fairmazon/fairmazon" }
-  }
-}
-resource "fairmazon_instance" "it" {
-  count    = %d
-  name     = "bench-%s-${count.index}"
-  flavor   = "tiny"
-  image    = "alpine-3.22"
-  wait_for = ["running"]
-  boot_volume = { size_gib = 1 }
-}
-"""
-
-
 class Share:
     """What one creation took, in seconds."""
 
@@ -109,11 +92,11 @@ def shares(program, provider, terraform, version, folder, guest, count):
     with client.Backend(
         program, folder / "data", "--guest", guest, hypervisor="qemu", environment=environment
     ) as backend:
-        work = client.Work(terraform, folder, "guests", GUEST, provider, "fairmazon/fairmazon",
+        work = client.Work(terraform, folder, "guests", client.OURS, provider, "fairmazon/fairmazon",
                            version, backend.environment)
         known = set()
         for number in range(1, count + 1):
-            (work.folder / "main.tf").write_text(GUEST % (number, "guest"))
+            (work.folder / "main.tf").write_text(client.OURS % (number, "guest"))
             applying = subprocess.Popen(
                 [terraform, "apply", "-input=false", "-auto-approve", "-no-color"],
                 cwd=work.folder, env=work.environment, stdout=subprocess.DEVNULL,
