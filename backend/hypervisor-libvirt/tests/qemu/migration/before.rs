@@ -49,12 +49,7 @@ async fn a_machine_without_a_channel_is_taken_over_moves_and_gets_one_at_its_nex
     mark(&source, Halt::Started).await;
     assert!(!has_channel(&mut here), "nothing changes under its guest");
     let target = ready(&source, &there).await;
-    let awaited = landing(&source, &target).await;
-    depart(&source, &awaited, Wire::to(&awaited)).await.unwrap();
-    drop(awaited);
-    target.resume(instance(1)).await.unwrap();
-    mark(&target, Halt::Started).await;
-    says(&target, instance(1), "GUEST-TICK ").await;
+    moves(&source, &target).await;
     counts_on(&target).await;
     assert!(!has_channel(&mut there));
     target.force_stop(instance(1)).await.unwrap();

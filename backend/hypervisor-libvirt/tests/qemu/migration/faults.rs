@@ -15,8 +15,8 @@ use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DISKS, LIBVIRT, MEMORY, Wire, counting, counts_on, depart, depart_until, landing, mark, ready,
-    run,
+    DISKS, LIBVIRT, MEMORY, Wire, counting, counts_on, depart, depart_until, landing, mark, moves,
+    ready, run,
 };
 use crate::lab::{Lab, PATIENCE, says};
 
@@ -64,11 +64,7 @@ async fn goes_on(mut there: Lab, source: QemuHost, target: QemuHost, sent: Resul
     becomes(&source, |machine| machine.run == RunState::Running).await;
     counts_on(&source).await;
     nothing_runs(&mut there, &target).await;
-    let awaited = landing(&source, &target).await;
-    depart(&source, &awaited, Wire::to(&awaited)).await.unwrap();
-    target.resume(instance(1)).await.unwrap();
-    mark(&target, Halt::Started).await;
-    says(&target, instance(1), "GUEST-TICK ").await;
+    moves(&source, &target).await;
     counts_on(&target).await;
 }
 

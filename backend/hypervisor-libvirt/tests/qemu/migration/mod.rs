@@ -173,6 +173,16 @@ async fn landing(from: &QemuHost, to: &QemuHost) -> Landing {
     to.prepare(instance(1), &description).await.unwrap()
 }
 
+/// Has the guest go to a host that is ready for it, where it goes on.
+async fn moves(from: &QemuHost, to: &QemuHost) {
+    let awaited = landing(from, to).await;
+    depart(from, &awaited, Wire::to(&awaited)).await.unwrap();
+    drop(awaited);
+    to.resume(instance(1)).await.unwrap();
+    mark(to, Halt::Started).await;
+    says(to, instance(1), "GUEST-TICK ").await;
+}
+
 async fn depart(from: &QemuHost, landing: &Landing, wire: Wire) -> Result<()> {
     depart_until(from, landing, wire, CancellationToken::new()).await
 }
@@ -277,11 +287,7 @@ async fn what_has_moved_is_encrypted_there_with_that_hosts_keys() {
     let (here, mut there) = (Lab::start(), Lab::start());
     let source = counting(&here).await;
     let target = ready(&source, &there).await;
-    let awaited = landing(&source, &target).await;
-    depart(&source, &awaited, Wire::to(&awaited)).await.unwrap();
-    target.resume(instance(1)).await.unwrap();
-    mark(&target, Halt::Started).await;
-    says(&target, instance(1), "GUEST-TICK ").await;
+    moves(&source, &target).await;
     counts_on(&target).await;
     let hex = |key: [u8; 32]| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let secrets = [
@@ -322,12 +328,7 @@ async fn a_guest_moves_away_and_back() {
     let (here, there) = (Lab::start(), Lab::start());
     let source = counting(&here).await;
     let target = ready(&source, &there).await;
-    let awaited = landing(&source, &target).await;
-    depart(&source, &awaited, Wire::to(&awaited)).await.unwrap();
-    drop(awaited);
-    target.resume(instance(1)).await.unwrap();
-    mark(&target, Halt::Started).await;
-    says(&target, instance(1), "GUEST-TICK ").await;
+    moves(&source, &target).await;
     source.undefine(instance(1)).await.unwrap();
     for number in [1, 2] {
         source.delete_volume(volume(number)).await.unwrap();
