@@ -28,18 +28,6 @@ mod world;
 
 const ROUNDS: u64 = 5_000;
 
-fn booking(request: &Request, host: fairmazon_model::id::HostId) -> MachineBooking {
-    MachineBooking {
-        host,
-        vcpus: request.sizes[0].vcpus,
-        memory: request.sizes[0].memory,
-        specification: request.specification,
-        placement: request.placement.clone(),
-        spot: None,
-        leaves_in: None,
-    }
-}
-
 /// Processor time of this thread.
 fn processor() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -74,7 +62,7 @@ fn main() {
     for number in 0..machines {
         let request = world::plain_request(number);
         let host = world::host_id(random.random_range(0..hosts));
-        fleet.restore_machine(request.machine, booking(&request, host)).unwrap();
+        fleet.restore_machine(request.machine, world::booking(&request, host)).unwrap();
     }
     println!(
         "{hosts} hosts, {machines} machines booked in {:.0} ms",
@@ -90,7 +78,9 @@ fn main() {
             let (begun, used) = (Instant::now(), processor());
             let placed = fleet.place(&request);
             if let Ok(placed) = placed {
-                fleet.reserve_machine(request.machine, booking(&request, placed.host)).unwrap();
+                fleet
+                    .reserve_machine(request.machine, world::booking(&request, placed.host))
+                    .unwrap();
             }
             times.1.push(processor() - used);
             times.0.push(begun.elapsed());
@@ -143,7 +133,7 @@ fn make_room(fleet: &Fleet, hosts: u64, random: &mut ChaCha8Rng) {
                 vcpus: Vcpus(size),
                 memory: Mib(memory.min(u64::from(size) * 2_048)),
                 spot: Some(terms),
-                ..booking(&request, world::host_id(number))
+                ..world::booking(&request, world::host_id(number))
             };
             (vcpus, memory) = (vcpus - size, memory - booked.memory.0);
             fleet.restore_machine(request.machine, booked).unwrap();

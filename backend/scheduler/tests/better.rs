@@ -6,14 +6,14 @@ use fairmazon_model::{
     id::HostId,
     units::{Mib, Vcpus},
 };
-use fairmazon_scheduler::{Arrangement, Fleet, MachineBooking, Request};
+use fairmazon_scheduler::{Arrangement, Fleet, Request};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 #[allow(dead_code, reason = "each test uses its part")]
 mod world;
 
-use world::{host_id, plain_host, plain_request};
+use world::{booking, host_id, plain_host, plain_request};
 
 /// The request of one that leaves `from`.
 fn leaving(request: &Request, from: HostId) -> Request {
@@ -21,16 +21,7 @@ fn leaving(request: &Request, from: HostId) -> Request {
 }
 
 fn book(fleet: &mut Fleet, request: &Request, host: HostId) {
-    let booking = MachineBooking {
-        host,
-        vcpus: request.sizes[0].vcpus,
-        memory: request.sizes[0].memory,
-        specification: request.specification,
-        placement: request.placement.clone(),
-        spot: None,
-        leaves_in: None,
-    };
-    fleet.restore_machine(request.machine, booking).unwrap();
+    fleet.restore_machine(request.machine, booking(request, host)).unwrap();
 }
 
 /// Two hosts, the first of which has this price and the machine.

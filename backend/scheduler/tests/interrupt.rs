@@ -19,15 +19,7 @@ mod world;
 use world::{any_host, host_id, machine_id, plain_host, plain_request};
 
 fn booked(request: &Request, host: HostId, spot: Option<SpotTerms>) -> MachineBooking {
-    MachineBooking {
-        host,
-        vcpus: request.sizes[0].vcpus,
-        memory: request.sizes[0].memory,
-        specification: request.specification,
-        placement: request.placement.clone(),
-        spot,
-        leaves_in: None,
-    }
+    MachineBooking { spot, ..world::booking(request, host) }
 }
 
 fn terms(notice_seconds: u32, price: i64) -> SpotTerms {

@@ -20,19 +20,9 @@ use rand_chacha::ChaCha8Rng;
 
 mod world;
 
-use world::{group_id, host_id, host_in, machine_id, plain_host, plain_request, volume_id};
-
-fn book(request: &Request, host: HostId) -> MachineBooking {
-    MachineBooking {
-        host,
-        vcpus: request.sizes[0].vcpus,
-        memory: request.sizes[0].memory,
-        specification: request.specification,
-        placement: request.placement.clone(),
-        spot: None,
-        leaves_in: None,
-    }
-}
+use world::{
+    booking, group_id, host_id, host_in, machine_id, plain_host, plain_request, volume_id,
+};
 
 fn fleet_of(hosts: impl IntoIterator<Item = FleetHost>) -> Fleet {
     let mut fleet = Fleet::new(1);
@@ -42,7 +32,7 @@ fn fleet_of(hosts: impl IntoIterator<Item = FleetHost>) -> Fleet {
 
 fn place_and_book(fleet: &mut Fleet, request: &Request) -> HostId {
     let placed = fleet.place(request).unwrap();
-    fleet.reserve_machine(request.machine, book(request, placed.host)).unwrap();
+    fleet.reserve_machine(request.machine, booking(request, placed.host)).unwrap();
     placed.host
 }
 
@@ -206,8 +196,8 @@ fn step_place(fleet: &mut Fleet, naive: &mut Naive, request: &Request, number: u
             if fleet.machine(request.machine).is_some() {
                 return;
             }
-            fleet.reserve_machine(request.machine, book(request, placed.host)).unwrap();
-            naive.machines.push((number, book(request, placed.host)));
+            fleet.reserve_machine(request.machine, booking(request, placed.host)).unwrap();
+            naive.machines.push((number, booking(request, placed.host)));
             for (index, (class, size)) in (0..).zip(&request.storage) {
                 let volume = VolumeBooking { host: placed.host, class: class.clone(), size: *size };
                 let number = number * 2 + index;
@@ -496,14 +486,14 @@ fn what_a_host_is_told_of_all_its_machines_is_bounded() {
     };
     for machine in 0..3 {
         let placed = fleet.place(&large(machine)).unwrap();
-        fleet.reserve_machine(machine_id(machine), book(&large(machine), placed.host)).unwrap();
+        fleet.reserve_machine(machine_id(machine), booking(&large(machine), placed.host)).unwrap();
     }
     let why = fleet.place(&large(3)).unwrap_err();
     assert_eq!(
         why.rules.iter().map(|count| count.rule).collect::<Vec<_>>(),
         [Rule::Specifications]
     );
-    let refused = fleet.reserve_machine(machine_id(3), book(&large(3), host_id(0)));
+    let refused = fleet.reserve_machine(machine_id(3), booking(&large(3), host_id(0)));
     assert!(matches!(refused, Err(BookError::NoRoom { .. })), "{refused:?}");
     fleet.place(&large(0)).expect("what is booked already does not stand in its own way");
     fleet.audit().unwrap();
@@ -519,8 +509,8 @@ fn a_machine_that_moves_counts_at_both_hosts_and_stands_in_its_own_way_at_none()
     request.placement.not_with = [group].into();
     let mut fleet = fleet_of([plain_host(0), plain_host(1)]);
     let id = request.machine;
-    fleet.reserve_machine(id, book(&request, host_id(0))).unwrap();
-    fleet.reserve_machine(Share::Coming(id), book(&request, host_id(1))).unwrap();
+    fleet.reserve_machine(id, booking(&request, host_id(0))).unwrap();
+    fleet.reserve_machine(Share::Coming(id), booking(&request, host_id(1))).unwrap();
     let there = VolumeBooking { host: host_id(1), class: "standard".into(), size: Gib(10) };
     fleet.reserve_volume(Share::Coming(volume_id(0)), there).unwrap();
     for host in [host_id(0), host_id(1)] {

@@ -11,7 +11,7 @@ use fairmazon_model::{
     site::Site,
     units::{Gib, Mib, Vcpus},
 };
-use fairmazon_scheduler::{FleetHost, Images, Preferences, Request, Size};
+use fairmazon_scheduler::{FleetHost, Images, MachineBooking, Preferences, Request, Size};
 use rand::{Rng, seq::IndexedRandom};
 
 /// Towns with country, region and coordinates.
@@ -111,6 +111,19 @@ pub(crate) fn any_host(number: u64, random: &mut impl Rng) -> FleetHost {
         host.images = Images::Only(BTreeSet::from(["debian-13".into()]));
     }
     host
+}
+
+/// What the first size of a request takes of a host.
+pub(crate) fn booking(request: &Request, host: HostId) -> MachineBooking {
+    MachineBooking {
+        host,
+        vcpus: request.sizes[0].vcpus,
+        memory: request.sizes[0].memory,
+        specification: request.specification,
+        placement: request.placement.clone(),
+        spot: None,
+        leaves_in: None,
+    }
 }
 
 /// A small Debian with 10 GiB anywhere.

@@ -19,8 +19,8 @@ async fn opened(kit: &Kit, spec: HostSpec) -> Played {
 }
 
 /// Makes a machine, which runs on the only host that there is.
-async fn made(kit: &Kit, host: &mut Played, name: &str) -> InstanceId {
-    let made = kit.engine.create_instance(&kit.customer, spec(name), &kit.key()).await.unwrap();
+async fn made(kit: &Kit, host: &mut Played, wanted: InstanceSpec) -> InstanceId {
+    let made = kit.engine.create_instance(&kit.customer, wanted, &kit.key()).await.unwrap();
     let id = made.instance.row.id;
     let comes = |set: &DesiredSet| set.machines.iter().any(|there| there.instance == id);
     let set = host.told("it", comes).await;
@@ -49,9 +49,9 @@ async fn machines_that_have_rested_go_one_by_one_to_a_cheaper_host_and_stay_ther
     let kit = Kit::open(folder.path(), restless()).await;
     kit.start();
     let mut dear = opened(&kit, priced(0, 150)).await;
-    let first = [made(&kit, &mut dear, "a").await, made(&kit, &mut dear, "b").await];
+    let first = [made(&kit, &mut dear, spec("a")).await, made(&kit, &mut dear, spec("b")).await];
     kit.clock.forward(REST_MS);
-    let fresh = made(&kit, &mut dear, "c").await;
+    let fresh = made(&kit, &mut dear, spec("c")).await;
     let mut cheap = opened(&kit, priced(1, 100)).await;
     for _ in 0..2 {
         let on_its_way = || first.into_iter().find(|id| row(&kit, *id).migration.is_some());
@@ -91,12 +91,7 @@ async fn a_placement_holds_and_what_takes_no_machines_gets_none() {
         },
         ..spec("bound")
     };
-    let made = kit.engine.create_instance(&kit.customer, bound, &kit.key()).await.unwrap();
-    let id = made.instance.row.id;
-    let set = dear.told("it", |set| set.machines.len() == 1).await;
-    dear.makes_volumes(&set.volumes);
-    dear.has(id, Epoch(1), ObservedState::Running, None).await;
-    kit.done(made.operation.id).await;
+    let id = made(&kit, &mut dear, bound).await;
     kit.clock.forward(REST_MS);
     let elsewhere = opened(&kit, HostSpec { price_percent: 50, ..host_spec(1, "FR") }).await;
     let _deaf = {
