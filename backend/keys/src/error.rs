@@ -20,8 +20,8 @@ pub enum KeyError {
     /// A line of the known hosts is not one.
     #[error(
         "line {line} is not a host and the fingerprint of its key, so it is damaged: put the file \
-         back from a copy; without one, remove the line (or the file, if it has no other), and compare the key of its host with its \
-         operator when it is noted again"
+         back from a copy; without one, remove the line (or the file, if it has no other), and \
+         compare the key of its host with its operator when it is noted again"
     )]
     BadKnownHost {
         /// Which line, from 1.
