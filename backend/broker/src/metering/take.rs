@@ -121,6 +121,9 @@ impl Engine {
         window: &UsageWindow,
         mut context: WindowContext,
     ) -> WindowContext {
+        if context.allotment.as_ref().is_some_and(|allotment| allotment.until.is_none()) {
+            return context;
+        }
         let (state, at) = (self.state(), UnixMs(0));
         let is_of_it = |it: &Allotment| (it.host, it.epoch) == (host, window.epoch);
         let (world, subject) = (&state.world, window.subject);
