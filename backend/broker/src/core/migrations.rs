@@ -103,8 +103,7 @@ pub(crate) fn begin(
     now: UnixMs,
 ) -> Result<Begun, DomainError> {
     let from = check_can_leave(state, instance, volumes, now)?;
-    let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
-    let placement = rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref))?;
+    let placement = rules::placement_of(instance, volumes)?;
     let request = elsewhere(state, catalogue, instance, volumes, placement.clone(), from);
     let placed = state.books.place(&request).map_err(|why| DomainError::from(&*why))?;
     let to = placed.host;
@@ -235,9 +234,7 @@ pub(crate) fn is_better_elsewhere(
     if instance.spec.preferences.prefer == Prefer::Pack {
         return false;
     }
-    let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
-    let placement = rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref));
-    let Ok(placement) = placement else { return false };
+    let Ok(placement) = rules::placement_of(instance, volumes) else { return false };
     let request = elsewhere(state, catalogue, instance, volumes, placement, from);
     // Nobody waits for this, so what comes to a host comes one after the other.
     let takes_one = |host| state.world.instances_coming_to(host).next().is_none();

@@ -116,7 +116,16 @@ pub(crate) fn common_host<'a>(
     Ok(found.map(|(host, _)| host))
 }
 
-/// The constraints of an instance and of its volumes together.
+/// The constraints of an instance and of its data volumes, which are among these, together.
+pub(crate) fn placement_of(
+    instance: &Instance,
+    volumes: &[Arc<Volume>],
+) -> Result<Placement, DomainError> {
+    let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
+    join_placements(&instance.spec.placement, data.map(AsRef::as_ref))
+}
+
+/// Constraints of an instance and those of these volumes together.
 pub(crate) fn join_placements<'a>(
     own: &Placement,
     others: impl IntoIterator<Item = &'a Volume>,

@@ -179,10 +179,8 @@ impl State {
     /// What the instance has of its host, where it has one.
     pub(crate) fn booking(&self, row: &Instance) -> Option<MachineBooking> {
         row.decision.as_ref()?;
-        let volumes = self.volumes_of(row);
-        let volumes = volumes.iter().map(AsRef::as_ref);
         // Constraints that clash are refused before they get here.
-        let placement = rules::join_placements(&row.spec.placement, volumes);
+        let placement = rules::placement_of(row, &self.volumes_of(row));
         machine_booking(
             &self.catalogue,
             row,

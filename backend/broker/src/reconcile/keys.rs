@@ -5,13 +5,13 @@
 
 use fairmazon_model::{
     id::HostId,
-    key::{GivenKey, VolumeHostKey},
+    key::{FIRST_KEY_VERSION, GivenKey, VolumeHostKey},
     machine::VolumeSeen,
     volume::Volume,
 };
 
 use super::batch::Batch;
-use crate::core::audit;
+use crate::core::{audit, keys};
 
 impl Batch<'_> {
     /// Takes a key that a host reports: its own, or one that it has made for another host. False
@@ -36,8 +36,7 @@ impl Batch<'_> {
         if row.keys.get(&host).is_some_and(is_known) || row.deleting.is_some() {
             return true;
         }
-        if let Err(error) = own.key.check() {
-            tracing::warn!(%host, volume = %row.id, %error, "a host has reported what is no key");
+        if !is_key(host, own) {
             return true;
         }
         if !self.may_change(row.id) {
@@ -58,6 +57,39 @@ impl Batch<'_> {
         new.keys.insert(host, key);
         self.change_keys("broker.adopt_key", &row, new);
         true
+    }
+
+    /// Takes a key that a host has made for the one that its machine goes to, where that is
+    /// wanted. False when a command under way holds the volume.
+    fn take_key(&mut self, host: HostId, made: &GivenKey) -> bool {
+        let Some(row) = self.volume(made.volume) else { return true };
+        if !self.wants_made_key(host, &row, made) {
+            return true;
+        }
+        if !is_key(host, made) {
+            return true;
+        }
+        if !self.may_change(row.id) {
+            return false;
+        }
+        let mut new = Volume::clone(&row);
+        // It is wrapped for whom the key of this host is wrapped for.
+        let made_for = row.keys.get(&host).map_or(FIRST_KEY_VERSION, |key| key.made_for);
+        new.keys.insert(made.host, VolumeHostKey { made_for, ..made.key.clone() });
+        self.change_keys("broker.take_key", &row, new);
+        true
+    }
+
+    fn wants_made_key(&self, host: HostId, row: &Volume, made: &GivenKey) -> bool {
+        let instance = self.state.world.moves_with(row.id);
+        let to = instance.and_then(|instance| {
+            let decided = instance.decision.as_ref()?.host == host;
+            instance.open_migration().filter(|_| decided).map(|migration| migration.to)
+        });
+        row.host == Some(host)
+            && to == Some(made.host)
+            && made.key.version == keys::FIRST
+            && self.state.wants_key(row, made.host)
     }
 
     /// The key that alone opens a volume now takes the place of the one before, which nobody needs
@@ -106,4 +138,13 @@ impl Batch<'_> {
         self.change_volume(new);
         self.look_at_volume(id);
     }
+}
+
+/// Whether what a host reports is a key; it is told to the operator where it is none.
+fn is_key(host: HostId, reported: &GivenKey) -> bool {
+    let checked = reported.key.check();
+    if let Err(error) = &checked {
+        tracing::warn!(%host, volume = %reported.volume, %error, "a host has reported what is no key");
+    }
+    checked.is_ok()
 }

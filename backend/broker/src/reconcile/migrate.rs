@@ -1,12 +1,14 @@
 //! Migrations in the reconciler: what is known of them, and the rows that their steps change.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use fairmazon_model::{
     DomainError, ErrorKind,
     id::{HostId, InstanceId},
     instance::{Decision, Instance, ObservedState},
-    key::{FIRST_KEY_VERSION, GivenKey, VolumeHostKey},
     machine::MachineSeen,
     migration::{Handover, Migration},
     operation::{OperationKind, OperationState},
@@ -22,7 +24,7 @@ use super::{
     place::bound,
 };
 use crate::core::{
-    Standing, audit, keys,
+    Standing, audit,
     migrations::{begin, is_better_elsewhere},
     rules,
 };
@@ -83,10 +85,7 @@ impl Batch<'_> {
 
     /// Which constraint of the instance and its volumes the host does not obey, for people.
     fn disobeys(&self, instance: &Instance, host: HostId) -> Option<String> {
-        let volumes = self.volumes_of(instance);
-        let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
-        let placement =
-            rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref)).ok()?;
+        let placement = rules::placement_of(instance, &self.volumes_of(instance)).ok()?;
         self.state.books.check_obeys(instance.id, host, &placement).err()
     }
 
@@ -222,7 +221,7 @@ impl Batch<'_> {
             return;
         }
         if self.leaving(host) < self.engine.config().migrations_per_host {
-            self.leave(instance, "broker.migrate");
+            self.leave(instance, &self.volumes_of(instance), "broker.migrate");
         }
     }
 
@@ -238,18 +237,18 @@ impl Batch<'_> {
         let volumes = self.volumes_of(instance);
         if is_better_elsewhere(self.state, catalogue, instance, &volumes, percent, self.now) {
             self.has_rebalanced = true;
-            self.leave(instance, "broker.rebalance");
+            self.leave(instance, &volumes, "broker.rebalance");
         }
     }
 
-    /// Begins the instance's way to the best other host; where there is none, it is noted why.
-    fn leave(&mut self, instance: &Instance, verb: &str) {
-        let volumes = self.volumes_of(instance);
+    /// Begins the way of an instance and all its volumes to the best other host; where there is
+    /// none, it is noted why.
+    fn leave(&mut self, instance: &Instance, volumes: &[Arc<Volume>], verb: &str) {
         if !self.may_change_with(instance.id, volumes.iter().map(|volume| volume.id)) {
             return;
         }
         let catalogue = self.engine.catalogue();
-        let begun = match begin(self.state, catalogue, instance, &volumes, self.now) {
+        let begun = match begin(self.state, catalogue, instance, volumes, self.now) {
             Ok(begun) => begun,
             Err(error) => {
                 self.state.staying.insert(instance.id, error.message);
@@ -303,42 +302,6 @@ impl Batch<'_> {
         let seen = seen.collect::<HashMap<_, _>>();
         self.state.hosts.entry(host).note_moving(seen, self.now);
         self.state.dirty.instances.extend(ids);
-    }
-
-    /// Takes a key that a host has made for the one that its machine goes to, where that is
-    /// wanted. False when a command under way holds the volume.
-    pub(super) fn take_key(&mut self, host: HostId, made: &GivenKey) -> bool {
-        let Some(row) = self.volume(made.volume) else { return true };
-        if !self.wants_made_key(host, &row, made) {
-            return true;
-        }
-        if let Err(error) = made.key.check() {
-            tracing::warn!(%host, volume = %row.id, %error, "a host has made what is no key");
-            return true;
-        }
-        if !self.may_change(row.id) {
-            return false;
-        }
-        let mut new = Volume::clone(&row);
-        // It is wrapped for whom the key of this host is wrapped for.
-        let made_for = row.keys.get(&host).map_or(FIRST_KEY_VERSION, |key| key.made_for);
-        new.keys.insert(made.host, VolumeHostKey { made_for, ..made.key.clone() });
-        let (at, verb) = (self.now, "broker.take_key");
-        self.log(audit::own_entry(at, verb, &row.id, Some(&*row), Some(&new)));
-        self.change_volume(new);
-        true
-    }
-
-    fn wants_made_key(&self, host: HostId, row: &Volume, made: &GivenKey) -> bool {
-        let instance = self.state.world.moves_with(row.id);
-        let to = instance.and_then(|instance| {
-            let decided = instance.decision.as_ref()?.host == host;
-            instance.open_migration().filter(|_| decided).map(|migration| migration.to)
-        });
-        row.host == Some(host)
-            && to == Some(made.host)
-            && made.key.version == keys::FIRST
-            && self.state.wants_key(row, made.host)
     }
 }
 

@@ -25,12 +25,10 @@ impl Batch<'_> {
         if !self.may_change_with(instance.id, volumes.iter().map(|volume| volume.id)) {
             return;
         }
-        let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
-        let placement =
-            match rules::join_placements(&instance.spec.placement, data.map(AsRef::as_ref)) {
-                Ok(placement) => placement,
-                Err(error) => return self.wait_for(instance, &error.to_string()),
-            };
+        let placement = match rules::placement_of(instance, &volumes) {
+            Ok(placement) => placement,
+            Err(error) => return self.wait_for(instance, &error.to_string()),
+        };
         // Volumes that were bound in vain with it are free to go with it: nothing was ever
         // seen of them there.
         let volumes: Vec<Volume> = volumes
