@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    DomainError,
     instance::InstanceSpec,
     price::NanoEur,
     units::{Gib, Mib, Vcpus},
@@ -38,6 +39,20 @@ pub struct Image {
     pub min_boot: Gib,
     /// Smallest memory it starts in.
     pub min_memory: Mib,
+}
+
+impl Image {
+    /// Whether a volume of this size can be filled from it.
+    ///
+    /// # Errors
+    /// `Invalid` with the path of the size, `field`.
+    pub fn check_fits(&self, size: Gib, field: &str) -> Result<(), DomainError> {
+        if size >= self.min_boot {
+            return Ok(());
+        }
+        let text = format!("the image {} needs at least {}", self.name, self.min_boot);
+        Err(DomainError::invalid(field, text))
+    }
 }
 
 /// A class of storage.

@@ -102,7 +102,7 @@ pub fn check_instance_change(old: &InstanceSpec, new: &InstanceSpec) -> Result<(
 /// `Invalid` with the field: a volume that shrinks, changes its class, source or file, or goes back
 /// to an earlier key, a snapshot that changes its size.
 pub fn check_volume_change(old: &VolumeSpec, new: &VolumeSpec) -> Result<(), DomainError> {
-    if new.source != old.source {
+    if new.source != old.source || new.image != old.image {
         return Err(fixed("source"));
     }
     if new.import != old.import {

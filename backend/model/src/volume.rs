@@ -27,6 +27,9 @@ pub struct VolumeSpec {
     /// The volume that it is made as a copy of, as that was at one moment; fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<VolumeId>,
+    /// The image of the catalogue that it is filled from when it is made; fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// The file that it is made from, which its customer sends; fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import: Option<Import>,
@@ -90,6 +93,10 @@ impl VolumeSpec {
         if self.read_only && self.key_version > FIRST_KEY_VERSION {
             return Err(DomainError::invalid("key_version", "a snapshot keeps its key")
                 .advise("make a volume of the snapshot: that gets a key of its own"));
+        }
+        if self.image.is_some() && (self.source.is_some() || self.import.is_some()) {
+            let both = "a volume is made of an image or of something else: name one of them";
+            return Err(DomainError::invalid("source", both));
         }
         if let Some(import) = &self.import {
             import.check(self.size)?;

@@ -20,6 +20,7 @@ impl From<&VolumeSpec> for v1::VolumeSpec {
             deletion_protection: spec.deletion_protection,
             labels: spec.labels.clone(),
             source_volume_id: spec.source.map(|id| id.to_string()).unwrap_or_default(),
+            image: spec.image.clone().unwrap_or_default(),
             read_only: spec.read_only,
             import: spec.import.map(|import| v1::VolumeImport {
                 bytes: import.bytes,
@@ -46,6 +47,7 @@ impl TryFrom<v1::VolumeSpec> for VolumeSpec {
             deletion_protection: message.deletion_protection,
             labels: message.labels,
             source: optional_id("source_volume_id", &message.source_volume_id)?,
+            image: Some(message.image).filter(|image| !image.is_empty()),
             import: message.import.map(import).transpose()?,
             read_only: message.read_only,
             key_version: message.key_version.max(FIRST_KEY_VERSION),

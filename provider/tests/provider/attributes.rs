@@ -208,8 +208,11 @@ fn refused_near(told: &Diagnostics, path: &str, what: &str) {
 }
 
 /// Attributes of which their object has one.
-const ONE_OF: [(&str, &str); 2] =
-    [("fairmazon_volume", "source.snapshot_id"), ("fairmazon_volume", "source.volume_id")];
+const ONE_OF: [(&str, &str); 3] = [
+    ("fairmazon_volume", "source.snapshot_id"),
+    ("fairmazon_volume", "source.volume_id"),
+    ("fairmazon_volume", "source.image"),
+];
 
 async fn each(kind: Kind, name: &str, schema: &Schema, full: Json, subject: &mut Subject) {
     subject.ask(kind, name, full.clone()).await.unwrap_or_else(|told| panic!("{name}: {told}"));

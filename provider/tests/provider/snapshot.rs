@@ -66,12 +66,42 @@ async fn a_volume_of_a_snapshot_is_made_anew_only_for_another_one() {
     let plan = client.plan("fairmazon_volume.found", of(json!({ "volume_id": snapshot["id"] })));
     assert_eq!(plan.await.unwrap().action, ChangeAction::None);
 
-    for odd in [json!({}), json!({ "snapshot_id": "vol-1", "volume_id": "vol-2" })] {
+    for odd in [
+        json!({}),
+        json!({ "snapshot_id": "vol-1", "volume_id": "vol-2" }),
+        json!({ "volume_id": "vol-1", "image": "debian-12" }),
+    ] {
         let told = client.plan(address, of(odd)).await.unwrap_err().to_string();
-        assert!(told.contains("one of `snapshot_id` and `volume_id`"), "{told}");
+        assert!(told.contains("one of `snapshot_id`, `volume_id` and `image`"), "{told}");
     }
     let told = client.plan(address, of(json!({ "volume_id": "web" }))).await.unwrap_err();
     assert!(told.to_string().contains("source"), "{told}");
+}
+
+#[tokio::test]
+async fn a_volume_is_filled_from_an_image_that_is_there_and_fits() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    let image = broker.state.lock().catalogue.images[0].clone();
+    let of = |image: &str, size: u64| json!({ "name": "tools", "size_gib": size, "source": { "image": image } });
+    let address = "fairmazon_volume.tools";
+    let fits = image.min_boot.0;
+    let made = client.apply(address, of(&image.name, fits)).await.unwrap().state;
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(broker.state.lock().volumes[id].spec.as_ref().unwrap().image, image.name);
+    let plan = client.plan(address, of(&image.name, fits + 1)).await.unwrap();
+    assert_eq!(plan.action, ChangeAction::Update, "it grows");
+    let empty = json!({ "name": "tools", "size_gib": fits });
+    assert_eq!(client.plan(address, empty).await.unwrap().action, ChangeAction::Replace);
+    let found = "fairmazon_volume.found";
+    client.import(found, id).await.unwrap();
+    let plan = client.plan(found, of(&image.name, fits)).await.unwrap();
+    assert_eq!(plan.action, ChangeAction::None);
+    let fresh = "fairmazon_volume.fresh";
+    let told = client.plan(fresh, of("windows-95", fits)).await.unwrap_err().to_string();
+    assert!(told.contains("source.image") && told.contains(&image.name), "{told}");
+    let told = client.plan(fresh, of(&image.name, fits - 1)).await.unwrap_err().to_string();
+    assert!(told.contains("size_gib") && told.contains("needs at least"), "{told}");
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ pub(super) fn boot_volume(instance: &Instance) -> Volume {
             size: boot.size,
             class: boot.class.clone(),
             source: None,
+            image: None,
             import: None,
             read_only: false,
             key_version: FIRST_KEY_VERSION,

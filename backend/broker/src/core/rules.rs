@@ -8,7 +8,7 @@ use fairmazon_model::{
     id::{AccountId, HostId, InstanceId, VolumeId},
     instance::{Attachment, Instance, InstanceSpec, OnUserDataChange},
     placement::Placement,
-    volume::Volume,
+    volume::{Volume, VolumeSpec},
 };
 
 pub(crate) fn precondition(message: impl Into<String>) -> DomainError {
@@ -34,12 +34,7 @@ pub(crate) fn check_catalogue(
 ) -> Result<(), DomainError> {
     let image = catalogue.image(&spec.image).ok_or_else(|| unknown("image", &spec.image))?;
     check_class(catalogue, &spec.boot_volume.class).map_err(|error| error.below("boot_volume"))?;
-    if spec.boot_volume.size < image.min_boot {
-        return Err(DomainError::invalid(
-            "boot_volume.size_gib",
-            format!("the image {} needs at least {}", image.name, image.min_boot),
-        ));
-    }
+    image.check_fits(spec.boot_volume.size, "boot_volume.size_gib")?;
     let fallback = spec.flavor_fallback.iter().map(|name| ("flavor_fallback", name));
     for (field, name) in std::iter::once(("flavor", &spec.flavor)).chain(fallback) {
         let flavor = catalogue.flavor(name).ok_or_else(|| unknown(field, name))?;
@@ -54,6 +49,16 @@ pub(crate) fn check_catalogue(
         }
     }
     Ok(())
+}
+
+/// The image that a volume is filled from is there, and fits into it.
+pub(crate) fn check_volume_image(
+    catalogue: &Catalogue,
+    spec: &VolumeSpec,
+) -> Result<(), DomainError> {
+    let Some(name) = &spec.image else { return Ok(()) };
+    let image = catalogue.image(name).ok_or_else(|| unknown("source.image", name))?;
+    image.check_fits(spec.size, "size_gib")
 }
 
 pub(crate) fn check_class(catalogue: &Catalogue, class: &str) -> Result<(), DomainError> {

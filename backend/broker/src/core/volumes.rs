@@ -69,6 +69,7 @@ impl Engine {
         let account = caller.owner()?;
         spec.check()?;
         rules::check_class(self.catalogue(), &spec.class)?;
+        rules::check_volume_image(self.catalogue(), &spec)?;
         let request = Request::new(account, "volumes.create", key, &spec)?;
         let id = self.new_id(VolumeId::from_parts);
         let made = self

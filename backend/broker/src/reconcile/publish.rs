@@ -95,7 +95,12 @@ pub(crate) fn desired_set(
             gone.push(Key::Volume(row.id));
         }
         let instance = row.boot_of.and_then(|id| state.world.instances.get(id));
-        let image = instance.and_then(|instance| catalogue.image(&instance.spec.image));
+        let named = instance.map(|instance| &instance.spec.image).or(row.spec.image.as_ref());
+        let image = named.and_then(|image| catalogue.image(image));
+        if row.spec.image.is_some() && image.is_none() && !goes && !row.observed.is_present() {
+            // Its image has left the catalogue: it would be made empty.
+            continue;
+        }
         let wish = if goes { VolumeWish::Delete } else { VolumeWish::Keep };
         volumes.push(host_volume(row, host, image.map(|image| image.id.clone()), wish));
     }

@@ -271,6 +271,7 @@ pub fn volume_spec(name: &str) -> VolumeSpec {
         size: Gib(10),
         class: "standard".into(),
         source: None,
+        image: None,
         import: None,
         read_only: false,
         key_version: 1,

@@ -12,6 +12,7 @@ mod imports;
 mod kit;
 mod metering;
 mod migrations;
+mod of_images;
 mod played;
 mod preferences;
 mod rotation;

@@ -164,6 +164,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
             size: Gib(10),
             class: "standard".into(),
             source: None,
+            image: None,
             import: None,
             read_only: false,
             key_version: 1,

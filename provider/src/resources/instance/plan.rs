@@ -19,7 +19,9 @@ use super::{
 use crate::{
     diagnostics::{self, Attempt},
     platform::Platform,
-    resources::shared::{labels, planned_before::planned_before, protection::protected},
+    resources::shared::{
+        labels, not_in_catalogue, planned_before::planned_before, protection::protected,
+    },
 };
 
 const INVALID: &str = "Invalid instance";
@@ -142,23 +144,27 @@ fn fits_catalogue(
 ) -> Result<(), DomainError> {
     for (index, flavor) in spec.flavor_fallback.iter().enumerate() {
         if catalogue.flavor(flavor).is_none() {
-            return Err(unknown(&format!("flavor_fallback[{index}]"), flavor, flavors(catalogue)));
+            return Err(not_in_catalogue(
+                &format!("flavor_fallback[{index}]"),
+                flavor,
+                flavors(catalogue),
+            ));
         }
     }
     let flavor = catalogue.flavor(&spec.flavor);
     if planned.flavor.is_known() && flavor.is_none() {
-        return Err(unknown("flavor", &spec.flavor, flavors(catalogue)));
+        return Err(not_in_catalogue("flavor", &spec.flavor, flavors(catalogue)));
     }
     let image = catalogue.image(&spec.image);
     if planned.image.is_known() && image.is_none() {
         let names = catalogue.images.iter().map(|image| image.name.as_str());
-        return Err(unknown("image", &spec.image, names));
+        return Err(not_in_catalogue("image", &spec.image, names));
     }
     let class = &spec.boot_volume.class;
     let boot = planned.boot_volume.get();
     if boot.is_some_and(|boot| boot.class.is_known()) && catalogue.storage_class(class).is_none() {
         let names = catalogue.storage_classes.iter().map(|class| class.name.as_str());
-        return Err(unknown("boot_volume.class", class, names));
+        return Err(not_in_catalogue("boot_volume.class", class, names));
     }
     let Some(image) = image else { return Ok(()) };
     if boot.is_some_and(|boot| boot.size_gib.is_known()) && spec.boot_volume.size < image.min_boot {
@@ -187,13 +193,6 @@ fn fits_catalogue(
 
 fn flavors(catalogue: &Catalogue) -> impl Iterator<Item = &str> {
     catalogue.flavors.iter().map(|flavor| flavor.name.as_str())
-}
-
-fn unknown<'a>(field: &str, value: &str, names: impl Iterator<Item = &'a str>) -> DomainError {
-    let names: Vec<_> = names.collect();
-    let value = value.escape_debug();
-    DomainError::invalid(field, format!("the catalogue has no `{value}`"))
-        .advise(format!("it has {}", names.join(", ")))
 }
 
 /// Says which of the platform's own values a change will change, and which are known already.

@@ -12,7 +12,7 @@ pub mod stop;
 pub mod timeouts;
 pub mod unfinished;
 
-use fairmazon_model::limits;
+use fairmazon_model::{DomainError, limits};
 use tfplugin::{Attr, Attribute, IdentitySchema, Type, schema::validators};
 
 /// Seconds and milliseconds since the Unix epoch as RFC 3339 in UTC.
@@ -39,6 +39,18 @@ pub fn name(description: &str) -> Attribute {
 pub fn name_in(attribute: &str) -> Attribute {
     let check = |text: &str| limits::check_name(text).map_err(|error| error.message);
     Attribute::string(attribute).validate(validators::string("a name of the platform", check))
+}
+
+/// That the catalogue lacks what a field names, with what it has.
+pub fn not_in_catalogue<'a>(
+    field: &str,
+    value: &str,
+    names: impl Iterator<Item = &'a str>,
+) -> DomainError {
+    let names: Vec<_> = names.collect();
+    let value = value.escape_debug();
+    DomainError::invalid(field, format!("the catalogue has no `{value}`"))
+        .advise(format!("it has {}", names.join(", ")))
 }
 
 /// What was planned, where it was known; otherwise what is there now.

@@ -23,6 +23,7 @@ pub fn spec_of(
         size: spec.size,
         class: spec.class,
         source: Some(source.map_err(|why| DomainError::invalid("id", format!("{why}")))?),
+        image: None,
         import: None,
         read_only: true,
         key_version: FIRST_KEY_VERSION,

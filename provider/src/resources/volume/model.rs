@@ -43,34 +43,55 @@ pub struct VolumeModel {
     pub created_at: Attr<String>,
 }
 
-/// What a volume is made as a copy of: one of the two.
+/// What a volume is made of: one of the three.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SourceModel {
     /// A `fairmazon_snapshot`.
     pub snapshot_id: Attr<String>,
     /// A volume, as it is when this one is made.
     pub volume_id: Attr<String>,
+    /// An image of the catalogue, by name or id.
+    pub image: Attr<String>,
+}
+
+/// What a [`SourceModel`] names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    Volume(VolumeId),
+    Image(String),
 }
 
 impl SourceModel {
     /// A source that names a volume.
     pub(crate) fn volume(id: &Attr<String>) -> Self {
-        Self { snapshot_id: Attr::Null, volume_id: id.clone() }
+        Self { volume_id: id.clone(), ..Self::default() }
     }
 
-    fn read(&self, r: &mut Reader) -> Result<Option<VolumeId>, DomainError> {
+    fn of(source: Source) -> Self {
+        match source {
+            Source::Volume(id) => Self::volume(&Attr::Value(id.to_string())),
+            Source::Image(image) => Self { image: Attr::Value(image), ..Self::default() },
+        }
+    }
+
+    /// None where it is not known yet.
+    fn read(&self, r: &mut Reader) -> Result<Option<Source>, DomainError> {
         let odd = |text: &str| {
             Err(DomainError::invalid("source", text.to_owned())
-                .advise("set one of `snapshot_id` and `volume_id`"))
+                .advise("set one of `snapshot_id`, `volume_id` and `image`"))
         };
-        let (field, id) = match (&self.snapshot_id, &self.volume_id) {
-            (Attr::Null, Attr::Null) => return odd("it names nothing"),
-            (Attr::Null, id) => ("source.volume_id", id),
-            (id, Attr::Null) => ("source.snapshot_id", id),
-            _ => return odd("it names a snapshot and a volume"),
+        let (field, id) = match (&self.snapshot_id, &self.volume_id, &self.image) {
+            (Attr::Null, Attr::Null, Attr::Null) => return odd("it names nothing"),
+            (Attr::Null, Attr::Null, image) => {
+                let image = r.object(image).filter(|image| !image.is_empty());
+                return Ok(image.cloned().map(Source::Image));
+            }
+            (Attr::Null, id, Attr::Null) => ("source.volume_id", id),
+            (id, Attr::Null, Attr::Null) => ("source.snapshot_id", id),
+            _ => return odd("it names more than one"),
         };
         let Some(id) = r.object(id) else { return Ok(None) };
-        let id = id.parse();
+        let id = id.parse().map(Source::Volume);
         id.map(Some).map_err(|error| DomainError::invalid(field, format!("{error}")))
     }
 }
@@ -89,14 +110,21 @@ impl VolumeModel {
         let all = labels::known(&self.effective_labels, &mut labels_known)?;
         let name = base.map_or_else(|| "unknown".to_owned(), |base| base.name.clone());
         let class = base.map_or_else(|| "standard".to_owned(), |base| base.class.clone());
+        let made_of = match r.object(&self.source) {
+            Some(source) => source.read(r)?,
+            None => None,
+        };
+        let (source, image) = match made_of {
+            None => (None, None),
+            Some(Source::Volume(id)) => (Some(id), None),
+            Some(Source::Image(image)) => (None, Some(image)),
+        };
         Ok(VolumeSpec {
             name: r.value(&self.name, String::new(), name),
             size: Gib(r.value(&self.size_gib, 0, base.map_or(1, |base| base.size.0))),
             class: r.value(&self.class, "standard".to_owned(), class),
-            source: match r.object(&self.source) {
-                Some(source) => source.read(r)?,
-                None => None,
-            },
+            source,
+            image,
             // Nobody asks for it here: one that is there stays as it was made.
             import: base.and_then(|base| base.import),
             read_only: false,
@@ -126,7 +154,7 @@ pub(crate) fn of_row(
         name: Attr::Value(spec.name),
         size_gib: Attr::Value(spec.size.0),
         class: Attr::Value(spec.class),
-        source: source(&before.source, spec.source),
+        source: source(&before.source, spec.source, spec.image),
         placement: placement::attr(&before.placement, &spec.placement),
         deletion_protection: Attr::Value(spec.deletion_protection),
         labels: labels::own(&before.labels, &before.effective_labels, &spec.labels, defaults),
@@ -138,13 +166,18 @@ pub(crate) fn of_row(
 }
 
 /// The source as the configuration has it, when that is the one that the platform knows.
-fn source(before: &Attr<SourceModel>, now: Option<VolumeId>) -> Attr<SourceModel> {
+fn source(
+    before: &Attr<SourceModel>,
+    volume: Option<VolumeId>,
+    image: Option<String>,
+) -> Attr<SourceModel> {
+    let now = volume.map(Source::Volume).or(image.map(Source::Image));
     let Some(now) = now else { return Attr::Null };
     let named = before.get().and_then(|before| before.read(&mut Reader::default()).ok().flatten());
-    if named == Some(now) {
+    if named.as_ref() == Some(&now) {
         return before.clone();
     }
-    Attr::Value(SourceModel::volume(&Attr::Value(now.to_string())))
+    Attr::Value(SourceModel::of(now))
 }
 
 /// The state after an apply: what was planned, filled up with what the platform says.

@@ -2,7 +2,10 @@
 
 use std::{marker::PhantomData, sync::Arc};
 
-use fairmazon_model::{DomainError, ErrorKind, id::VolumeId, impact, price, volume::VolumeSpec};
+use fairmazon_model::{
+    DomainError, ErrorKind, catalogue::Catalogue, id::VolumeId, impact, price, units::Gib,
+    volume::VolumeSpec,
+};
 use fairmazon_proto::v1;
 use serde::{Serialize, de::DeserializeOwned};
 use tfplugin::{
@@ -18,6 +21,7 @@ use crate::{
     resources::shared::{
         confirm, identity,
         labels::{self, KnownLabels},
+        not_in_catalogue,
         planned_before::planned_before,
         protection::protected,
         snapshots,
@@ -325,6 +329,22 @@ async fn keep(
     made.map(drop).map_err(|error| attempt.failed(&error))
 }
 
+/// The image is there, and fits.
+fn check_image(
+    catalogue: &Catalogue,
+    name: &str,
+    planned: &VolumeModel,
+) -> Result<(), DomainError> {
+    let Some(image) = catalogue.image(name) else {
+        let names = catalogue.images.iter().map(|image| image.name.as_str());
+        return Err(not_in_catalogue("source.image", name, names));
+    };
+    match planned.size_gib {
+        Attr::Value(size) => image.check_fits(Gib(size), "size_gib"),
+        Attr::Null | Attr::Unknown => Ok(()),
+    }
+}
+
 async fn remove(client: &Client, id: &str) -> Result<(), ClientError> {
     let operation = client.delete_volume(id).await?;
     client.wait(&operation, |_| {}).await
@@ -380,6 +400,9 @@ async fn plan<K: VolumeKind>(
         impact::check_volume_change(old, &spec).map_err(invalid)?;
     }
     let catalogue = platform.catalogue().await?;
+    if let (Some(catalogue), Some(name), true) = (&catalogue, &spec.image, begins) {
+        check_image(catalogue, name, &planned).map_err(invalid)?;
+    }
     let size_and_class_known = planned.size_gib.is_known() && planned.class.is_known();
     let hourly = match &catalogue {
         Some(catalogue) if size_and_class_known => {

@@ -83,17 +83,22 @@ fn source() -> Attribute {
             Attribute::string("volume_id")
                 .optional()
                 .describe("Id of a volume, of which it is what that is while this one is made."),
+            Attribute::string("image").optional().validate(validators::length(1..=limits::NAME_MAX)).describe(
+                "Name or id of an image of the catalogue (`fairmazon_images`), which it is filled \
+                 from when it is first attached.",
+            ),
         ],
     )
     .optional()
-    .requires_replace_if("it names another volume", |change| {
+    .requires_replace_if("it names something else", |change| {
         let id = |source: &tfplugin::Value| {
             let named = |name: &str| source.member(name).as_str().map(str::to_owned);
-            named("snapshot_id").or_else(|| named("volume_id"))
+            named("snapshot_id").or_else(|| named("volume_id")).or_else(|| named("image"))
         };
         id(change.prior) != id(change.planned)
     })
     .describe(
-        "What it is a copy of: one of both. It is made on the host of its source and stays there.",
+        "What it is made of: one of these. A copy of a volume or of a snapshot is made on the host \
+         of its source, and stays there.",
     )
 }

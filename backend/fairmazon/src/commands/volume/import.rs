@@ -113,6 +113,7 @@ impl Import {
             size: facts.size,
             class: self.class.clone(),
             source: None,
+            image: None,
             import: Some(ImportSpec { bytes: facts.bytes, sha256: facts.sha256 }),
             read_only: true,
             key_version: FIRST_KEY_VERSION,

@@ -91,6 +91,7 @@ fn line(volume: &v1::Volume) -> String {
     let state = volume.state().as_str_name().trim_start_matches("VOLUME_STATE_").to_lowercase();
     let source = match (spec.source_volume_id.as_str(), spec.read_only) {
         ("", true) => "imported".to_owned(),
+        ("", _) if !spec.image.is_empty() => format!("image {}", spec.image),
         ("", _) => "-".to_owned(),
         (source, true) => format!("snapshot of {source}"),
         (source, false) => format!("copy of {source}"),
