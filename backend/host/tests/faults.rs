@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Network, Subject, TERM_MS, boot_of, host_id, machine, of, runs, set};
+use common::{Network, Subject, TERM_MS, boot_of, has_volume, host_id, machine, of, runs, set};
 use fairmazon_host::{
     lease::LeaseRecord,
     state::{Loaded, MemoryState, SavedState, StateError, StateStore},
@@ -25,7 +25,7 @@ use fairmazon_hypervisor::{
 };
 use fairmazon_model::{
     instance::{ObservedState, Power},
-    machine::{DesiredSet, Disk, HostVolume, MachineSpec, ObservedSet, VolumeWish},
+    machine::{DesiredSet, Disk, HostVolume, MachineSpec, ObservedSet, VolumeCopy, VolumeWish},
     units::{Epoch, Gib, Mib},
 };
 use rand::{
@@ -309,6 +309,50 @@ async fn what_is_not_begun_for_want_of_room_is_told_and_done_when_there_is() {
     assert!(last.machines.iter().all(|seen| seen.failure.is_none()), "{last:?}");
     assert_eq!(subject.world.ledger().starts(instance(2)), 0, "it was not wanted any more");
     assert_eq!(subject.world.ledger().violations(), []);
+    subject.stop_agent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_go_to_grow_and_to_be_copied_is_told_for_want_of_room_too() {
+    let state = Arc::new(SlowState::default());
+    let mut subject = Subject::idle(state.clone());
+    subject.start_agent();
+    let extra = |number| HostVolume { volume: volume(number), ..data() };
+    let mut first = set(1, vec![machine(1), machine(2)]);
+    first.volumes.extend([extra(11), extra(12), extra(13)]);
+    subject.broker.desire(first.clone());
+    subject.broker.sees(|seen| has_volume(seen, volume(13))).await;
+    is_brought_about(&subject, &first).await;
+
+    state.full.store(true, Ordering::SeqCst);
+    let mut second = set(2, vec![machine(1)]);
+    let copy = Some(VolumeCopy::Of(volume(13)));
+    second.volumes.extend([
+        HostVolume { wish: VolumeWish::Delete, ..boot_of(&machine(2)) },
+        HostVolume { wish: VolumeWish::Delete, ..extra(11) },
+        HostVolume { size: Gib(2), ..extra(12) },
+        extra(13),
+        HostVolume { copy, image: None, ..extra(14) },
+    ]);
+    subject.broker.desire(second.clone());
+    let told = |seen: &ObservedSet| {
+        let why = |number: u128| {
+            let seen = seen.volumes.iter().find(|seen| seen.volume == volume(number));
+            seen.and_then(|seen| seen.state.failure()).unwrap_or_default().to_owned()
+        };
+        let goes = of(seen, instance(2)).and_then(|seen| seen.failure.clone());
+        goes.is_some_and(|why| why.contains("its disk"))
+            && of(seen, instance(1)).is_some_and(|seen| seen.failure.is_none())
+            && [11, 12, 14].into_iter().all(|number| why(number).contains("its disk"))
+            && why(13).is_empty()
+    };
+    subject.broker.sees(told).await;
+
+    state.full.store(false, Ordering::SeqCst);
+    subject.broker.sees(|seen| has_volume(seen, volume(14)) && !has_volume(seen, volume(11))).await;
+    is_brought_about(&subject, &second).await;
+    let last = subject.broker.last_seen().unwrap();
+    assert!(last.volumes.iter().all(|seen| seen.state.failure().is_none()), "{last:?}");
     subject.stop_agent().await;
 }
 

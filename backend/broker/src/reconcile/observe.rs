@@ -234,10 +234,13 @@ fn observed_instance(
             ..old.clone()
         });
     };
+    // What went wrong with a stop is over when it is not said any more.
+    let had_trouble = is_this_run && old.state == ObservedState::Stopping && old.failure.is_some();
     let is_lasting = matches!(
         seen.state,
         ObservedState::Running | ObservedState::Stopped | ObservedState::Failed { .. }
-    ) || (seen.state == ObservedState::Stopping && seen.failure.is_some());
+    ) || (seen.state == ObservedState::Stopping
+        && (seen.failure.is_some() || had_trouble));
     // One that has been handed over is for the other host to show, whatever is left of it here.
     if seen.epoch != decision.epoch || !is_lasting || seen.handover.is_some() {
         return None;
@@ -272,4 +275,38 @@ fn observed_volume(row: &Volume, seen: Option<&VolumeSeen>) -> Option<VolumeObse
         None => VolumeObserved::Absent,
     };
     (new != row.observed && new != VolumeObserved::Unknown).then_some(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use fairmazon_model::instance::RestartPolicy;
+
+    use super::{
+        super::step_tests::{decision, instance},
+        *,
+    };
+
+    #[test]
+    fn trouble_with_a_stop_is_over_when_it_is_not_said_any_more() {
+        let mut row = instance(RestartPolicy::Always);
+        let decision = decision(1);
+        let host = decision.host;
+        row.decision = Some(decision);
+        let mut seen = MachineSeen {
+            instance: row.id,
+            epoch: row.decision.as_ref().unwrap().epoch,
+            spec_version: 1,
+            state: ObservedState::Stopping,
+            failure: Some("it was not heard".into()),
+            addresses: Vec::new(),
+            guest: GuestSeen::default(),
+            handover: None,
+        };
+        row.observed = observed_instance(&row, host, Some(&seen)).unwrap();
+        assert!(row.observed.failure().is_some());
+        seen.failure = None;
+        row.observed = observed_instance(&row, host, Some(&seen)).unwrap();
+        assert_eq!(row.observed.failure(), None);
+        assert_eq!(observed_instance(&row, host, Some(&seen)), None, "no news");
+    }
 }

@@ -9,8 +9,11 @@ use std::{
 use fairmazon_hypervisor::Counters;
 use fairmazon_model::{
     instance::ObservedState,
-    machine::{DesiredSet, HostVolume, MachineSeen, ObservedSet},
+    machine::{
+        DesiredSet, HostVolume, MachineSeen, ObservedSet, VolumeCopy, VolumeSeen, VolumeWish,
+    },
     units::Generation,
+    volume::VolumeObserved,
 };
 
 use super::{Agent, keep::keep_keys, observe::TELL_AFTER, queue::Target, work::Done};
@@ -82,33 +85,8 @@ impl Agent {
         let Some(set) = unsaved.filter(|_| self.saving.failures.failures() >= TELL_AFTER) else {
             return;
         };
-        for spec in &set.machines {
-            let at = report.machines.binary_search_by_key(&spec.instance, |seen| seen.instance);
-            match at {
-                Ok(at) => {
-                    let seen = &mut report.machines[at];
-                    if seen.epoch == spec.epoch && seen.spec_version < spec.spec_version {
-                        seen.failure.get_or_insert_with(|| UNSAVED.to_owned());
-                    }
-                }
-                // What comes from another host is there for that one to tell.
-                Err(_) if spec.arrival.is_some() => {}
-                Err(at) => {
-                    let state = ObservedState::Failed { reason: UNSAVED.to_owned() };
-                    let seen = MachineSeen {
-                        instance: spec.instance,
-                        epoch: spec.epoch,
-                        spec_version: 0,
-                        state,
-                        failure: None,
-                        addresses: Vec::new(),
-                        guest: Default::default(),
-                        handover: None,
-                    };
-                    report.machines.insert(at, seen);
-                }
-            }
-        }
+        tell_of_machines(set, report);
+        tell_of_volumes(set, report);
     }
 
     pub(super) fn tend_saving(&mut self, now_ms: u64) {
@@ -304,5 +282,69 @@ impl Agent {
     /// The generation of the set that is applied; 0 before the first.
     pub(super) fn generation(&self) -> Generation {
         self.book.generation.unwrap_or_default()
+    }
+}
+
+fn tell_of_machines(set: &SavedState, report: &mut ObservedSet) {
+    let wanted: HashSet<_> = set.machines.iter().map(|spec| spec.instance).collect();
+    for seen in report.machines.iter_mut().filter(|seen| !wanted.contains(&seen.instance)) {
+        seen.failure.get_or_insert_with(|| UNSAVED.to_owned());
+    }
+    for spec in &set.machines {
+        let at = report.machines.binary_search_by_key(&spec.instance, |seen| seen.instance);
+        match at {
+            Ok(at) => {
+                let seen = &mut report.machines[at];
+                if seen.epoch == spec.epoch && seen.spec_version < spec.spec_version {
+                    seen.failure.get_or_insert_with(|| UNSAVED.to_owned());
+                }
+            }
+            // What comes from another host is there for that one to tell.
+            Err(_) if spec.arrival.is_some() => {}
+            Err(at) => {
+                let state = ObservedState::Failed { reason: UNSAVED.to_owned() };
+                let seen = MachineSeen {
+                    instance: spec.instance,
+                    epoch: spec.epoch,
+                    spec_version: 0,
+                    state,
+                    failure: None,
+                    addresses: Vec::new(),
+                    guest: Default::default(),
+                    handover: None,
+                };
+                report.machines.insert(at, seen);
+            }
+        }
+    }
+}
+
+/// Of volumes that are to be made only copies: of others the machine tells that uses them.
+fn tell_of_volumes(set: &SavedState, report: &mut ObservedSet) {
+    for spec in &set.volumes {
+        match report.volumes.binary_search_by_key(&spec.volume, |seen| seen.volume) {
+            Ok(at) => {
+                let seen = &mut report.volumes[at].state;
+                if let VolumeObserved::Present { size, failure } = seen
+                    && (spec.wish == VolumeWish::Delete || *size < spec.size)
+                {
+                    failure.get_or_insert_with(|| UNSAVED.to_owned());
+                }
+            }
+            Err(at)
+                if spec.wish == VolumeWish::Keep
+                    && matches!(spec.copy, Some(VolumeCopy::Of(_) | VolumeCopy::Import(_))) =>
+            {
+                let reason = UNSAVED.to_owned();
+                let seen = VolumeSeen {
+                    volume: spec.volume,
+                    state: VolumeObserved::Failed { reason, lasting: false },
+                    changed_key: None,
+                    refused_key: None,
+                };
+                report.volumes.insert(at, seen);
+            }
+            Err(_) => {}
+        }
     }
 }
