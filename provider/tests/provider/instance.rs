@@ -1,5 +1,6 @@
 //! The life of a machine.
 
+use fairmazon_proto::v1::InstanceState;
 use serde_json::json;
 use tfplugin::harness::{ChangeAction, unknown};
 
@@ -355,6 +356,28 @@ async fn what_a_guest_lacks_is_told_with_what_to_do() {
     let off = machine_with(json!({ "wait_for": ["guest_agent"], "power_state": "stopped" }));
     let told = client.plan("fairmazon_instance.off", off).await.unwrap_err().to_string();
     assert!(told.contains("(at wait_for)") && told.contains("no agent in its guest"), "{told}");
+}
+
+#[tokio::test]
+async fn a_machine_that_ends_while_its_guest_is_waited_for_has_failed() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    broker.state.lock().agent = None;
+    let state = broker.state.clone();
+    let ends = tokio::spawn(async move {
+        while !state.lock().instances.values().any(|row| row.state() == InstanceState::Running) {
+            tokio::task::yield_now().await;
+        }
+        for row in state.lock().instances.values_mut() {
+            row.set_state(InstanceState::Failed);
+            "Kernel panic - not syncing".clone_into(&mut row.state_reason);
+        }
+    });
+    let wanted = machine_with(json!({ "wait_for": ["guest_agent"] }));
+    let told = client.apply(ADDRESS, wanted).await.unwrap_err().to_string();
+    ends.await.unwrap();
+    assert!(told.contains("failed") && told.contains("says: Kernel panic"), "{told}");
+    assert!(client.is_tainted(ADDRESS));
 }
 
 #[tokio::test]

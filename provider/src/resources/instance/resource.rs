@@ -21,7 +21,7 @@ use crate::{
         confirm, identity,
         stop::graceful,
         timeouts::{self, Limit},
-        unfinished::{self, Waited},
+        unfinished::{self, Unfinished, Waited},
     },
 };
 
@@ -122,6 +122,14 @@ impl Resource for InstanceResource {
         let what = format!("the instance {} to be as asked for", row.id);
         let done = cx.within(limit, &what, Box::pin(work)).await;
         match unfinished::told(done, NOUN, &row.id)? {
+            Waited::Done(row)
+                if row.state() == v1::InstanceState::Failed && !conditions.is_empty() =>
+            {
+                // It ran, and ended while its guest was waited for.
+                let mut why = Unfinished::of(NOUN, &row.id);
+                why.because(&row.state_reason);
+                Err(why.error("failed"))
+            }
             Waited::Done(row) => {
                 if let Some(trouble) = wait::trouble(&row, &conditions) {
                     cx.warn(trouble);

@@ -48,18 +48,28 @@ pub fn told<T>(
 }
 
 impl Unfinished {
+    /// One of which nothing is known yet.
+    pub fn of(noun: &'static str, id: &str) -> Self {
+        Self { noun, id: id.to_owned(), why: String::new() }
+    }
+
     /// Adds what the platform says about it.
     pub fn because(&mut self, reason: &str) {
         if !reason.is_empty() {
-            self.why = format!("The platform says: {reason}\n\n{}", self.why);
+            self.put_first(&format!("The platform says: {reason}"));
         }
     }
 
     /// Adds what it has not got yet, and what to do.
     pub fn lacks(&mut self, what: &str) {
         if !what.is_empty() {
-            self.why = format!("{what}\n\n{}", self.why);
+            self.put_first(what);
         }
+    }
+
+    fn put_first(&mut self, what: &str) {
+        let rest = if self.why.is_empty() { String::new() } else { format!("\n\n{}", self.why) };
+        self.why = format!("{what}{rest}");
     }
 
     /// What the user reads.
