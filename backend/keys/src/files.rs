@@ -70,14 +70,26 @@ impl KnownHostsFile {
     /// When it is there and can't be read, is empty, or is the user's and others may write to it.
     pub fn read(&self) -> io::Result<String> {
         match read(&self.0, WRITE) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            Ok(text) if text.trim().is_empty() => Err(io::Error::other(
+            Ok(text) if text.trim().is_empty() => self.read_when_written(),
+            read => or_none_yet(read),
+        }
+    }
+
+    /// Its text when nobody writes its first line any more.
+    fn read_when_written(&self) -> io::Result<String> {
+        match File::open(&self.0) {
+            Ok(file) => file.lock_shared()?,
+            Err(error) => return or_none_yet(Err(error)),
+        }
+        let text = or_none_yet(read(&self.0, WRITE))?;
+        if text.trim().is_empty() && self.0.exists() {
+            return Err(io::Error::other(
                 "it is empty, so what it held is lost: put it back from a copy; without one, \
                  delete it, and compare the keys of the hosts with their operators when they are \
                  noted again",
-            )),
-            read => read,
+            ));
         }
+        Ok(text)
     }
 
     /// Adds a line, durably; the file is made for its owner alone. Of one that can't be written
@@ -117,6 +129,14 @@ impl KnownHostsFile {
     }
 }
 
+/// What was read, and nothing of what is not there.
+fn or_none_yet(read: io::Result<String>) -> io::Result<String> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -136,6 +156,31 @@ mod tests {
         assert_eq!(file.read().unwrap(), "one\ntwo\nthree\n");
         assert_eq!(file.path(), folder.path().join("my.key.hosts"));
         assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_first_line_that_is_under_way_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KnownHostsFile::beside(&folder.path().join("my.key"));
+        let (mut writer, length) = file.open_alone().unwrap();
+        assert_eq!(length, 0);
+        let reader = {
+            let file = file.clone();
+            std::thread::spawn(move || file.read())
+        };
+        while !lock_is_waited_for(file.path()) {
+            std::thread::yield_now();
+        }
+        writer.write_all(b"one\n").unwrap();
+        drop(writer);
+        assert_eq!(reader.join().unwrap().unwrap(), "one\n");
+    }
+
+    /// proc_locks(5): a lock that is waited for has an arrow before it.
+    fn lock_is_waited_for(path: &Path) -> bool {
+        let inode = format!(":{} ", fs::metadata(path).unwrap().ino());
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.contains(&inode))
     }
 
     #[test]
