@@ -29,8 +29,11 @@ use crate::{
     xml::mac_of,
 };
 
-/// Guests that are asked at once. libvirt's daemon does five calls of a connection at a time.
-const THREADS: usize = 4;
+/// Guests that are asked at once, and guests that are held still or let go on at once: those wait
+/// for no guest that lets a question wait for its time. libvirt's daemon does five calls of a
+/// connection at a time.
+const ASKING: usize = 3;
+const HOLDING: usize = 2;
 /// How long it may take to hold a guest still: what a command may take, twice.
 const DEADLINE: Duration = Duration::from_secs(12);
 /// Between two looks at who is to be asked.
@@ -47,7 +50,8 @@ pub(super) struct Agents {
     domain_type: &'static str,
     guests: Arc<Guests>,
     hints: broadcast::Sender<Hint>,
-    threads: Threads,
+    asking: Threads,
+    holding: Threads,
     current: Mutex<Option<Arc<Domains>>>,
 }
 
@@ -59,9 +63,10 @@ impl Agents {
         guests: Arc<Guests>,
         hints: broadcast::Sender<Hint>,
     ) -> std::io::Result<Arc<Self>> {
-        let threads = Threads::start(THREADS, DEADLINE)?;
+        let asking = Threads::start(ASKING, DEADLINE)?;
+        let holding = Threads::start(HOLDING, DEADLINE)?;
         let current = Mutex::default();
-        let agents = Arc::new(Self { uri, domain_type, guests, hints, threads, current });
+        let agents = Arc::new(Self { uri, domain_type, guests, hints, asking, holding, current });
         let weak = Arc::downgrade(&agents);
         thread::Builder::new().name("guest-agents".into()).spawn(move || look(&weak))?;
         Ok(agents)
@@ -80,7 +85,7 @@ impl Agents {
         for question in self.guests.due(&running, Instant::now()) {
             let (domains, guests) = (Arc::clone(&domains), Arc::clone(&self.guests));
             let hints = self.hints.clone();
-            self.threads.later(move || {
+            self.asking.later(move || {
                 let outcome = ask_one(&domains, question);
                 if guests.note(question, outcome, Instant::now()) {
                     // Nobody listening is no failure: a listener that comes later looks first.
@@ -199,14 +204,14 @@ impl Agents {
         }
     }
 
-    /// Does something on one of the threads; none when that took too long.
+    /// Does something on one of the threads that hold guests still; none when that took too long.
     async fn on<T: Send + 'static>(
         self: &Arc<Self>,
         act: impl FnOnce(&Domains) -> T + Send + 'static,
     ) -> Option<T> {
         let agents = Arc::clone(self);
         let act = move || Ok(agents.domains().ok().map(|domains| act(&domains)));
-        self.threads.call("speak to a guest", act).await.ok().flatten()
+        self.holding.call("speak to a guest", act).await.ok().flatten()
     }
 }
 
