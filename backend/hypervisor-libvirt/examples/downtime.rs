@@ -35,9 +35,11 @@ use tokio_util::sync::CancellationToken;
 use lab::{IMAGE, Lab, give_keys, says};
 
 const MOVES: usize = 10;
-/// Writes to its console every 10 ms, and dirties memory and its data disk meanwhile.
+/// Writes to its console every 5 ms, by a shell that starts no process for it, and dirties memory
+/// and its data disk meanwhile.
 const SCRIPT: &str = "#!/bin/sh\n(while :; do dd if=/dev/urandom of=/data/vdb/work bs=64k count=8 \
-    conv=fsync 2>/dev/null; sleep 0.1; done) &\nwhile :; do echo GUEST-TICK; usleep 10000; done\n";
+    conv=fsync 2>/dev/null; sleep 0.1; done) &\nmkfifo /run/never && exec 3<>/run/never\n\
+    while :; do echo GUEST-TICK; read -t 0.005 nothing <&3; done\n";
 
 #[tokio::main]
 async fn main() {

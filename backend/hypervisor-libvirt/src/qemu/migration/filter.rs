@@ -24,6 +24,8 @@ use crate::xml;
 const LONGEST_CALL: usize = 1 << 20;
 /// What libvirt's messages have at most.
 const LONGEST_ANSWER: usize = 32 << 20;
+/// What libvirt keeps to itself of how a machine moves, and does not tell the next host's.
+const OF_THE_SOURCE: u32 = sys::VIR_MIGRATE_ABORT_ON_ERROR | sys::VIR_MIGRATE_AUTO_CONVERGE;
 /// The version of both programs.
 const VERSION: u32 = 1;
 
@@ -133,8 +135,7 @@ impl Rules {
         };
         let (texts, cookie, flags, cancelled) =
             read().ok_or_else(|| Refusal::new("other arguments than a migration has"))?;
-        // What is only for the source is left out on the way.
-        if flags | sys::VIR_MIGRATE_ABORT_ON_ERROR != FLAGS {
+        if flags | OF_THE_SOURCE != FLAGS {
             return Err(Refusal::new(format!("a migration of another kind ({flags:#x})")));
         }
         self.cookie(cookie)?;

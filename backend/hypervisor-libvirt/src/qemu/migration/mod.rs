@@ -30,12 +30,14 @@ pub(super) use moves::Moves;
 pub(super) use places::{Pci, Places};
 pub(super) use source::{Departures, resume_stranded};
 
-/// How a guest moves: see the module.
+/// How a guest moves: see the module. One that writes faster than its memory can be sent is slowed
+/// down, for it would never arrive.
 const FLAGS: u32 = sys::VIR_MIGRATE_LIVE
     | sys::VIR_MIGRATE_PEER2PEER
     | sys::VIR_MIGRATE_PAUSED
     | sys::VIR_MIGRATE_NON_SHARED_DISK
-    | sys::VIR_MIGRATE_ABORT_ON_ERROR;
+    | sys::VIR_MIGRATE_ABORT_ON_ERROR
+    | sys::VIR_MIGRATE_AUTO_CONVERGE;
 
 /// What a channel is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

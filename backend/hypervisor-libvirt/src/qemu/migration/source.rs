@@ -35,6 +35,9 @@ use crate::{
 
 /// Between two times that libvirt is told to give a migration up.
 const ABORT_AGAIN: Duration = Duration::from_millis(200);
+/// How long a guest may stand still for the rest of its memory, in milliseconds. QEMU's own 300 ms
+/// would be all of the pause that a machine may have, and disks and agents take their time, too.
+const STILL_MS: u64 = 50;
 /// What is carried at once, in bytes.
 const PIECE: usize = 256 * 1024;
 
@@ -182,6 +185,7 @@ impl QemuHost {
                 migrate_disks,
                 ..MigrateParameters::default()
             };
+            domain.migrate_set_max_downtime(STILL_MS, 0)?;
             domain.migrate_to_uri3(Some(&Channel::Libvirt.uri(instance)), parameters, FLAGS)
         };
         let attempted = failed(format!("send {instance} to another host"));
