@@ -77,8 +77,10 @@ class Process:
     def hear(self, line):
         """For those who need more than the line that says it is ready."""
 
-    def settled_kib(self):
-        """Resident KiB when they have not changed for a second (ten seconds at most)."""
+    def settled_kib(self, rest=5):
+        """Resident KiB after this rest, in seconds, when they have not changed for a second (ten
+        seconds at most)."""
+        time.sleep(rest)
         before, same = 0, 0
         for _ in range(50):
             now = plugin.resident_kib(self.process.pid)

@@ -28,7 +28,8 @@ use crate::{
     dev::agents::seed,
     error::CommandError,
     hypervisors::{HypervisorKind, Hypervisors, open_qemu},
-    memory, output,
+    memory::{self, Program},
+    output,
     signals::{Asked, Signals},
     standard::{Folders, Machine, Offered, without_guests},
 };
@@ -146,6 +147,7 @@ impl QemuOptions {
 impl HostAgent {
     pub(super) async fn run(self) -> Result<(), CommandError> {
         memory::keep_off_disks();
+        let program = Program::mapped();
         let mut signals = Signals::listen()?;
         let agent = |error: Box<dyn std::error::Error + Send + Sync>| CommandError::Agent(error);
         let ca = given(self.ca, "--ca")?;
@@ -201,10 +203,13 @@ impl HostAgent {
         tokio::spawn(async move { tended.tend(renewals).await });
         let run = fairmazon_host::run(config, hypervisor, transport, clock, stop.clone());
         tokio::pin!(run);
+        let rests = program.let_go_of_what_rests();
+        tokio::pin!(rests);
         output::line(&format!("the agent of {host} runs ({kind})"));
         loop {
             tokio::select! {
                 outcome = &mut run => return outcome.map_err(|error| agent(error.into())),
+                never = &mut rests => match never {},
                 asked = signals.next() => if let Asked::End = asked { stop.cancel() },
             }
         }

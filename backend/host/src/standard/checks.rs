@@ -174,8 +174,8 @@ pub const CHECKS: [Check; 22] = [
     Check {
         name: "memory-locking",
         about: AGENT,
-        wants: "The agent may lock 8 MiB of memory or more (or has `CAP_IPC_LOCK`).",
-        why: "Keys are to stay where no later swap reaches them.",
+        wants: "The agent may lock all of its memory: no limit of locked memory, or `CAP_IPC_LOCK`.",
+        why: "Keys are to stay where no later swap reaches them. Within a limit an agent locks nothing.",
         remedy: "`LimitMEMLOCK=infinity` in the agent's unit, `memlock` in \
                  `/etc/security/limits.conf`, or `--ulimit memlock=-1` of a container.",
         needs: Needs::From(1),

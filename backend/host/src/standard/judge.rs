@@ -10,8 +10,6 @@ use super::{
 /// The oldest versions with all that the platform uses.
 pub(super) const QEMU_LEAST: (u32, u32) = (7, 2);
 pub(super) const LIBVIRT_LEAST: (u32, u32) = (9, 0);
-/// Room for the keys of all volumes that a host may have, many times over.
-const LOCKED_LEAST: u64 = 8 << 20;
 const GIB: u64 = 1 << 30;
 
 /// Programs that take a core dump and keep nothing of it.
@@ -264,10 +262,7 @@ pub(super) fn clock_synchronised(facts: &Facts) -> Verdict {
 pub(super) fn memory_locking(facts: &Facts) -> Verdict {
     judge(&facts.locked_memory, |limit| match limit {
         Limit::Unlimited => Verdict::Kept("without a limit".into()),
-        Limit::Bytes(bytes) if *bytes >= LOCKED_LEAST => {
-            Verdict::Kept(format!("{} KiB", bytes >> 10))
-        }
-        Limit::Bytes(bytes) => Verdict::Broken(format!("{} KiB", bytes >> 10)),
+        Limit::Bytes(bytes) => Verdict::Broken(format!("no more than {} KiB", bytes >> 10)),
     })
 }
 

@@ -23,7 +23,7 @@ const MOUNTS: &str = "\
 const LIMITS: &str = "\
 Limit                     Soft Limit           Hard Limit           Units
 Max core file size        0                    unlimited            bytes
-Max locked memory         8388608              8388608              bytes
+Max locked memory         unlimited            unlimited            bytes
 ";
 const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue
    0: 00000000:0016 00000000:0000 0A 00000000:00000000
@@ -335,8 +335,8 @@ fn the_agents_folder_is_walked() {
 
 #[test]
 fn limits_and_capabilities_are_found() {
-    let little = LIMITS.replace("8388608 ", "65536   ");
-    fails("memory-locking", "64 KiB", |system| system.write("proc/self/limits", &little));
+    let little = LIMITS.replace("memory         unlimited", "memory         8388608  ");
+    fails("memory-locking", "8192 KiB", |system| system.write("proc/self/limits", &little));
     passes("memory-locking", "without a limit", |system| {
         system.write("proc/self/limits", &little);
         system.write("proc/self/status", "CapEff:\t0000000000004000\n");
