@@ -5,6 +5,8 @@
 //! is only one more look. Refuses: to run a machine without a lease, to delete a volume without
 //! the wish, and to touch anything while no desired set is known.
 
+mod moving;
+
 use std::sync::Arc;
 
 use fairmazon_hypervisor::{
@@ -39,6 +41,18 @@ pub enum DiskReady {
     Locked,
     /// Another running machine has it, and one of the two may write.
     Taken,
+}
+
+impl DiskReady {
+    /// What is waited for; none where it can be used.
+    const fn waits_for(self) -> Option<&'static str> {
+        match self {
+            Self::Ready => None,
+            Self::Missing => Some("a volume is not there yet"),
+            Self::Locked => Some("a volume's key is not there yet"),
+            Self::Taken => Some("another machine still has a volume"),
+        }
+    }
 }
 
 /// All that the next step of a machine depends on.
@@ -111,6 +125,8 @@ const fn step<A>(action: A, reason: &'static str) -> Step<A> {
 
 use MachineAction as Do;
 
+use moving::{arriving, before_arrival};
+
 /// The next step of a machine.
 pub fn next_machine_step(case: &MachineCase<'_>) -> Step<MachineAction> {
     let Some(seen) = case.seen else { return undefined(case) };
@@ -139,54 +155,6 @@ pub fn next_machine_step(case: &MachineCase<'_>) -> Step<MachineAction> {
         }
         Wish::Present(spec) if seen.runs() => running(case, seen, spec),
         Wish::Present(spec) => off(case, seen, spec),
-    }
-}
-
-/// One step of what is left of an earlier run of a machine that is to come from another host:
-/// nothing of it may be started, as its data is not here.
-fn before_arrival(case: &MachineCase<'_>, seen: &Machine) -> Step<MachineAction> {
-    match seen.run {
-        RunState::Off(_) => step(Do::Undefine, "an earlier run of it was here"),
-        RunState::Incoming | RunState::Arrived => step(Do::Refuse, "it came for an earlier run"),
-        RunState::Running => stop(case, seen, "its earlier run ends before it comes"),
-    }
-}
-
-/// One step of a machine that comes from another host, or came, and was never let run here. Only
-/// the host that it leaves says that it may run, or a set that decides it here.
-fn arriving(seen: &Machine, wish: &Wish<'_, Arc<MachineSpec>>) -> Step<MachineAction> {
-    let marks = seen.marks;
-    let Wish::Present(spec) = wish else {
-        return if seen.runs() {
-            step(Do::Refuse, "it is not desired here")
-        } else {
-            step(Do::Undefine, "it is not desired here")
-        };
-    };
-    if spec.epoch < marks.epoch {
-        return step(Do::Wait, "the desired epoch is older than the one it has");
-    }
-    let comes = spec.arrival.filter(|_| spec.epoch == marks.epoch);
-    match (seen.run, comes) {
-        (RunState::Running, _) => step(Do::Mark(Marks { halt: Halt::Started, ..marks }), "it runs"),
-        (RunState::Incoming, _) => step(Do::Refuse, "nobody brings the rest of it"),
-        (RunState::Arrived, None) if spec.epoch == marks.epoch => {
-            step(Do::Mark(Marks { halt: Halt::Started, ..marks }), "it is decided here")
-        }
-        (RunState::Arrived, Some(comes)) if comes.open => {
-            step(Do::Wait, "the host that it left has not said so")
-        }
-        (RunState::Arrived, _) => step(Do::Refuse, "it shall not come any more"),
-        (RunState::Off(_), None) => {
-            step(Do::Mark(Marks { halt: Halt::Idle, ..marks }), "it is decided here")
-        }
-        (RunState::Off(_), Some(comes)) if !comes.open => {
-            step(Do::Undefine, "it shall not come any more")
-        }
-        (RunState::Off(_), Some(_)) if !same_definition(&seen.definition, spec) => {
-            step(Do::Define(marks), "its definition changes")
-        }
-        (RunState::Off(_), Some(_)) => step(Do::Wait, "it is to come from another host"),
     }
 }
 
@@ -257,11 +225,9 @@ fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> S
         return step(Do::Detach(gone.name.clone()), "the disk is not desired");
     }
     if let Some(new) = spec.disks.iter().find(|disk| !had.disks.contains(disk)) {
-        return match (case.disk_ready)(new) {
-            DiskReady::Ready => step(Do::Attach(new.clone()), "the disk is desired"),
-            DiskReady::Missing => step(Do::Wait, "a volume is not there yet"),
-            DiskReady::Locked => step(Do::Wait, "a volume's key is not there yet"),
-            DiskReady::Taken => step(Do::Wait, "another machine still has a volume"),
+        return match (case.disk_ready)(new).waits_for() {
+            None => step(Do::Attach(new.clone()), "the disk is desired"),
+            Some(why) => step(Do::Wait, why),
         };
     }
     let spec_version = if case.boot_is_small { marks.spec_version } else { spec.spec_version };
@@ -339,15 +305,15 @@ fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<
     if !case.leased {
         return step(Do::Wait, "there is no lease");
     }
-    for disk in spec.all_disks() {
-        match (case.disk_ready)(disk) {
-            DiskReady::Ready => {}
-            DiskReady::Missing => return step(Do::Wait, "a volume is not there yet"),
-            DiskReady::Locked => return step(Do::Wait, "a volume's key is not there yet"),
-            DiskReady::Taken => return step(Do::Wait, "another machine still has a volume"),
-        }
+    match disks_wait_for(case, spec) {
+        None => step(Do::Start, "it shall run"),
+        Some(why) => step(Do::Wait, why),
     }
-    step(Do::Start, "it shall run")
+}
+
+/// What the first disk that can't be used waits for; none where all of them can be.
+fn disks_wait_for(case: &MachineCase<'_>, spec: &MachineSpec) -> Option<&'static str> {
+    spec.all_disks().find_map(|disk| (case.disk_ready)(disk).waits_for())
 }
 
 fn stays_off(case: &MachineCase<'_>, seen: &Machine, spec: &MachineSpec) -> Step<MachineAction> {

@@ -3,32 +3,24 @@
 
 use std::sync::Arc;
 
-use fairmazon_hypervisor::{Counters, Features, Halt, Machine, OffReason, RunState, Volume, keeps};
+use fairmazon_hypervisor::{Counters, Features, Halt, Machine, OffReason, RunState, keeps};
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
     instance::{ObservedState, Power},
     key::GivenKey,
-    machine::{
-        Disk, GuestSeen, HostVolume, MachineSeen, MachineSpec, ObservedSet, VolumeCopy, VolumeSeen,
-        VolumeWish,
-    },
+    machine::{Disk, GuestSeen, MachineSeen, MachineSpec, ObservedSet, VolumeSeen, VolumeWish},
     migration::{Arrival, Handover},
     units::Generation,
-    volume::{Import, VolumeObserved},
+    volume::VolumeObserved,
 };
 use rustc_hash::FxHashMap;
 
-use super::{
-    change::KeyChanging,
-    keep::KeptKeys,
-    migrate::Transit,
-    receive::{Receiving, Writing},
-};
+use super::{migrate::Transit, volume::VolumeRecord};
 use crate::{
     backoff::Backoff,
     plan::{
-        ChangeCase, DiskReady, FileCase, KeyCase, MachineAction, MachineCase, Step, VolumeAction,
-        VolumeCase, Wish, may_restart, next_machine_step, next_volume_step, stop_timeout_ms,
+        ChangeCase, DiskReady, KeyCase, MachineAction, MachineCase, Step, VolumeAction, VolumeCase,
+        Wish, may_restart, next_machine_step, next_volume_step, stop_timeout_ms,
     },
 };
 
@@ -61,38 +53,6 @@ pub(super) struct MachineRecord {
     pub(super) touched: u64,
     /// It is on its way to or from another host.
     pub(super) transit: Option<Transit>,
-}
-
-/// What is known of one volume.
-#[derive(Debug, Default)]
-pub(super) struct VolumeRecord {
-    pub(super) desired: Option<Arc<HostVolume>>,
-    /// The last set that named it, counted.
-    pub(super) named_by: u64,
-    pub(super) seen: Option<Volume>,
-    /// The look after its last step failed: what was seen is older than the step.
-    pub(super) unsure: bool,
-    pub(super) busy: bool,
-    pub(super) look: bool,
-    pub(super) not_before_ms: u64,
-    pub(super) backoff: Backoff,
-    pub(super) error: Option<Box<str>>,
-    /// The error is of a file that is not used.
-    pub(super) lasting: bool,
-    pub(super) touched: u64,
-    /// The version of its key that the hypervisor was given by this process.
-    pub(super) given: Option<u32>,
-    /// How many bytes have come of the file that it is imported from.
-    pub(super) incoming: Option<u64>,
-    /// The transfer that writes more of that.
-    pub(super) receiving: Option<Receiving>,
-    pub(super) writing: Writing,
-    /// How far this process is with the exchange of its key.
-    pub(super) change: KeyChanging,
-    /// How its keys differ from those of the last set.
-    pub(super) keys: KeptKeys,
-    /// As a set named it that was followed by one that does not, while its data is here.
-    pub(super) unnamed: Option<Arc<HostVolume>>,
 }
 
 /// A key that was made for another host.
@@ -518,54 +478,6 @@ impl MachineRecord {
     /// Whether it is defined with this volume and once had it.
     fn had(&self, volume: VolumeId) -> bool {
         self.seen.as_ref().is_some_and(|seen| seen.marks.whole && seen.uses(volume).is_some())
-    }
-}
-
-impl VolumeRecord {
-    /// Something else is desired from now on: what went wrong with the wish before is over.
-    pub(super) fn desire(&mut self, wish: Option<Arc<HostVolume>>) {
-        self.desired = wish;
-        if let Some(receiving) = self.receiving.as_ref().filter(|_| self.imports().is_none()) {
-            receiving.end();
-        }
-        self.not_before_ms = 0;
-        self.error = None;
-    }
-
-    /// The volume that it shall be made as a copy of, if of one.
-    pub(super) fn copies(&self) -> Option<VolumeId> {
-        match self.desired.as_ref()?.copy? {
-            VolumeCopy::Of(source) => Some(source),
-            VolumeCopy::Import(_) | VolumeCopy::Made => None,
-        }
-    }
-
-    /// The file that it shall be made from, if from one.
-    pub(super) fn imports(&self) -> Option<Import> {
-        self.desired.as_ref()?.imports()
-    }
-
-    /// Whether a file of it is there that is to go.
-    fn has_unwanted_file(&self) -> bool {
-        self.imports().is_none() && self.file_case() != FileCase::None
-    }
-
-    fn file_case(&self) -> FileCase {
-        match (&self.receiving, self.incoming) {
-            (Some(_), _) => FileCase::Comes,
-            (None, None) => FileCase::None,
-            (None, Some(bytes)) if self.imports().is_some_and(|file| file.bytes == bytes) => {
-                FileCase::Whole
-            }
-            (None, Some(_)) => FileCase::Part,
-        }
-    }
-
-    /// Whether there is nothing left to know of it.
-    pub(super) fn is_empty(&self) -> bool {
-        let has_file = self.incoming.is_some() || self.receiving.is_some();
-        let is_nowhere = self.seen.is_none() && self.unnamed.is_none() && !has_file;
-        self.desired.is_none() && is_nowhere && !self.busy && !self.unsure
     }
 }
 

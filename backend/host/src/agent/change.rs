@@ -5,7 +5,7 @@ use fairmazon_model::{
     key::GivenKey,
 };
 
-use super::book::{Book, VolumeRecord};
+use super::{book::Book, volume::VolumeRecord};
 use crate::plan::ChangeCase;
 
 /// How far the exchange of a volume's key is, as far as this process knows.

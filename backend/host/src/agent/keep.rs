@@ -9,7 +9,7 @@ use fairmazon_model::{
     machine::{HostVolume, VolumeWish},
 };
 
-use super::book::VolumeRecord;
+use super::volume::VolumeRecord;
 
 /// What the last set lacks of a volume's keys, and which it has in vain.
 #[derive(Debug, Default)]

@@ -14,6 +14,7 @@ mod receive;
 mod set;
 mod stream;
 mod transfer;
+mod volume;
 mod words;
 mod work;
 

@@ -348,7 +348,7 @@ impl Agent {
     }
 
     pub(super) fn forget_volume_if_empty(&mut self, volume: VolumeId) {
-        if self.book.volumes.get(&volume).is_some_and(super::book::VolumeRecord::is_empty) {
+        if self.book.volumes.get(&volume).is_some_and(super::volume::VolumeRecord::is_empty) {
             self.book.volumes.remove(&volume);
             self.book.forget_users(volume);
         }
