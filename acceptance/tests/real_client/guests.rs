@@ -79,6 +79,24 @@ fn files_with(folder: &Path, needle: &[u8]) -> Vec<PathBuf> {
     found
 }
 
+/// The processes that run the guest of a machine.
+fn emulators(instance: &str) -> Vec<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let runs = |process: &fs::DirEntry| {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let mut words = line.split('\0');
+        words.next().is_some_and(|program| program.contains("qemu-system"))
+            && words.any(|word| word.split(',').any(|part| part == format!("guest={instance}")))
+    };
+    let mut found: Vec<_> = processes
+        .filter(runs)
+        .map(|process| process.file_name().to_string_lossy().into_owned())
+        .collect();
+    found.sort_unstable();
+    found
+}
+
 #[test]
 fn a_guest_runs_the_users_script_and_keeps_its_data_through_a_stop_and_a_restart() -> Outcome {
     let cli = Cli::chosen()?;
@@ -99,6 +117,16 @@ fn a_guest_runs_the_users_script_and_keeps_its_data_through_a_stop_and_a_restart
 
     let id = workspace.state()?.resource("fairmazon_instance.web")?["id"].clone();
     let main = workspace.read("main.tf")?;
+    let runs = emulators(id.as_str().unwrap_or_default());
+    assert_eq!(runs.len(), 1, "{id}");
+    let larger = main.replace("flavor = \"small\"", "flavor = \"medium\"");
+    workspace.write("main.tf", &larger)?;
+    let planned = workspace.try_plan(&[])?.ok()?.text();
+    assert!(planned.contains("This change may restart the running machine"), "{planned}");
+    workspace.apply_saved()?;
+    assert_eq!(emulators(id.as_str().unwrap_or_default()), runs, "it grows while it runs");
+    workspace.expect_no_changes()?;
+
     let off = main.replace("flavor = \"small\"", "flavor = \"small\"\n  power_state = \"stopped\"");
     workspace.write("main.tf", &off)?;
     workspace.apply(&[])?;

@@ -10,13 +10,14 @@ mod moving;
 use std::sync::Arc;
 
 use fairmazon_hypervisor::{
-    Counters, Features, Halt, Machine, Marks, OffReason, RunState, Volume, same_disks, same_shape,
+    Counters, Features, Halt, Machine, Marks, OffReason, RunState, Volume, only_grows, same_disks,
+    same_shape,
 };
 use fairmazon_model::{
     id::VolumeId,
     instance::{Power, RestartPolicy},
     machine::{Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
-    units::Gib,
+    units::{Gib, Mib, Vcpus},
 };
 
 /// What the desired set says of one thing.
@@ -67,6 +68,9 @@ pub struct MachineCase<'a> {
     pub asked_ms_ago: Option<u64>,
     /// What the hypervisor can do.
     pub features: Features,
+    /// Whether it may be tried to have the machine grow while it runs: it was not found in this run
+    /// that it can't.
+    pub may_grow: bool,
     /// Counted wishes known to be done, for a machine that is not defined (any more).
     pub done_before: Option<Counters>,
     /// Whether the disk's volume is there and free for this machine.
@@ -109,6 +113,8 @@ pub enum MachineAction {
     Attach(Disk),
     /// Unplug the disk of this name.
     Detach(String),
+    /// Give it as many processors and as much memory as this while it runs.
+    Resize(Vcpus, Mib),
     /// Destroy its boot volume, which is to be made anew.
     DeleteBoot(VolumeId),
     /// Send it to the host that it shall go on at.
@@ -197,6 +203,7 @@ pub fn stop_timeout_ms(wish: &Wish<'_, Arc<MachineSpec>>, seen: &Machine) -> u64
 
 fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<MachineAction> {
     let (marks, had) = (seen.marks, &seen.definition);
+    let can_grow = case.features.resize && case.may_grow;
     let why_stop = if marks.halt == Halt::Stopping {
         Some("a stop was begun")
     } else if spec.epoch > marks.epoch {
@@ -207,7 +214,7 @@ fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> S
         Some("a reboot was asked for")
     } else if spec.rebuilds > marks.done.rebuilds {
         Some("a rebuild was asked for")
-    } else if !same_shape(had, spec) {
+    } else if !(same_shape(had, spec) || can_grow && only_grows(had, spec)) {
         Some("its shape changes")
     } else if !case.features.hotplug && !same_disks(had, spec) {
         Some("its disks change and this hypervisor can't do that while it runs")
@@ -220,6 +227,9 @@ fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> S
     let leaves = marks.halt == Halt::Leaving && spec.departure.is_some();
     if marks.halt != Halt::Started && !leaves {
         return step(Do::Mark(Marks { halt: Halt::Started, ..marks }), "it runs here");
+    }
+    if !same_shape(had, spec) {
+        return step(Do::Resize(spec.vcpus, spec.memory), "it grows while it runs");
     }
     if let Some(gone) = had.disks.iter().find(|disk| !spec.disks.contains(disk)) {
         return step(Do::Detach(gone.name.clone()), "the disk is not desired");

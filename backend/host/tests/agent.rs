@@ -51,24 +51,28 @@ async fn a_machine_comes_changes_and_goes() {
     subject.broker.sees(|seen| runs(seen, &larger)).await;
     let found = subject.host.machine(instance(1)).await.unwrap().unwrap();
     assert_eq!(found.definition.memory, Mib(512));
-    assert_eq!(subject.world.ledger().starts(instance(1)), 2, "a new shape needs a new start");
+    assert_eq!(subject.world.ledger().starts(instance(1)), 1, "it grows while it runs");
+    let smaller = MachineSpec { spec_version: 3, ..machine(1) };
+    subject.broker.desire(set(3, vec![smaller.clone()]));
+    subject.broker.sees(|seen| runs(seen, &smaller)).await;
+    assert_eq!(subject.world.ledger().starts(instance(1)), 2, "less needs a new start");
 
-    let off = MachineSpec { power: Power::Stopped, spec_version: 3, ..larger };
-    subject.broker.desire(set(3, vec![off]));
+    let off = MachineSpec { power: Power::Stopped, spec_version: 4, ..larger };
+    subject.broker.desire(set(4, vec![off]));
     subject
         .broker
         .sees(|seen| {
             of(seen, instance(1))
-                .is_some_and(|m| m.state == ObservedState::Stopped && m.spec_version == 3)
+                .is_some_and(|m| m.state == ObservedState::Stopped && m.spec_version == 4)
         })
         .await;
 
-    let mut last = set(4, Vec::new());
+    let mut last = set(5, Vec::new());
     subject.broker.desire(last.clone());
     let seen = subject.broker.sees(|seen| of(seen, instance(1)).is_none()).await;
     assert!(has_volume(&seen, volume(1)), "its volume is kept without a wish for its end");
 
-    last.generation = Generation(5);
+    last.generation = Generation(6);
     last.volumes = vec![HostVolume { wish: VolumeWish::Delete, ..boot_of(&machine(1)) }];
     subject.broker.desire(last);
     subject.broker.sees(|seen| !has_volume(seen, volume(1))).await;

@@ -20,13 +20,14 @@ use fairmazon_host::{
     state::{Loaded, MemoryState, SavedState, StateError, StateStore},
 };
 use fairmazon_hypervisor::{
+    Hypervisor,
     contract::{instance, volume},
     sim::{Call, Fault, SeededFaults},
 };
 use fairmazon_model::{
     instance::{ObservedState, Power},
     machine::{DesiredSet, Disk, HostVolume, MachineSpec, ObservedSet, VolumeCopy, VolumeWish},
-    units::{Epoch, Gib, Mib},
+    units::{Epoch, Gib, Mib, Vcpus},
 };
 use rand::{
     Rng, SeedableRng,
@@ -50,11 +51,12 @@ fn story() -> [DesiredSet; 3] {
     first.volumes.push(data());
     let one = MachineSpec { memory: Mib(512), reboots: 1, spec_version: 2, ..machine(1) };
     let two = MachineSpec { rebuilds: 1, disks: vec![disk()], spec_version: 2, ..machine(2) };
-    let mut second = set(2, vec![one.clone(), two, machine(3)]);
+    let mut second = set(2, vec![one.clone(), two, machine(3), machine(4)]);
     second.volumes.push(HostVolume { size: Gib(2), ..data() });
     let one = MachineSpec { epoch: Epoch(2), spec_version: 3, ..one };
     let three = MachineSpec { power: Power::Stopped, spec_version: 2, ..machine(3) };
-    let mut third = set(3, vec![one, three]);
+    let four = MachineSpec { vcpus: Vcpus(2), memory: Mib(512), spec_version: 2, ..machine(4) };
+    let mut third = set(3, vec![one, three, four]);
     third.volumes.push(HostVolume { wish: VolumeWish::Delete, ..boot_of(&machine(2)) });
     third.volumes.push(data());
     [first, second, third]
@@ -116,6 +118,10 @@ async fn play(crash_at: Option<u64>, after: bool) -> u64 {
     assert!(subject.world.volume_serial(host_id(), volume(9)).is_some(), "{context}");
     assert_eq!(ledger.starts(instance(2)), 2, "{context}: the first start and the rebuild");
     assert_eq!(ledger.starts(instance(1)), 3, "{context}: the first, the new shape, the new epoch");
+    assert_eq!(ledger.starts(instance(4)), 1, "{context}: it grows while it runs");
+    subject.host.clear_faults();
+    let grown = subject.host.machine(instance(4)).await.unwrap().unwrap().definition;
+    assert_eq!((grown.vcpus, grown.memory), (Vcpus(2), Mib(512)), "{context}");
     calls.load(Ordering::Relaxed)
 }
 

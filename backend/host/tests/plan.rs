@@ -28,8 +28,14 @@ use proptest::prelude::*;
 
 /// More steps than any way from one state to another has.
 const STEPS_MOST: usize = 40;
-const FEATURES: Features =
-    Features { hotplug: true, grow: true, durable: true, encrypts: false, migration: true };
+const FEATURES: Features = Features {
+    hotplug: true,
+    grow: true,
+    resize: true,
+    durable: true,
+    encrypts: false,
+    migration: true,
+};
 
 #[derive(Debug, Clone)]
 struct Start {
@@ -137,6 +143,7 @@ fn case<'a>(desired: &'a Arc<MachineSpec>, machine: &'a Machine, leased: bool) -
         leased,
         asked_ms_ago: None,
         features: FEATURES,
+        may_grow: true,
         done_before: None,
         disk_ready: &|_| DiskReady::Ready,
         boot_is_small: false,
@@ -226,6 +233,7 @@ async fn converge(
             leased,
             asked_ms_ago: asked,
             features: FEATURES,
+            may_grow: true,
             done_before: None,
             disk_ready: &|disk| {
                 if there.contains(&disk.volume) { DiskReady::Ready } else { DiskReady::Missing }
@@ -256,6 +264,9 @@ async fn converge(
             MachineAction::Undefine => host.undefine(id).await.unwrap(),
             MachineAction::Attach(disk) => host.attach(id, disk).await.unwrap(),
             MachineAction::Detach(name) => host.detach(id, name).await.unwrap(),
+            MachineAction::Resize(vcpus, memory) => {
+                host.resize(id, *vcpus, *memory).await.unwrap();
+            }
             MachineAction::DeleteBoot(volume) => host.delete_volume(*volume).await.unwrap(),
             MachineAction::Depart | MachineAction::Resume | MachineAction::Refuse => {
                 panic!("there is no other host")
@@ -267,6 +278,61 @@ async fn converge(
         trace.actions.push(action);
     }
     panic!("not there after {STEPS_MOST} rounds: {trace:#?}")
+}
+
+#[test]
+fn what_only_grows_needs_no_restart_where_that_can_be() {
+    let had = spec(1);
+    let marks = Marks {
+        halt: Halt::Started,
+        whole: true,
+        spec_version: 1,
+        epoch: Epoch(1),
+        ..Marks::default()
+    };
+    let of = |vcpus, memory| MachineSpec {
+        vcpus: Vcpus(vcpus),
+        memory: Mib(memory),
+        spec_version: 2,
+        ..spec(1)
+    };
+    let machine = |definition: MachineSpec| Machine {
+        definition: Arc::new(definition),
+        marks,
+        run: RunState::Running,
+        addresses: Vec::new(),
+        guest: GuestSeen::default(),
+    };
+    let seen = machine(MachineSpec { vcpus: Vcpus(2), memory: Mib(512), ..had });
+    let grow = |vcpus, memory| MachineAction::Resize(Vcpus(vcpus), Mib(memory));
+    let restart = || MachineAction::Mark(Marks { halt: Halt::Stopping, ..marks });
+    for (desired, wanted) in [
+        (of(2, 1_024), grow(2, 1_024)),
+        (of(3, 512), grow(3, 512)),
+        (of(4, 2_048), grow(4, 2_048)),
+        (of(1, 512), restart()),
+        (of(2, 256), restart()),
+        (of(1, 1_024), restart()),
+        (of(3, 256), restart()),
+        (MachineSpec { reboots: 1, ..of(3, 1_024) }, restart()),
+        (MachineSpec { epoch: Epoch(2), ..of(3, 1_024) }, restart()),
+        (MachineSpec { power: Power::Stopped, ..of(3, 1_024) }, restart()),
+    ] {
+        let desired = Arc::new(desired);
+        let can = case(&desired, &seen, true);
+        assert_eq!(next_machine_step(&can).action, wanted, "{desired:?}");
+        let without = Features { resize: false, ..FEATURES };
+        for cannot in [
+            MachineCase { may_grow: false, ..case(&desired, &seen, true) },
+            MachineCase { features: without, ..case(&desired, &seen, true) },
+        ] {
+            assert_eq!(next_machine_step(&cannot).action, restart(), "{desired:?}");
+        }
+    }
+    // It has grown: what is left is to say so.
+    let desired = Arc::new(of(2, 512));
+    let wanted = MachineAction::Mark(Marks { spec_version: 2, ..marks });
+    assert_eq!(next_machine_step(&case(&desired, &seen, true)).action, wanted);
 }
 
 fn all_volumes() -> Vec<Arc<HostVolume>> {

@@ -12,11 +12,14 @@ use fairmazon_hypervisor::{
 use fairmazon_model::{
     id::InstanceId,
     machine::{Disk, MachineSpec},
+    units::{Mib, Vcpus},
 };
 use parking_lot::Mutex;
 use virt::{
     connect::Connect,
-    domain::{Domain, DomainPausedReason, DomainShutoffReason, DomainState, DomainStateReason},
+    domain::{
+        Domain, DomainInfo, DomainPausedReason, DomainShutoffReason, DomainState, DomainStateReason,
+    },
     enumutil::Enum,
 };
 use virt_sys as sys;
@@ -255,6 +258,13 @@ impl Domains {
             Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => return Err(failed("read the state of a machine")(error)),
         };
+        if matches!(run, RunState::Running | RunState::Arrived) {
+            match domain.info() {
+                Ok(info) => as_large_as_it_is(&mut note.spec, &info),
+                Err(error) if is_missing(&error) => return Ok(None),
+                Err(error) => return Err(failed("read the size of a machine")(error)),
+            }
+        }
         let Heard { guest, addresses } = match run {
             RunState::Running => self.heard(domain, note.spec.instance),
             RunState::Incoming | RunState::Arrived | RunState::Off(_) => Heard::default(),
@@ -310,6 +320,15 @@ impl Domains {
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(failed(format!("look {instance} up"))(error)),
         }
+    }
+}
+
+/// A machine that runs has what it was given, whatever was written down when that was done.
+fn as_large_as_it_is(spec: &mut Arc<MachineSpec>, info: &DomainInfo) {
+    let size = (Vcpus(info.nr_virt_cpu), Mib(info.max_mem / 1_024));
+    if (spec.vcpus, spec.memory) != size {
+        let spec = Arc::make_mut(spec);
+        (spec.vcpus, spec.memory) = size;
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use fairmazon_model::{
     id::InstanceId,
     machine::{CloudInit, GuestSeen},
+    units::{Mib, Vcpus},
 };
 use parking_lot::Mutex;
 
@@ -33,11 +34,14 @@ pub(crate) struct Heard {
     pub(crate) addresses: Vec<String>,
 }
 
+/// The processors and the memory of a machine.
+pub(crate) type Size = (Vcpus, Mib);
+
 /// What came of a question.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The agent has answered; its addresses where it says them.
-    Answered { addresses: Option<Vec<String>>, cloud_init: CloudInit },
+    /// The agent has answered; its addresses where it says them; what it was seen to use all of.
+    Answered { addresses: Option<Vec<String>>, cloud_init: CloudInit, uses: Option<Size> },
     /// There is none, or it answered what nobody understands.
     Silent,
     /// It kept a thread waiting for nothing.
@@ -52,6 +56,8 @@ struct Run {
     busy: bool,
     /// It was seen that nothing holds its file systems still.
     thawed: bool,
+    /// The size of its machine that it was seen to use all of.
+    uses: Option<Size>,
     next: Instant,
     /// When something was new last.
     changed: Instant,
@@ -67,6 +73,7 @@ impl Run {
             heard: Heard::default(),
             busy: false,
             thawed: false,
+            uses: None,
             next: now,
             changed: now,
             answered: None,
@@ -95,6 +102,8 @@ pub(crate) struct Question {
     pub(crate) thaw: bool,
     /// Whether cloud-init was not done when it was asked last.
     pub(crate) cloud_init: bool,
+    /// The size of its machine that it was seen to use all of.
+    pub(crate) uses: Option<Size>,
 }
 
 impl Guests {
@@ -122,7 +131,8 @@ impl Guests {
             if !run.busy && run.next <= now {
                 run.busy = true;
                 let cloud_init = run.heard.guest.cloud_init == CloudInit::Unknown;
-                questions.push(Question { instance, run: id, thaw: !run.thawed, cloud_init });
+                let (thaw, uses) = (!run.thawed, run.uses);
+                questions.push(Question { instance, run: id, thaw, cloud_init, uses });
             }
         }
         questions
@@ -136,7 +146,8 @@ impl Guests {
         run.busy = false;
         let before = run.heard.clone();
         match outcome {
-            Outcome::Answered { addresses, cloud_init } => {
+            Outcome::Answered { addresses, cloud_init, uses } => {
+                run.uses = uses.or(run.uses);
                 run.answered = Some(now);
                 run.late = 0;
                 run.thawed = true;
@@ -162,6 +173,14 @@ impl Guests {
         }
         run.next = now + (now.duration_since(run.changed) / 4).clamp(SPACES.0, SPACES.1);
         is_new
+    }
+
+    /// Has a guest asked soon that has something to hear, however long ago something was new.
+    pub(crate) fn ask_soon(&self, instance: InstanceId, now: Instant) {
+        if let Some(run) = self.runs.lock().get_mut(&instance).filter(|run| run.late == 0) {
+            run.next = now;
+            run.changed = now;
+        }
     }
 
     /// Keeps a guest from being asked while its file systems are held still.
@@ -203,7 +222,7 @@ mod tests {
 
     fn answered(address: &str) -> Outcome {
         let cloud_init = CloudInit::Unknown;
-        Outcome::Answered { addresses: Some(vec![address.into()]), cloud_init }
+        Outcome::Answered { addresses: Some(vec![address.into()]), cloud_init, uses: None }
     }
 
     /// A clock that only goes on here.
@@ -253,6 +272,29 @@ mod tests {
         assert_eq!(heard(8, &clock).addresses, ["10.0.0.3"]);
         assert_eq!(guests.due(&[], clock.0), []);
         assert_eq!(heard(8, &clock), Heard::default());
+    }
+
+    #[test]
+    fn who_has_something_to_hear_is_asked_soon_and_what_it_uses_is_known() {
+        let (guests, mut clock) = (Guests::default(), Clock(Instant::now()));
+        for _ in 0..50 {
+            let question = clock.asked(&guests, 1);
+            guests.note(question, answered("10.0.0.1"), clock.0);
+        }
+        let due = |clock: &Clock| guests.due(&[(instance(1), 1)], clock.0);
+        assert_eq!(due(&clock), [], "nothing was new for long");
+        guests.ask_soon(instance(1), clock.0);
+        let question = due(&clock)[0];
+        assert_eq!(question.uses, None);
+        let uses = Some((Vcpus(2), Mib(4_096)));
+        let outcome = Outcome::Answered { addresses: None, cloud_init: CloudInit::Unknown, uses };
+        assert!(!guests.note(question, outcome, clock.0), "nobody else hears of it");
+        assert_eq!(clock.asked(&guests, 1).uses, uses);
+        // One that keeps others waiting does so no more often for that.
+        let question = clock.asked(&guests, 2);
+        guests.note(question, Outcome::Late, clock.0);
+        guests.ask_soon(instance(1), clock.0);
+        assert_eq!(guests.due(&[(instance(1), 2)], clock.0), []);
     }
 
     #[test]

@@ -125,7 +125,14 @@ impl Hypervisor for TestHost {
     }
 
     fn features(&self) -> Features {
-        Features { hotplug: false, grow: true, durable: false, encrypts: false, migration: false }
+        Features {
+            hotplug: false,
+            grow: true,
+            resize: false,
+            durable: false,
+            encrypts: false,
+            migration: false,
+        }
     }
 
     async fn capacity(&self) -> Result<Capacity> {

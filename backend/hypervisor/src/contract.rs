@@ -10,6 +10,7 @@
     reason = "each clause is a test: its name says what holds, and it stops at the first surprise"
 )]
 
+mod growth;
 mod imports;
 
 use std::{sync::Arc, time::Duration};
@@ -26,6 +27,7 @@ use crate::{
     RunState, VolumeKey,
 };
 
+pub use growth::a_running_machine_grows;
 pub use imports::{
     a_file_that_is_not_what_was_promised_is_not_used, a_volumes_file_makes_the_same_volume_again,
     an_import_goes_on_where_it_was_left_and_holds_its_room, file_of, import, nothing_is_left, send,
@@ -51,6 +53,7 @@ macro_rules! contract_tests {
             a_used_volume_is_not_deleted,
             one_writer_a_volume,
             disks_come_and_go,
+            a_running_machine_grows,
             a_full_host_says_so,
             the_inventory_is_whole_and_ordered,
             changes_are_hinted,

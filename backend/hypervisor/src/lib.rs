@@ -18,7 +18,7 @@ use fairmazon_model::{
     host::Capacity,
     id::{InstanceId, VolumeId},
     machine::{Disk, HostVolume, MachineSpec},
-    units::Gib,
+    units::{Gib, Mib, Vcpus},
 };
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -27,12 +27,14 @@ pub use error::HypervisorError;
 pub use fairmazon_keys::VolumeKey;
 pub use machine::{
     Access, Counters, Features, Halt, Hint, Incoming, Inventory, KeyChange, Machine, Marks,
-    OffReason, RunState, Statistics, Traffic, Volume, VolumeFile, VolumeSink, keeps, same_disks,
-    same_shape,
+    OffReason, RunState, Statistics, Traffic, Volume, VolumeFile, VolumeSink, keeps, only_grows,
+    same_disks, same_shape,
 };
 pub use migration::{Channels, Connection, Description, Landing};
 
 const CANT_IMPORT: HypervisorError = HypervisorError::Unsupported { what: "import volumes" };
+const CANT_RESIZE: HypervisorError =
+    HypervisorError::Unsupported { what: "resize a machine while it runs" };
 const CANT_MIGRATE: HypervisorError =
     HypervisorError::Unsupported { what: "move a running machine to another host" };
 
@@ -200,6 +202,19 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// `Unsupported` without [`Features::hotplug`].
     async fn detach(&self, instance: InstanceId, disk: &str) -> Result<()>;
+
+    /// Gives a running machine as many processors and as much memory as this, and writes both into
+    /// its definition. Of a machine that runs, [`machine`](Self::machine) always says what it has
+    /// now, so that what a crash has left half done is gone on with. Its guest may take its time to
+    /// use what it gets; what it never takes up is there at its next start.
+    ///
+    /// # Errors
+    /// `Unsupported` without [`Features::resize`], and for a machine that would have less than now
+    /// or that has no room for it in this run, which is then as it was; `Full` when the memory of
+    /// the host does not suffice; `Busy` when it does not run or is on its way to another host.
+    async fn resize(&self, _: InstanceId, _: Vcpus, _: Mib) -> Result<()> {
+        Err(CANT_RESIZE)
+    }
 
     /// At the source of a migration: describes a running machine to the destination's driver.
     ///

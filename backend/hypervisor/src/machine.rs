@@ -226,6 +226,8 @@ pub struct Features {
     pub hotplug: bool,
     /// Volumes grow.
     pub grow: bool,
+    /// Running machines get more processors and memory.
+    pub resize: bool,
     /// Machines and volumes outlive the connection to the hypervisor.
     pub durable: bool,
     /// Volumes are encrypted, so that they need their keys.
@@ -253,6 +255,12 @@ pub fn same_disks(one: &MachineSpec, other: &MachineSpec) -> bool {
 /// Whether two definitions are the same to a running guest, its data disks aside.
 pub fn same_shape(one: &MachineSpec, other: &MachineSpec) -> bool {
     one.vcpus == other.vcpus && one.memory == other.memory && one.boot == other.boot
+}
+
+/// Whether one definition has at least the processors and the memory of the other, and boots from
+/// the same volume: what a running guest may be given, and nothing taken away from it.
+pub fn only_grows(from: &MachineSpec, to: &MachineSpec) -> bool {
+    from.vcpus <= to.vcpus && from.memory <= to.memory && from.boot == to.boot
 }
 
 /// Whether a machine with this definition, while it is on, keeps another one from using the disk:

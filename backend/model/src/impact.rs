@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::{
     DomainError, ErrorKind,
+    catalogue::Catalogue,
     instance::{InstanceSpec, OnUserDataChange, Power},
     volume::VolumeSpec,
 };
@@ -17,6 +18,8 @@ pub enum Impact {
     Hot,
     /// The machine moves to another host while it runs, if its own is not one that will do.
     Move,
+    /// Done while the machine runs where its guest and its host can; else it restarts.
+    HotOrReboot,
     /// The machine restarts.
     Reboot,
     /// The machine is stopped.
@@ -31,6 +34,7 @@ impl fmt::Display for Impact {
             Self::None => "none",
             Self::Hot => "hot",
             Self::Move => "move",
+            Self::HotOrReboot => "hot, or reboot where its guest or its host can't",
             Self::Reboot => "reboot",
             Self::Stop => "stop",
             Self::Rebuild => "rebuild",
@@ -47,8 +51,18 @@ pub struct Change {
     pub impact: Impact,
 }
 
-/// What changing an instance from `old` to `new` does, field by field, the worst first.
-pub fn of_instance_change(old: &InstanceSpec, new: &InstanceSpec) -> Vec<Change> {
+/// What changing an instance from `old` to `new` does, field by field, the worst first. Without a
+/// catalogue nothing is known of sizes but that they change.
+pub fn of_instance_change(
+    old: &InstanceSpec,
+    new: &InstanceSpec,
+    catalogue: Option<&Catalogue>,
+) -> Vec<Change> {
+    let flavor = if catalogue.is_some_and(|catalogue| grows(catalogue, &old.flavor, &new.flavor)) {
+        Impact::HotOrReboot
+    } else {
+        Impact::Reboot
+    };
     let user_data = match new.on_user_data_change {
         OnUserDataChange::Ignore | OnUserDataChange::NextBoot => Impact::None,
         OnUserDataChange::Rebuild => Impact::Rebuild,
@@ -58,7 +72,7 @@ pub fn of_instance_change(old: &InstanceSpec, new: &InstanceSpec) -> Vec<Change>
     let checks = [
         ("name", old.name != new.name, Impact::Hot),
         ("labels", old.labels != new.labels, Impact::None),
-        ("flavor", old.flavor != new.flavor, Impact::Reboot),
+        ("flavor", old.flavor != new.flavor, flavor),
         ("image", old.image != new.image, Impact::Rebuild),
         ("placement", old.placement != new.placement, placement),
         ("placement", old.preferences != new.preferences, Impact::None),
@@ -76,6 +90,14 @@ pub fn of_instance_change(old: &InstanceSpec, new: &InstanceSpec) -> Vec<Change>
         .collect();
     changes.sort_by_key(|change| std::cmp::Reverse(change.impact));
     changes
+}
+
+/// Whether one flavor has nothing less than the other: only then it may be given to what runs.
+fn grows(catalogue: &Catalogue, from: &str, to: &str) -> bool {
+    match (catalogue.flavor(from), catalogue.flavor(to)) {
+        (Some(from), Some(to)) => from.vcpus <= to.vcpus && from.memory <= to.memory,
+        _ => false,
+    }
 }
 
 /// Refuses changes of an instance that can't be made in place.

@@ -13,7 +13,13 @@ async fn what_hurts_is_said_before() {
     let mut client = broker.harness().await;
     client.apply(ADDRESS, machine_with(json!({ "reboot_trigger": "1" }))).await.unwrap();
     for (change, word) in [
-        (json!({ "flavor": "medium" }), "restarts"),
+        (json!({ "flavor": "medium" }), "This change may restart the running machine"),
+        (
+            json!({ "flavor": "medium" }),
+            "- `flavor`: hot, or reboot where its guest or its host can't",
+        ),
+        (json!({ "flavor": "tiny" }), "- `flavor`: reboot"),
+        (json!({ "flavor": "medium", "reboot_trigger": "2" }), "This change restarts the"),
         (json!({ "reboot_trigger": "2" }), "restarts"),
         (json!({ "power_state": "stopped" }), "stops"),
         (json!({ "image": "debian-12", "on_image_change": "rebuild" }), "rebuilds"),

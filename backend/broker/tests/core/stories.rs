@@ -68,6 +68,7 @@ async fn a_machine_comes_changes_reboots_and_goes() {
     let machine = sim.machine(id).await.unwrap().unwrap();
     assert_eq!(machine.definition.vcpus.0, 2);
     let starts = hosts.world.ledger().starts(id);
+    assert_eq!(starts, 1, "it grows while it runs");
 
     let reboot = engine.reboot_instance(customer, id, &kit.key()).await.unwrap();
     kit.done(reboot.id).await;

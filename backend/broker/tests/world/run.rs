@@ -216,6 +216,8 @@ impl Platform {
         if self.encrypts {
             sim.set_encrypts();
         }
+        // Some hosts' guests grow while they run, others' restart for it.
+        sim.set_growth(number.is_multiple_of(2));
         let clock_percent = self.random.random_range(91..=110);
         self.hosts.push(Host {
             id,

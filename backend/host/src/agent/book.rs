@@ -10,12 +10,12 @@ use fairmazon_model::{
     key::GivenKey,
     machine::{Disk, GuestSeen, MachineSeen, MachineSpec, ObservedSet, VolumeSeen, VolumeWish},
     migration::{Arrival, Handover},
-    units::Generation,
+    units::{Generation, Mib, Vcpus},
     volume::VolumeObserved,
 };
 use rustc_hash::FxHashMap;
 
-use super::{migrate::Transit, volume::VolumeRecord};
+use super::{migrate::Transit, observe::TELL_AFTER, volume::VolumeRecord};
 use crate::{
     backoff::Backoff,
     plan::{
@@ -53,6 +53,11 @@ pub(super) struct MachineRecord {
     pub(super) touched: u64,
     /// It is on its way to or from another host.
     pub(super) transit: Option<Transit>,
+    /// How often it could not grow in this run.
+    pub(super) not_grown: u32,
+    /// What it was made to grow to last in this run, and how often its guest gave that back since.
+    pub(super) grown_to: Option<(Vcpus, Mib)>,
+    pub(super) given_back: Backoff,
 }
 
 /// A key that was made for another host.
@@ -142,6 +147,7 @@ impl Book {
             leased,
             asked_ms_ago: record.asked_at_ms.map(|at| now_ms.saturating_sub(at)),
             features: self.features,
+            may_grow: record.not_grown < TELL_AFTER,
             done_before: self.done_before.get(&instance).copied(),
             disk_ready: &|disk| self.disk_ready(instance, disk),
             boot_is_small: record.desired.as_ref().is_some_and(|spec| self.is_small(&spec.boot)),

@@ -37,7 +37,8 @@ impl Agent {
             // What could not be seen is looked at again, whatever there is to do.
             record.look |= seen.is_err();
         }
-        let failure = step.result.as_ref().err().or(seen.as_ref().err());
+        let refused = self.growth_refused(instance, step);
+        let failure = step.result.as_ref().err().filter(|_| !refused).or(seen.as_ref().err());
         match failure {
             Some(error) => self.machine_failed(instance, error, &step.said, now_ms),
             None => self.machine_succeeded(instance, step.action.as_ref(), now_ms),
@@ -47,6 +48,31 @@ impl Agent {
         }
         self.queue.push(target);
         self.forget_machine_if_empty(instance);
+    }
+
+    /// Notes that a machine could not grow; whether it never will in this run, so that there is
+    /// nothing to repeat: it gets its size by a restart. One that has failed for other reasons gets
+    /// there after some tries, but not where a restart would help nothing.
+    fn growth_refused(&mut self, instance: InstanceId, step: &MachineStep) -> bool {
+        let (Some(MachineAction::Resize(..)), Err(error)) = (&step.action, &step.result) else {
+            return false;
+        };
+        let Some(record) = self.book.machines.get_mut(&instance) else { return false };
+        match error {
+            HypervisorError::Unsupported { what } => {
+                tracing::info!(
+                    host = %self.config.host, %instance, what,
+                    "a machine can't grow while it runs, and restarts"
+                );
+                record.not_grown = TELL_AFTER;
+                true
+            }
+            HypervisorError::Busy { .. } | HypervisorError::Full { .. } => false,
+            _ => {
+                record.not_grown += 1;
+                false
+            }
+        }
     }
 
     pub(super) fn fenced(
@@ -229,6 +255,13 @@ impl Agent {
                     self.saving.wanted();
                 }
             }
+            // A guest can unplug what it got: it has it again, ever less often.
+            Some(&MachineAction::Resize(vcpus, memory)) => {
+                let size = (vcpus, memory);
+                if record.grown_to.replace(size) == Some(size) {
+                    record.not_before_ms = now_ms + self.pauses.after(&mut record.given_back);
+                }
+            }
             Some(MachineAction::DeleteBoot(volume)) => self.sight_volume(*volume, None),
             _ => {}
         }
@@ -282,6 +315,8 @@ impl Agent {
         record.seen = seen;
         if !record.runs() {
             record.asked_at_ms = None;
+            (record.not_grown, record.grown_to) = (0, None);
+            record.given_back.succeeded();
             let by_itself = record.seen.as_ref().is_some_and(|m| m.marks.halt == Halt::Started);
             if ran && by_itself {
                 self.pause_after_quick_end(instance, now_ms);

@@ -329,6 +329,9 @@ impl Hands {
             MachineAction::Undefine => hypervisor.undefine(instance).await,
             MachineAction::Attach(disk) => hypervisor.attach(instance, disk).await,
             MachineAction::Detach(name) => hypervisor.detach(instance, name).await,
+            MachineAction::Resize(vcpus, memory) => {
+                hypervisor.resize(instance, *vcpus, *memory).await
+            }
             MachineAction::DeleteBoot(volume) => hypervisor.delete_volume(*volume).await,
             MachineAction::Resume => hypervisor.resume(instance).await,
             MachineAction::Refuse => hypervisor.refuse(instance).await,

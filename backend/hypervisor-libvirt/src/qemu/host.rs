@@ -20,7 +20,7 @@ use fairmazon_model::{
     host::Capacity,
     id::{InstanceId, VolumeId},
     machine::{Disk, HostVolume, MachineSpec, VolumeCopy},
-    units::Gib,
+    units::{Gib, Mib, Vcpus},
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -276,7 +276,14 @@ impl Hypervisor for QemuHost {
     }
 
     fn features(&self) -> Features {
-        Features { hotplug: true, grow: true, durable: true, encrypts: true, migration: true }
+        Features {
+            hotplug: true,
+            grow: true,
+            resize: true,
+            durable: true,
+            encrypts: true,
+            migration: true,
+        }
     }
 
     async fn capacity(&self) -> Result<Capacity> {
@@ -476,6 +483,13 @@ impl Hypervisor for QemuHost {
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
+    }
+
+    async fn resize(&self, instance: InstanceId, vcpus: Vcpus, memory: Mib) -> Result<()> {
+        self.admit("resize a machine", move |host, session| {
+            host.resize(session, instance, (vcpus, memory))
+        })
+        .await
     }
 
     async fn describe(&self, instance: InstanceId) -> Result<Description> {

@@ -8,13 +8,14 @@ use fairmazon_hypervisor::{
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
     machine::{Disk, MachineSpec},
-    units::Gib,
+    units::{Gib, Mib, Vcpus},
 };
 use virt::domain::Domain;
 use virt_sys as sys;
 
 use super::{
     files::Found,
+    growth::{self, Growth},
     host::Inner,
     image::{self, Kernel},
     keyring::Lent,
@@ -60,8 +61,24 @@ impl Inner {
             let kernel = kernel.as_ref();
             let network = &self.config.network;
             let (console, seed) = (console.as_path(), seed.as_path());
-            let parts =
-                Parts { domain_type, uuid, note, network, console, seed, kernel, files, places };
+            let growth = match places {
+                None => Growth::at_start(spec, &self.config.capacity),
+                // What was started without room to grow has none.
+                Some(places) => places.growth.clone(),
+            };
+            let growth = growth.as_ref();
+            let parts = Parts {
+                domain_type,
+                uuid,
+                note,
+                network,
+                console,
+                seed,
+                kernel,
+                files,
+                places,
+                growth,
+            };
             xml::domain(spec, &parts)
         })
     }
@@ -104,18 +121,64 @@ impl Inner {
             opened.push((disk.volume, self.require(disk.volume)?.path));
             refuse_taken(&others, instance, disk)?;
         }
-        let running = others.iter().filter(|other| other.runs());
-        let used: u64 = running.map(|other| other.definition.memory.0).sum();
-        let used = used.saturating_add(self.landings.kept(&others));
-        if used.saturating_add(spec.memory.0) > self.config.capacity.memory.0 {
-            return Err(HypervisorError::Full { what: "memory".into() });
-        }
+        self.has_memory(&others, spec.memory)?;
         self.consoles.prepare(instance).map_err(|error| HypervisorError::Driver {
             attempted: format!("prepare the console of {instance}"),
             source: error.into(),
         })?;
         self.seeds.write(spec, machine.marks, &self.config.network)?;
         Ok(opened)
+    }
+
+    /// Whether there is so much memory beside what these machines have.
+    fn has_memory(&self, machines: &[Machine], more: Mib) -> Result<()> {
+        let running = machines.iter().filter(|machine| machine.runs());
+        let used: u64 = running.map(|machine| machine.definition.memory.0).sum();
+        let used = used.saturating_add(self.landings.kept(machines));
+        if used.saturating_add(more.0) > self.config.capacity.memory.0 {
+            return Err(HypervisorError::Full { what: "memory".into() });
+        }
+        Ok(())
+    }
+
+    /// Gives a machine that runs as much as this, and its guest a word where that listens.
+    pub(super) fn resize(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+        (vcpus, memory): (Vcpus, Mib),
+    ) -> Result<()> {
+        let (domain, machine) = session.domains.expect(instance)?;
+        if machine.run != RunState::Running {
+            return Err(HypervisorError::busy(instance, "it does not run"));
+        }
+        if self.departures.has(instance) {
+            return Err(HypervisorError::busy(instance, "it is being sent to another host"));
+        }
+        // As it is, whatever an earlier call has written down before it ended.
+        let mut spec = (*machine.definition).clone();
+        let attempted = || failed(format!("resize {instance}"));
+        if (spec.vcpus, spec.memory) != (vcpus, memory) {
+            let live = domain.xml_desc(0).map_err(attempted())?;
+            let growth = Growth::read(&live).ok().flatten();
+            let fits = growth.is_some_and(|growth| growth.takes(&spec, vcpus, memory));
+            if !fits {
+                return Err(growth::CANT_GROW);
+            }
+            let more = memory.saturating_sub(spec.memory);
+            self.has_memory(&session.domains.list()?.machines, more)?;
+            if more > Mib(0) {
+                let module = growth::module(more, None);
+                domain.attach_device_flags(&module, LIVE).map_err(attempted())?;
+            }
+            if vcpus > spec.vcpus {
+                domain.set_vcpus_flags(vcpus.0, LIVE).map_err(attempted())?;
+            }
+        }
+        (spec.vcpus, spec.memory) = (vcpus, memory);
+        self.write(session, &spec, machine.marks)?;
+        self.agents.ask_soon(instance);
+        Ok(())
     }
 
     /// Writes the marks of a machine.

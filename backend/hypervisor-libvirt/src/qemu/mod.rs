@@ -15,6 +15,7 @@ mod copy;
 mod exported;
 mod files;
 mod foreign;
+mod growth;
 mod host;
 mod image;
 mod incoming;

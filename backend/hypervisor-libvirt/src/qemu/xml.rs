@@ -11,6 +11,7 @@ use fairmazon_model::{
 use super::{
     Network,
     accelerator::EMULATOR,
+    growth::Growth,
     image::Kernel,
     migration::{Pci, Places},
 };
@@ -37,6 +38,8 @@ pub(super) struct Parts<'a> {
     pub(super) files: Vec<PathBuf>,
     /// Where its guest has its devices, when it has them already.
     pub(super) places: Option<&'a Places>,
+    /// What room it has to grow; none where it has none.
+    pub(super) growth: Option<&'a Growth>,
 }
 
 /// A domain. Its memory is in no core dump.
@@ -79,11 +82,11 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
     format!(
         "<domain type='{domain_type}'><name>{name}</name><uuid>{uuid}</uuid>\
          <title>{title}</title><metadata>{note}</metadata>\
-         <memory unit='MiB' dumpCore='off'>{memory}</memory><vcpu>{vcpus}</vcpu>\
+         {most}<memory unit='MiB' dumpCore='off'>{memory}</memory>{vcpus}\
          <os><type arch='x86_64' machine='{machine}'>hvm</type>{boot}</os><features><acpi/><apic/></features>\
-         <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>{CPU}</model></cpu>\
+         <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>{CPU}</model>{numa}</cpu>\
          <clock offset='utc'/><on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot>\
-         <on_crash>destroy</on_crash><devices><emulator>{EMULATOR}</emulator>{disks}{seed}{card}\
+         <on_crash>destroy</on_crash><devices><emulator>{EMULATOR}</emulator>{modules}{disks}{seed}{card}\
          <serial type='file'><source path='{console}' append='on'/><target port='0'/></serial>{agent}\
          <memballoon model='virtio'>{balloon}</memballoon>\
          <rng model='virtio'><backend model='random'>/dev/urandom</backend>{rng}</rng>\
@@ -94,7 +97,13 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
         title = title(spec),
         note = note_element(parts.note),
         memory = spec.memory.0,
-        vcpus = spec.vcpus.0,
+        vcpus = parts.growth.map_or_else(
+            || format!("<vcpu>{}</vcpu>", spec.vcpus.0),
+            |growth| growth.vcpus(spec.vcpus),
+        ),
+        most = parts.growth.map_or_else(String::new, Growth::most),
+        numa = parts.growth.map_or_else(String::new, Growth::numa),
+        modules = parts.growth.map_or_else(String::new, Growth::modules),
         console = path(parts.console),
         seed = seed(parts.seed, &at(|places| Some(places.scsi))),
         agent = match parts.places {
@@ -253,6 +262,7 @@ mod tests {
             kernel: None,
             files: files.iter().map(PathBuf::from).collect(),
             places: None,
+            growth: None,
         };
         domain(&spec, &parts)
     }

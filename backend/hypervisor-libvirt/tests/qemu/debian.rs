@@ -13,7 +13,7 @@ use fairmazon_hypervisor::{
 use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 use fairmazon_model::{
     machine::{CloudInit, HostVolume, MachineSpec},
-    units::Mib,
+    units::{Mib, Vcpus},
 };
 
 use crate::lab::{IMAGE, Lab, give_keys, says_within};
@@ -29,6 +29,12 @@ echo "DEBIAN-INSTANCE-ID $(cat /var/lib/cloud/data/instance-id)"
 echo "DEBIAN-HOSTNAME $(hostname)"
 echo "DEBIAN-SSH-KEY $(tail -n 1 /home/debian/.ssh/authorized_keys)"
 echo "DEBIAN-ADDRESS $(ip -4 -o addr show scope global | sed 's/.* inet \([0-9.]*\).*/\1/')"
+# In the background, as cloud-init waits for its scripts.
+setsid sh -c 'while sleep 2; do
+  kib="$(sed -n "s/^MemTotal: *\([0-9]*\) kB/\1/p" /proc/meminfo)"
+  now="$(grep -c ^processor /proc/cpuinfo) processors and about $(((kib + 524288) / 1048576)) GiB"
+  [ "$now" = "$was" ] || echo "DEBIAN-HAS $now in boot $(cat /proc/sys/kernel/random/boot_id)"; was="$now"
+done' </dev/null &
 echo "DEBIAN-SCRIPT-DONE"
 "#;
 
@@ -45,6 +51,11 @@ async fn booted(host: &QemuHost) -> Machine {
     }
 }
 
+/// The boot that it has spoken of last.
+fn boot(said: &str) -> &str {
+    said.trim_end().rsplit_once(" in boot ").unwrap().1
+}
+
 #[tokio::test]
 async fn a_debian_with_cloud_init_and_an_agent_is_what_its_machine_says() {
     let lab = Lab::with_debian();
@@ -53,7 +64,7 @@ async fn a_debian_with_cloud_init_and_an_agent_is_what_its_machine_says() {
     host.create_volume(&HostVolume { image: Some(IMAGE.into()), ..wish(1) }).await.unwrap();
     let spec = MachineSpec {
         name: "Web_1".into(),
-        memory: Mib(512),
+        memory: Mib(2_048),
         user_data: SCRIPT.into(),
         ssh_keys: vec![KEY.into()],
         ..spec(1)
@@ -72,4 +83,11 @@ async fn a_debian_with_cloud_init_and_an_agent_is_what_its_machine_says() {
     assert!(machine.guest.agent && machine.guest.cloud_init == CloudInit::Done, "{machine:?}");
     let [address] = &machine.addresses[..] else { panic!("{machine:?}") };
     assert!(said.contains(&format!("DEBIAN-ADDRESS {address}")), "{address}: {said}");
+    // Its agent has it use what its machine gets, without a restart.
+    let had =
+        says_within(BOOT, &host, instance(1), "DEBIAN-HAS 1 processors and about 2 GiB").await;
+    host.resize(instance(1), Vcpus(2), Mib(4_096)).await.unwrap();
+    let has =
+        says_within(BOOT, &host, instance(1), "DEBIAN-HAS 2 processors and about 4 GiB").await;
+    assert_eq!(boot(&has), boot(&had), "{has}");
 }

@@ -9,6 +9,7 @@ mod copies;
 mod debian;
 mod exports;
 mod full;
+mod growth;
 mod guest_agent;
 mod guests;
 mod images;

@@ -53,6 +53,8 @@ pub enum Verb {
     Attach,
     /// `detach`.
     Detach,
+    /// `resize`.
+    Resize,
     /// `describe`.
     Describe,
     /// `prepare`.

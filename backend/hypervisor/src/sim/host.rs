@@ -14,7 +14,7 @@ use fairmazon_model::{
     host::Capacity,
     id::{HostId, InstanceId, VolumeId},
     machine::{Disk, HostVolume, MachineSpec},
-    units::Gib,
+    units::{Gib, Mib, Vcpus},
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -100,6 +100,17 @@ impl SimHost {
         self.cell.hint(Hint::All);
     }
 
+    /// Whether running machines can grow. At first they can; those that can't need a restart.
+    pub fn set_growth(&self, growth: bool) {
+        self.cell.state.lock().no_growth = !growth;
+    }
+
+    /// The guest of a running machine unplugs all but this; nothing when there is no such machine.
+    pub fn give_back(&self, instance: InstanceId, vcpus: Vcpus, memory: Mib) {
+        self.cell.state.lock().give_back(instance, (vcpus, memory));
+        self.cell.hint(Hint::Machine(instance));
+    }
+
     /// All keys are gone, as when the process that held them ends.
     pub fn lose_keys(&self) {
         self.cell.state.lock().keys.clear();
@@ -160,7 +171,14 @@ impl Hypervisor for SimHost {
 
     fn features(&self) -> Features {
         let encrypts = self.cell.state.lock().encrypts;
-        Features { hotplug: true, grow: true, durable: true, encrypts, migration: true }
+        Features {
+            hotplug: true,
+            grow: true,
+            resize: true,
+            durable: true,
+            encrypts,
+            migration: true,
+        }
     }
 
     async fn capacity(&self) -> Result<Capacity> {
@@ -336,6 +354,14 @@ impl Hypervisor for SimHost {
 
     async fn detach(&self, instance: InstanceId, disk: &str) -> Result<()> {
         self.call(Verb::Detach, || self.cell.detach(&self.world, instance, disk)).await
+    }
+
+    async fn resize(&self, instance: InstanceId, vcpus: Vcpus, memory: Mib) -> Result<()> {
+        let size = (vcpus, memory);
+        let resize = || self.cell.state.lock().resize(instance, size, &self.cell.capacity);
+        self.call(Verb::Resize, resize).await?;
+        self.hint(Hint::Machine(instance));
+        Ok(())
     }
 
     async fn describe(&self, instance: InstanceId) -> Result<Description> {

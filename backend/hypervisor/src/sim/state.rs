@@ -7,7 +7,7 @@ use fairmazon_model::{
     host::Capacity,
     id::{InstanceId, VolumeId},
     machine::{CloudInit, Disk, GuestSeen, HostVolume, MachineSpec, VolumeCopy},
-    units::Gib,
+    units::{Gib, Mib, Vcpus},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -59,6 +59,8 @@ pub(super) struct HostState {
     /// Whether guests have no agent.
     pub(super) no_agents: bool,
     memory_used_mib: u64,
+    /// Whether guests have no room to grow while they run.
+    pub(super) no_growth: bool,
     storage_used: BTreeMap<Arc<str>, u64>,
     next_serial: u64,
 }
@@ -132,6 +134,45 @@ impl HostState {
         }
         self.memory_used_mib = used;
         Ok(())
+    }
+
+    /// Has a machine that runs grow.
+    pub(super) fn resize(
+        &mut self,
+        instance: InstanceId,
+        (vcpus, memory): (Vcpus, Mib),
+        capacity: &Capacity,
+    ) -> Result<()> {
+        let machine = self.machine(instance)?;
+        if machine.run != RunState::Running {
+            return Err(HypervisorError::busy(instance, "it does not run"));
+        }
+        let had = &machine.definition;
+        if (had.vcpus, had.memory) == (vcpus, memory) {
+            return Ok(());
+        }
+        if self.no_growth || vcpus < had.vcpus || memory < had.memory {
+            return Err(HypervisorError::Unsupported { what: "resize this machine while it runs" });
+        }
+        let used = self.memory_used_mib - had.memory.0 + memory.0;
+        if used > capacity.memory.0 {
+            return Err(HypervisorError::Full { what: "memory".into() });
+        }
+        let grown = MachineSpec { vcpus, memory, ..MachineSpec::clone(had) };
+        self.memory_used_mib = used;
+        self.machine_mut(instance)?.definition = Arc::new(grown);
+        Ok(())
+    }
+
+    /// Has a machine that runs keep only this.
+    pub(super) fn give_back(&mut self, instance: InstanceId, (vcpus, memory): (Vcpus, Mib)) {
+        let Ok(machine) = self.machine_mut(instance) else { return };
+        let had = Arc::make_mut(&mut machine.definition);
+        if machine.run == RunState::Running && vcpus <= had.vcpus && memory <= had.memory {
+            let less = had.memory.0 - memory.0;
+            (had.vcpus, had.memory) = (vcpus, memory);
+            self.memory_used_mib -= less;
+        }
     }
 
     /// Ends the machine; its definition, and whether its guest ran, when it was on.

@@ -23,12 +23,16 @@ pub(super) fn warning(
 ) -> Option<Diagnostic> {
     let old = prior.read(None).ok()?;
     let new = planned.read(Some(&old)).ok()?;
-    let old = match catalogue {
+    let mut old = match catalogue {
         Some(catalogue) => catalogue.with_image_named_as(&old, &new),
         None => old,
     };
+    // It may have got a fallback: its size changes from that, or not at all.
+    if let (true, Some(actual)) = (old.flavor != new.flavor, prior.actual_flavor.get()) {
+        old.flavor.clone_from(actual);
+    }
     let runs = prior.state.get().map(String::as_str) == Some("running");
-    let mut changes: Vec<_> = impact::of_instance_change(&old, &new)
+    let mut changes: Vec<_> = impact::of_instance_change(&old, &new, catalogue)
         .into_iter()
         .filter(|change| change.impact != Impact::Move)
         .map(|change| (change.field, change.impact))
@@ -87,6 +91,7 @@ const fn verb(impact: Impact) -> &'static str {
     match impact {
         Impact::None | Impact::Hot => "changes",
         Impact::Move => "may move",
+        Impact::HotOrReboot => "may restart",
         Impact::Reboot => "restarts",
         Impact::Stop => "stops",
         Impact::Rebuild => "rebuilds the boot volume of",

@@ -49,7 +49,8 @@ fn size() -> [Attribute; 6] {
     [
         Attribute::string("flavor").required().describe(
             "Size of the machine, a name of the catalogue (`fairmazon_flavors`). A change resizes \
-             it in place, with a restart.",
+             it in place: without a restart where nothing becomes less and its guest and its host \
+             can, else with one. The plan says which may be.",
         ),
         Attribute::list("flavor_fallback", Type::String)
             .optional()

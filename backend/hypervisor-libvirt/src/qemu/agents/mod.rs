@@ -129,7 +129,13 @@ fn ask_one(domains: &Domains, question: Question) -> Outcome {
         Ok((domain, machine))
             if machine.run == RunState::Running && domain.id() == Some(question.run) =>
         {
-            talk::ask(&domain, question, &mac_of(question.instance))
+            let definition = &machine.definition;
+            talk::ask(
+                &domain,
+                question,
+                (definition.vcpus, definition.memory),
+                &mac_of(question.instance),
+            )
         }
         _ => Outcome::Silent,
     }
@@ -192,6 +198,11 @@ impl QemuHost {
 }
 
 impl Agents {
+    /// Has a guest asked soon, since its machine has grown.
+    pub(super) fn ask_soon(&self, instance: InstanceId) {
+        self.guests.ask_soon(instance, Instant::now());
+    }
+
     /// Keeps a guest from being asked, once what it is asked now is answered; the run that it is in.
     async fn hold(&self, instance: InstanceId) -> Option<u32> {
         let begin = Instant::now();

@@ -13,7 +13,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 use virt::domain::Domain;
 
-use crate::guests::{Outcome, Question};
+use crate::{
+    guests::{Outcome, Question, Size},
+    qemu::growth::Growth,
+};
 
 /// What one command may take, in seconds. libvirt waits as long for the agent to wake up first.
 const PATIENCE: i32 = 5;
@@ -76,8 +79,30 @@ struct CloudInitRun {
     errors: Vec<serde_json::Value>,
 }
 
-/// Asks a guest; `mac` is that of its card.
-pub(super) fn ask(domain: &Domain, question: Question, mac: &str) -> Outcome {
+/// A processor as its guest has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Vcpu {
+    logical_id: u64,
+    online: bool,
+}
+
+/// A part of the memory as its guest has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Block {
+    phys_index: u64,
+    online: bool,
+}
+
+/// How large the parts are, in bytes.
+#[derive(Deserialize)]
+struct BlockSize {
+    size: u64,
+}
+
+/// Asks a guest; `size` is what its machine has, `mac` that of its card.
+pub(super) fn ask(domain: &Domain, question: Question, size: Size, mac: &str) -> Outcome {
     let asked = || {
         if question.thaw {
             thaw_what_was_left(domain)?;
@@ -97,12 +122,49 @@ pub(super) fn ask(domain: &Domain, question: Question, mac: &str) -> Outcome {
             Some(Ok(seen)) => seen,
             None | Some(Err(Silence::No)) => CloudInit::Unknown,
         };
-        Ok(Outcome::Answered { addresses, cloud_init })
+        let uses = (question.uses != Some(size)).then(|| use_all(domain, size));
+        let uses = match uses {
+            Some(Err(Silence::Late)) => return Err(Silence::Late),
+            // One that does not know how is not asked each time.
+            Some(Ok(true) | Err(Silence::No)) => Some(size),
+            None | Some(Ok(false)) => None,
+        };
+        Ok(Outcome::Answered { addresses, cloud_init, uses })
     };
     asked().unwrap_or_else(|silence| match silence {
         Silence::No => Outcome::Silent,
         Silence::Late => Outcome::Late,
     })
+}
+
+/// Has a guest use what its machine has got since it was started; whether it uses all of it. It may
+/// take a moment to find it.
+fn use_all(domain: &Domain, size: Size) -> Said<bool> {
+    let live = domain.xml_desc(0).map_err(|_| Silence::No)?;
+    let growth = Growth::read(&live).ok().flatten();
+    // What it was started with it uses as it likes.
+    if !growth.is_some_and(|growth| growth.has_grown(size)) {
+        return Ok(true);
+    }
+    let vcpus: Vec<Vcpu> = say(domain, "guest-get-vcpus", None)?;
+    let off = vcpus.iter().filter(|vcpu| !vcpu.online).map(|vcpu| vcpu.logical_id);
+    let off: Vec<_> = off.map(|id| json!({ "logical-id": id, "online": true })).collect();
+    let block: BlockSize = say(domain, "guest-get-memory-block-info", None)?;
+    let blocks: Vec<Block> = say(domain, "guest-get-memory-blocks", None)?;
+    let out = blocks.iter().filter(|block| !block.online).map(|block| block.phys_index);
+    let out: Vec<_> = out.map(|index| json!({ "phys-index": index, "online": true })).collect();
+    let has = (blocks.len() as u64).saturating_mul(block.size);
+    if off.is_empty() && out.is_empty() {
+        return Ok(vcpus.len() as u64 >= size.0.0.into() && has >= size.1.0 << 20);
+    }
+    if !off.is_empty() {
+        say::<u64>(domain, "guest-set-vcpus", Some(json!({ "vcpus": off })))?;
+    }
+    if !out.is_empty() {
+        let out = json!({ "mem-blks": out });
+        say::<Vec<serde_json::Value>>(domain, "guest-set-memory-blocks", Some(out))?;
+    }
+    Ok(false)
 }
 
 /// Holds a guest's file systems still; whether all of them are.

@@ -232,6 +232,9 @@ impl Inner {
                 "only one of the two hosts has a kernel in its image",
             ));
         }
+        if places.growth.as_ref().is_some_and(|growth| !growth.is_of(spec)) {
+            return Err(HypervisorError::refused(instance, "it has another size than here"));
+        }
         self.take_place(session, &machine)?;
         let kept = self.landings.keep(instance, spec.memory.0)?;
         let xml = self.domain(session, spec, kernel, Some(places))?;

@@ -8,6 +8,8 @@ use fairmazon_model::id::VolumeId;
 use roxmltree::{Document, Node};
 use serde::{Deserialize, Serialize};
 
+use crate::qemu::growth::Growth;
+
 /// What every version of the machine type is called before its number.
 const MACHINE: &str = "pc-i440fx-";
 
@@ -32,6 +34,9 @@ pub(crate) struct Places {
     /// The bus of its agent's channel; none where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) serial: Option<Pci>,
+    /// How it was started and has grown since; none where it was started without room to grow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) growth: Option<Growth>,
 }
 
 /// The version of a machine type.
@@ -176,6 +181,7 @@ impl Places {
             balloon: one("memballoon")?,
             rng: one("rng")?,
             serial,
+            growth: Growth::of(root)?,
         })
     }
 }

@@ -46,7 +46,7 @@ const PIECE: usize = 256 * 1024;
 pub(in crate::qemu) struct Departures(Arc<Mutex<HashSet<InstanceId>>>);
 
 impl Departures {
-    pub(super) fn has(&self, instance: InstanceId) -> bool {
+    pub(in crate::qemu) fn has(&self, instance: InstanceId) -> bool {
         self.0.lock().contains(&instance)
     }
 

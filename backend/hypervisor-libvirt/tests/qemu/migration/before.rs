@@ -1,16 +1,23 @@
-//! Machines that were started before there was a channel for agents.
+//! Machines that were started before there was a channel for agents, or before there was room to
+//! grow.
+
+use fairmazon_model::units::{Mib, Vcpus};
 
 use super::*;
+use crate::growth::{growing, has, run as start, size, willing};
 
-/// Starts machine 1 as hosts did then.
-async fn started_before(lab: &mut Lab) -> QemuHost {
-    let host = counting(lab).await;
+/// What takes the channel out of a description.
+const NO_CHANNEL: &str =
+    "-e '/<channel /,/<.channel>/d' -e \"/<controller type='virtio-serial'/,/<.controller>/d\"";
+/// What takes the room to grow out of it.
+const NO_ROOM: &str = "-e '/<maxMemory /d' -e '/<numa>/,/<.numa>/d' -e '/<vcpus>/,/<.vcpus>/d' -e 's/<vcpu [^>]*>[0-9]*</<vcpu>1</'";
+
+/// Starts machine 1 again as hosts did then: without what this takes out of its description.
+async fn start_as_before(lab: &mut Lab, host: &QemuHost, without: &str) {
     let id = instance(1);
     lab.run(&format!("virsh dumpxml --inactive {id} >/run/machine.xml"));
     host.force_stop(id).await.unwrap();
-    lab.run(
-        "sed -i -e '/<channel /,/<.channel>/d' -e \"/<controller type='virtio-serial'/,/<.controller>/d\" /run/machine.xml",
-    );
+    lab.run(&format!("sed -i {without} /run/machine.xml"));
     lab.run("virsh define /run/machine.xml");
     for number in [1, 2] {
         let hex: String = key_bytes(number).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -25,8 +32,7 @@ async fn started_before(lab: &mut Lab) -> QemuHost {
     for number in [1, 2] {
         lab.run(&format!("virsh secret-undefine {}", uuid(volume(number).ulid().0)));
     }
-    says(&host, id, "GUEST-COUNTER vdb 2").await;
-    host
+    says(host, id, "GUEST-COUNTER vdb 2").await;
 }
 
 fn uuid(id: u128) -> String {
@@ -41,7 +47,9 @@ fn has_channel(lab: &mut Lab) -> bool {
 #[tokio::test]
 async fn a_machine_without_a_channel_is_taken_over_moves_and_gets_one_at_its_next_start() {
     let (mut here, mut there) = (Lab::start(), Lab::start());
-    drop(started_before(&mut here).await);
+    let host = counting(&here).await;
+    start_as_before(&mut here, &host, NO_CHANNEL).await;
+    drop(host);
     let source = here.host();
     give_keys(&source).await;
     let machine = source.machine(instance(1)).await.unwrap().unwrap();
@@ -55,4 +63,29 @@ async fn a_machine_without_a_channel_is_taken_over_moves_and_gets_one_at_its_nex
     target.force_stop(instance(1)).await.unwrap();
     target.start(instance(1)).await.unwrap();
     assert!(has_channel(&mut there));
+}
+
+#[tokio::test]
+async fn a_machine_without_room_to_grow_stays_as_it_is_moves_and_has_room_at_its_next_start() {
+    let (mut here, there) = (Lab::start(), Lab::start());
+    let source = start(&here, growing(willing())).await;
+    start_as_before(&mut here, &source, NO_ROOM).await;
+    let can_grow =
+        |lab: &mut Lab| lab.run(&format!("virsh dumpxml {}", instance(1))).contains("<maxMemory ");
+    assert!(!can_grow(&mut here));
+    mark(&source, Halt::Started).await;
+    let larger = (Vcpus(2), Mib(4_096));
+    let refused = source.resize(instance(1), larger.0, larger.1).await;
+    assert!(matches!(refused, Err(HypervisorError::Unsupported { .. })), "{refused:?}");
+    assert_eq!(size(&source).await, (1, 2_048));
+    let target = ready(&source, &there).await;
+    moves(&source, &target).await;
+    counts_on(&target).await;
+    assert_eq!(size(&target).await, (1, 2_048));
+    let refused = target.resize(instance(1), larger.0, larger.1).await;
+    assert!(matches!(refused, Err(HypervisorError::Unsupported { .. })), "{refused:?}");
+    target.force_stop(instance(1)).await.unwrap();
+    target.start(instance(1)).await.unwrap();
+    target.resize(instance(1), larger.0, larger.1).await.unwrap();
+    has(&target, 2, 4_096).await;
 }

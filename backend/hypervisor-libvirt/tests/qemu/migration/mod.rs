@@ -2,6 +2,7 @@
 
 mod before;
 mod faults;
+mod growth;
 mod refused;
 
 use std::{
