@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use fairmazon_hypervisor::{Hypervisor, sim};
 use fairmazon_hypervisor_libvirt::{
     LibvirtError, TestHost,
-    qemu::{Accelerator, Network, QemuConfig, QemuHost},
+    qemu::{Accelerator, MEMORY_INFO, Network, QemuConfig, QemuHost},
 };
 use fairmazon_image::{About, TrustedKey};
 use fairmazon_model::{catalogue::Catalogue, host::Capacity, id::HostId};
@@ -139,6 +139,7 @@ impl Qemu {
             network: Network::Bridge(BRIDGE.into()),
             accelerator: self.accelerator,
             capacity,
+            memory_info: MEMORY_INFO.into(),
         };
         let consoles = folder.join("consoles");
         let point = || {

@@ -35,6 +35,9 @@ pub struct Config {
     pub report_every: Duration,
     /// How often it looks at everything, hints or not.
     pub look_every: Duration,
+    /// How often it looks at the host's memory, while there are spot machines to take some back
+    /// from.
+    pub memory_every: Duration,
     /// The first pause after a failure.
     pub first_pause: Duration,
     /// The longest pause after failures.
@@ -65,6 +68,7 @@ impl Config {
             step_deadline: Duration::from_secs(120),
             report_every: Duration::from_millis(50),
             look_every: Duration::from_secs(60),
+            memory_every: Duration::from_secs(2),
             first_pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(30),
             quick_end: Duration::from_secs(60),

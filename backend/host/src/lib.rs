@@ -15,6 +15,7 @@ pub mod lease;
 pub mod metering;
 pub mod peers;
 pub mod plan;
+pub mod reclaim;
 pub mod standard;
 pub mod state;
 pub mod transport;

@@ -71,6 +71,8 @@ pub struct MachineCase<'a> {
     /// Whether it may be tried to have the machine grow while it runs: it was not found in this run
     /// that it can't.
     pub may_grow: bool,
+    /// How it stands with the host's memory for it.
+    pub memory: MemoryCase,
     /// Counted wishes known to be done, for a machine that is not defined (any more).
     pub done_before: Option<Counters>,
     /// Whether the disk's volume is there and free for this machine.
@@ -79,6 +81,17 @@ pub struct MachineCase<'a> {
     pub boot_is_small: bool,
     /// Whether the volume is there.
     pub volume_there: &'a dyn Fn(VolumeId) -> bool,
+}
+
+/// How it stands with the host's memory for a machine. For one that is not spot there is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryCase {
+    /// It may have its memory.
+    Enough,
+    /// It may go on, and is not started.
+    Short,
+    /// It is to be ended at once, and is not started.
+    GivenUp,
 }
 
 /// The next step of a machine, and why.
@@ -204,6 +217,13 @@ pub fn stop_timeout_ms(wish: &Wish<'_, Arc<MachineSpec>>, seen: &Machine) -> u64
 fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<MachineAction> {
     let (marks, had) = (seen.marks, &seen.definition);
     let can_grow = case.features.resize && case.may_grow;
+    if case.memory == MemoryCase::GivenUp {
+        let reason = "the host has no memory left for it";
+        return match marks.halt {
+            Halt::Stopping => step(Do::ForceStop, reason),
+            _ => step(Do::Mark(Marks { halt: Halt::Stopping, ..marks }), reason),
+        };
+    }
     let why_stop = if marks.halt == Halt::Stopping {
         Some("a stop was begun")
     } else if spec.epoch > marks.epoch {
@@ -229,6 +249,9 @@ fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> S
         return step(Do::Mark(Marks { halt: Halt::Started, ..marks }), "it runs here");
     }
     if !same_shape(had, spec) {
+        if case.memory == MemoryCase::Short && spec.memory > had.memory {
+            return step(Do::Wait, "the host is short of memory");
+        }
         return step(Do::Resize(spec.vcpus, spec.memory), "it grows while it runs");
     }
     if let Some(gone) = had.disks.iter().find(|disk| !spec.disks.contains(disk)) {
@@ -315,6 +338,9 @@ fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<
     if !case.leased {
         return step(Do::Wait, "there is no lease");
     }
+    if case.memory != MemoryCase::Enough {
+        return step(Do::Wait, "the host is short of memory");
+    }
     match disks_wait_for(case, spec) {
         None => step(Do::Start, "it shall run"),
         Some(why) => step(Do::Wait, why),
@@ -366,6 +392,7 @@ fn same_definition(had: &MachineSpec, spec: &MachineSpec) -> bool {
         && had.ssh_keys == spec.ssh_keys
         && had.stop_timeout_ms == spec.stop_timeout_ms
         && had.first_boots == spec.first_boots
+        && had.spot == spec.spot
 }
 
 /// All that the next step of a volume depends on.

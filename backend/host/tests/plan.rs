@@ -6,8 +6,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use fairmazon_host::plan::{
-    ChangeCase, DiskReady, FileCase, KeyCase, MachineAction, MachineCase, VolumeAction, VolumeCase,
-    Wish, next_machine_step, next_volume_step,
+    ChangeCase, DiskReady, FileCase, KeyCase, MachineAction, MachineCase, MemoryCase, VolumeAction,
+    VolumeCase, Wish, next_machine_step, next_volume_step,
 };
 use fairmazon_hypervisor::{
     Counters, Features, Halt, Hypervisor, Machine, Marks, OffReason, RunState,
@@ -35,6 +35,7 @@ const FEATURES: Features = Features {
     durable: true,
     encrypts: false,
     migration: true,
+    balloon: true,
 };
 
 #[derive(Debug, Clone)]
@@ -144,6 +145,7 @@ fn case<'a>(desired: &'a Arc<MachineSpec>, machine: &'a Machine, leased: bool) -
         asked_ms_ago: None,
         features: FEATURES,
         may_grow: true,
+        memory: MemoryCase::Enough,
         done_before: None,
         disk_ready: &|_| DiskReady::Ready,
         boot_is_small: false,
@@ -234,6 +236,7 @@ async fn converge(
             asked_ms_ago: asked,
             features: FEATURES,
             may_grow: true,
+            memory: MemoryCase::Enough,
             done_before: None,
             disk_ready: &|disk| {
                 if there.contains(&disk.volume) { DiskReady::Ready } else { DiskReady::Missing }

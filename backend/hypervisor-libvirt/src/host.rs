@@ -132,6 +132,7 @@ impl Hypervisor for TestHost {
             durable: false,
             encrypts: false,
             migration: false,
+            balloon: false,
         }
     }
 

@@ -12,6 +12,7 @@
 
 mod growth;
 mod imports;
+mod memory;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,6 +33,10 @@ pub use imports::{
     a_file_that_is_not_what_was_promised_is_not_used, a_volumes_file_makes_the_same_volume_again,
     an_import_goes_on_where_it_was_left_and_holds_its_room, file_of, import, nothing_is_left, send,
     take,
+};
+pub use memory::{
+    memory_is_taken_back_from_spot_machines_alone,
+    what_a_host_has_is_promised_once_to_others_than_spot_machines,
 };
 
 /// The storage class of every volume of the suite.
@@ -61,6 +66,8 @@ macro_rules! contract_tests {
             a_changed_key_alone_opens_the_volume,
             a_key_changes_while_a_machine_writes,
             what_a_machine_uses_is_measured_by_run,
+            memory_is_taken_back_from_spot_machines_alone,
+            what_a_host_has_is_promised_once_to_others_than_spot_machines,
             a_volumes_file_makes_the_same_volume_again,
             an_import_goes_on_where_it_was_left_and_holds_its_room,
             a_file_that_is_not_what_was_promised_is_not_used,
@@ -98,6 +105,7 @@ pub fn spec(number: u128) -> MachineSpec {
         name: format!("machine-{number}"),
         vcpus: Vcpus(1),
         memory: Mib(256),
+        spot: false,
         image: "img-alpine-3.22".into(),
         power: Power::Running,
         restart: RestartPolicy::Always,

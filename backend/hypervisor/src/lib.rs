@@ -8,6 +8,7 @@
 pub mod contract;
 mod error;
 mod machine;
+mod memory;
 pub mod migration;
 pub mod sim;
 
@@ -30,11 +31,14 @@ pub use machine::{
     OffReason, RunState, Statistics, Traffic, Volume, VolumeFile, VolumeSink, keeps, only_grows,
     same_disks, same_shape,
 };
+pub use memory::{HostMemory, MachineMemory, Promised};
 pub use migration::{Channels, Connection, Description, Landing};
 
 const CANT_IMPORT: HypervisorError = HypervisorError::Unsupported { what: "import volumes" };
 const CANT_RESIZE: HypervisorError =
     HypervisorError::Unsupported { what: "resize a machine while it runs" };
+const CANT_RECLAIM: HypervisorError =
+    HypervisorError::Unsupported { what: "take memory back from a running machine" };
 const CANT_MIGRATE: HypervisorError =
     HypervisorError::Unsupported { what: "move a running machine to another host" };
 
@@ -81,7 +85,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Starts a defined machine.
     ///
     /// # Errors
-    /// `NotFound` for the machine or one of its volumes; `Full` when the memory does not suffice;
+    /// `NotFound` for the machine or one of its volumes; `Full` when the memory does not suffice
+    /// ([`Promised::check`], and without [`Features::balloon`] what the host has for all machines);
     /// `Busy` when a volume is in use by another running machine and one of the two may write;
     /// `KeyMissing` and `KeyWrong` for a volume that can't be opened.
     async fn start(&self, instance: InstanceId) -> Result<()>;
@@ -110,6 +115,25 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// `Unsupported` where the driver does not measure.
     async fn statistics(&self, _: InstanceId) -> Result<Option<Statistics>> {
         Err(HypervisorError::Unsupported { what: "measure what a machine uses" })
+    }
+
+    /// How the host's memory is now, and that of the machines that run.
+    ///
+    /// # Errors
+    /// `Unsupported` without [`Features::balloon`].
+    async fn memory(&self) -> Result<HostMemory> {
+        Err(CANT_RECLAIM)
+    }
+
+    /// Asks the guest of a spot machine that runs to get along with so much memory, or lets it have
+    /// so much again; never more than it is defined with. How far it follows is seen in
+    /// [`memory`](Self::memory). At its next start it has all of it.
+    ///
+    /// # Errors
+    /// `Unsupported` without [`Features::balloon`]; `Busy` when it does not run, and when it is not
+    /// spot and would not have all of its memory.
+    async fn set_balloon(&self, _: InstanceId, _has: Mib) -> Result<()> {
+        Err(CANT_RECLAIM)
     }
 
     /// Takes a volume's key into memory, in the place of an earlier one, for the calls that open

@@ -234,6 +234,8 @@ pub struct Features {
     pub encrypts: bool,
     /// Running machines move between hosts of this kind.
     pub migration: bool,
+    /// Memory can be taken back from machines while they run.
+    pub balloon: bool,
 }
 
 /// Something changed: look sooner. Never a fact to act on by itself.

@@ -36,6 +36,10 @@ pub struct HostSpec {
     pub capacity: Capacity,
     /// How many vCPU are sold for each hardware thread, in percent (100 to 1600).
     pub cpu_overcommit_percent: u32,
+    /// How much memory is sold for what it has, in percent (100 to 200). What is above 100 is for
+    /// spot machines, and counts while the host's agent can take memory back from them.
+    #[serde(default = "not_overcommitted")]
+    pub memory_overcommit_percent: u32,
     /// Host standard level (0 to 3).
     pub conformity: u8,
     /// What it can do (`confidential`, …).
@@ -46,7 +50,19 @@ pub struct HostSpec {
     pub schedulable: bool,
 }
 
+/// Of a host that was registered before memory could be overcommitted.
+const fn not_overcommitted() -> u32 {
+    100
+}
+
 impl HostSpec {
+    /// The memory that machines may have in all. `reclaims`: whether the host's agent can take
+    /// memory back from spot machines now; only then it is more than what there is.
+    pub fn memory_sold(&self, reclaims: bool) -> Mib {
+        let percent = if reclaims { self.memory_overcommit_percent } else { 100 };
+        Mib(self.capacity.memory.0.saturating_mul(percent.into()) / 100)
+    }
+
     /// Checks forms and sizes.
     ///
     /// # Errors
@@ -85,6 +101,13 @@ impl HostSpec {
         }
         if !(100..=1_600).contains(&self.cpu_overcommit_percent) {
             return Err(DomainError::invalid("cpu_overcommit_percent", "100 to 1600"));
+        }
+        if !(100..=limits::MEMORY_OVERCOMMIT_PERCENT_MAX).contains(&self.memory_overcommit_percent)
+        {
+            return Err(DomainError::invalid(
+                "memory_overcommit_percent",
+                format!("100 to {}", limits::MEMORY_OVERCOMMIT_PERCENT_MAX),
+            ));
         }
         if self.conformity > LEVEL_MOST {
             return Err(DomainError::invalid("conformity", "0 to 3"));
@@ -205,6 +228,7 @@ mod tests {
             },
             capacity: Capacity { vcpus: Vcpus(1), memory: Mib(1), storage: BTreeMap::new() },
             cpu_overcommit_percent: 100,
+            memory_overcommit_percent: 100,
             conformity: 0,
             features: ["confidential".to_owned()].into(),
             price_percent: 100,
@@ -223,5 +247,24 @@ mod tests {
         assert_eq!(changed(&|spec| spec.features = ["A b".to_owned()].into()), "features");
         let many = |spec: &mut HostSpec| spec.features = (0..33).map(|n| n.to_string()).collect();
         assert_eq!(changed(&many), "features");
+        for percent in [0, 99, 201] {
+            let field = changed(&|spec| spec.memory_overcommit_percent = percent);
+            assert_eq!(field, "memory_overcommit_percent", "{percent}");
+        }
+        for percent in [100, 150, 200] {
+            HostSpec { memory_overcommit_percent: percent, ..good.clone() }.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn memory_is_sold_twice_only_where_it_can_be_taken_back() {
+        let text = r#"{"name":"h","site":{"name":"s","town":"T","country":"DE","region":"r",
+            "coordinates":{"latitude":0.0,"longitude":0.0}},
+            "capacity":{"vcpus":1,"memory":1000,"storage":{}},"cpu_overcommit_percent":100,
+            "conformity":0,"features":[],"price_percent":100,"schedulable":true}"#;
+        let mut spec: HostSpec = serde_json::from_str(text).unwrap();
+        assert_eq!(spec.memory_sold(true), Mib(1_000), "as it was stored before");
+        spec.memory_overcommit_percent = 150;
+        assert_eq!((spec.memory_sold(true), spec.memory_sold(false)), (Mib(1_500), Mib(1_000)));
     }
 }

@@ -35,6 +35,8 @@ pub enum InterruptionCause {
     Capacity(InstanceId),
     /// The spot price is above the most that its customer pays.
     Price,
+    /// Its host, which sells more memory than it has, had none left for it and has ended it.
+    Memory,
 }
 
 impl Interruption {

@@ -47,6 +47,8 @@ pub const VOLUMES_PER_ACCOUNT: u64 = 400_000;
 pub const PLACEMENT_GROUPS_PER_ACCOUNT: u64 = 10_000;
 /// Most hosts of one account.
 pub const HOSTS_PER_ACCOUNT: u64 = 20_000;
+/// The most memory that a host sells for what it has, in percent.
+pub const MEMORY_OVERCOMMIT_PERCENT_MAX: u32 = 200;
 /// Most features of one host.
 pub const FEATURES_MAX: usize = 32;
 /// Longest name of a region or a feature, in bytes.

@@ -33,6 +33,9 @@ pub struct MachineSpec {
     pub vcpus: Vcpus,
     /// Memory.
     pub memory: Mib,
+    /// Whether it is a spot machine: its host may take memory back from it while it runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spot: bool,
     /// Image id.
     pub image: String,
     /// Whether it shall run now (working hours are the broker's to apply).
@@ -198,6 +201,9 @@ pub struct MachineSeen {
     /// How far its migration is; none when it is in none, and once it has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<Handover>,
+    /// Its host has no memory left for it, a spot machine, and ends it or has ended it for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lacks_memory: bool,
 }
 
 impl MachineSeen {
@@ -239,4 +245,7 @@ pub struct ObservedSet {
     /// What it proves of the host standard; none before its first look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conformity: Option<Proof>,
+    /// Its agent can take memory back from spot machines, and has enough left now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reclaims_memory: bool,
 }

@@ -32,6 +32,9 @@ pub struct MachineBooking {
     pub specification: u64,
     /// Its constraints, for the groups that it belongs to.
     pub placement: Placement,
+    /// Whether it is a spot machine, under notice or not: memory can be taken back from it, so that
+    /// it may have some that is sold beyond what the host has.
+    pub is_spot: bool,
     /// What its interruption costs; none when it can't be interrupted.
     pub spot: Option<SpotTerms>,
     /// Seconds of the notice under which it gives its share back; none when it stays.
@@ -39,6 +42,11 @@ pub struct MachineBooking {
 }
 
 impl MachineBooking {
+    /// What it has of the memory that is sold once.
+    pub(crate) const fn real_memory(&self) -> u64 {
+        if self.is_spot { 0 } else { self.memory.0 }
+    }
+
     /// Whether it gives its share back, or would be asked to.
     const fn makes_room(&self) -> bool {
         self.spot.is_some() || self.leaves_in.is_some()
@@ -229,6 +237,7 @@ impl Fleet {
             let slot = &mut self.slots[*index as usize];
             slot.vcpus.give_back(booking.vcpus.0.into());
             slot.memory.give_back(booking.memory.0);
+            slot.real_memory.give_back(booking.real_memory());
             slot.specifications.give_back(booking.specification);
             slot.machines -= 1;
             self.groups.leave(*index, &booking.placement);
@@ -276,6 +285,7 @@ impl Fleet {
         // What does not grow needs no room, even on a host that is too full.
         let grows = to.vcpus > before.vcpus
             || to.memory > before.memory
+            || to.real_memory() > before.real_memory()
             || to.specification > before.specification;
         let room = if grows { Room::Needed } else { Room::Whatever };
         let booking = MachineBooking { host: before.host, ..to };
@@ -316,11 +326,17 @@ impl Fleet {
         let (index, slot) = slot_mut(&self.by_id, &mut self.slots, booking.host)?;
         let vcpus = slot.vcpus.take(booking.vcpus.0.into(), room, booking.host, "vCPU")?;
         let memory = slot.memory.take(booking.memory.0, room, booking.host, "MiB of memory")?;
+        let real = "MiB of memory for machines that are not spot";
+        let real_memory = match booking.real_memory() {
+            0 => slot.real_memory,
+            wanted => slot.real_memory.take(wanted, room, booking.host, real)?,
+        };
         let bytes = "bytes for specifications";
         let specifications =
             slot.specifications.take(booking.specification, room, booking.host, bytes)?;
         slot.vcpus = vcpus;
         slot.memory = memory;
+        slot.real_memory = real_memory;
         slot.specifications = specifications;
         slot.machines += 1;
         self.groups.join(index, &booking.placement);
@@ -371,6 +387,7 @@ impl Fleet {
             let sum = &mut sums[index as usize];
             sum.vcpus += u64::from(booking.vcpus.0);
             sum.memory += booking.memory.0;
+            sum.real_memory += booking.real_memory();
             sum.specifications += booking.specification;
             sum.machines += 1;
             groups.join(index, &booking.placement);
@@ -430,6 +447,7 @@ impl Stock {
 struct Sums {
     vcpus: u64,
     memory: u64,
+    real_memory: u64,
     specifications: u64,
     storage: rustc_hash::FxHashMap<u32, u64>,
     machines: u64,
@@ -449,6 +467,8 @@ impl Sums {
         };
         equal("vCPU", slot.vcpus.taken, self.vcpus)?;
         equal("MiB of memory", slot.memory.taken, self.memory)?;
+        let real = "MiB of memory of machines that are not spot";
+        equal(real, slot.real_memory.taken, self.real_memory)?;
         let specifications = "bytes for specifications";
         equal(specifications, slot.specifications.taken, self.specifications)?;
         equal("machines", slot.machines.into(), self.machines)?;

@@ -97,7 +97,7 @@ pub(crate) fn why_not(fleet: &Fleet, request: &Request) -> WhyNot {
 /// Where the machine may be.
 const PLACE: Rules = Rules::of(&[Rule::Country, Rule::Region]);
 /// What another flavor may change.
-const SIZE: Rules = Rules::of(&[Rule::Vcpus, Rule::Memory]);
+const SIZE: Rules = Rules::of(&[Rule::Vcpus, Rule::Memory, Rule::RealMemory]);
 
 /// The nearest of the slots' sites.
 fn nearest_sites(
@@ -234,6 +234,9 @@ fn broken_words(rule: Rule, request: &Request, size: &Size) -> String {
         Rule::Incapable => "without an agent that takes running machines from its host".into(),
         Rule::Vcpus => format!("less than {} free", size.vcpus),
         Rule::Memory => format!("less than {} free", size.memory),
+        Rule::RealMemory => {
+            format!("less than {} free for machines that are not spot", size.memory)
+        }
         Rule::Storage => {
             let needs: Vec<_> =
                 request.storage.iter().map(|(class, gib)| format!("{gib} of {class}")).collect();

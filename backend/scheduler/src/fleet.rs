@@ -66,7 +66,10 @@ pub(crate) struct Slot {
     pub(crate) price_percent: u32,
     pub(crate) threads: u32,
     pub(crate) vcpus: Stock,
+    /// What is sold of it: to spot machines maybe more than there is.
     pub(crate) memory: Stock,
+    /// What there is of it, for those that are not spot.
+    pub(crate) real_memory: Stock,
     /// Bytes of the host's desired set.
     pub(crate) specifications: Stock,
     pub(crate) vcpus_scale: Scale,
@@ -136,8 +139,10 @@ impl Stock {
 pub struct Free {
     /// Virtual processors, overcommit included.
     pub vcpus: Vcpus,
-    /// Memory.
+    /// Memory, overcommit included.
     pub memory: Mib,
+    /// Of that, what a machine may have that is not spot.
+    pub real_memory: Mib,
     /// Disk by storage class.
     pub storage: BTreeMap<String, Gib>,
     /// Machines booked on it.
@@ -255,7 +260,8 @@ impl Fleet {
         place.images = self.image_sets.number(&host.images);
         place.vcpus.capacity =
             u64::from(spec.capacity.vcpus.0) * u64::from(spec.cpu_overcommit_percent) / 100;
-        place.memory.capacity = spec.capacity.memory.0;
+        place.memory.capacity = host.memory_sold().0;
+        place.real_memory.capacity = spec.capacity.memory.0;
         place.specifications.capacity = limits::HOST_SPECIFICATIONS_MAX;
         place.vcpus_scale = Scale::of(place.vcpus.capacity);
         place.memory_scale = Scale::of(place.memory.capacity);
@@ -290,6 +296,20 @@ impl Fleet {
         true
     }
 
+    /// Notes whether the host's agent can take memory back from spot machines. Bookings stay,
+    /// even when they no longer fit. False when there is no such host, or nothing changes.
+    pub fn set_reclaims_memory(&mut self, id: HostId, reclaims: bool) -> bool {
+        let Some(index) = self.by_id.get(&id).map(|index| *index as usize) else { return false };
+        let (slot, Some(host)) = (&mut self.slots[index], &mut self.hosts[index]) else {
+            return false;
+        };
+        let changes = host.reclaims_memory != reclaims;
+        host.reclaims_memory = reclaims;
+        slot.memory.capacity = host.memory_sold().0;
+        slot.memory_scale = Scale::of(slot.memory.capacity);
+        changes
+    }
+
     /// Takes a host out.
     ///
     /// # Errors
@@ -320,6 +340,7 @@ impl Fleet {
         Some(Free {
             vcpus: Vcpus(slot.vcpus.free().try_into().unwrap_or(u32::MAX)),
             memory: Mib(slot.memory.free()),
+            real_memory: Mib(slot.memory.free().min(slot.real_memory.free())),
             storage: storage.collect(),
             machines: slot.machines,
             volumes: slot.volumes,

@@ -11,7 +11,6 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use fairmazon_model::{
     id::{HostId, InstanceId},
     price::NanoEur,
-    units::{Mib, Vcpus},
 };
 
 use crate::{
@@ -82,40 +81,55 @@ struct Victim {
 struct Room {
     vcpus: u64,
     memory: u64,
+    /// Of the memory that is sold once.
+    real_memory: u64,
 }
 
 impl Room {
     const fn plus(self, other: Self) -> Self {
-        Self { vcpus: self.vcpus + other.vcpus, memory: self.memory + other.memory }
+        Self {
+            vcpus: self.vcpus + other.vcpus,
+            memory: self.memory + other.memory,
+            real_memory: self.real_memory + other.real_memory,
+        }
     }
 
     const fn less(self, other: Self) -> Self {
         Self {
             vcpus: self.vcpus.saturating_sub(other.vcpus),
             memory: self.memory.saturating_sub(other.memory),
+            real_memory: self.real_memory.saturating_sub(other.real_memory),
         }
     }
 
     const fn covers(self, need: Self) -> bool {
-        self.vcpus >= need.vcpus && self.memory >= need.memory
+        self.vcpus >= need.vcpus
+            && self.memory >= need.memory
+            && self.real_memory >= need.real_memory
     }
 
-    /// How much of the need this is, in thousandths of both parts.
+    /// How much of the need this is, in thousandths of its parts.
     fn share_of(self, need: Self) -> u64 {
         let share = |has: u64, needs: u64| (has.min(needs) * 1_000).checked_div(needs).unwrap_or(0);
-        share(self.vcpus, need.vcpus) + share(self.memory, need.memory)
+        share(self.vcpus, need.vcpus)
+            + share(self.memory, need.memory)
+            + share(self.real_memory, need.real_memory)
     }
 }
 
-impl From<(Vcpus, Mib)> for Room {
-    fn from((vcpus, memory): (Vcpus, Mib)) -> Self {
-        Self { vcpus: vcpus.0.into(), memory: memory.0 }
+impl From<&MachineBooking> for Room {
+    fn from(booking: &MachineBooking) -> Self {
+        Self {
+            vcpus: booking.vcpus.0.into(),
+            memory: booking.memory.0,
+            real_memory: booking.real_memory(),
+        }
     }
 }
 
 impl OnSpot {
     pub(crate) fn join(&mut self, id: InstanceId, booking: &MachineBooking) {
-        let room = (booking.vcpus, booking.memory).into();
+        let room = booking.into();
         // In one order, whichever way they came here.
         if let Some(notice_seconds) = booking.leaves_in {
             let place = self.leaving.partition_point(|other| other.id < id);
@@ -142,6 +156,7 @@ impl OnSpot {
         self.largest = Room {
             vcpus: machines().map(|victim| victim.room.vcpus).max().unwrap_or(0),
             memory: machines().map(|victim| victim.room.memory).max().unwrap_or(0),
+            real_memory: machines().map(|victim| victim.room.real_memory).max().unwrap_or(0),
         };
         self.least = (
             machines().map(|victim| victim.terms.notice_seconds).min().unwrap_or(0),
@@ -156,7 +171,9 @@ impl OnSpot {
             needs => (largest > 0).then(|| needs.div_ceil(largest)),
         };
         let vcpus = count(need.vcpus, self.largest.vcpus)?;
-        let victims = vcpus.max(count(need.memory, self.largest.memory)?);
+        let victims = vcpus
+            .max(count(need.memory, self.largest.memory)?)
+            .max(count(need.real_memory, self.largest.real_memory)?);
         let (notice_seconds, price) = if victims > 0 { self.least } else { Default::default() };
         let price = price.times(i64::try_from(victims).unwrap_or(i64::MAX));
         Some(Cost { victims: usize::try_from(victims).ok()?, notice_seconds, price })
@@ -207,7 +224,7 @@ struct Missing {
 }
 
 /// What may be lacking where room is made.
-const LACKING: Rules = Rules::of(&[Rule::Vcpus, Rule::Memory]);
+const LACKING: Rules = Rules::of(&[Rule::Vcpus, Rule::Memory, Rule::RealMemory]);
 
 /// How many hosts are looked at for victims that cost less, once the fewest are known.
 const HOSTS_MOST: u32 = 64;
@@ -283,7 +300,9 @@ impl Fleet {
 
     /// Hosts with spot machines that have enough, and what is missing there.
     fn lacking(&self, query: &Query<'_>) -> impl Iterator<Item = (u32, u64, Missing)> {
-        let wanted = Room::from((query.size.vcpus, query.size.memory));
+        let memory = query.size.memory.0;
+        let real_memory = if query.request.spot { 0 } else { memory };
+        let wanted = Room { vcpus: query.size.vcpus.0.into(), memory, real_memory };
         self.occupied().filter_map(move |(index, slot)| {
             let on_spot = &self.spot[index as usize];
             let is_empty = on_spot.machines.is_empty() && on_spot.leaving.is_empty();
@@ -291,8 +310,12 @@ impl Fleet {
                 return None;
             }
             let (vcpus, memory) = query.taken(index, slot);
-            let has = Room { vcpus: slot.vcpus.capacity, memory: slot.memory.capacity };
-            let taken = Room { vcpus, memory };
+            let has = Room {
+                vcpus: slot.vcpus.capacity,
+                memory: slot.memory.capacity,
+                real_memory: slot.real_memory.capacity,
+            };
+            let taken = Room { vcpus, memory, real_memory: query.real_taken(index, slot) };
             let short = taken.plus(wanted).less(has);
             let need = taken.less(on_spot.promised).plus(wanted).less(has);
             let helps = short != Room::default() && on_spot.room.covers(need);
@@ -318,12 +341,15 @@ impl<'a> Search<'a> {
             parts.sort_unstable_by_key(|part| Reverse(*part));
             parts
         };
-        let both = largest(|room| room.vcpus).into_iter().zip(largest(|room| room.memory));
-        let most =
-            std::iter::once(Room::default()).chain(both.scan(Room::default(), |sum, part| {
-                *sum = sum.plus(Room { vcpus: part.0, memory: part.1 });
+        let memory = largest(|room| room.memory).into_iter().zip(largest(|room| room.real_memory));
+        let parts = largest(|room| room.vcpus).into_iter().zip(memory);
+        let most = std::iter::once(Room::default()).chain(parts.scan(
+            Room::default(),
+            |sum, (vcpus, (memory, real_memory))| {
+                *sum = sum.plus(Room { vcpus, memory, real_memory });
                 Some(*sum)
-            }));
+            },
+        ));
         Self { machines, need, most: most.collect(), chosen: Vec::new(), best: None }
     }
 

@@ -37,6 +37,9 @@ pub struct Request {
     pub excluded: BTreeSet<HostId>,
     /// Hosts whose agents can't take the machine while it runs elsewhere.
     pub incapable: BTreeSet<HostId>,
+    /// Whether it is a spot machine: only those may have memory that a host sells beyond what it
+    /// has.
+    pub spot: bool,
     /// What is better among the hosts that will do.
     pub preferences: Preferences,
     /// Other sizes that an explanation may propose; the catalogue's.
@@ -137,21 +140,31 @@ pub struct FleetHost {
     pub alive: bool,
     /// Whether it is being emptied: it takes nothing new then.
     pub draining: bool,
+    /// Whether its agent can take memory back from spot machines now. Without, it sells no more
+    /// memory than it has.
+    pub reclaims_memory: bool,
     /// What it can boot.
     pub images: Images,
 }
 
 impl FleetHost {
-    /// The host as the broker keeps it, with what only the broker's streams know.
-    pub fn of(host: &Host, alive: bool, unproven: UnprovenHosts, images: Images) -> Self {
+    /// The host as the broker keeps it. What only the broker's streams know is as of a host that
+    /// has none.
+    pub fn of(host: &Host, unproven: UnprovenHosts, images: Images) -> Self {
         Self {
             id: host.id,
             spec: host.spec.clone(),
             level: host.level(unproven),
-            alive,
+            alive: false,
             draining: host.draining.is_some(),
+            reclaims_memory: false,
             images,
         }
+    }
+
+    /// The memory that its machines may have in all.
+    pub fn memory_sold(&self) -> Mib {
+        self.spec.memory_sold(self.reclaims_memory)
     }
 }
 

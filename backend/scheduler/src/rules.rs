@@ -48,8 +48,10 @@ pub enum Rule {
     Incapable,
     /// Enough virtual processors are left, and the host has as many threads.
     Vcpus,
-    /// Enough memory is left.
+    /// Enough memory is left, of what the host sells.
     Memory,
+    /// Enough memory is left that the host has, where the machine is not spot.
+    RealMemory,
     /// Enough disk of each class is left.
     Storage,
     /// What the host is told of all its machines stays within one message.
@@ -58,7 +60,7 @@ pub enum Rule {
 
 impl Rule {
     /// All, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Volumes,
         Self::Excluded,
         Self::Country,
@@ -76,6 +78,7 @@ impl Rule {
         Self::Incapable,
         Self::Vcpus,
         Self::Memory,
+        Self::RealMemory,
         Self::Storage,
         Self::Specifications,
     ];
@@ -153,6 +156,7 @@ struct Own {
     slot: u32,
     vcpus: u64,
     memory: u64,
+    real_memory: u64,
     specification: u64,
 }
 
@@ -168,6 +172,7 @@ impl<'a> Query<'a> {
                 slot,
                 vcpus: booking.vcpus.0.into(),
                 memory: booking.memory.0,
+                real_memory: booking.real_memory(),
                 specification: booking.specification,
             })
         });
@@ -210,6 +215,7 @@ impl<'a> Query<'a> {
         !(self.breaks(Rule::Country, index, slot)
             || self.breaks(Rule::Region, index, slot)
             || self.breaks(Rule::Memory, index, slot)
+            || self.breaks(Rule::RealMemory, index, slot)
             || self.breaks(Rule::Vcpus, index, slot)
             || self.breaks(Rule::Alive, index, slot)
             || self.breaks(Rule::Schedulable, index, slot)
@@ -257,6 +263,7 @@ impl<'a> Query<'a> {
             Incapable,
             Vcpus,
             Memory,
+            RealMemory,
             Storage,
             Specifications
         );
@@ -266,7 +273,19 @@ impl<'a> Query<'a> {
     /// What is left of vCPU and memory for this machine.
     pub(crate) fn left(&self, index: u32, slot: &Slot) -> (u64, u64) {
         let (vcpus, memory) = self.taken(index, slot);
-        (slot.vcpus.capacity.saturating_sub(vcpus), slot.memory.capacity.saturating_sub(memory))
+        let sold = slot.memory.capacity.saturating_sub(memory);
+        let memory = if self.request.spot { sold } else { sold.min(self.real_left(index, slot)) };
+        (slot.vcpus.capacity.saturating_sub(vcpus), memory)
+    }
+
+    /// What is left of the memory that the host has, for machines that are not spot.
+    fn real_left(&self, index: u32, slot: &Slot) -> u64 {
+        slot.real_memory.capacity.saturating_sub(self.real_taken(index, slot))
+    }
+
+    /// What others have taken of it.
+    pub(crate) fn real_taken(&self, index: u32, slot: &Slot) -> u64 {
+        slot.real_memory.taken - self.own_at(index).map_or(0, |own| own.real_memory)
     }
 
     /// What others have taken.
@@ -314,7 +333,13 @@ impl<'a> Query<'a> {
                 self.size.vcpus.0 > slot.threads
                     || u64::from(self.size.vcpus.0) > self.left(index, slot).0
             }
-            Rule::Memory => self.size.memory.0 > self.left(index, slot).1,
+            Rule::Memory => self.lacks_memory(index, slot),
+            // Where even less is sold than there is, that is the reason.
+            Rule::RealMemory => {
+                !self.request.spot
+                    && self.size.memory.0 > self.real_left(index, slot)
+                    && !self.lacks_memory(index, slot)
+            }
             Rule::Storage => self
                 .storage
                 .iter()
@@ -326,6 +351,12 @@ impl<'a> Query<'a> {
                     && request.specification - own > slot.specifications.free()
             }
         }
+    }
+
+    #[inline(always)]
+    fn lacks_memory(&self, index: u32, slot: &Slot) -> bool {
+        let (_, taken) = self.taken(index, slot);
+        self.size.memory.0 > slot.memory.capacity.saturating_sub(taken)
     }
 
     fn host(&self, index: u32) -> Option<&FleetHost> {
@@ -354,6 +385,7 @@ impl fmt::Display for Rule {
             Self::Incapable => "hosts without an agent that takes running machines",
             Self::Vcpus => "vCPU",
             Self::Memory => "memory",
+            Self::RealMemory => "memory that is not for spot machines",
             Self::Storage => "disk",
             Self::Specifications => "room for user data and keys",
         })

@@ -19,7 +19,7 @@ mod world;
 use world::{any_host, host_id, machine_id, plain_host, plain_request};
 
 fn booked(request: &Request, host: HostId, spot: Option<SpotTerms>) -> MachineBooking {
-    MachineBooking { spot, ..world::booking(request, host) }
+    MachineBooking { is_spot: spot.is_some(), spot, ..world::booking(request, host) }
 }
 
 fn terms(notice_seconds: u32, price: i64) -> SpotTerms {
@@ -64,6 +64,7 @@ fn full(
         let mut booking = booked(&request, host, spot);
         if random.random_bool(leaving) {
             (booking.spot, booking.leaves_in) = (None, Some(random.random_range(30..90)));
+            booking.is_spot = random.random_bool(0.8);
         }
         fleet.restore_machine(request.machine, booking.clone()).unwrap();
         machines.insert(request.machine, booking);

@@ -57,10 +57,14 @@ impl Naive {
         let capacity = &host.spec.capacity;
         let vcpus: u32 = here.iter().map(|booking| booking.vcpus.0).sum();
         let memory: u64 = here.iter().map(|booking| booking.memory.0).sum();
+        let not_spot = here.iter().filter(|booking| !booking.is_spot);
+        let real: u64 = not_spot.map(|booking| booking.memory.0).sum();
+        let percent = if host.reclaims_memory { host.spec.memory_overcommit_percent } else { 100 };
         let sold = capacity.vcpus.0 * host.spec.cpu_overcommit_percent / 100;
         let room = size.vcpus.0 <= capacity.vcpus.0
             && size.vcpus.0 + vcpus <= sold
-            && size.memory.0 + memory <= capacity.memory.0
+            && size.memory.0 + memory <= capacity.memory.0 * u64::from(percent) / 100
+            && (request.spot || size.memory.0 + real <= capacity.memory.0)
             && request.storage.iter().all(|(class, wanted)| {
                 let taken: u64 = self
                     .volumes
@@ -142,6 +146,7 @@ fn any_request(machine: u64, hosts: u64, random: &mut ChaCha8Rng) -> Request {
         request.preferences.near = Some(Near { name: "munich".into(), points: vec![munich] });
         request.preferences.arrangement = Arrangement::Pack;
     }
+    request.spot = random.random_bool(0.4);
     request
 }
 
@@ -173,6 +178,12 @@ fn history(seed: u64, steps: u64) {
                 let host = world::any_host(number, &mut random);
                 fleet.put_host(host.clone());
                 naive.hosts[number as usize] = host;
+            }
+            3 => {
+                let number = random.random_range(0..hosts);
+                let reclaims = random.random_bool(0.7);
+                fleet.set_reclaims_memory(host_id(number), reclaims);
+                naive.hosts[number as usize].reclaims_memory = reclaims;
             }
             _ => {
                 // Sometimes a machine that is booked already: it may stay where it is.
@@ -233,6 +244,7 @@ fn lift(request: &Request, rule: Rule) -> Option<Request> {
         Rule::Confidential => request.placement.confidential = false,
         Rule::Features => request.features.clear(),
         Rule::Storage => request.storage.clear(),
+        Rule::RealMemory => request.spot = true,
         // The rest is the host's: a host that is too full has no room even for nothing.
         _ => return None,
     }
@@ -429,6 +441,7 @@ fn the_books_refuse_what_they_cannot_hold() {
         memory: Mib(memory),
         specification: 1_000,
         placement: Placement::default(),
+        is_spot: false,
         spot: None,
         leaves_in: None,
     };

@@ -29,6 +29,7 @@ impl From<&HostSpec> for v1::HostSpec {
                 .map(|(class, size)| (class.clone(), size.0))
                 .collect(),
             cpu_overcommit_percent: spec.cpu_overcommit_percent,
+            memory_overcommit_percent: spec.memory_overcommit_percent,
             conformity: u32::from(spec.conformity),
             features: spec.features.iter().cloned().collect(),
             price_percent: spec.price_percent,
@@ -60,6 +61,11 @@ impl TryFrom<v1::HostSpec> for HostSpec {
                     .collect(),
             },
             cpu_overcommit_percent: message.cpu_overcommit_percent,
+            memory_overcommit_percent: match message.memory_overcommit_percent {
+                // Of who does not know it.
+                0 => 100,
+                percent => percent,
+            },
             conformity: u8::try_from(message.conformity)
                 .map_err(|_| DomainError::invalid("conformity", "0 to 3"))?,
             features: message.features.into_iter().collect(),

@@ -58,6 +58,7 @@ impl From<&MachineSpec> for v1::Machine {
             name: machine.name.clone(),
             vcpus: machine.vcpus.0,
             memory_mib: machine.memory.0,
+            spot: machine.spot,
             image_id: machine.image.clone(),
             running: machine.power == Power::Running,
             restart: v1::Restart::from(machine.restart).into(),
@@ -86,6 +87,7 @@ impl TryFrom<v1::Machine> for MachineSpec {
             name: message.name,
             vcpus: Vcpus(message.vcpus),
             memory: Mib(message.memory_mib),
+            spot: message.spot,
             image: message.image_id,
             power: if message.running { Power::Running } else { Power::Stopped },
             restart: restart(message.restart)?,
@@ -220,6 +222,7 @@ impl From<&ObservedSet> for v1::Observed {
             volumes: set.volumes.iter().map(Into::into).collect(),
             keys: set.keys.iter().map(Into::into).collect(),
             conformity: set.conformity.as_ref().map(Into::into),
+            reclaims_memory: set.reclaims_memory,
         }
     }
 }
@@ -242,6 +245,7 @@ impl TryFrom<v1::Observed> for ObservedSet {
                 .collect::<Result<_, _>>()?,
             keys: message.keys.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             conformity: message.conformity.map(TryInto::try_into).transpose()?,
+            reclaims_memory: message.reclaims_memory,
         })
     }
 }
@@ -273,6 +277,7 @@ impl From<&MachineSeen> for v1::MachineSeen {
                 CloudInit::Failed => v1::CloudInit::Failed,
             }
             .into(),
+            lacks_memory: seen.lacks_memory,
         }
     }
 }
@@ -309,6 +314,7 @@ impl TryFrom<v1::MachineSeen> for MachineSeen {
             addresses: addresses(message.addresses),
             guest: GuestSeen { agent: message.guest_agent, cloud_init },
             handover: handover(message.handover)?,
+            lacks_memory: message.lacks_memory,
         })
     }
 }
@@ -451,6 +457,7 @@ mod tests {
             addresses: Vec::new(),
             guest: GuestSeen { agent: true, cloud_init: CloudInit::Failed },
             handover: Some(fairmazon_model::migration::Handover::Left),
+            lacks_memory: true,
         };
         assert_eq!(MachineSeen::try_from(v1::MachineSeen::from(&seen)).unwrap(), seen);
         let volume = VolumeId::from_parts(1, 1);

@@ -34,10 +34,16 @@ impl Books {
         Self { fleet: Fleet::new(seed), unproven }
     }
 
-    /// Takes a host in as its row says; whether it can be reached stays as it was.
+    /// Takes a host in as its row says; what only its stream says stays as it was.
     pub(crate) fn put_host(&mut self, host: &Host) {
-        let alive = self.fleet.host(host.id).is_some_and(|host| host.alive);
-        self.fleet.put_host(FleetHost::of(host, alive, self.unproven, Images::All));
+        let row = FleetHost::of(host, self.unproven, Images::All);
+        let host = match self.fleet.host(host.id) {
+            None => row,
+            Some(FleetHost { alive, reclaims_memory, .. }) => {
+                FleetHost { alive: *alive, reclaims_memory: *reclaims_memory, ..row }
+            }
+        };
+        self.fleet.put_host(host);
     }
 
     pub(crate) fn remove_host(&mut self, host: HostId) {
@@ -49,6 +55,12 @@ impl Books {
     /// Notes whether new machines can reach the host.
     pub(crate) fn set_alive(&mut self, host: HostId, alive: bool) {
         self.fleet.set_alive(host, alive);
+    }
+
+    /// Notes whether the host's agent can take memory back from spot machines now; true when that
+    /// is news.
+    pub(crate) fn set_reclaims_memory(&mut self, host: HostId, reclaims: bool) -> bool {
+        self.fleet.set_reclaims_memory(host, reclaims)
     }
 
     /// Finds a host; books nothing.
@@ -130,6 +142,7 @@ impl Books {
             volume_hosts: [host].into(),
             excluded: Default::default(),
             incapable: Default::default(),
+            spot: false,
             preferences: Default::default(),
             alternatives: Vec::new(),
         };
@@ -295,7 +308,7 @@ impl Books {
         Usage {
             machines: free.machines,
             vcpus: Vcpus(u32::try_from(sold).unwrap_or(u32::MAX)).saturating_sub(free.vcpus),
-            memory: capacity.memory.saturating_sub(free.memory),
+            memory: host.memory_sold().saturating_sub(free.memory),
             storage: capacity
                 .storage
                 .iter()
@@ -332,9 +345,10 @@ pub(crate) fn machine_booking(
         notice_seconds: if runs { spot.notice_seconds } else { 0 },
         price: flavor.filter(|_| runs).map(|flavor| flavor.spot_hourly).unwrap_or_default(),
     });
+    let is_spot = instance.spec.spot.is_some();
     let leaves_in = instance.notice().map(Interruption::notice_seconds);
     let host = decision.host;
-    Some(MachineBooking { host, vcpus, memory, specification, placement, spot, leaves_in })
+    Some(MachineBooking { host, vcpus, memory, specification, placement, is_spot, spot, leaves_in })
 }
 
 /// What a bound volume has of its host.

@@ -72,6 +72,8 @@ pub(crate) struct HostNow {
     pub(crate) interrupted_since: HashMap<InstanceId, Generation>,
     /// The interrupted machines that its last report shows off, as they were told to be.
     pub(crate) off: HashSet<InstanceId>,
+    /// The spot machines, each with its run, that it has ended as it had no memory left for them.
+    pub(crate) lacks_memory: HashMap<InstanceId, Epoch>,
     /// The machines of its last set, by ascending id: what has not changed is not made again.
     pub(crate) told: Vec<Told>,
 }
@@ -148,6 +150,7 @@ impl HostsNow {
             said: None,
             interrupted_since: HashMap::new(),
             off: HashSet::new(),
+            lacks_memory: HashMap::new(),
             told: Vec::new(),
         })
     }
@@ -200,6 +203,7 @@ impl HostsNow {
         host.said = None;
         host.interrupted_since.clear();
         host.off.clear();
+        host.lacks_memory.clear();
         host.observed = Generation(0);
         let before = host.session.replace(Session { number, end: end.clone(), agent });
         if let Some(before) = before {

@@ -173,6 +173,7 @@ fn elsewhere(
         volume_hosts: BTreeSet::new(),
         excluded,
         incapable: incapable(state, from),
+        spot: instance.spec.spot.is_some(),
         preferences: weighed(state, &instance.spec.preferences),
         alternatives: Vec::new(),
     }

@@ -341,8 +341,9 @@ fn host_of(row: Option<&Instance>) -> Option<HostId> {
     row.and_then(|row| row.decision.as_ref()).map(|decision| decision.host)
 }
 
-/// Version, run, whether it goes, whether it waits for room or is interrupted, and where it goes to.
-type Published = (u64, Epoch, bool, bool, Option<bool>, Option<(HostId, Epoch, bool)>);
+/// Version, run, whether it is spot, whether it goes, whether it waits for room or is interrupted,
+/// and where it goes to.
+type Published = (u64, Epoch, bool, bool, bool, Option<bool>, Option<(HostId, Epoch, bool)>);
 
 /// What a host is told of an instance changes when this does.
 fn published(row: Option<&Instance>) -> Option<Published> {
@@ -351,5 +352,6 @@ fn published(row: Option<&Instance>) -> Option<Published> {
     let migration = row.migration.as_ref().map(|to| (to.to, to.epoch, to.given_up));
     let interrupted = row.interruption.as_ref().map(Interruption::holds_room);
     let (goes, waits) = (row.deleting.is_some(), row.waits_for_room());
-    Some((row.spec_version, epoch, goes, waits, interrupted, migration))
+    let is_spot = row.spec.spot.is_some();
+    Some((row.spec_version, epoch, is_spot, goes, waits, interrupted, migration))
 }

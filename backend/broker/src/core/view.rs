@@ -271,6 +271,9 @@ fn interrupted_state(row: &Instance) -> Option<(InstanceState, Cow<'_, str>)> {
             "the spot price is above max_price_per_hour",
             "the price allows it and its host has room for it",
         ),
+        InterruptionCause::Memory => {
+            ("its host had no memory left for it", "its host has room for it")
+        }
     };
     Some(if interruption.holds_room() {
         let seconds = interruption.notice_ms / 1_000;

@@ -329,6 +329,7 @@ impl Engine {
             volume_hosts: Default::default(),
             excluded: Default::default(),
             incapable: Default::default(),
+            spot: false,
             preferences: Preferences::default(),
             alternatives: Vec::new(),
         };

@@ -11,7 +11,6 @@ use std::{
 use fairmazon_model::{
     id::{HostId, InstanceId, OperationId, VolumeId},
     instance::Instance,
-    interruption::InterruptionCause,
     machine::ObservedSet,
     operation::{Operation, OperationKind, OperationState},
     units::{Revision, UnixMs},
@@ -220,7 +219,7 @@ impl<'a> Batch<'a> {
                 self.place(&instance, host);
             }
             Step::Enter => self.enter(&instance),
-            Step::Interrupt => self.interrupt(&instance, InterruptionCause::Price),
+            Step::Interrupt(cause) => self.interrupt(&instance, cause),
             Step::GiveRoom => self.give_room(&instance),
             Step::Delete => self.delete_interrupted(&instance),
             Step::Return => self.return_interrupted(&instance),
@@ -263,6 +262,9 @@ impl<'a> Batch<'a> {
                 && standing == Standing::Lapsed
                 && self.volumes_of(instance).iter().any(is_present),
             is_off: now.is_some_and(|now| now.off.contains(&instance.id)),
+            lacks_memory: now.zip(instance.decision.as_ref()).is_some_and(|(now, decision)| {
+                now.lacks_memory.get(&instance.id) == Some(&decision.epoch)
+            }),
             has_paused: self.has_paused(instance),
             awaits_room: self.awaits_room(instance),
             stays: if instance.displaced.is_some() {

@@ -1,6 +1,6 @@
 //! Interruptions in the reconciler: the rows that their steps change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use fairmazon_model::{
     id::{HostId, InstanceId},
@@ -66,6 +66,14 @@ impl Batch<'_> {
         let (id, verb) = (instance.id, "broker.interrupted");
         self.log(audit::own_entry(self.now, verb, &id, Some(before), Some(&after)));
         self.change_instance(Instance { interruption: Some(after), ..instance.clone() });
+    }
+
+    /// Notes which spot machines the host has ended as it had no memory left for them.
+    pub(super) fn note_memory(&mut self, host: HostId, report: &ObservedSet) {
+        let lacking = report.machines.iter().filter(|seen| seen.lacks_memory);
+        let lacking: HashMap<_, _> = lacking.map(|seen| (seen.instance, seen.epoch)).collect();
+        self.state.dirty.instances.extend(lacking.keys());
+        self.state.hosts.entry(host).lacks_memory = lacking;
     }
 
     /// Lets an interrupted machine run again, if its host has room for it.

@@ -3,14 +3,20 @@
 //! Notice, off, and back: each is one step. Nothing takes an interruption back that was decided,
 //! as the guest may be shutting down already.
 
+use fairmazon_model::interruption::InterruptionCause;
+
 use super::step::{InstanceFacts, Step, Waiting};
 
 /// The next step on a host that is connected, as far as its spot terms decide it.
 pub(super) fn next_spot_step(facts: &InstanceFacts<'_>) -> Option<Step> {
     let instance = facts.instance;
     let Some(interruption) = &instance.interruption else {
-        let is_too_dear = !facts.spot_allows && instance.interruptible().is_some();
-        return is_too_dear.then_some(Step::Interrupt);
+        let cause = match (facts.spot_allows, facts.lacks_memory) {
+            (false, _) => InterruptionCause::Price,
+            (true, true) => InterruptionCause::Memory,
+            (true, false) => return None,
+        };
+        return instance.interruptible().map(|_| Step::Interrupt(cause));
     };
     if interruption.holds_room() {
         let next = if facts.is_off { Step::GiveRoom } else { Step::Wait(Waiting::Notice) };

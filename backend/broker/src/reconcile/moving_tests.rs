@@ -69,6 +69,7 @@ fn seen(epoch: Epoch, state: ObservedState, handover: Option<Handover>) -> Machi
         addresses: Vec::new(),
         guest: GuestSeen::default(),
         handover,
+        lacks_memory: false,
     }
 }
 
@@ -108,6 +109,7 @@ impl Situation {
             is_asked_to_run: self.wants_to_run,
             spot_allows: true,
             is_off: false,
+            lacks_memory: false,
             has_paused: false,
             awaits_room: false,
             gone: false,

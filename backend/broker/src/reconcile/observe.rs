@@ -37,6 +37,7 @@ impl Batch<'_> {
         });
         self.note_moving(host, &machines);
         self.note_off(host, report, &machines);
+        self.note_memory(host, report);
         for made in &report.keys {
             complete &= self.take_reported_key(host, made);
         }
@@ -301,6 +302,7 @@ mod tests {
             addresses: Vec::new(),
             guest: GuestSeen::default(),
             handover: None,
+            lacks_memory: false,
         };
         row.observed = observed_instance(&row, host, Some(&seen)).unwrap();
         assert!(row.observed.failure().is_some());

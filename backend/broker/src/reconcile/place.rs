@@ -157,6 +157,7 @@ impl Batch<'_> {
             volume_hosts: volumes.iter().filter_map(|volume| volume.host).collect(),
             excluded: away_from.into_iter().collect(),
             incapable: Default::default(),
+            spot: spec.spot.is_some(),
             preferences: weighed(self.state, &spec.preferences),
             alternatives: catalogue.flavors.iter().map(Size::from).collect(),
         }

@@ -230,6 +230,7 @@ fn machine(
         name: row.spec.name.clone(),
         vcpus: flavor.vcpus,
         memory: flavor.memory,
+        spot: row.spec.spot.is_some(),
         image: image.id.clone(),
         power: if runs { Power::Running } else { Power::Stopped },
         restart: row.spec.restart_policy,

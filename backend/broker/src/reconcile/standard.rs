@@ -191,6 +191,7 @@ mod tests {
                 site: Site { name, town, country, region, coordinates },
                 capacity: Capacity::default(),
                 cpu_overcommit_percent: 100,
+                memory_overcommit_percent: 100,
                 conformity: 1,
                 features: Default::default(),
                 price_percent: 100,

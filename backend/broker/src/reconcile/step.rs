@@ -7,6 +7,7 @@
 use fairmazon_model::{
     DomainError, ErrorKind,
     instance::{Instance, ObservedState, RestartPolicy},
+    interruption::InterruptionCause,
     operation::{Operation, OperationKind, OperationState},
     units::UnixMs,
     volume::{Volume, VolumeObserved},
@@ -38,6 +39,8 @@ pub(crate) struct InstanceFacts<'a> {
     pub(crate) lacks_key: bool,
     /// Whether its host has shown that it is off, under a set that interrupts it.
     pub(crate) is_off: bool,
+    /// Whether its host has ended this run of it, as it had no memory left for it.
+    pub(crate) lacks_memory: bool,
     /// Whether it has been off for long enough to start again.
     pub(crate) has_paused: bool,
     /// Whether spot machines still have the room that it gets on its host.
@@ -67,8 +70,9 @@ pub(crate) enum Step {
     Remove,
     /// The spot machines that were in its way are off: its host is told of it.
     Enter,
-    /// The price is above what its spot terms allow: it is interrupted.
-    Interrupt,
+    /// The price is above what its spot terms allow, or its host has no memory left for it: it is
+    /// interrupted.
+    Interrupt(InterruptionCause),
     /// It is interrupted and off: it gives its room.
     GiveRoom,
     /// It is interrupted and off, and its spot terms have it deleted.

@@ -30,6 +30,7 @@ struct Situation {
     has_data: bool,
     lacks_key: bool,
     is_off: bool,
+    lacks_memory: bool,
     awaits_room: bool,
 }
 
@@ -44,6 +45,7 @@ impl Situation {
             has_data: self.has_data,
             lacks_key: self.lacks_key,
             is_off: self.is_off,
+            lacks_memory: self.lacks_memory,
             has_paused: true,
             awaits_room: self.awaits_room,
             stays: String::new(),
@@ -86,7 +88,7 @@ fn situation() -> impl Strategy<Value = Situation> {
     );
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let around = (standing(), flags);
-    let spot = (proptest::option::of(spot()), any::<bool>(), any::<bool>());
+    let spot = (proptest::option::of(spot()), any::<bool>(), any::<bool>(), any::<bool>());
     (row, around, spot).prop_map(|((epoch, state, versions, policy, deleting), around, spot)| {
         let mut instance = instance(policy);
         let (observed_epoch, observed_version, version) = versions;
@@ -104,7 +106,7 @@ fn situation() -> impl Strategy<Value = Situation> {
         };
         instance.deleting = deleting.then(|| OperationId::from_parts(1, 1));
         let (standing, (wants_to_run, spot_allows, gone, has_data, lacks_key)) = around;
-        let (spot, is_off, awaits_room) = spot;
+        let (spot, is_off, lacks_memory, awaits_room) = spot;
         let (terms, interruption) = spot.unzip();
         instance.spec.spot = terms;
         if let (Some(decision), None) = (&mut instance.decision, terms) {
@@ -118,6 +120,7 @@ fn situation() -> impl Strategy<Value = Situation> {
             spot_allows: spot_allows || terms.is_none(),
             awaits_room: awaits_room && instance.waits_for_room(),
             is_off: is_off && instance.interruption.is_some(),
+            lacks_memory,
             instance,
             standing,
             wants_to_run,
@@ -132,7 +135,8 @@ fn spot() -> impl Strategy<Value = (Spot, Option<Interruption>)> {
     let on_interrupt = prop_oneof![Just(OnInterrupt::Stop), Just(OnInterrupt::Delete)];
     let cause = prop_oneof![
         Just(InterruptionCause::Capacity(InstanceId::from_parts(1, 2))),
-        Just(InterruptionCause::Price)
+        Just(InterruptionCause::Price),
+        Just(InterruptionCause::Memory)
     ];
     let off_since = proptest::option::of(Just(UnixMs(31_000)));
     let interruption = (cause, off_since, any::<bool>()).prop_map(|(cause, off_since, deletes)| {
@@ -285,15 +289,16 @@ fn take(situation: &mut Situation, step: &Step) -> bool {
             instance.decision.as_mut().unwrap().after.clear();
             true
         }
-        Step::Interrupt => {
+        Step::Interrupt(cause) => {
             instance.interruption = Some(Interruption {
-                cause: InterruptionCause::Price,
+                cause: *cause,
                 at: UnixMs(1_000),
                 notice_ms: 30_000,
                 off_since: None,
                 deletes: false,
             });
             situation.wants_to_run = false;
+            situation.lacks_memory = false;
             true
         }
         Step::GiveRoom => {
@@ -367,8 +372,13 @@ proptest! {
         let holds_room = interruption.map(Interruption::holds_room);
         let is_connected = situation.standing == Standing::Connected;
         match next_step(&situation.facts()) {
-            Step::Interrupt => {
-                prop_assert!(is_connected && holds_room.is_none() && !situation.spot_allows);
+            Step::Interrupt(cause) => {
+                prop_assert!(is_connected && holds_room.is_none());
+                match cause {
+                    InterruptionCause::Price => prop_assert!(!situation.spot_allows),
+                    InterruptionCause::Memory => prop_assert!(situation.lacks_memory),
+                    InterruptionCause::Capacity(_) => prop_assert!(false, "{cause:?}"),
+                }
                 prop_assert!(situation.instance.spec.spot.is_some());
             }
             Step::GiveRoom => {
@@ -454,6 +464,7 @@ fn patience_with_a_failing_host_ends() {
         has_data: false,
         lacks_key: false,
         is_off: false,
+        lacks_memory: false,
         awaits_room: false,
     };
     let facts = situation.facts();

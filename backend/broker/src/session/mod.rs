@@ -253,6 +253,9 @@ impl HostStream<'_> {
         now.last_seen = Some(at);
         let sent = now.sent;
         note_proof(&mut state, self.host, set.conformity.as_ref());
+        if state.books.set_reclaims_memory(self.host, set.reclaims_memory) {
+            state.room();
+        }
         if set.generation > sent {
             // Made under a set of another broker's time; the report under this one's follows.
             return Ok(());

@@ -243,6 +243,7 @@ async fn every_change_stands_in_the_audit_log() {
         addresses: Vec::new(),
         guest: GuestSeen::default(),
         handover: None,
+        lacks_memory: false,
     };
     let set = ObservedSet { machines: vec![seen], ..ObservedSet::default() };
     says.send(HostSays::Observed { sequence: 1, set }).await.unwrap();

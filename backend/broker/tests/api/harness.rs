@@ -227,6 +227,7 @@ pub(crate) fn host_spec(name: &str) -> HostSpec {
             storage: BTreeMap::from([("standard".into(), Gib(1_000))]),
         },
         cpu_overcommit_percent: 200,
+        memory_overcommit_percent: 100,
         conformity: 1,
         features: Default::default(),
         price_percent: 100,

@@ -297,6 +297,7 @@ pub fn host_spec(number: usize, country: &str) -> HostSpec {
             storage: [("standard".to_owned(), Gib(10_000)), ("fast".to_owned(), Gib(1_000))].into(),
         },
         cpu_overcommit_percent: 400,
+        memory_overcommit_percent: 100,
         conformity: 1,
         features: Default::default(),
         price_percent: 100,
@@ -375,6 +376,7 @@ impl Hosts {
         config.first_pause = Duration::from_millis(10);
         config.longest_pause = Duration::from_millis(200);
         config.report_every = Duration::from_millis(5);
+        config.memory_every = Duration::from_millis(20);
         let agent = fairmazon_host::run(
             config,
             Arc::new(host.sim.clone()),

@@ -166,6 +166,7 @@ impl Played {
             volumes: self.volumes.clone(),
             keys: self.keys.clone(),
             conformity: self.proof.clone(),
+            reclaims_memory: true,
         };
         let observed = HostSays::Observed { sequence: self.sequence, set };
         self.says.as_ref().unwrap().send(observed).await.unwrap();
@@ -195,6 +196,7 @@ impl Played {
             addresses: Vec::new(),
             guest: GuestSeen::default(),
             handover,
+            lacks_memory: false,
         });
         self.reports().await;
     }

@@ -215,6 +215,7 @@ async fn a_run_and_data_that_only_a_host_knows_of_are_taken_into_account() {
         addresses: Vec::new(),
         guest: GuestSeen::default(),
         handover: None,
+        lacks_memory: false,
     };
     let report =
         ObservedSet { generation: set.generation, machines: vec![seen], ..ObservedSet::default() };

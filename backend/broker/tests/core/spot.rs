@@ -5,7 +5,10 @@ use std::time::Duration;
 use fairmazon_broker::core::{
     CoreConfig, InstanceState, InstanceUpdate, InstanceView, VolumeState,
 };
-use fairmazon_hypervisor::{Halt, Hypervisor};
+use fairmazon_hypervisor::{
+    Halt, Hypervisor,
+    sim::{Load, Manner},
+};
 use fairmazon_model::{
     ErrorKind,
     catalogue::Catalogue,
@@ -51,11 +54,15 @@ struct Stage {
 
 impl Stage {
     async fn build() -> Self {
+        Self::with(small_host()).await
+    }
+
+    async fn with(host: HostSpec) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let kit = Kit::open(folder.path(), config()).await;
         kit.start();
         let mut hosts = Hosts::none();
-        hosts.add(&kit, small_host()).await;
+        hosts.add(&kit, host).await;
         hosts.connect(0, &kit.engine);
         hosts.hosts[0].sim.set_stop_takes(Some(SHUTS_DOWN_IN));
         kit.until("the host is there", || kit.engine.hosts_connected() == 1).await;
@@ -437,5 +444,86 @@ async fn what_is_protected_against_deletion_is_not_deleted_by_an_interruption() 
     assert_eq!(error.kind, ErrorKind::Invalid);
     assert_eq!(error.field.as_deref(), Some("spot.on_interrupt"));
     assert!(stage.kit.instances().is_empty());
+    stage.end().await;
+}
+
+/// As [`small_host`], with memory for a third machine that is sold beyond what it has.
+fn overcommitted_host() -> HostSpec {
+    HostSpec { memory_overcommit_percent: 150, ..small_host() }
+}
+
+/// The guest touches all of its memory.
+fn fills(manner: Manner) -> Load {
+    Load { needs: Mib(3_000), touches: Mib(4_096), manner }
+}
+
+#[tokio::test]
+async fn spot_machines_alone_have_memory_that_is_sold_twice() {
+    let stage = Stage::with(overcommitted_host()).await;
+    for name in ["one", "two"] {
+        stage.running(medium(name)).await;
+    }
+    let extra = stage.running(spot("extra", OnInterrupt::Stop, 30)).await;
+    let host = stage.view(extra).row.decision.clone().unwrap().host;
+    let usage = stage.kit.engine.host(&stage.kit.customer, host).unwrap().usage;
+    assert_eq!((usage.machines, usage.memory), (3, Mib(12_288)));
+    // What another one is short of is no spot machine's to give.
+    let (third, _) = stage.create(medium("third")).await;
+    stage.kit.until("it is told why", || !stage.view(third).row.waiting_for.is_empty()).await;
+    assert!(
+        stage.view(third).reason.contains("less than 4096 MiB free"),
+        "{:?}",
+        stage.view(third)
+    );
+    assert!(stage.is(extra, InstanceState::Running));
+    assert!(stage.view(extra).row.interruption.is_none());
+    stage.delete(third).await;
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_spot_machine_that_its_host_has_no_memory_for_goes_and_comes_back() {
+    let mut stage = Stage::with(overcommitted_host()).await;
+    let one = stage.running(medium("one")).await;
+    let two = stage.running(medium("two")).await;
+    let extra = stage.running(spot("extra", OnInterrupt::Stop, 30)).await;
+    for (id, manner) in [(one, Manner::Gives), (two, Manner::Gives), (extra, Manner::Keeps)] {
+        stage.hosts.hosts[0].sim.set_load(id, fills(manner));
+    }
+    stage.comes_to(extra, InstanceState::Stopped).await;
+    let interruption = stage.view(extra).row.interruption.clone().unwrap();
+    assert_eq!(interruption.cause, InterruptionCause::Memory);
+    assert!(stage.view(extra).reason.contains("no memory left"), "{}", stage.view(extra).reason);
+    // While the others need their memory it stays off, whoever begins anew.
+    stage.kit.clock.forward(PAUSE_MS);
+    stage = stage.restart().await;
+    stage.kit.clock.forward(PAUSE_MS);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(stage.is(extra, InstanceState::Stopped));
+    assert_eq!(stage.hosts.world.ledger().starts(extra), 1);
+    for id in [one, two, extra] {
+        stage.hosts.hosts[0].sim.set_load(id, Load::default());
+    }
+    stage.comes_to(extra, InstanceState::Running).await;
+    assert!(stage.view(extra).row.interruption.is_none());
+    for id in [one, two] {
+        assert_eq!(stage.hosts.world.ledger().starts(id), 1, "they were left alone");
+    }
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn one_that_is_deleted_when_interrupted_is_deleted_for_want_of_memory() {
+    let stage = Stage::with(overcommitted_host()).await;
+    let one = stage.running(medium("one")).await;
+    let extra = stage.running(spot("extra", OnInterrupt::Delete, 30)).await;
+    let also = stage.running(spot("also", OnInterrupt::Stop, 30)).await;
+    for (id, manner) in [(one, Manner::Gives), (extra, Manner::Silent), (also, Manner::Gives)] {
+        stage.hosts.hosts[0].sim.set_load(id, fills(manner));
+    }
+    let kit = &stage.kit;
+    kit.until("it is deleted", || kit.engine.instance(&kit.customer, extra).is_err()).await;
+    assert!(stage.is(one, InstanceState::Running));
+    assert_eq!(stage.hosts.world.ledger().starts(also), 1, "who gives is spared");
     stage.end().await;
 }

@@ -256,6 +256,8 @@ async fn hosts(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
                 && decision.flavor == spec.flavor
                 && machine.definition.vcpus == flavor.vcpus
                 && machine.definition.memory == flavor.memory
+                && machine.definition.spot == spec.spot.is_some()
+                && host.sim.balloon(id) == Some(flavor.memory)
                 && machine.runs() == shall_run(view)
                 && machine.definition.boot.volume == view.row.boot_volume_id
                 && data == has;
@@ -310,8 +312,11 @@ fn books(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
             wrong.push(format!("{} conforms and gets no work: {:?}", host.id, view.row));
         }
         let capacity = &view.row.spec.capacity;
+        let not_spot = |view: &InstanceView| view.row.spec.spot.is_none();
+        let (.., real) = machines_of(platform, shown, host.id, not_spot);
         let sold_out = vcpus.0 > capacity.vcpus.0 * 2
-            || memory > capacity.memory
+            || memory > view.row.spec.memory_sold(true)
+            || real > capacity.memory
             || storage > capacity.storage["standard"];
         if sold_out {
             wrong.push(format!("{} is sold beyond its capacity: {usage:?}", host.id));

@@ -34,6 +34,8 @@ pub enum Act {
     AnswerLost,
     WallClockJumps(i64),
     GuestCrashes(usize),
+    /// The guests of the host touch that many percent of their memory.
+    MemoryFills(usize, u64),
     /// The host reaches this level of the host standard.
     Proves(usize, Option<u8>),
 }
@@ -50,7 +52,8 @@ pub fn schedule(random: &mut StdRng, hosts: usize, length_ms: u64) -> Vec<(u64, 
     acts
 }
 
-/// Whether hosts may lose their leases by it: they end what they run then, without notice.
+/// Whether hosts may lose their leases by it, or have no memory left: they end what they run then,
+/// without notice.
 pub const fn ends_leases(act: &Act) -> bool {
     matches!(
         act,
@@ -63,12 +66,13 @@ pub const fn ends_leases(act: &Act) -> bool {
             | Act::Lossy(..)
             | Act::HostDiskSlow(..)
             | Act::HostDiskRefuses(..)
+            | Act::MemoryFills(..)
     )
 }
 
 /// Adds one fault and its end.
 fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
-    let (begin, end, most_ms) = match random.random_range(0..21) {
+    let (begin, end, most_ms) = match random.random_range(0..23) {
         0 | 1 => (Act::BrokerDies, Act::BrokerStarts, 30_000),
         2 => (Act::AgentDies(host), Act::AgentStarts(host), 1_500),
         3 => (Act::AgentFreezes(host), Act::AgentThaws(host), 1_500),
@@ -107,6 +111,10 @@ fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
             (Act::Proves(host, level), Act::Proves(host, Some(3)), 40_000)
         }
         19 => (Act::StoreRefuses(true), Act::StoreRefuses(false), 20_000),
+        20 | 21 => {
+            let percent = random.random_range(50..=100);
+            (Act::MemoryFills(host, percent), Act::MemoryFills(host, 0), 40_000)
+        }
         _ => {
             let act = match random.random_range(0..3) {
                 0 => Act::AnswerLost,

@@ -15,7 +15,7 @@ use std::{
 
 use fairmazon_broker::core::{Caller, CoreConfig, Engine, Parts, Randomness};
 use fairmazon_host::{Config, metering::Metering, peers::Town};
-use fairmazon_hypervisor::sim::{SeededFaults, SimHost, World};
+use fairmazon_hypervisor::sim::{Load, Manner, SeededFaults, SimHost, World};
 use fairmazon_model::{
     access::Role,
     catalogue::Catalogue,
@@ -353,6 +353,7 @@ impl Platform {
             Act::StoreRefuses(refuses) => self.store_faults.lock().refuses = refuses,
             Act::AnswerLost => self.store_faults.lock().lose_answer = true,
             Act::WallClockJumps(ms) => self.wall.jump(ms),
+            Act::MemoryFills(host, percent) => self.fill_memory(host, percent),
             Act::Proves(host, level) => self.hosts[host].keeps.set(level),
             Act::GuestCrashes(host) => {
                 let host = self.hosts[host].id;
@@ -363,6 +364,19 @@ impl Platform {
                 }
             }
         }
+    }
+
+    /// Has the guests of a host touch a part of their memory. Some give nothing of it back.
+    fn fill_memory(&mut self, host: usize, percent: u64) {
+        let random = &mut self.random;
+        self.hosts[host].sim.set_loads(|definition| {
+            let part = |percent: u64| Mib(definition.memory.0 * percent / 100);
+            let manner = [Manner::Gives, Manner::Gives, Manner::Keeps, Manner::Silent];
+            let manner =
+                if percent == 0 { Manner::Gives } else { manner[random.random_range(0..4)] };
+            let needs = part(random.random_range(0..=percent));
+            Load { needs, touches: part(percent), manner }
+        });
     }
 
     /// Ends every fault.
@@ -376,6 +390,7 @@ impl Platform {
             self.hosts[host].sim.clear_faults();
             self.hosts[host].disk.heal();
             self.hosts[host].keeps.set(Some(3));
+            self.fill_memory(host, 0);
             self.hosts[host].frozen.open();
             self.power_on(host);
             self.start_agent(host);
@@ -547,6 +562,7 @@ fn host_spec(number: usize, tight: bool, random: &mut StdRng) -> HostSpec {
             storage: [("standard".to_owned(), Gib(random.random_range(25..=500)))].into(),
         },
         cpu_overcommit_percent: 200,
+        memory_overcommit_percent: [100, 150, 200][random.random_range(0..3)],
         conformity: 1,
         features: Default::default(),
         price_percent: [80, 100, 120][random.random_range(0..3)],

@@ -4,7 +4,12 @@
 use std::collections::BTreeSet;
 
 use fairmazon_broker::core::InstanceView;
-use fairmazon_model::{id::InstanceId, instance::Power, units::Vcpus, volume::Volume};
+use fairmazon_model::{
+    id::InstanceId,
+    instance::Power,
+    units::{Mib, Vcpus},
+    volume::Volume,
+};
 
 use super::{
     check::{Shown, machines_of},
@@ -76,7 +81,8 @@ fn notices(platform: &Platform, acknowledged: &Acknowledged, wrong: &mut Vec<Str
 struct Room {
     threads: Vcpus,
     vcpus: u32,
-    memory: u64,
+    memory: Mib,
+    real_memory: Mib,
 }
 
 impl Room {
@@ -88,12 +94,16 @@ impl Room {
         counts: impl Fn(&InstanceView) -> bool,
     ) -> Self {
         let engine = platform.engine();
-        let capacity = engine.host(&platform.customer, host.id).unwrap().row.spec.capacity.clone();
-        let (_, vcpus, memory) = machines_of(platform, shown, host.id, counts);
+        let spec = engine.host(&platform.customer, host.id).unwrap().row.spec.clone();
+        let capacity = &spec.capacity;
+        let (_, vcpus, memory) = machines_of(platform, shown, host.id, &counts);
+        let real = |view: &InstanceView| counts(view) && view.row.spec.spot.is_none();
+        let (.., real) = machines_of(platform, shown, host.id, real);
         Self {
             threads: capacity.vcpus,
             vcpus: (capacity.vcpus.0 * 2).saturating_sub(vcpus.0),
-            memory: capacity.memory.0.saturating_sub(memory.0),
+            memory: spec.memory_sold(true).saturating_sub(memory),
+            real_memory: capacity.memory.saturating_sub(real),
         }
     }
 
@@ -102,7 +112,8 @@ impl Room {
         let flavor = engine.catalogue().flavor(view.row.actual_flavor()).unwrap();
         flavor.vcpus <= self.threads
             && flavor.vcpus.0 <= self.vcpus
-            && flavor.memory.0 <= self.memory
+            && flavor.memory <= self.memory
+            && (view.row.spec.spot.is_some() || flavor.memory <= self.real_memory)
     }
 }
 

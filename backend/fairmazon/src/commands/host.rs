@@ -108,6 +108,10 @@ struct Offer {
     /// vCPU sold for each hardware thread, in percent.
     #[arg(long, default_value_t = 200)]
     cpu_overcommit_percent: u32,
+    /// Memory sold for what there is, in percent, 100 to 200. What is above 100 is for spot machines,
+    /// and counts while the agent can take memory back from them.
+    #[arg(long, default_value_t = 100)]
+    memory_overcommit_percent: u32,
     /// Host standard level to offer, 0 to 3; what counts is what the host proves, and no more than
     /// this.
     #[arg(long, default_value_t = 0)]
@@ -214,6 +218,7 @@ async fn register(client: &ClientOptions, offer: Offer) -> Result<(), CommandErr
         memory_mib: offer.memory_mib,
         storage_gib: offer.storage.into_iter().collect(),
         cpu_overcommit_percent: offer.cpu_overcommit_percent,
+        memory_overcommit_percent: offer.memory_overcommit_percent,
         conformity: offer.conformity,
         features: offer.features,
         price_percent: offer.price_percent,

@@ -14,7 +14,7 @@ use fairmazon_host::{
     transport::JoinedTransport,
 };
 use fairmazon_hypervisor::Hypervisor;
-use fairmazon_hypervisor_libvirt::qemu::{MOVES, Network, QemuConfig};
+use fairmazon_hypervisor_libvirt::qemu::{MEMORY_INFO, MOVES, Network, QemuConfig};
 use fairmazon_image::TrustedKey;
 use fairmazon_model::{
     host::Capacity,
@@ -139,6 +139,7 @@ impl QemuOptions {
             network,
             accelerator,
             capacity: plenty(),
+            memory_info: MEMORY_INFO.into(),
         })
         .await
     }

@@ -54,6 +54,7 @@ fn host(row: &Row, number: u16) -> HostSpec {
             ]),
         },
         cpu_overcommit_percent: 400,
+        memory_overcommit_percent: 100,
         conformity,
         features: if conformity == 3 {
             BTreeSet::from(["confidential".to_owned()])

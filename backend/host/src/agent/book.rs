@@ -15,7 +15,7 @@ use fairmazon_model::{
 };
 use rustc_hash::FxHashMap;
 
-use super::{migrate::Transit, observe::TELL_AFTER, volume::VolumeRecord};
+use super::{memory::Standing, migrate::Transit, observe::TELL_AFTER, volume::VolumeRecord};
 use crate::{
     backoff::Backoff,
     plan::{
@@ -58,6 +58,9 @@ pub(super) struct MachineRecord {
     /// What it was made to grow to last in this run, and how often its guest gave that back since.
     pub(super) grown_to: Option<(Vcpus, Mib)>,
     pub(super) given_back: Backoff,
+    /// The host has no memory left for it, a spot machine: it is ended, and not started here before
+    /// there is some. When that was decided.
+    pub(super) given_up_at_ms: Option<u64>,
 }
 
 /// A key that was made for another host.
@@ -80,6 +83,8 @@ pub(super) struct Book {
     /// Counted wishes that an earlier run of the agent knew to be done.
     pub(super) done_before: FxHashMap<InstanceId, Counters>,
     pub(super) features: Features,
+    /// What is known of the host's memory.
+    pub(super) memory: Standing,
     /// The keys that were made for other hosts and are still wanted.
     pub(super) made_keys: Vec<MadeKey>,
     /// The copies that are being made, each with its source.
@@ -97,6 +102,7 @@ impl Book {
             generation: None,
             done_before: FxHashMap::default(),
             features,
+            memory: if features.balloon { Standing::Unknown } else { Standing::Unable },
             made_keys: Vec::new(),
             copying: FxHashMap::default(),
             users: FxHashMap::default(),
@@ -148,6 +154,7 @@ impl Book {
             asked_ms_ago: record.asked_at_ms.map(|at| now_ms.saturating_sub(at)),
             features: self.features,
             may_grow: record.not_grown < TELL_AFTER,
+            memory: self.memory_case(record),
             done_before: self.done_before.get(&instance).copied(),
             disk_ready: &|disk| self.disk_ready(instance, disk),
             boot_is_small: record.desired.as_ref().is_some_and(|spec| self.is_small(&spec.boot)),
@@ -273,7 +280,8 @@ impl Book {
             .collect();
         volumes.sort_unstable_by_key(|seen| seen.volume);
         let generation = self.generation.unwrap_or_default();
-        ObservedSet { generation, machines, volumes, keys: self.keys_to_tell(), conformity: None }
+        let keys = self.keys_to_tell();
+        ObservedSet { generation, machines, volumes, keys, ..ObservedSet::default() }
     }
 
     fn machine_seen(
@@ -293,6 +301,7 @@ impl Book {
                 addresses: seen.addresses.clone(),
                 guest: seen.guest,
                 handover: handover(seen),
+                lacks_memory: record.lacks_memory(),
             },
             None => MachineSeen {
                 instance,
@@ -303,6 +312,7 @@ impl Book {
                 addresses: Vec::new(),
                 guest: GuestSeen::default(),
                 handover: record.arrival().map(|_| Handover::Awaited),
+                lacks_memory: false,
             },
         }
     }
@@ -425,6 +435,7 @@ impl MachineRecord {
             self.asked_at_ms = None;
         }
         self.desired = spec;
+        self.settle_given_up();
         self.not_before_ms = 0;
         self.error = None;
     }

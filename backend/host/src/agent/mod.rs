@@ -7,6 +7,7 @@
 mod book;
 mod change;
 mod keep;
+mod memory;
 mod migrate;
 mod observe;
 mod queue;
@@ -127,6 +128,7 @@ struct Agent {
     report: Report,
     saving: Saving,
     looks: Looks,
+    memory: memory::Watch,
     meter: MeterHandle,
     /// What it proves of the host standard.
     proof: watch::Receiver<Option<Proof>>,
@@ -195,6 +197,7 @@ impl Agent {
             report: Report::default(),
             saving: Saving::default(),
             looks: Looks::default(),
+            memory: memory::Watch::default(),
             meter,
             proof,
             work: FuturesUnordered::new(),
@@ -225,6 +228,7 @@ impl Agent {
             self.check_lease(now_ms);
             self.tend_stream(now_ms);
             self.tend_looks(now_ms);
+            self.tend_memory(now_ms);
             self.tend_saving(now_ms);
             self.queue.due(now_ms);
             self.dispatch(now_ms);
@@ -267,6 +271,7 @@ impl Agent {
             self.stream.next_at_ms(),
             self.report_at_ms(),
             (!self.looks.under_way).then_some(self.looks.next_at_ms),
+            self.memory_at_ms(),
             self.saving.next_at_ms(),
         ];
         let next = due.into_iter().flatten().min();
@@ -501,6 +506,8 @@ impl Agent {
             Done::Opened(opened) => self.opened(opened),
             Done::Received { volume, number, bytes } => self.received(volume, number, bytes),
             Done::Transit { instance, result, seen } => self.transit_done(instance, &result, seen),
+            Done::Memory(seen) => self.memory_seen(seen),
+            Done::Balloons => self.balloons_set(),
             Done::Nothing => {}
         }
     }

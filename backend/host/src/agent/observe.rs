@@ -313,6 +313,7 @@ impl Agent {
         let ran = record.runs();
         let definition = seen.as_ref().map(|seen| Arc::clone(&seen.definition));
         record.seen = seen;
+        record.settle_given_up();
         if !record.runs() {
             record.asked_at_ms = None;
             (record.not_grown, record.grown_to) = (0, None);

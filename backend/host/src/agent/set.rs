@@ -149,6 +149,7 @@ impl Agent {
         self.meter.told(&set);
         self.book.generation = Some(set.generation);
         self.stream.accepts_from = self.stream.accepts_from.max(set.generation);
+        self.watch_memory(set.machines.iter().any(|spec| spec.spot));
         for spec in set.machines {
             let target = Target::Machine(spec.instance);
             let record = self.book.machines.entry(spec.instance).or_default();
@@ -312,6 +313,7 @@ fn tell_of_machines(set: &SavedState, report: &mut ObservedSet) {
                     addresses: Vec::new(),
                     guest: Default::default(),
                     handover: None,
+                    lacks_memory: false,
                 };
                 report.machines.insert(at, seen);
             }

@@ -294,7 +294,9 @@ impl Agent {
             return;
         }
         let conformity = self.proof.borrow().clone();
-        let mut set = ObservedSet { conformity, ..self.book.observed(self.leased) };
+        let reclaims_memory = self.book.reclaims_memory();
+        let mut set =
+            ObservedSet { conformity, reclaims_memory, ..self.book.observed(self.leased) };
         self.tell_unsaved(&mut set);
         self.report.sequence += 1;
         let sequence = self.report.sequence;

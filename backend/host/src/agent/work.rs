@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{
-    Hypervisor, HypervisorError, Inventory, KeyChange, Machine, Result, Volume,
+    HostMemory, Hypervisor, HypervisorError, Inventory, KeyChange, Machine, Result, Volume,
 };
 use fairmazon_keys::{Binding, HostSecret, KeyError, Opened as OpenedSeal, Purpose, SealedKey};
 use fairmazon_model::{
@@ -73,6 +73,9 @@ pub(super) enum Done {
         number: u64,
         bytes: Option<u64>,
     },
+    Memory(Result<HostMemory>),
+    /// Guests were asked for memory, or given some.
+    Balloons,
     /// What is of no consequence.
     Nothing,
 }

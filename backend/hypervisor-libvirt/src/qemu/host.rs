@@ -12,8 +12,9 @@ use std::{
 
 use async_trait::async_trait;
 use fairmazon_hypervisor::{
-    Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, KeyChange,
-    Landing, Machine, Marks, Result, Statistics, Volume, VolumeFile, VolumeKey, VolumeSink,
+    Channels, Description, Features, Hint, HostMemory, Hypervisor, HypervisorError, Inventory,
+    KeyChange, Landing, Machine, Marks, Result, Statistics, Volume, VolumeFile, VolumeKey,
+    VolumeSink,
 };
 use fairmazon_image::Images;
 use fairmazon_model::{
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Accelerator, QemuConfig,
     agents::Agents,
+    balloon::Expendable,
     console::Consoles,
     files::Files,
     image::{self, ImageDisk},
@@ -85,6 +87,7 @@ pub(super) struct Inner {
     pub(super) moves: Moves,
     pub(super) departures: Departures,
     pub(super) landings: Landings,
+    pub(super) expendable: Expendable,
     /// Held while a machine is checked and then changed: memory, who uses a volume.
     admission: Arc<tokio::sync::Mutex<()>>,
     /// Held while a volume is made, grown or deleted, or its key changes. Before `admission` where both are.
@@ -149,6 +152,7 @@ impl QemuHost {
             moves,
             departures: Departures::default(),
             landings: Landings::default(),
+            expendable: Expendable::default(),
             admission: Arc::default(),
             making: tokio::sync::Mutex::default(),
             asking: Mutex::default(),
@@ -283,6 +287,7 @@ impl Hypervisor for QemuHost {
             durable: true,
             encrypts: true,
             migration: true,
+            balloon: true,
         }
     }
 
@@ -367,6 +372,17 @@ impl Hypervisor for QemuHost {
     async fn statistics(&self, instance: InstanceId) -> Result<Option<Statistics>> {
         self.call("measure a machine", move |host, session| host.statistics(session, instance))
             .await
+    }
+
+    async fn memory(&self) -> Result<HostMemory> {
+        self.call("look at its memory", |host, session| host.memory(session)).await
+    }
+
+    async fn set_balloon(&self, instance: InstanceId, has: Mib) -> Result<()> {
+        self.call("change the memory of a guest", move |host, session| {
+            host.set_balloon(session, instance, has)
+        })
+        .await
     }
 
     async fn give_key(&self, volume: VolumeId, key: VolumeKey) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use fairmazon_hypervisor::{
-    Halt, HypervisorError, Machine, Marks, Result, RunState, Statistics, Traffic,
+    Halt, HypervisorError, Machine, Marks, Promised, Result, RunState, Statistics, Traffic,
 };
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
@@ -121,7 +121,7 @@ impl Inner {
             opened.push((disk.volume, self.require(disk.volume)?.path));
             refuse_taken(&others, instance, disk)?;
         }
-        self.has_memory(&others, spec.memory)?;
+        self.has_memory(&others, Promised::from(spec.as_ref()))?;
         self.consoles.prepare(instance).map_err(|error| HypervisorError::Driver {
             attempted: format!("prepare the console of {instance}"),
             source: error.into(),
@@ -131,14 +131,11 @@ impl Inner {
     }
 
     /// Whether there is so much memory beside what these machines have.
-    fn has_memory(&self, machines: &[Machine], more: Mib) -> Result<()> {
+    fn has_memory(&self, machines: &[Machine], more: Promised) -> Result<()> {
         let running = machines.iter().filter(|machine| machine.runs());
-        let used: u64 = running.map(|machine| machine.definition.memory.0).sum();
-        let used = used.saturating_add(self.landings.kept(machines));
-        if used.saturating_add(more.0) > self.config.capacity.memory.0 {
-            return Err(HypervisorError::Full { what: "memory".into() });
-        }
-        Ok(())
+        let promised: Promised = running.map(|machine| machine.definition.as_ref()).collect();
+        let kept = self.landings.kept(machines);
+        promised.plus(kept).plus(more).check(self.config.capacity.memory)
     }
 
     /// Gives a machine that runs as much as this, and its guest a word where that listens.
@@ -166,7 +163,8 @@ impl Inner {
                 return Err(growth::CANT_GROW);
             }
             let more = memory.saturating_sub(spec.memory);
-            self.has_memory(&session.domains.list()?.machines, more)?;
+            let module = MachineSpec { memory: more, ..spec.clone() };
+            self.has_memory(&session.domains.list()?.machines, Promised::from(&module))?;
             if more > Mib(0) {
                 let module = growth::module(more, None);
                 domain.attach_device_flags(&module, LIVE).map_err(attempted())?;

@@ -10,6 +10,7 @@
 mod accelerator;
 mod agents;
 mod backup;
+mod balloon;
 mod console;
 mod copy;
 mod exported;
@@ -45,6 +46,9 @@ pub use migration::MOVES;
 /// memory, its settings, and a bridge `guests`. For development and tests.
 pub const PRIVATE_LIBVIRT: &str = include_str!("private_libvirt.sh");
 
+/// Where the kernel says how much memory a host has left.
+pub const MEMORY_INFO: &str = "/proc/meminfo";
+
 /// Where a QEMU host keeps what, and what it may use.
 #[derive(Debug, Clone)]
 pub struct QemuConfig {
@@ -69,6 +73,8 @@ pub struct QemuConfig {
     pub accelerator: Accelerator,
     /// What the host gives.
     pub capacity: Capacity,
+    /// Where the kernel says how much memory the host has left: [`MEMORY_INFO`].
+    pub memory_info: PathBuf,
 }
 
 /// What the network cards of guests are plugged into.

@@ -11,6 +11,7 @@ use fairmazon_model::{
 use super::{
     Network,
     accelerator::EMULATOR,
+    balloon::SAYS_EVERY,
     growth::Growth,
     image::Kernel,
     migration::{Pci, Places},
@@ -88,7 +89,7 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
          <clock offset='utc'/><on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot>\
          <on_crash>destroy</on_crash><devices><emulator>{EMULATOR}</emulator>{modules}{disks}{seed}{card}\
          <serial type='file'><source path='{console}' append='on'/><target port='0'/></serial>{agent}\
-         <memballoon model='virtio'>{balloon}</memballoon>\
+         {balloon}\
          <rng model='virtio'><backend model='random'>/dev/urandom</backend>{rng}</rng>\
          </devices></domain>",
         domain_type = parts.domain_type,
@@ -111,7 +112,7 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
             // What was started before there was an agent's channel has none.
             Some(places) => places.serial.map_or_else(String::new, |it| agent(&address(Some(it)))),
         },
-        balloon = at(|places| Some(places.balloon)),
+        balloon = balloon(parts.places),
         rng = at(|places| Some(places.rng)),
     )
 }
@@ -149,6 +150,19 @@ fn agent(at: &str) -> String {
          <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/>\
          <address type='virtio-serial' controller='0' bus='0' port='1'/></channel>"
     )
+}
+
+/// The device through which memory is taken back, which the guest also tells of what it has freed:
+/// the host has that again at once. A guest that runs out of memory takes back from it by itself.
+/// Memory is neither locked nor taken beforehand.
+fn balloon(places: Option<&Places>) -> String {
+    let ways = match places {
+        // What was started before had one that does neither.
+        Some(places) if !places.frees => "",
+        _ => " autodeflate='on' freePageReporting='on'",
+    };
+    let at = address(places.map(|places| places.balloon));
+    format!("<memballoon model='virtio'{ways}><stats period='{SAYS_EVERY}'/>{at}</memballoon>")
 }
 
 /// A backup of one disk of a running domain into the file of a volume that is there: encrypted by

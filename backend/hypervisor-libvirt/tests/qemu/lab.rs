@@ -15,7 +15,7 @@ use fairmazon_hypervisor::{
     Hypervisor, VolumeKey,
     contract::{CLASS, volume},
 };
-use fairmazon_hypervisor_libvirt::qemu::{Accelerator, Network, QemuConfig, QemuHost};
+use fairmazon_hypervisor_libvirt::qemu::{Accelerator, MEMORY_INFO, Network, QemuConfig, QemuHost};
 use fairmazon_image::{About, key_pair};
 use fairmazon_model::{
     host::Capacity,
@@ -134,6 +134,11 @@ impl Lab {
 
     /// A host on the laboratory's libvirt. Knows no keys.
     pub(crate) fn host(&self) -> QemuHost {
+        self.host_with_memory(Path::new(MEMORY_INFO))
+    }
+
+    /// A host that reads there how much memory it has left.
+    pub(crate) fn host_with_memory(&self, memory_info: &Path) -> QemuHost {
         let storage = [(CLASS.to_owned(), Gib(40))].into();
         let config = QemuConfig {
             uri: format!(
@@ -149,6 +154,7 @@ impl Lab {
             // Not probed each time: the tests are the same with either.
             accelerator: Accelerator::Tcg,
             capacity: Capacity { vcpus: Vcpus(8), memory: Mib(8_192), storage },
+            memory_info: memory_info.into(),
         };
         QemuHost::open(config).unwrap()
     }

@@ -16,6 +16,7 @@ mod images;
 mod imports;
 mod lab;
 mod leaks;
+mod memory;
 mod migration;
 mod proof;
 mod restarts;

@@ -27,6 +27,10 @@ pub enum Verb {
     AskToStop,
     /// `force_stop`.
     ForceStop,
+    /// `memory`.
+    Memory,
+    /// `set_balloon`.
+    SetBalloon,
     /// `undefine`.
     Undefine,
     /// `create_volume`.

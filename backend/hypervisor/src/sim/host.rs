@@ -27,9 +27,9 @@ use super::{
     state::{HostState, SimMachine},
 };
 use crate::{
-    Channels, Description, Features, Hint, Hypervisor, HypervisorError, Inventory, KeyChange,
-    Landing, Machine, Marks, OffReason, Result, RunState, Statistics, Volume, VolumeFile,
-    VolumeKey, VolumeSink,
+    Channels, Description, Features, Hint, HostMemory, Hypervisor, HypervisorError, Inventory,
+    KeyChange, Landing, Machine, Marks, OffReason, Result, RunState, Statistics, Volume,
+    VolumeFile, VolumeKey, VolumeSink,
 };
 
 /// Hints that a slow listener may be behind before it has to look at all.
@@ -50,7 +50,7 @@ pub(super) struct HostCell {
 #[derive(Clone)]
 pub struct SimHost {
     world: Arc<World>,
-    cell: Arc<HostCell>,
+    pub(super) cell: Arc<HostCell>,
 }
 
 impl std::fmt::Debug for SimHost {
@@ -178,6 +178,7 @@ impl Hypervisor for SimHost {
             durable: true,
             encrypts,
             migration: true,
+            balloon: true,
         }
     }
 
@@ -270,6 +271,16 @@ impl Hypervisor for SimHost {
             Ok(state.machine(instance).ok().and_then(|found| found.statistics(now_ms)))
         };
         self.call(Verb::Look, look).await
+    }
+
+    async fn memory(&self) -> Result<HostMemory> {
+        let capacity = self.cell.capacity.memory;
+        self.call(Verb::Memory, || Ok(self.cell.state.lock().memory(capacity))).await
+    }
+
+    async fn set_balloon(&self, instance: InstanceId, has: Mib) -> Result<()> {
+        let set = || self.cell.state.lock().set_balloon(instance, has);
+        self.call(Verb::SetBalloon, set).await
     }
 
     async fn give_key(&self, volume: VolumeId, key: VolumeKey) -> Result<()> {

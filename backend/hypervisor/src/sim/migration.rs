@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use fairmazon_model::id::InstanceId;
+use fairmazon_model::{id::InstanceId, units::Mib};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +43,7 @@ impl HostState {
         &mut self,
         instance: InstanceId,
         description: &[u8],
-        memory_mib: u64,
+        memory: Mib,
     ) -> Result<()> {
         if description != instance.to_string().as_bytes() {
             return Err(HypervisorError::refused(instance, "it is another machine's"));
@@ -51,7 +51,7 @@ impl HostState {
         if !matches!(self.machine(instance)?.run, RunState::Off(_)) {
             return Err(HypervisorError::busy(instance, "it is here already"));
         }
-        self.occupy(instance, memory_mib)?;
+        self.occupy(instance, memory)?;
         self.machine_mut(instance)?.run = RunState::Incoming;
         Ok(())
     }
@@ -64,7 +64,7 @@ impl HostCell {
         instance: InstanceId,
         description: &[u8],
     ) -> Result<Landing> {
-        self.state.lock().prepare(instance, description, self.capacity.memory.0)?;
+        self.state.lock().prepare(instance, description, self.capacity.memory)?;
         let landed =
             Arc::new(Landed { cell: Arc::downgrade(self), world: Arc::downgrade(world), instance });
         Ok(Landing { description: Vec::new(), channels: landed })

@@ -11,10 +11,10 @@ use fairmazon_model::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::import::SimIncoming;
+use super::{import::SimIncoming, memory::Load};
 use crate::{
-    HypervisorError, Machine, Marks, OffReason, Result, RunState, Statistics, Traffic, keeps,
-    same_disks, same_shape,
+    HypervisorError, Machine, Marks, OffReason, Promised, Result, RunState, Statistics, Traffic,
+    keeps, same_disks, same_shape,
 };
 
 /// What an agent says of a simulated guest, which boots at once.
@@ -29,10 +29,16 @@ pub(super) struct SimMachine {
     /// How often it was started, and when it was last, in ms of its world.
     pub(super) incarnation: u64,
     pub(super) started_at_ms: u64,
+    /// Whether it has memory of the host.
+    pub(super) has_memory: bool,
     /// How far its guest was when it came from another host, as the ledger counts.
     pub(super) turn: u64,
     /// What its guest has said.
     pub(super) console: Vec<u8>,
+    /// What its guest was let have last; all of it where that is none.
+    pub(super) balloon: Option<Mib>,
+    /// What its guest does with its memory.
+    pub(super) load: Load,
 }
 
 #[derive(Debug)]
@@ -58,7 +64,6 @@ pub(super) struct HostState {
     pub(super) encrypts: bool,
     /// Whether guests have no agent.
     pub(super) no_agents: bool,
-    memory_used_mib: u64,
     /// Whether guests have no room to grow while they run.
     pub(super) no_growth: bool,
     storage_used: BTreeMap<Arc<str>, u64>,
@@ -87,8 +92,11 @@ impl HostState {
                 run,
                 incarnation: 0,
                 started_at_ms: 0,
+                has_memory: false,
                 turn: 0,
                 console: Vec::new(),
+                balloon: None,
+                load: Load::default(),
             };
             self.machines.insert(spec.instance, machine);
             return Ok(());
@@ -114,7 +122,7 @@ impl HostState {
         if machine.is_on() {
             return Ok(false);
         }
-        self.occupy(instance, capacity.memory.0)?;
+        self.occupy(instance, capacity.memory)?;
         let machine = self.machine_mut(instance)?;
         machine.run = RunState::Running;
         machine.incarnation += 1;
@@ -122,17 +130,14 @@ impl HostState {
         Ok(true)
     }
 
-    /// Takes a machine's memory, once its disks are seen to be there and free.
-    pub(super) fn occupy(&mut self, instance: InstanceId, memory_mib: u64) -> Result<()> {
+    /// Has a machine take its memory anew, once its disks are seen to be there and free.
+    pub(super) fn occupy(&mut self, instance: InstanceId, memory: Mib) -> Result<()> {
+        self.check_disks(instance)?;
         let definition = Arc::clone(&self.machine(instance)?.definition);
-        for disk in definition.all_disks() {
-            self.check_disk(instance, disk)?;
-        }
-        let used = self.memory_used_mib + definition.memory.0;
-        if used > memory_mib {
-            return Err(HypervisorError::Full { what: "memory".into() });
-        }
-        self.memory_used_mib = used;
+        let others = self.with_memory().map(|other| other.definition.as_ref());
+        others.chain([definition.as_ref()]).collect::<Promised>().check(memory)?;
+        let machine = self.machine_mut(instance)?;
+        (machine.balloon, machine.has_memory) = (None, true);
         Ok(())
     }
 
@@ -154,12 +159,10 @@ impl HostState {
         if self.no_growth || vcpus < had.vcpus || memory < had.memory {
             return Err(HypervisorError::Unsupported { what: "resize this machine while it runs" });
         }
-        let used = self.memory_used_mib - had.memory.0 + memory.0;
-        if used > capacity.memory.0 {
-            return Err(HypervisorError::Full { what: "memory".into() });
-        }
         let grown = MachineSpec { vcpus, memory, ..MachineSpec::clone(had) };
-        self.memory_used_mib = used;
+        let others = self.with_memory().map(|other| other.definition.as_ref());
+        let others = others.filter(|other| other.instance != instance);
+        others.chain([&grown]).collect::<Promised>().check(capacity.memory)?;
         self.machine_mut(instance)?.definition = Arc::new(grown);
         Ok(())
     }
@@ -169,10 +172,14 @@ impl HostState {
         let Ok(machine) = self.machine_mut(instance) else { return };
         let had = Arc::make_mut(&mut machine.definition);
         if machine.run == RunState::Running && vcpus <= had.vcpus && memory <= had.memory {
-            let less = had.memory.0 - memory.0;
             (had.vcpus, had.memory) = (vcpus, memory);
-            self.memory_used_mib -= less;
         }
+    }
+
+    /// That a machine's disks are there and free.
+    pub(super) fn check_disks(&self, instance: InstanceId) -> Result<()> {
+        let definition = &self.machine(instance)?.definition;
+        definition.all_disks().try_for_each(|disk| self.check_disk(instance, disk))
     }
 
     /// Ends the machine; its definition, and whether its guest ran, when it was on.
@@ -187,7 +194,7 @@ impl HostState {
         }
         let ran = machine.run == RunState::Running;
         machine.run = RunState::Off(reason);
-        self.memory_used_mib -= machine.definition.memory.0;
+        (machine.has_memory, machine.balloon) = (false, None);
         Some((Arc::clone(&machine.definition), ran))
     }
 
@@ -328,7 +335,12 @@ impl HostState {
         }
     }
 
-    fn running(&self) -> impl Iterator<Item = &SimMachine> {
+    /// The machines that have memory of the host's.
+    fn with_memory(&self) -> impl Iterator<Item = &SimMachine> {
+        self.machines.values().filter(|machine| machine.has_memory)
+    }
+
+    pub(super) fn running(&self) -> impl Iterator<Item = &SimMachine> {
         self.machines.values().filter(|machine| machine.is_on())
     }
 
@@ -384,7 +396,7 @@ impl SimMachine {
         Some(Statistics {
             incarnation: self.incarnation,
             cpu_ns: ran_ns.saturating_mul(u64::from(definition.vcpus.0)),
-            memory_bytes: definition.memory.0 << 20,
+            memory_bytes: self.has().0 << 20,
             volumes: disks.map(|disk| (disk.volume, Traffic::default())).collect(),
             network: Traffic::default(),
         })

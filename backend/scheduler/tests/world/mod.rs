@@ -71,6 +71,7 @@ pub(crate) fn host_in(number: u64, town: usize) -> FleetHost {
                 storage: BTreeMap::from([("standard".into(), Gib(1_000))]),
             },
             cpu_overcommit_percent: 100,
+            memory_overcommit_percent: 100,
             conformity: 0,
             features: BTreeSet::new(),
             price_percent: 100,
@@ -79,6 +80,7 @@ pub(crate) fn host_in(number: u64, town: usize) -> FleetHost {
         level: Some(0),
         alive: true,
         draining: false,
+        reclaims_memory: true,
         images: Images::All,
     }
 }
@@ -95,6 +97,7 @@ pub(crate) fn any_host(number: u64, random: &mut impl Rng) -> FleetHost {
         spec.capacity.storage.insert("fast".into(), Gib(random.random_range(0..500)));
     }
     spec.cpu_overcommit_percent = *[100, 150, 400].choose(random).expect("not empty");
+    spec.memory_overcommit_percent = *[100, 100, 150, 200].choose(random).expect("not empty");
     spec.conformity = random.random_range(0..4);
     spec.price_percent = *[80, 100, 100, 120].choose(random).expect("not empty");
     spec.schedulable = random.random_bool(0.9);
@@ -107,6 +110,7 @@ pub(crate) fn any_host(number: u64, random: &mut impl Rng) -> FleetHost {
         }
     }
     host.level = level;
+    host.reclaims_memory = random.random_bool(0.8);
     if random.random_bool(0.3) {
         host.images = Images::Only(BTreeSet::from(["debian-13".into()]));
     }
@@ -121,6 +125,7 @@ pub(crate) fn booking(request: &Request, host: HostId) -> MachineBooking {
         memory: request.sizes[0].memory,
         specification: request.specification,
         placement: request.placement.clone(),
+        is_spot: request.spot,
         spot: None,
         leaves_in: None,
     }
@@ -140,6 +145,7 @@ pub(crate) fn plain_request(machine: u64) -> Request {
         volume_hosts: BTreeSet::new(),
         excluded: BTreeSet::new(),
         incapable: BTreeSet::new(),
+        spot: false,
         preferences: Preferences::default(),
         alternatives: catalogue.flavors.iter().map(Size::from).collect(),
     }

@@ -64,6 +64,7 @@ pub(crate) fn host(account: AccountId, number: u64) -> Host {
                 storage: BTreeMap::from([("standard".into(), Gib(10_000))]),
             },
             cpu_overcommit_percent: 200,
+            memory_overcommit_percent: 100,
             conformity: 1,
             features: BTreeSet::new(),
             price_percent: 100,

@@ -14,7 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use fairmazon_hypervisor::{
-    Channels, Connection, HypervisorError, Landing, Machine, Result, RunState,
+    Channels, Connection, HypervisorError, Landing, Machine, Promised, Result, RunState,
 };
 use fairmazon_model::id::InstanceId;
 use parking_lot::Mutex;
@@ -55,14 +55,14 @@ pub(in crate::qemu) struct Landings(Arc<Mutex<HashMap<InstanceId, Room>>>);
 /// What is kept for a machine.
 #[derive(Debug, Clone, Copy)]
 struct Room {
-    memory_mib: u64,
+    memory: Promised,
     /// It is being taken back.
     ends: bool,
 }
 
 impl Landings {
-    /// The memory that is kept for machines that are not here yet, in MiB.
-    pub(in crate::qemu) fn kept(&self, machines: &[Machine]) -> u64 {
+    /// The memory that is kept for machines that are not here yet.
+    pub(in crate::qemu) fn kept(&self, machines: &[Machine]) -> Promised {
         let runs = |instance| {
             machines.iter().any(|machine| machine.instance() == instance && machine.runs())
         };
@@ -70,16 +70,16 @@ impl Landings {
         rooms
             .iter()
             .filter(|(instance, _)| !runs(**instance))
-            .map(|(_, room)| room.memory_mib)
-            .sum()
+            .map(|(_, room)| room.memory)
+            .fold(Promised::default(), Promised::plus)
     }
 
-    fn keep(&self, instance: InstanceId, memory_mib: u64) -> Result<Kept> {
+    fn keep(&self, instance: InstanceId, memory: Promised) -> Result<Kept> {
         let mut rooms = self.0.lock();
         if rooms.contains_key(&instance) {
             return Err(HypervisorError::busy(instance, "it is awaited already"));
         }
-        rooms.insert(instance, Room { memory_mib, ends: false });
+        rooms.insert(instance, Room { memory, ends: false });
         Ok(Kept { of: Arc::clone(&self.0), instance })
     }
 
@@ -236,7 +236,7 @@ impl Inner {
             return Err(HypervisorError::refused(instance, "it has another size than here"));
         }
         self.take_place(session, &machine)?;
-        let kept = self.landings.keep(instance, spec.memory.0)?;
+        let kept = self.landings.keep(instance, spec.as_ref().into())?;
         let xml = self.domain(session, spec, kernel, Some(places))?;
         session.domains.define(spec, machine.marks, xml)?;
         let lent = spec

@@ -29,6 +29,9 @@ pub(crate) struct Places {
     pub(crate) card: Option<Pci>,
     /// Its memory balloon.
     pub(crate) balloon: Pci,
+    /// Whether that tells of what the guest has freed, and gives way to a guest that has no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) frees: bool,
     /// Its source of random numbers.
     pub(crate) rng: Pci,
     /// The bus of its agent's channel; none where it has none.
@@ -172,13 +175,20 @@ impl Places {
             None => None,
             Some(_) => Some(one("interface")?),
         };
+        let balloon = single(children(devices, "memballoon"))?;
+        let is_on = |way| balloon.attribute(way) == Some("on");
+        let frees = is_on("freePageReporting");
+        if frees != is_on("autodeflate") {
+            return Err("it has a memory balloon that no machine of the platform has".into());
+        }
         Ok(Self {
             machine: machine.unwrap_or_default().to_owned().try_into()?,
             kernel: child(os, "kernel").is_some(),
             disks,
             scsi: single(of_kind("scsi")).and_then(address)?,
             card,
-            balloon: one("memballoon")?,
+            balloon: address(balloon)?,
+            frees,
             rng: one("rng")?,
             serial,
             growth: Growth::of(root)?,
@@ -259,6 +269,22 @@ mod tests {
         assert!(!before.contains("serial") && sent.contains("serial"));
         let twice = with.replacen("<rng>", &format!("{controller}<rng>"), 1);
         assert!(read(&twice).is_err());
+    }
+
+    #[test]
+    fn a_balloon_is_as_it_was_when_its_machine_was_started() {
+        let with = DOMAIN.replacen(
+            "<memballoon>",
+            "<memballoon model='virtio' autodeflate='on' freePageReporting='on'>",
+            1,
+        );
+        let places = read(&with).unwrap();
+        assert!(places.frees && !read(DOMAIN).unwrap().frees);
+        let sent = serde_json::to_string(&places).unwrap();
+        assert_eq!(serde_json::from_str::<Places>(&sent).unwrap(), places);
+        let before = serde_json::to_string(&read(DOMAIN).unwrap()).unwrap();
+        assert!(!before.contains("frees"), "hosts of then read it too: {before}");
+        assert!(read(&with.replacen(" autodeflate='on'", "", 1)).is_err());
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! Machines that were started before there was a channel for agents, or before there was room to
-//! grow.
+//! Machines that were started before there was a channel for agents, before their balloons told of
+//! memory that they have freed, or before there was room to grow.
 
 use fairmazon_model::units::{Mib, Vcpus};
 
 use super::*;
 use crate::growth::{growing, has, run as start, size, willing};
 
-/// What takes the channel out of a description.
-const NO_CHANNEL: &str =
-    "-e '/<channel /,/<.channel>/d' -e \"/<controller type='virtio-serial'/,/<.controller>/d\"";
+/// What takes the channel out of a description, and what its balloon tells.
+const NO_CHANNEL: &str = "-e '/<channel /,/<.channel>/d' -e \"/<controller type='virtio-serial'/,/<.controller>/d\" \
+     -e \"s/ autodeflate='on' freePageReporting='on'//\"";
 /// What takes the room to grow out of it.
 const NO_ROOM: &str = "-e '/<maxMemory /d' -e '/<numa>/,/<.numa>/d' -e '/<vcpus>/,/<.vcpus>/d' -e 's/<vcpu [^>]*>[0-9]*</<vcpu>1</'";
 
@@ -44,6 +44,12 @@ fn has_channel(lab: &mut Lab) -> bool {
     lab.run(&format!("virsh dumpxml {}", instance(1))).contains("org.qemu.guest_agent.0")
 }
 
+fn frees(lab: &mut Lab) -> bool {
+    let domain = lab.run(&format!("virsh dumpxml {}", instance(1)));
+    assert!(domain.contains("<memballoon model='virtio'"), "{domain}");
+    domain.contains("freePageReporting='on'")
+}
+
 #[tokio::test]
 async fn a_machine_without_a_channel_is_taken_over_moves_and_gets_one_at_its_next_start() {
     let (mut here, mut there) = (Lab::start(), Lab::start());
@@ -55,14 +61,14 @@ async fn a_machine_without_a_channel_is_taken_over_moves_and_gets_one_at_its_nex
     let machine = source.machine(instance(1)).await.unwrap().unwrap();
     assert!(machine.run == RunState::Running && machine.guest.is_silent(), "{machine:?}");
     mark(&source, Halt::Started).await;
-    assert!(!has_channel(&mut here), "nothing changes under its guest");
+    assert!(!has_channel(&mut here) && !frees(&mut here), "nothing changes under its guest");
     let target = ready(&source, &there).await;
     moves(&source, &target).await;
     counts_on(&target).await;
-    assert!(!has_channel(&mut there));
+    assert!(!has_channel(&mut there) && !frees(&mut there));
     target.force_stop(instance(1)).await.unwrap();
     target.start(instance(1)).await.unwrap();
-    assert!(has_channel(&mut there));
+    assert!(has_channel(&mut there) && frees(&mut there));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Guests that move from one host to another while they run.
 
+mod balloon;
 mod before;
 mod faults;
 mod growth;

@@ -1,0 +1,253 @@
+//! The memory of guests: what they have and say that they need, asking them for some of it, and
+//! whom the kernel ends first where all that was not enough.
+//!
+//! A guest's balloon is asked for through libvirt and is the guest's to fill: what counts is what it
+//! has at the next look. Its memory as defined stays the most that it has, and it begins each run
+//! with that.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Write},
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use fairmazon_hypervisor::{
+    Halt, HostMemory, HypervisorError, Machine, MachineMemory, Result, RunState,
+};
+use fairmazon_model::{id::InstanceId, machine::MachineSpec, units::Mib};
+use parking_lot::Mutex;
+use virt::domain::MemoryStat;
+use virt_sys as sys;
+
+use super::{host::Inner, session::Session};
+use crate::error::failed;
+
+const LIVE: u32 = sys::VIR_DOMAIN_AFFECT_LIVE;
+/// How often a guest says how it stands with its memory, in seconds.
+pub(super) const SAYS_EVERY: i32 = 5;
+/// For how long what it has said counts, in seconds.
+const HOLDS_FOR: u64 = 30;
+/// What the kernel adds to the part of the memory that a process has, in thousandths, when it looks
+/// for one to end. With less, one that has much would go before a spot machine that has little.
+const OUT_OF_MEMORY_SPOT: i32 = 1_000;
+const OUT_OF_MEMORY_OTHERS: i32 = 0;
+
+/// The runs whose processes have been told apart for the kernel, each with what it was told.
+#[derive(Debug, Default)]
+pub(super) struct Expendable(Mutex<HashMap<InstanceId, (u32, i32)>>);
+
+impl Inner {
+    /// The memory of the host and of its guests now.
+    pub(super) fn memory(&self, session: &Session) -> Result<HostMemory> {
+        let path = &self.config.memory_info;
+        let info = fs::read_to_string(path).map_err(io::Error::other);
+        let (total, available) =
+            info.and_then(|info| of_host(&info)).map_err(|error| HypervisorError::Driver {
+                attempted: format!("read {}", path.display()),
+                source: error.into(),
+            })?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let (mut machines, mut runs) = (Vec::new(), Vec::new());
+        session.domains.each(|domain, machine| {
+            if machine.run != RunState::Running {
+                return;
+            }
+            // One that ends while it is looked at has none.
+            if let Ok(stats) = domain.memory_stats(0) {
+                let seen = of_guest(&machine.definition, &stats, now);
+                if seen.spot && seen.needs.is_none() && !moves(machine) {
+                    // One that was started before it was to say something, or never will.
+                    let _ = domain.set_memory_stats_period(SAYS_EVERY, LIVE);
+                }
+                machines.push(seen);
+            }
+            if let Some(run) = domain.id() {
+                runs.push((machine.instance(), run, machine.definition.spot));
+            }
+        });
+        machines.sort_unstable_by_key(|machine| machine.instance);
+        self.expendable.tell(&runs);
+        Ok(HostMemory { total, available, machines })
+    }
+
+    /// Asks a guest to get along with so much memory, or lets it have so much.
+    pub(super) fn set_balloon(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+        has: Mib,
+    ) -> Result<()> {
+        let (domain, machine) = session.domains.expect(instance)?;
+        let defined = machine.definition.memory;
+        if machine.run != RunState::Running {
+            return Err(HypervisorError::busy(instance, "it does not run"));
+        }
+        if !machine.definition.spot && has < defined {
+            return Err(HypervisorError::busy(instance, "it is not spot and keeps its memory"));
+        }
+        // libvirt would have the call wait for the end of the migration.
+        if moves(&machine) {
+            return Err(HypervisorError::busy(instance, "it moves to or from another host"));
+        }
+        domain
+            .set_memory_flags(has.0.min(defined.0).saturating_mul(1_024), LIVE)
+            .map_err(failed(format!("change the memory of {instance}")))
+    }
+}
+
+fn moves(machine: &Machine) -> bool {
+    matches!(machine.marks.halt, Halt::Leaving | Halt::Arriving)
+}
+
+/// The total and the available memory in the kernel's words.
+fn of_host(info: &str) -> io::Result<(Mib, Mib)> {
+    let value = |name: &str| {
+        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.map(|kib| Mib(kib / 1_024)).ok_or_else(|| io::Error::other(format!("no {name} in it")))
+    };
+    Ok((value("MemTotal")?, value("MemAvailable")?))
+}
+
+/// What is known of a guest at `now`, in seconds since 1970: whatever it says is its own word, and
+/// within what it has.
+fn of_guest(spec: &MachineSpec, stats: &[MemoryStat], now: u64) -> MachineMemory {
+    let value = |tag: u32| stats.iter().find(|stat| stat.tag == tag).map(|stat| stat.val);
+    let defined = spec.memory;
+    let has = value(sys::VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON)
+        .map_or(defined, |kib| Mib(kib.div_ceil(1_024)).min(defined));
+    let said_at = value(sys::VIR_DOMAIN_MEMORY_STAT_LAST_UPDATE);
+    let holds = said_at.is_some_and(|at| now.saturating_sub(at) <= HOLDS_FOR);
+    let usable = value(sys::VIR_DOMAIN_MEMORY_STAT_USABLE).filter(|_| holds);
+    // Its balloon counts as neither, whether the guest sees it as used or as not there.
+    let needs = usable.map(|kib| has.saturating_sub(Mib(kib / 1_024)));
+    MachineMemory { instance: spec.instance, spot: spec.spot, defined, has, needs }
+}
+
+impl Expendable {
+    /// Tells the kernel which processes are spot machines', so that where memory has run out it ends
+    /// one of those and not another. Best effort: what may not be told or is not found is as it was.
+    fn tell(&self, runs: &[(InstanceId, u32, bool)]) {
+        let score = |spot: bool| if spot { OUT_OF_MEMORY_SPOT } else { OUT_OF_MEMORY_OTHERS };
+        let mut told = self.0.lock();
+        told.retain(|instance, (run, _)| {
+            runs.iter().any(|(other, of, _)| (other, of) == (instance, run))
+        });
+        let news = |(instance, run, spot): &&(InstanceId, u32, bool)| {
+            told.get(instance) != Some(&(*run, score(*spot)))
+        };
+        let news: Vec<_> = runs.iter().filter(news).collect();
+        if news.is_empty() {
+            return;
+        }
+        let processes = processes(Path::new("/proc")).unwrap_or_default();
+        for (instance, run, spot) in news {
+            let uuid = crate::xml::uuid(instance.ulid());
+            for process in processes.iter().filter(|process| process.is_machine(&uuid)) {
+                let path = Path::new("/proc").join(&process.id).join("oom_score_adj");
+                let write = |mut file: fs::File| write!(file, "{}", score(*spot));
+                match fs::File::options().write(true).open(&path).and_then(write) {
+                    Ok(()) => drop(told.insert(*instance, (*run, score(*spot)))),
+                    Err(error) => {
+                        tracing::debug!(%instance, %error, "the kernel was not told of a machine");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A process of the host.
+struct Process {
+    id: String,
+    /// Its arguments, each ended by a zero.
+    arguments: Vec<u8>,
+}
+
+impl Process {
+    /// Whether it is the QEMU of the machine with this UUID.
+    fn is_machine(&self, uuid: &str) -> bool {
+        let mut arguments = self.arguments.split(|byte| *byte == 0);
+        let is_qemu = arguments.next().is_some_and(|program| {
+            String::from_utf8_lossy(program)
+                .rsplit('/')
+                .next()
+                .is_some_and(|n| n.starts_with("qemu-"))
+        });
+        is_qemu
+            && arguments.any(|argument| argument == b"-uuid")
+            && self.arguments.split(|byte| *byte == 0).any(|argument| argument == uuid.as_bytes())
+    }
+}
+
+fn processes(folder: &Path) -> io::Result<Vec<Process>> {
+    let entries = fs::read_dir(folder)?.filter_map(|entry| {
+        let id = entry.ok()?.file_name().into_string().ok()?;
+        id.bytes().all(|byte| byte.is_ascii_digit()).then_some(id)
+    });
+    let read = |id: String| {
+        let arguments = fs::read(folder.join(&id).join("cmdline")).ok()?;
+        Some(Process { id, arguments })
+    };
+    Ok(entries.filter_map(read).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use fairmazon_hypervisor::contract::spec;
+
+    use super::*;
+
+    fn stat(tag: u32, val: u64) -> MemoryStat {
+        MemoryStat { tag, val }
+    }
+
+    #[test]
+    fn the_kernels_words_are_read() {
+        let info = "MemTotal:       24606632 kB\nMemFree: 1 kB\nMemAvailable:   23456789 kB\n";
+        assert_eq!(of_host(info).unwrap(), (Mib(24_029), Mib(22_907)));
+        for info in ["", "MemTotal: 1 kB", "MemTotal: x kB\nMemAvailable: 1 kB"] {
+            assert!(of_host(info).is_err(), "{info}");
+        }
+    }
+
+    #[test]
+    fn what_a_guest_says_counts_while_it_is_fresh_and_within_what_it_has() {
+        let spec = MachineSpec { spot: true, ..spec(1) };
+        let stats = |usable: u64| {
+            vec![
+                stat(sys::VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON, 192 * 1_024),
+                stat(sys::VIR_DOMAIN_MEMORY_STAT_USABLE, usable * 1_024),
+                stat(sys::VIR_DOMAIN_MEMORY_STAT_LAST_UPDATE, 1_000),
+            ]
+        };
+        let seen = of_guest(&spec, &stats(100), 1_030);
+        assert_eq!((seen.defined, seen.has, seen.needs), (Mib(256), Mib(192), Some(Mib(92))));
+        assert_eq!(of_guest(&spec, &stats(100), 1_031).needs, None, "it has fallen silent");
+        assert_eq!(of_guest(&spec, &stats(1 << 40), 1_000).needs, Some(Mib(0)), "it lies");
+        assert_eq!(of_guest(&spec, &stats(0), 1_000).needs, Some(Mib(192)));
+        let silent = of_guest(&spec, &[], 1_000);
+        assert_eq!((silent.has, silent.needs), (Mib(256), None));
+    }
+
+    #[test]
+    fn a_machines_process_is_told_from_others() {
+        let process = |arguments: &[&str]| Process {
+            id: "1".into(),
+            arguments: arguments.join("\0").into_bytes(),
+        };
+        assert!(
+            process(&["/usr/bin/qemu-system-x86_64", "-uuid", "u-1", "-no-user"]).is_machine("u-1")
+        );
+        for other in [
+            &["/usr/bin/qemu-system-x86_64", "-uuid", "u-2"][..],
+            &["/bin/sh", "-uuid", "u-1"],
+            &["/usr/bin/qemu-img", "info", "u-1"],
+            &[],
+        ] {
+            assert!(!process(other).is_machine("u-1"), "{other:?}");
+        }
+    }
+}
