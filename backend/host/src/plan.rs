@@ -116,6 +116,8 @@ pub enum MachineAction {
     Mark(Marks),
     /// Start it.
     Start,
+    /// Open its volumes without letting its guest run, to send it.
+    Hold,
     /// Ask its guest to shut down.
     AskToStop,
     /// End it at once.
@@ -144,7 +146,8 @@ const fn step<A>(action: A, reason: &'static str) -> Step<A> {
 
 use MachineAction as Do;
 
-use moving::{arriving, before_arrival};
+pub(crate) use moving::lands_as;
+use moving::{arriving, before_arrival, held, leaves_off, may_leave};
 
 /// The next step of a machine.
 pub fn next_machine_step(case: &MachineCase<'_>) -> Step<MachineAction> {
@@ -164,14 +167,22 @@ pub fn next_machine_step(case: &MachineCase<'_>) -> Step<MachineAction> {
     }
     match case.wish {
         Wish::Unknown => step(Do::Wait, "no desired set is known"),
+        // Their guests hear nothing.
+        Wish::Absent if matches!(seen.run, RunState::Held | RunState::Arrived) => {
+            step(Do::ForceStop, "it is not desired here")
+        }
         Wish::Absent if seen.runs() => stop(case, seen, "it is not desired here"),
         Wish::Absent => step(Do::Undefine, "it is not desired here"),
         Wish::Present(spec) if spec.epoch < seen.marks.epoch => {
             step(Do::Wait, "the desired epoch is older than the one it has")
         }
+        Wish::Present(_) if seen.run == RunState::Arrived && seen.marks.halt == Halt::Idle => {
+            step(Do::Refuse, "all of it has come, and it is off here first")
+        }
         Wish::Present(_) if seen.run == RunState::Arrived => {
             step(Do::Resume, "all of it has come, and it may run")
         }
+        Wish::Present(spec) if seen.run == RunState::Held => held(seen, spec),
         Wish::Present(spec) if seen.runs() => running(case, seen, spec),
         Wish::Present(spec) => off(case, seen, spec),
     }
@@ -274,18 +285,12 @@ fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> S
     if case.boot_is_small {
         return step(Do::Wait, "its boot volume grows first");
     }
-    match &spec.departure {
-        None => step(Do::Settled, "it runs as desired"),
-        Some(departure) if !departure.keys_wanted.is_empty() => {
-            step(Do::Settled, "the host that it goes to waits for keys")
-        }
-        Some(departure) if departure.address.is_empty() => {
-            step(Do::Settled, "the host that it goes to is not to be reached")
-        }
-        Some(_) if !leaves => {
+    match may_leave(spec) {
+        Err(why) => step(Do::Settled, why.unwrap_or("it runs as desired")),
+        Ok(()) if !leaves => {
             step(Do::Mark(Marks { halt: Halt::Leaving, ..marks }), "it is about to leave")
         }
-        Some(_) => step(Do::Depart, "it shall go on at another host"),
+        Ok(()) => step(Do::Depart, "it shall go on at another host"),
     }
 }
 
@@ -297,6 +302,10 @@ fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<
         }
         return step(Do::Wait, "it may run at another host");
     }
+    let leaves = spec.epoch == marks.epoch
+        && marks.halt == Halt::Held
+        && spec.power == Power::Stopped
+        && may_leave(spec).is_ok();
     if spec.rebuilds > marks.done.rebuilds {
         if (case.volume_there)(seen.definition.boot.volume) {
             let boot = seen.definition.boot.volume;
@@ -317,7 +326,8 @@ fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<
         marks.spec_version = 0;
         marks.halt = Halt::Idle;
     }
-    if marks.halt == Halt::Stopping || spec.power == Power::Stopped {
+    let ends = matches!(marks.halt, Halt::Stopping | Halt::Held) || spec.power == Power::Stopped;
+    if ends && !leaves {
         marks.halt = Halt::Idle;
     }
     // The guest learns of a first boot from the definition that it starts with.
@@ -361,10 +371,14 @@ fn stays_off(case: &MachineCase<'_>, seen: &Machine, spec: &MachineSpec) -> Step
         return step(Do::Wait, "its boot volume grows first");
     }
     let brought_about = Marks { spec_version: spec.spec_version, whole: true, ..seen.marks };
-    if seen.marks == brought_about {
-        step(Do::Settled, "it is off as desired")
-    } else {
-        step(Do::Mark(brought_about), "its spec is brought about")
+    if seen.marks != brought_about {
+        return step(Do::Mark(brought_about), "its spec is brought about");
+    }
+    // One that has ended by itself is not told to be off.
+    match may_leave(spec).and(if spec.power == Power::Stopped { Ok(()) } else { Err(None) }) {
+        Err(why) => step(Do::Settled, why.unwrap_or("it is off as desired")),
+        Ok(()) if !case.leased => step(Do::Settled, "there is no lease"),
+        Ok(()) => leaves_off(case, seen, spec),
     }
 }
 

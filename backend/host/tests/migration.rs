@@ -5,6 +5,8 @@
 
 mod authority;
 mod common;
+#[path = "migration/off.rs"]
+mod off;
 
 use std::{
     io,

@@ -128,6 +128,7 @@ fn any_start() -> impl Strategy<Value = Start> {
 fn any_run() -> impl Strategy<Value = RunState> {
     prop_oneof![
         Just(RunState::Running),
+        Just(RunState::Held),
         Just(RunState::Incoming),
         Just(RunState::Arrived),
         Just(RunState::Off(OffReason::Moved)),
@@ -271,7 +272,10 @@ async fn converge(
                 host.resize(id, *vcpus, *memory).await.unwrap();
             }
             MachineAction::DeleteBoot(volume) => host.delete_volume(*volume).await.unwrap(),
-            MachineAction::Depart | MachineAction::Resume | MachineAction::Refuse => {
+            MachineAction::Hold
+            | MachineAction::Depart
+            | MachineAction::Resume
+            | MachineAction::Refuse => {
                 panic!("there is no other host")
             }
         }
@@ -469,7 +473,8 @@ proptest! {
                 _ if on && !leased => prop_assert_eq!(action, MachineAction::ForceStop),
                 Halt::Arriving => {
                     let lets = Marks { halt: Halt::Started, ..marks };
-                    let may = arrival.is_none() || run == RunState::Running;
+                    let runs = matches!(run, RunState::Running | RunState::Held);
+                    let may = arrival.is_none() || runs;
                     prop_assert!(action != MachineAction::Start && action != MachineAction::Resume);
                     prop_assert!(may || action != MachineAction::Mark(lets));
                     let ends = action == MachineAction::Refuse;

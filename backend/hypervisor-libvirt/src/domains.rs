@@ -178,6 +178,13 @@ impl Domains {
         domain.create().map_err(failed(format!("start {instance}")))
     }
 
+    /// Starts a machine without letting its guest run.
+    pub(crate) fn hold(&self, instance: InstanceId) -> Result<()> {
+        let (domain, _) = self.expect(instance)?;
+        let held = domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED);
+        held.map(drop).map_err(failed(format!("hold {instance} to send it")))
+    }
+
     pub(crate) fn ask_to_stop(&self, instance: InstanceId) -> Result<()> {
         let press = |domain: &Domain| domain.shutdown_flags(self.shutdown);
         self.unless_off(instance, press, "ask to shut down")
@@ -267,7 +274,9 @@ impl Domains {
         }
         let Heard { guest, addresses } = match run {
             RunState::Running => self.heard(domain, note.spec.instance),
-            RunState::Incoming | RunState::Arrived | RunState::Off(_) => Heard::default(),
+            RunState::Held | RunState::Incoming | RunState::Arrived | RunState::Off(_) => {
+                Heard::default()
+            }
         };
         let definition = Arc::clone(&note.spec);
         Ok(Some(Machine { definition, marks: note.marks, run, addresses, guest }))
@@ -345,8 +354,11 @@ pub(crate) fn refuse_taken(machines: &[Machine], instance: InstanceId, disk: &Di
 
 fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, virt::error::Error> {
     let (state, reason) = domain.state()?;
-    // One that may run by its marks and was not let run yet is still to be.
-    let comes = matches!(marks.halt, Halt::Arriving | Halt::Started);
+    if marks.halt == Halt::Held && state.is(DomainState::Paused) {
+        return Ok(RunState::Held);
+    }
+    // One that may run by its marks and was not let run yet is still to be, or is to be off.
+    let comes = matches!(marks.halt, Halt::Arriving | Halt::Started | Halt::Idle);
     if comes && state.is(DomainState::Paused) {
         let by_user = matches!(reason, Enum::Known(DomainStateReason::Paused(given)) if given.is(DomainPausedReason::User));
         // What libvirt has received in full is paused as if a user had paused it, and for no other
@@ -375,7 +387,7 @@ fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, vir
         // libvirt gives no reason for what never ran, nor for what ended before its own restart.
         match marks.halt {
             Halt::Left => OffReason::Moved,
-            Halt::Started | Halt::Leaving => OffReason::Host,
+            Halt::Started | Halt::Leaving | Halt::Held => OffReason::Host,
             Halt::Idle | Halt::Stopping | Halt::Arriving => OffReason::NeverStarted,
         }
     } else {

@@ -40,7 +40,7 @@ const CANT_RESIZE: HypervisorError =
 const CANT_RECLAIM: HypervisorError =
     HypervisorError::Unsupported { what: "take memory back from a running machine" };
 const CANT_MIGRATE: HypervisorError =
-    HypervisorError::Unsupported { what: "move a running machine to another host" };
+    HypervisorError::Unsupported { what: "move a machine to another host" };
 
 /// What every call of a hypervisor returns.
 pub type Result<T> = std::result::Result<T, HypervisorError>;
@@ -240,18 +240,32 @@ pub trait Hypervisor: Send + Sync + 'static {
         Err(CANT_RESIZE)
     }
 
-    /// At the source of a migration: describes a running machine to the destination's driver.
+    /// At the source of a migration: makes a machine that is off ready to be sent, with its volumes
+    /// open and its guest not let run. It is in [`RunState::Held`] then, has none of the host's
+    /// memory, and is sent or ended, never let run. Its marks say [`Halt::Held`] before.
     ///
     /// # Errors
-    /// `Unsupported` without [`Features::migration`]; `Busy` when it does not run, or has a disk
-    /// that another machine has, too.
+    /// `Unsupported` without [`Features::migration`]; `Busy` when it runs, or without that mark; as
+    /// of [`Hypervisor::start`].
+    async fn hold(&self, _: InstanceId) -> Result<()> {
+        Err(CANT_MIGRATE)
+    }
+
+    /// At the source of a migration: describes a machine that runs or is held to the destination's
+    /// driver.
+    ///
+    /// # Errors
+    /// `Unsupported` without [`Features::migration`]; `Busy` when it is off, or has a disk that
+    /// another machine has, too.
     async fn describe(&self, _: InstanceId) -> Result<Description> {
         Err(CANT_MIGRATE)
     }
 
     /// At the destination: gets ready to take a machine that is defined here, is off, and has all
     /// its volumes, empty, with their keys. Nothing that the description says reaches anything of
-    /// this host but what the definition names.
+    /// this host but what the definition names. One whose definition says that it is to be off is
+    /// held where it comes from and needs no memory here: it is put off with
+    /// [`refuse`](Self::refuse) when it has arrived.
     ///
     /// # Errors
     /// `Unsupported` without [`Features::migration`]; as of [`Hypervisor::start`]; `Refused` for a
@@ -260,13 +274,13 @@ pub trait Hypervisor: Send + Sync + 'static {
         Err(CANT_MIGRATE)
     }
 
-    /// At the source: sends the machine, which runs on meanwhile. Once this has succeeded it is off
-    /// here for [`OffReason::Moved`], and all of it is at the destination in
+    /// At the source: sends the machine, which runs on meanwhile, or is held. Once this has
+    /// succeeded it is off here for [`OffReason::Moved`], and all of it is at the destination in
     /// [`RunState::Arrived`]. When it fails, or `give_up` is cancelled, the machine runs on here,
-    /// unless it ended by itself. Takes as long as it takes.
+    /// unless it ended by itself; one that was held is held still, or off. Takes as long as it takes.
     ///
     /// # Errors
-    /// `Unsupported` without [`Features::migration`]; `Busy` when it does not run.
+    /// `Unsupported` without [`Features::migration`]; `Busy` when it is off.
     async fn depart(
         &self,
         _: InstanceId,
@@ -286,7 +300,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     }
 
     /// At the destination: ends what has come of a machine and was not resumed; one that runs is
-    /// left alone.
+    /// left alone. Its volumes stay, with all that has come of them.
     async fn refuse(&self, _: InstanceId) -> Result<()> {
         Ok(())
     }

@@ -62,6 +62,9 @@ pub enum Halt {
     Leaving,
     /// It has been handed over to another host, and runs here under a new epoch at most.
     Left,
+    /// It is off, and the platform holds it to send it to another host. Found off, its guest has
+    /// not run since, wherever it may be beside here.
+    Held,
     /// It comes from another host, and was never let run here in this epoch.
     Arriving,
 }
@@ -87,7 +90,7 @@ impl Machine {
         self.definition.instance
     }
 
-    /// Whether it runs, or is on its way here: its volumes are in use.
+    /// Whether it runs, is held, or is on its way here: its volumes are in use.
     pub fn runs(&self) -> bool {
         !matches!(self.run, RunState::Off(_))
     }
@@ -140,6 +143,9 @@ pub enum Access {
 pub enum RunState {
     /// It runs, or is paused or shutting down: it may write to its volumes.
     Running,
+    /// It is there to be sent to another host, and its guest was not let run: see
+    /// [`Hypervisor::hold`](crate::Hypervisor::hold).
+    Held,
     /// It is coming from another host, and not all of it is here.
     Incoming,
     /// All of it has come from another host; it waits for [`Hypervisor::resume`](crate::Hypervisor::resume).
@@ -232,7 +238,7 @@ pub struct Features {
     pub durable: bool,
     /// Volumes are encrypted, so that they need their keys.
     pub encrypts: bool,
-    /// Running machines move between hosts of this kind.
+    /// Machines move between hosts of this kind, running or off.
     pub migration: bool,
     /// Memory can be taken back from machines while they run.
     pub balloon: bool,

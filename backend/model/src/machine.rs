@@ -58,10 +58,10 @@ pub struct MachineSpec {
     pub rebuilds: u64,
     /// When this is above what the host has done, the next start is a first boot to the guest.
     pub first_boots: u64,
-    /// It shall go on at another host.
+    /// It shall go on at another host, or be off there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub departure: Option<Departure>,
-    /// It shall not be started here, but come from another host while it runs there.
+    /// It shall not be started here, but come from another host, where it runs or is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrival: Option<Arrival>,
 }

@@ -1,4 +1,4 @@
-//! Live migration: a machine goes on at another host while it runs.
+//! Migration: a machine goes on at another host while it runs, or is off there as it was.
 //!
 //! Both hosts have the machine in their sets meanwhile: the one that it leaves under the epoch of
 //! its run, the one that it comes to under the next. It is decided at its new host only when the
@@ -29,6 +29,9 @@ pub struct Migration {
     /// The volumes that go with it, also those that were detached since it began: their data may
     /// be at either host until it has ended.
     pub volumes: BTreeSet<VolumeId>,
+    /// It is off, and is to be off when it has come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub off: bool,
     /// Since when.
     pub at: UnixMs,
     /// It shall stay where it is: what is left is to see that it is not at the other host.

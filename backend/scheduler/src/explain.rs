@@ -231,7 +231,7 @@ fn broken_words(rule: Rule, request: &Request, size: &Size) -> String {
         Rule::Schedulable => "closed to new machines".into(),
         Rule::Conforms => "not conforming to the host standard".into(),
         Rule::Draining => "being emptied".into(),
-        Rule::Incapable => "without an agent that takes running machines from its host".into(),
+        Rule::Incapable => "without an agent that takes machines from its host".into(),
         Rule::Vcpus => format!("less than {} free", size.vcpus),
         Rule::Memory => format!("less than {} free", size.memory),
         Rule::RealMemory => {

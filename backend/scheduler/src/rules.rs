@@ -382,7 +382,7 @@ impl fmt::Display for Rule {
             Self::Schedulable => "hosts closed to new machines",
             Self::Conforms => "hosts that do not conform to the host standard",
             Self::Draining => "hosts that are being emptied",
-            Self::Incapable => "hosts without an agent that takes running machines",
+            Self::Incapable => "hosts without an agent that takes machines",
             Self::Vcpus => "vCPU",
             Self::Memory => "memory",
             Self::RealMemory => "memory that is not for spot machines",

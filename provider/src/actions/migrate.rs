@@ -1,4 +1,4 @@
-//! `fairmazon_migrate`: moves a running machine to another host.
+//! `fairmazon_migrate`: moves a machine to another host.
 
 use std::time::Duration;
 
@@ -32,10 +32,10 @@ impl Action for Migrate {
     fn schema(&self) -> Schema {
         Schema::builder()
             .describe(
-                "Moves a running machine to another host while it runs, with its volumes, which \
-                 are encrypted there with keys of that host. The platform chooses the host, within \
-                 the machine's `placement`. Where no other host can take it the machine stays, and \
-                 the action fails with the reason.",
+                "Moves a machine to another host, while it runs or as it is while it is off, with \
+                 its volumes, which are encrypted there with keys of that host. The platform \
+                 chooses the host, within the machine's `placement`. Where no other host can take \
+                 it the machine stays, and the action fails with the reason.",
             )
             .attribute(instance_id())
             .build()
@@ -57,7 +57,7 @@ impl Action for Migrate {
         };
         let done = cx.within(LIMIT, &format!("the instance {id} to move"), work).await?;
         let row = done.map_err(|error| Attempt::on("migrate", "instance", id).failed(&error))?;
-        progress.say(format!("{id} runs in {}, {}.", row.site, row.country));
+        progress.say(format!("{id} is in {}, {}.", row.site, row.country));
         Ok(())
     }
 }

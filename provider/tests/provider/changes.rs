@@ -72,11 +72,15 @@ async fn where_a_machine_is_stays_known_unless_it_may_have_to_go() {
 }
 
 #[tokio::test]
-async fn a_machine_that_is_off_loses_its_boot_volume_with_a_warning_too() {
+async fn a_machine_that_is_off_moves_and_loses_its_boot_volume_with_a_warning_too() {
     let broker = Broker::start().await;
     let mut client = broker.harness().await;
     let off = json!({ "power_state": "stopped", "on_image_change": "rebuild" });
     client.apply(ADDRESS, machine_with(off.clone())).await.unwrap();
+    let mut elsewhere = off.clone();
+    elsewhere["placement"] = json!({ "countries": ["NL"] });
+    let told = client.plan(ADDRESS, machine_with(elsewhere)).await.unwrap().warnings.to_string();
+    assert!(told.contains("may move the machine"), "{told}");
     let mut change = off;
     change["image"] = json!("debian-12");
     change["flavor"] = json!("medium");

@@ -80,7 +80,7 @@ async fn a_machine_is_moved_and_the_plan_stays_empty() {
     let made = client.apply(address, machine_with(json!({}))).await.unwrap();
     let config = json!({ "instance_id": made.state["id"] });
     let said = client.invoke("fairmazon_migrate", config).await.unwrap();
-    assert!(said.last().is_some_and(|line| line.contains("runs in")), "{said:?}");
+    assert!(said.last().is_some_and(|line| line.contains("is in fra1, DE")), "{said:?}");
     assert_eq!(broker.calls("migrate_instance"), 1);
     let plan = client.plan(address, machine_with(json!({}))).await.unwrap();
     assert_eq!(plan.action, ChangeAction::None);

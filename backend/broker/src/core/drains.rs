@@ -73,7 +73,7 @@ fn item(id: impl Display, name: &str, (state, reason): (DrainState, String)) -> 
 }
 
 impl Engine {
-    /// Empties a host: it takes nothing new, and its running machines move to others for
+    /// Empties a host: it takes nothing new, and its machines move to others for
     /// `deadline_ms` from now. Repeated, it sets another deadline. A drain that the platform began
     /// is the operator's from here on.
     ///
@@ -225,7 +225,7 @@ impl Engine {
                 (goes, format!("it goes with {}", instance.id))
             }
             None => {
-                let why = "it is attached to nothing: volumes move with a running instance";
+                let why = "it is attached to nothing: volumes move with an instance";
                 (DrainState::Staying, why.into())
             }
         }

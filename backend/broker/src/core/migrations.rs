@@ -1,4 +1,4 @@
-//! What begins a migration: a running instance goes to another host with its volumes.
+//! What begins a migration: an instance that runs, or is off, goes to another host with its volumes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use fairmazon_model::{
     migration::Migration,
     operation::{Operation, OperationKind},
     placement::{Placement, Prefer},
-    units::{Gib, UnixMs},
+    units::{Gib, Mib, UnixMs, Vcpus},
     volume::Volume,
 };
 use fairmazon_scheduler::{MachineBooking, Request as PlaceRequest, Size, VolumeBooking};
@@ -44,12 +44,12 @@ pub(crate) struct Begun {
 }
 
 impl Engine {
-    /// Moves a running instance to another host while it runs. The operation is done when it is
-    /// there, and fails when it stays where it is.
+    /// Moves an instance to another host: while it runs, or while it is off, as it is. The
+    /// operation is done when it is there, and fails when it stays where it is.
     ///
     /// # Errors
-    /// `NotFound`; `Precondition` when it does not run, is moving already, or its host can't let
-    /// it go; `NoCapacity` when no other host can take it.
+    /// `NotFound`; `Precondition` when it is on no host, is not as it shall be, is moving already,
+    /// or its host can't let it go; `NoCapacity` when no other host can take it.
     pub async fn migrate_instance(
         &self,
         caller: &Caller,
@@ -123,6 +123,7 @@ pub(crate) fn begin(
         flavor: instance.actual_flavor().to_owned(),
         reason: placed.reason,
         volumes: volumes.iter().map(|volume| volume.id).collect(),
+        off: !wants_to_run(instance, now),
         at: now,
         given_up: false,
     };
@@ -147,6 +148,9 @@ fn elsewhere(
     from: HostId,
 ) -> PlaceRequest {
     let size = catalogue.flavor(instance.actual_flavor()).map(Size::from);
+    // One that is interrupted has no room to lose, and is best off where it may have some again.
+    let nothing = size.clone().filter(|_| !instance.holds_room());
+    let nothing = nothing.map(|size| Size { vcpus: Vcpus(0), memory: Mib(0), ..size });
     let (mut storage, mut excluded) = (BTreeMap::new(), BTreeSet::from([from]));
     let mut specification = instance.spec.specification_bytes();
     for volume in volumes {
@@ -164,7 +168,7 @@ fn elsewhere(
     excluded.extend(state.world.hosts.iter().map(|row| row.id).filter(keeps));
     PlaceRequest {
         machine: instance.id,
-        sizes: size.into_iter().collect(),
+        sizes: size.into_iter().chain(nothing).collect(),
         storage,
         specification,
         image: instance.spec.image.clone(),
@@ -183,8 +187,8 @@ fn elsewhere(
 /// that it is on does not obey that.
 ///
 /// # Errors
-/// `Precondition` when it would have to and can't, as it does not run; `NoCapacity` when no other
-/// host will do now.
+/// `Precondition` when it would have to and can't as it is; `NoCapacity` when no other host will do
+/// now.
 pub(super) fn check_place(
     state: &State,
     catalogue: &Catalogue,
@@ -231,6 +235,10 @@ pub(crate) fn is_better_elsewhere(
     now: UnixMs,
 ) -> bool {
     let Ok(from) = check_can_leave(state, instance, volumes, now) else { return false };
+    // One that is off gains nothing.
+    if !wants_to_run(instance, now) {
+        return false;
+    }
     // One that likes full hosts would follow those that like empty ones for ever.
     if instance.spec.preferences.prefer == Prefer::Pack {
         return false;
@@ -259,7 +267,7 @@ impl From<Bound> for DomainError {
     }
 }
 
-/// The instance runs as it shall on a host that can let it go, which is the answer.
+/// The instance runs, or is off, as it shall on a host that can let it go, which is the answer.
 pub(crate) fn check_can_leave(
     state: &State,
     instance: &Instance,
@@ -275,24 +283,24 @@ pub(crate) fn check_can_leave(
         return Err(Bound::ForNow(error.advise("wait until that has ended")));
     }
     let runs = wants_to_run(instance, now);
-    let Some(decision) = instance.decision.as_ref().filter(|_| runs) else {
-        let error = precondition(format!("{id} does not run: only running machines move"));
-        return Err(Bound::AsItIs(error.advise("start it first")));
+    let Some(decision) = &instance.decision else {
+        let error = precondition(format!("{id} is on no host yet"));
+        return Err(Bound::ForNow(error.advise("repeat when it is")));
     };
     let from = decision.host;
-    if instance.observed.state == ObservedState::Stopped
-        && is_brought_about(instance, runs, instance.spec_version)
-    {
-        let error = precondition(format!("{id} has powered off: only running machines move"));
-        return Err(Bound::AsItIs(error.advise("reboot it first")));
+    let is_as_it_shall = is_brought_about(instance, runs, instance.spec_version);
+    if runs && is_as_it_shall && instance.observed.state == ObservedState::Stopped {
+        let text = format!("{id} has powered off by itself, and would be started by moving it");
+        let advice = "stop it, to have it move as it is, or reboot it";
+        return Err(Bound::AsItIs(precondition(text).advise(advice)));
     }
-    let is_running = instance.observed.state == ObservedState::Running
-        && is_brought_about(instance, runs, instance.spec_version);
-    if !is_running || state.standing(from) != Standing::Connected {
+    if !is_as_it_shall || state.standing(from) != Standing::Connected || instance.notice().is_some()
+    {
+        let state = if runs { "running" } else { "off" };
         let error = precondition(format!(
-            "{id} is not seen running as it shall: its host is changing it, or does not answer"
+            "{id} is not seen {state} as it shall: its host is changing it, or does not answer"
         ));
-        return Err(Bound::ForNow(error.advise("repeat when it runs")));
+        return Err(Bound::ForNow(error.advise("repeat when it is")));
     }
     if state.hosts.agent(from).is_none_or(|agent| agent.migration_address.is_empty()) {
         let error =
@@ -314,7 +322,7 @@ pub(crate) fn check_can_leave(
     }
 }
 
-/// Connected hosts that can't take a running machine of this one.
+/// Connected hosts that can't take a machine of this one.
 fn incapable(state: &State, from: HostId) -> BTreeSet<HostId> {
     let source = state.hosts.agent(from);
     let takes = |host: HostId| {

@@ -200,7 +200,7 @@ impl Batch<'_> {
         self.change_instance(new);
     }
 
-    /// Lets a running instance leave a host that is being emptied, that lacks the level that the
+    /// Lets an instance leave a host that is being emptied, that lacks the level that the
     /// instance asks for, or that does not obey what its placement has become, if that can be now.
     pub(super) fn drain(&mut self, instance: &Instance) {
         let Some(host) = instance.decision.as_ref().map(|decision| decision.host) else { return };

@@ -68,9 +68,11 @@ fn why_not(facts: &InstanceFacts<'_>, moving: &Moving<'_>) -> Option<String> {
     let instance = facts.instance;
     if instance.deleting.is_some() {
         Some("it is being deleted".into())
-    } else if !facts.wants_to_run() {
+    } else if moving.migration.off && facts.wants_to_run() {
+        Some("it shall run now, and starts first".into())
+    } else if !moving.migration.off && !facts.wants_to_run() {
         Some("it shall not run any more".into())
-    } else if has_ended(instance) && !has_left(moving) {
+    } else if !moving.migration.off && has_ended(instance) && !has_left(moving) {
         Some("it has ended on the host that it is on".into())
     } else if facts.standing == Standing::Lapsed {
         Some("the host that it is on does not answer".into())

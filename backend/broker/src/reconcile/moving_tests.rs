@@ -27,6 +27,8 @@ struct Situation {
     given_up: bool,
     deleting: bool,
     wants_to_run: bool,
+    /// It moves while it is off.
+    off: bool,
     observed: ObservedState,
     standing: Standing,
     source: Option<MachineSeen>,
@@ -43,6 +45,7 @@ fn open() -> Situation {
         given_up: false,
         deleting: false,
         wants_to_run: true,
+        off: false,
         observed: ObservedState::Running,
         standing: Standing::Connected,
         source: Some(seen(SOURCE, ObservedState::Running, None)),
@@ -51,6 +54,17 @@ fn open() -> Situation {
         destination_standing: Standing::Connected,
         gone: false,
         hindrance: None,
+    }
+}
+
+/// Under way while it is off, with nothing to be done.
+fn open_off() -> Situation {
+    Situation {
+        wants_to_run: false,
+        off: true,
+        observed: ObservedState::Stopped,
+        source: Some(seen(SOURCE, ObservedState::Stopped, None)),
+        ..open()
     }
 }
 
@@ -99,6 +113,7 @@ impl Situation {
             flavor: "small".into(),
             reason: String::new(),
             volumes: BTreeSet::from([VolumeId::from_parts(1, 1)]),
+            off: self.off,
             at: UnixMs(1),
             given_up: self.given_up,
         };
@@ -195,6 +210,32 @@ fn it_is_given_up_for_each_of_its_reasons() {
 }
 
 #[test]
+fn one_that_is_off_lands_off_and_is_given_up_when_it_is_to_run() {
+    assert_eq!(open_off().step(), Step::Settled, "it is as it shall be meanwhile");
+    let starts = Situation { wants_to_run: true, ..open_off() };
+    let Step::GiveUp(why) = starts.step() else { panic!("{:?}", starts.step()) };
+    assert!(why.contains("shall run"), "{why}");
+    let off_there = Some(seen(DESTINATION, ObservedState::Stopped, None));
+    for before in [open_off(), starts] {
+        let before = Situation { given_up: before.wants_to_run, ..before };
+        let both = Situation { source: left(), destination: arrived(), ..before.clone() };
+        assert_eq!(both.step(), Step::Land);
+        let has_come = Situation { destination: off_there.clone(), ..before.clone() };
+        assert_eq!(
+            has_come.step(),
+            Step::Land,
+            "it would not be off there before it was left here"
+        );
+        let only_arrived = Situation { destination: arrived(), ..before.clone() };
+        assert_ne!(only_arrived.step(), Step::Land, "it may be started where it is");
+        let only_left = Situation { source: left(), ..before };
+        assert_ne!(only_left.step(), Step::Land);
+    }
+    let gone = Situation { given_up: true, gone: true, source_knows: true, ..open_off() };
+    assert_eq!(gone.step(), Step::Stay { anew: true });
+}
+
+#[test]
 fn it_stays_when_the_other_host_has_shown_that_it_is_not_there() {
     assert_eq!(given_up().step(), Step::Settled, "nobody has shown anything");
     let gone = Situation { gone: true, destination: None, ..given_up() };
@@ -249,16 +290,17 @@ fn seen_of(epoch: Epoch) -> impl Strategy<Value = Option<MachineSeen>> {
 }
 
 fn situation() -> impl Strategy<Value = Situation> {
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<[bool; 3]>(), any::<bool>(), any::<bool>(), any::<bool>());
     let hosts = (standing(), standing(), seen_of(SOURCE), seen_of(DESTINATION));
     let hindrance = proptest::option::of(Just("too long".to_owned()));
     (flags, hosts, observed_state(), hindrance).prop_map(|(flags, hosts, observed, hindrance)| {
-        let (given_up, deleting, wants_to_run, source_knows, gone) = flags;
+        let ([given_up, deleting, off], wants_to_run, source_knows, gone) = flags;
         let (standing, destination_standing, source, destination) = hosts;
         Situation {
             given_up,
             deleting,
             wants_to_run,
+            off,
             observed,
             standing,
             source,

@@ -185,7 +185,8 @@ fn tell(
     catalogue: &Catalogue,
     now: UnixMs,
 ) -> Option<Told> {
-    let runs = wants_to_run(row, now);
+    // One that moves while it is off starts when that has ended: it is given up for that.
+    let runs = wants_to_run(row, now) && !row.open_migration().is_some_and(|to| to.off);
     // What is told of one that leaves depends on more than its row.
     if let (Some(told), Way::Stays) = (&before, way)
         && (told.revision, told.spec.power == Power::Running) == (row.revision, runs)

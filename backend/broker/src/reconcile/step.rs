@@ -168,7 +168,10 @@ pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
         Standing::Connected if facts.awaits_room => Step::Wait(Waiting::Room),
         Standing::Connected if instance.waits_for_room() => Step::Enter,
         Standing::Connected => {
-            if let Some(step) = next_spot_step(facts) {
+            // One that moves comes to its end first: nobody starts it or has it deleted meanwhile.
+            if facts.moving.is_none()
+                && let Some(step) = next_spot_step(facts)
+            {
                 return step;
             }
             if is_brought_about(instance, facts.wants_to_run(), instance.spec_version) {

@@ -137,7 +137,7 @@ fn state(view: &InstanceView, wrong: &mut Vec<String>) {
         (Some(site), None) if !allows(&site.country) => {
             wrong.push(format!("{id} is in {} and not in {countries:?}", site.country));
         }
-        (_, Some(_)) if shall_run(view) && !view.reason.contains("stays there") => {
+        (_, Some(_)) if view.row.interruption.is_none() && !view.reason.contains("stays there") => {
             wrong.push(format!("{id} shall go to {countries:?}, and does not: {}", view.reason));
         }
         _ => {}

@@ -134,6 +134,13 @@ impl<'a> Client<'a> {
                     Power::Running => Power::Stopped,
                     Power::Stopped => Power::Running,
                 };
+                let is_off = spec.power == Power::Stopped;
+                self.update(id, spec).await;
+                if is_off && self.chance(70) {
+                    self.pause().await;
+                    self.migrate(id).await;
+                }
+                return false;
             }
             5 | 6 => match *volume {
                 Some(data) if spec.volumes.is_empty() => {

@@ -36,6 +36,8 @@ pub enum Act {
     GuestCrashes(usize),
     /// The guests of the host touch that many percent of their memory.
     MemoryFills(usize, u64),
+    /// The host is emptied by its operator.
+    Drains(usize, bool),
     /// The host reaches this level of the host standard.
     Proves(usize, Option<u8>),
 }
@@ -72,7 +74,7 @@ pub const fn ends_leases(act: &Act) -> bool {
 
 /// Adds one fault and its end.
 fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
-    let (begin, end, most_ms) = match random.random_range(0..23) {
+    let (begin, end, most_ms) = match random.random_range(0..25) {
         0 | 1 => (Act::BrokerDies, Act::BrokerStarts, 30_000),
         2 => (Act::AgentDies(host), Act::AgentStarts(host), 1_500),
         3 => (Act::AgentFreezes(host), Act::AgentThaws(host), 1_500),
@@ -115,6 +117,7 @@ fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
             let percent = random.random_range(50..=100);
             (Act::MemoryFills(host, percent), Act::MemoryFills(host, 0), 40_000)
         }
+        22 | 23 => (Act::Drains(host, true), Act::Drains(host, false), 60_000),
         _ => {
             let act = match random.random_range(0..3) {
                 0 => Act::AnswerLost,

@@ -354,6 +354,7 @@ impl Platform {
             Act::AnswerLost => self.store_faults.lock().lose_answer = true,
             Act::WallClockJumps(ms) => self.wall.jump(ms),
             Act::MemoryFills(host, percent) => self.fill_memory(host, percent),
+            Act::Drains(host, begins) => self.drain(host, begins).await,
             Act::Proves(host, level) => self.hosts[host].keeps.set(level),
             Act::GuestCrashes(host) => {
                 let host = self.hosts[host].id;
@@ -379,6 +380,22 @@ impl Platform {
         });
     }
 
+    /// Begins or ends to empty a host, if the broker does it by now.
+    async fn drain(&mut self, host: usize, begins: bool) {
+        let Some(broker) = &self.broker else { return };
+        let (engine, customer) = (broker.engine.clone(), self.customer);
+        let (id, key) = (self.hosts[host].id, self.random.random::<u64>().to_string());
+        let drain = async {
+            if begins {
+                engine.drain_host(&customer, id, DRAIN_MS, &key).await
+            } else {
+                engine.cancel_drain(&customer, id).await
+            }
+        };
+        let said = tokio::time::timeout(Duration::from_secs(10), drain).await;
+        self.log.say(format!("{id} is emptied: {begins}: {}", matches!(said, Ok(Ok(_)))));
+    }
+
     /// Ends every fault.
     async fn heal(&mut self) {
         self.log.say("everything is healed");
@@ -395,7 +412,14 @@ impl Platform {
             self.power_on(host);
             self.start_agent(host);
         }
+        if self.up.borrow().engine.is_none() {
+            // Also one that has died of an answer that was lost in the last fault.
+            self.stop_broker();
+        }
         self.start_broker().await;
+        for host in 0..self.hosts.len() {
+            self.drain(host, false).await;
+        }
     }
 
     /// Waits until nothing is wrong, and stays so; answers what is wrong to the last.

@@ -18,8 +18,8 @@ use crate::{
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Empty a host: it takes nothing new, and its running machines move to other hosts while they
-/// run. Follows until nothing is left or the deadline has passed; interrupted, the host goes on.
+/// Empty a host: it takes nothing new, and its machines move to other hosts, running or off as they
+/// are. Follows until nothing is left or the deadline has passed; interrupted, the host goes on.
 #[derive(Debug, Args)]
 pub(super) struct HostDrain {
     #[command(flatten)]

@@ -328,13 +328,19 @@ impl Book {
         };
         match (seen.marks.halt, seen.run) {
             // What was last seen is older than what is done with it now.
-            (Halt::Leaving, _) if record.transit.is_some() => return ObservedState::Unknown,
+            (Halt::Leaving | Halt::Held, _) if record.transit.is_some() => {
+                return ObservedState::Unknown;
+            }
             (Halt::Arriving, RunState::Off(_)) | (_, RunState::Incoming | RunState::Arrived) => {
                 return self.failure(record).unwrap_or(ObservedState::Starting);
             }
             // Handed over a moment ago, and not marked so yet.
-            (Halt::Leaving, RunState::Off(OffReason::Moved)) => return ObservedState::Stopping,
-            (Halt::Leaving | Halt::Left, RunState::Off(_)) => return ObservedState::Stopped,
+            (Halt::Leaving, RunState::Off(OffReason::Moved)) => {
+                return ObservedState::Stopping;
+            }
+            (Halt::Leaving | Halt::Left, RunState::Off(_)) | (_, RunState::Held) => {
+                return ObservedState::Stopped;
+            }
             _ => {}
         }
         if seen.runs() {
@@ -448,7 +454,7 @@ impl MachineRecord {
     /// Whether it is being started, or is on its way to or from another host.
     pub(super) fn starts_or_moves(&self) -> bool {
         let moves = |seen: &Machine| {
-            matches!(seen.marks.halt, Halt::Leaving | Halt::Arriving) && seen.runs()
+            matches!(seen.marks.halt, Halt::Leaving | Halt::Held | Halt::Arriving) && seen.runs()
         };
         self.may_run || self.transit.is_some() || self.seen.as_ref().is_some_and(moves)
     }

@@ -13,6 +13,7 @@ use fairmazon_hypervisor::{
 use fairmazon_keys::{Binding, HostCertificate, KeyError, Purpose, make_key};
 use fairmazon_model::{
     id::{HostId, InstanceId},
+    instance::Power,
     key::{Blob, GivenKey, SealedVolumeKey},
     machine::HostVolume,
     migration::{Departure, KeyWanted},
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     clock::unix_now,
     peers::{Conversation, Incoming, Opening, Outgoing, Word, take_opening},
-    plan::{DiskReady, MachineAction},
+    plan::{DiskReady, MachineAction, lands_as},
 };
 
 /// How long the other host may take to let a machine run.
@@ -141,11 +142,11 @@ impl Agent {
         }
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
         let Some(seen) = &record.seen else { return };
-        let (transit, marks) = (Transit::begin(), seen.marks);
+        let (transit, seen) = (Transit::begin(), seen.clone());
         record.transit = Some(transit.clone());
         record.busy = true;
         tracing::info!(host = %self.config.host, %instance, "a machine comes from another host");
-        self.work.push(self.hands.take_in(instance, marks, conversation, transit));
+        self.work.push(self.hands.take_in(instance, seen, conversation, transit));
     }
 
     /// Whether all is ready for a machine that is expected; why not otherwise.
@@ -163,6 +164,8 @@ impl Agent {
             Err("it has run here")
         } else if seen.runs() {
             Err("what came of it before is still here")
+        } else if seen.definition.power != spec.power {
+            Err("it was started or stopped meanwhile")
         } else if !seen.definition.all_disks().all(is_ready) || !spec.all_disks().all(is_ready) {
             Err("its volumes are not ready")
         } else {
@@ -190,14 +193,14 @@ impl Agent {
     pub(super) fn begin_departure(&mut self, instance: InstanceId, departure: Departure) {
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
         let Some(seen) = &record.seen else { return };
-        let (marks, transit) = (seen.marks, Transit::begin());
+        let (seen, transit) = (seen.clone(), Transit::begin());
         record.transit = Some(transit.clone());
         record.busy = true;
         tracing::info!(
             host = %self.config.host, %instance, to = %departure.to, "a machine leaves"
         );
         let opening = Opening { instance, epoch: departure.epoch, channel: None };
-        self.work.push(self.hands.depart(marks, departure, opening, transit));
+        self.work.push(self.hands.depart(seen, departure, opening, transit));
     }
 
     /// A machine has moved, or not.
@@ -328,14 +331,14 @@ impl Hands {
     /// Sends a machine, and tells the other host once it is off here for good.
     fn depart(
         &self,
-        marks: Marks,
+        as_seen: Machine,
         departure: Departure,
         opening: Opening,
         transit: Transit,
     ) -> Work {
         let (hands, instance) = (self.clone(), opening.instance);
         Box::pin(async move {
-            let result = hands.send(marks, departure, opening, &transit).await;
+            let result = hands.send(as_seen, departure, opening, &transit).await;
             let seen = hands.look_at_machine(instance).await;
             Done::Transit { instance, result, seen }
         })
@@ -343,7 +346,7 @@ impl Hands {
 
     async fn send(
         &self,
-        marks: Marks,
+        as_seen: Machine,
         departure: Departure,
         opening: Opening,
         transit: &Transit,
@@ -358,7 +361,12 @@ impl Hands {
         let asked = async {
             let connection = way.connect(None).await.map_err(lost(instance))?;
             let mut conversation = Conversation::new(connection);
-            let word = Word::Describe { description: Blob(description) };
+            let description = Blob(description);
+            let word = if as_seen.run == RunState::Held {
+                Word::DescribeOff { description }
+            } else {
+                Word::Describe { description }
+            };
             conversation.say(word).await.map_err(lost(instance))?;
             match conversation.hear().await.map_err(lost(instance))? {
                 Word::Come { description } => Ok((conversation, description)),
@@ -381,7 +389,7 @@ impl Hands {
                 source: "it did not end as one that was handed over".into(),
             });
         }
-        let left = Marks { halt: Halt::Left, ..marks };
+        let left = Marks { halt: Halt::Left, ..as_seen.marks };
         self.within("mark a machine", self.hypervisor.mark(instance, left)).await?;
         let told = async {
             conversation.say(Word::Left).await?;
@@ -395,17 +403,17 @@ impl Hands {
         Ok(())
     }
 
-    /// Takes a machine in, and lets it run when the other host says that it left.
+    /// Takes a machine in, and lets it run, or be off, when the other host says that it left.
     fn take_in(
         &self,
         instance: InstanceId,
-        marks: Marks,
+        as_seen: Machine,
         conversation: Conversation,
         transit: Transit,
     ) -> Work {
         let hands = self.clone();
         Box::pin(async move {
-            let result = hands.receive(instance, marks, conversation, &transit).await;
+            let result = hands.receive(instance, as_seen, conversation, &transit).await;
             // From here on its channels lead nowhere, so that nothing more of it comes.
             *transit.channels.lock() = None;
             transit.end();
@@ -417,7 +425,7 @@ impl Hands {
     async fn receive(
         &self,
         instance: InstanceId,
-        marks: Marks,
+        as_seen: Machine,
         mut conversation: Conversation,
         transit: &Transit,
     ) -> Result<()> {
@@ -425,8 +433,11 @@ impl Hands {
             let heard = tokio::time::timeout(ANSWER_WITHIN, conversation.hear());
             heard.await.map_err(io::Error::from).and_then(|heard| heard).map_err(lost(instance))?
         };
-        let Word::Describe { description } = word else {
-            return Err(HypervisorError::refused(instance, "it says something else"));
+        let is_off = as_seen.definition.power == Power::Stopped;
+        let description = match word {
+            Word::Describe { description } if !is_off => description,
+            Word::DescribeOff { description } if is_off => description,
+            _ => return Err(HypervisorError::refused(instance, "it says something else")),
         };
         let prepare = self.hypervisor.prepare(instance, &description.0);
         let Landing { description, channels } =
@@ -449,13 +460,17 @@ impl Hands {
         if word != Word::Left {
             return Err(HypervisorError::refused(instance, "it says something else"));
         }
-        let runs = Marks { halt: Halt::Started, ..marks };
-        self.within("mark a machine", self.hypervisor.mark(instance, runs)).await?;
+        let here = Marks { halt: lands_as(&as_seen.definition), ..as_seen.marks };
+        self.within("mark a machine", self.hypervisor.mark(instance, here)).await?;
         // It may have taken long, and the lease may be over.
         if transit.end.is_cancelled() {
             return Err(given_up(instance));
         }
-        self.within("let a machine run", self.hypervisor.resume(instance)).await?;
+        if is_off {
+            self.within("put a machine off", self.hypervisor.refuse(instance)).await?;
+        } else {
+            self.within("let a machine run", self.hypervisor.resume(instance)).await?;
+        }
         tell(&mut conversation, Word::Runs).await;
         Ok(())
     }

@@ -40,7 +40,7 @@ impl Agent {
         let refused = self.growth_refused(instance, step);
         let failure = step.result.as_ref().err().filter(|_| !refused).or(seen.as_ref().err());
         match failure {
-            Some(error) => self.machine_failed(instance, error, &step.said, now_ms),
+            Some(error) => self.machine_failed(instance, step, error, now_ms),
             None => self.machine_succeeded(instance, step.action.as_ref(), now_ms),
         }
         if let Ok(seen) = seen {
@@ -270,15 +270,18 @@ impl Agent {
     fn machine_failed(
         &mut self,
         instance: InstanceId,
+        step: &MachineStep,
         error: &HypervisorError,
-        said: &str,
         now_ms: u64,
     ) {
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
         let pause = self.pauses.after(&mut record.backoff);
         record.not_before_ms = now_ms + pause;
-        if tells_at_once(error) || record.backoff.failures() >= TELL_AFTER {
-            record.error = Some(with_last_lines(&error.for_customer(), said).into());
+        // What can't leave is as it shall be otherwise.
+        let is_off_well = step.action == Some(MachineAction::Hold);
+        let tells = tells_at_once(error) || record.backoff.failures() >= TELL_AFTER;
+        if tells && !is_off_well {
+            record.error = Some(with_last_lines(&error.for_customer(), &step.said).into());
             self.report.wanted();
         }
         tracing::warn!(

@@ -327,6 +327,7 @@ impl Hands {
             },
             MachineAction::Mark(marks) => hypervisor.mark(instance, *marks).await,
             MachineAction::Start => hypervisor.start(instance).await,
+            MachineAction::Hold => hypervisor.hold(instance).await,
             MachineAction::AskToStop => hypervisor.ask_to_stop(instance).await,
             MachineAction::ForceStop => hypervisor.force_stop(instance).await,
             MachineAction::Undefine => hypervisor.undefine(instance).await,

@@ -64,9 +64,14 @@ fn machine_use(machine: &Machine, measured: Option<&Statistics>) -> Option<Use> 
 fn volumes_elsewhere(inventory: &Inventory, told: &Told) -> HashSet<VolumeId> {
     let runs = |machine: &Machine| machine.run == RunState::Running;
     let away = |machine: &&Machine| match machine.run {
-        RunState::Running => false,
-        RunState::Incoming | RunState::Arrived | RunState::Off(OffReason::Moved) => true,
-        RunState::Off(_) => matches!(machine.marks.halt, Halt::Arriving | Halt::Left),
+        RunState::Running | RunState::Held => false,
+        RunState::Incoming | RunState::Arrived => true,
+        RunState::Off(reason) => match machine.marks.halt {
+            Halt::Arriving | Halt::Left => true,
+            Halt::Leaving => reason == OffReason::Moved,
+            // That it was sent may be of an earlier time: it has left when that is marked.
+            Halt::Held | Halt::Idle | Halt::Started | Halt::Stopping => false,
+        },
     };
     let left = inventory.machines.iter().filter(away);
     let left = left.flat_map(|machine| volumes_of(&machine.definition));
@@ -150,6 +155,19 @@ mod tests {
         assert_eq!(count(vec![gone], &leaving), (Some(false), false));
         let gone = machine(RunState::Off(OffReason::Host), Halt::Left);
         assert_eq!(count(vec![gone], &leaving), (Some(false), false));
+    }
+
+    #[test]
+    fn a_machine_that_moves_while_it_is_off_counts_nowhere_and_its_volume_once() {
+        let told = told(|_, _| ());
+        let of = |run, halt| count(vec![machine(run, halt)], &told);
+        assert_eq!(of(RunState::Held, Halt::Held), (Some(false), true));
+        assert_eq!(of(RunState::Off(OffReason::Host), Halt::Held), (Some(false), true));
+        assert_eq!(of(RunState::Off(OffReason::Moved), Halt::Held), (Some(false), true));
+        assert_eq!(of(RunState::Arrived, Halt::Idle), (Some(false), false));
+        assert_eq!(of(RunState::Off(OffReason::Host), Halt::Idle), (Some(false), true));
+        // It was sent, and stays after all.
+        assert_eq!(of(RunState::Off(OffReason::Moved), Halt::Idle), (Some(false), true));
     }
 
     #[test]

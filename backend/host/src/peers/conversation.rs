@@ -25,6 +25,12 @@ pub(crate) enum Word {
         /// The hypervisor's own text.
         description: Blob,
     },
+    /// The same of a machine that is off, and is to be off at the other host. A word of its own: an
+    /// agent of an earlier version, which would let it run, does not know it.
+    DescribeOff {
+        /// The hypervisor's own text.
+        description: Blob,
+    },
     /// The host that it comes to: it may come.
     Come {
         /// The hypervisor's own text.
@@ -35,9 +41,9 @@ pub(crate) enum Word {
         /// Why, for the log of the other host.
         why: String,
     },
-    /// The host that it leaves: it is off here for good, so let it run there.
+    /// The host that it leaves: it is off here for good, so let it run there, or be off.
     Left,
-    /// The host that it comes to: it runs.
+    /// The host that it comes to: it runs, or is off there as it shall be.
     Runs,
 }
 

@@ -508,6 +508,10 @@ impl Hypervisor for QemuHost {
         .await
     }
 
+    async fn hold(&self, instance: InstanceId) -> Result<()> {
+        self.open_volumes("hold a machine", move |host, session| host.hold(session, instance)).await
+    }
+
     async fn describe(&self, instance: InstanceId) -> Result<Description> {
         self.description(instance).await
     }

@@ -7,6 +7,7 @@ use fairmazon_hypervisor::{
 };
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
+    instance::Power,
     machine::{Disk, MachineSpec},
     units::{Gib, Mib, Vcpus},
 };
@@ -23,7 +24,11 @@ use super::{
     session::Session,
     xml::{self, LiveDisk, Parts},
 };
-use crate::{domains::refuse_taken, error::failed, xml::device_name};
+use crate::{
+    domains::{Domains, refuse_taken},
+    error::failed,
+    xml::device_name,
+};
 
 const LIVE: u32 = sys::VIR_DOMAIN_AFFECT_LIVE;
 
@@ -90,11 +95,41 @@ impl Inner {
         instance: InstanceId,
     ) -> std::result::Result<(), NotStarted> {
         let (_, machine) = session.domains.expect(instance)?;
-        if machine.runs() {
-            return Ok(());
+        match machine.run {
+            RunState::Held => Err(HypervisorError::busy(instance, "it is held").into()),
+            RunState::Off(_) => self.launch(session, &machine, Domains::start),
+            RunState::Running | RunState::Incoming | RunState::Arrived => Ok(()),
         }
-        let spec = &machine.definition;
-        let opened = self.take_place(session, &machine)?;
+    }
+
+    /// Opens the volumes of a machine that is off, to send it; the volumes that may be why it could
+    /// not be done, with its error.
+    pub(super) fn hold(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+    ) -> std::result::Result<(), NotStarted> {
+        let (_, machine) = session.domains.expect(instance)?;
+        let why_not = match machine.run {
+            RunState::Held => return Ok(()),
+            RunState::Off(_) if machine.marks.halt == Halt::Held => {
+                return self.launch(session, &machine, Domains::hold);
+            }
+            RunState::Off(_) => "it is not marked to be held",
+            RunState::Running | RunState::Incoming | RunState::Arrived => "it runs",
+        };
+        Err(HypervisorError::busy(instance, why_not).into())
+    }
+
+    /// Has libvirt start a machine that is off.
+    fn launch(
+        &self,
+        session: &Session,
+        machine: &Machine,
+        launch: fn(&Domains, InstanceId) -> Result<()>,
+    ) -> std::result::Result<(), NotStarted> {
+        let (instance, spec) = (machine.instance(), &machine.definition);
+        let opened = self.take_place(session, machine)?;
         let kernel = image::kernel(&self.images, &spec.image)?;
         // Names the files of volumes that were made after the machine was defined, too.
         let xml = self.domain(session, spec, kernel, None)?;
@@ -104,11 +139,11 @@ impl Inner {
             .all_disks()
             .map(|disk| self.lend(session, disk.volume))
             .collect::<Result<Vec<_>>>()?;
-        session.domains.start(instance).map_err(|error| NotStarted { error, opened })
+        launch(&session.domains, instance).map_err(|error| NotStarted { error, opened })
     }
 
-    /// Whether a machine that is off can run here, with its console and its seed made ready for it;
-    /// the files of its volumes.
+    /// Whether a machine that is off can run, be held or come here, with its console and its seed
+    /// made ready for it; the files of its volumes.
     pub(super) fn take_place(
         &self,
         session: &Session,
@@ -121,7 +156,13 @@ impl Inner {
             opened.push((disk.volume, self.require(disk.volume)?.path));
             refuse_taken(&others, instance, disk)?;
         }
-        self.has_memory(&others, Promised::from(spec.as_ref()))?;
+        let more = match (machine.marks.halt, spec.power) {
+            (Halt::Held, _) | (Halt::Arriving, Power::Stopped) => None,
+            _ => Some(Promised::from(spec.as_ref())),
+        };
+        if let Some(more) = more {
+            self.has_memory(&others, more)?;
+        }
         self.consoles.prepare(instance).map_err(|error| HypervisorError::Driver {
             attempted: format!("prepare the console of {instance}"),
             source: error.into(),
@@ -132,7 +173,7 @@ impl Inner {
 
     /// Whether there is so much memory beside what these machines have.
     fn has_memory(&self, machines: &[Machine], more: Promised) -> Result<()> {
-        let running = machines.iter().filter(|machine| machine.runs());
+        let running = machines.iter().filter(|machine| takes_memory(machine));
         let promised: Promised = running.map(|machine| machine.definition.as_ref()).collect();
         let kept = self.landings.kept(machines);
         promised.plus(kept).plus(more).check(self.config.capacity.memory)
@@ -182,7 +223,8 @@ impl Inner {
     /// Writes the marks of a machine.
     pub(super) fn mark(&self, session: &Session, instance: InstanceId, marks: Marks) -> Result<()> {
         let (_, machine) = session.domains.expect(instance)?;
-        if machine.runs() && matches!(machine.marks.halt, Halt::Leaving | Halt::Arriving) {
+        let moves = matches!(machine.marks.halt, Halt::Leaving | Halt::Held | Halt::Arriving);
+        if machine.runs() && moves {
             // While a machine moves, libvirt writes no metadata, but takes a whole definition.
             self.write(session, &machine.definition, marks)
         } else {
@@ -368,9 +410,20 @@ impl From<HypervisorError> for NotStarted {
     }
 }
 
+/// Whether a machine that is on has memory of the host. Of one whose guest was not let run, here or
+/// where it comes from, nothing was ever written to.
+fn takes_memory(machine: &Machine) -> bool {
+    match machine.run {
+        RunState::Running => true,
+        RunState::Incoming | RunState::Arrived => machine.definition.power == Power::Running,
+        RunState::Held | RunState::Off(_) => false,
+    }
+}
+
 /// Refuses to change a machine whose guest is not all here.
 fn refuse_coming(machine: &Machine) -> Result<()> {
     match machine.run {
+        RunState::Held => Err(HypervisorError::busy(machine.instance(), "it goes to another host")),
         RunState::Incoming | RunState::Arrived => {
             Err(HypervisorError::busy(machine.instance(), "it comes from another host"))
         }

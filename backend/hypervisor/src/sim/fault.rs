@@ -59,6 +59,8 @@ pub enum Verb {
     Detach,
     /// `resize`.
     Resize,
+    /// `hold`.
+    Hold,
     /// `describe`.
     Describe,
     /// `prepare`.

@@ -24,11 +24,11 @@ use super::{
     World,
     fault::{Call, Fault, Faults, Verb},
     ledger::Run,
-    state::{HostState, SimMachine},
+    state::HostState,
 };
 use crate::{
-    Channels, Description, Features, Hint, HostMemory, Hypervisor, HypervisorError, Inventory,
-    KeyChange, Landing, Machine, Marks, OffReason, Result, RunState, Statistics, Volume,
+    Channels, Description, Features, Halt, Hint, HostMemory, Hypervisor, HypervisorError,
+    Inventory, KeyChange, Landing, Machine, Marks, OffReason, Result, RunState, Statistics, Volume,
     VolumeFile, VolumeKey, VolumeSink,
 };
 
@@ -207,7 +207,21 @@ impl Hypervisor for SimHost {
     }
 
     async fn define(&self, spec: &Arc<MachineSpec>, marks: Marks) -> Result<()> {
-        self.call(Verb::Define, || self.cell.state.lock().define(spec, marks)).await?;
+        let define = || {
+            let mut state = self.cell.state.lock();
+            let is_new = state.machine(spec.instance).is_err();
+            state.define(spec, marks)?;
+            // Placed here anew, it begins with what is made here; one that comes brings its data.
+            if is_new && marks.halt != Halt::Arriving {
+                for disk in spec.all_disks() {
+                    if state.volumes.get(&disk.volume).is_none_or(|found| found.writes == 0) {
+                        self.world.ledger().emptied(disk.volume);
+                    }
+                }
+            }
+            Ok(())
+        };
+        self.call(Verb::Define, define).await?;
         self.hint(Hint::Machine(spec.instance));
         Ok(())
     }
@@ -328,8 +342,13 @@ impl Hypervisor for SimHost {
 
     async fn delete_volume(&self, volume: VolumeId) -> Result<()> {
         let delete = || {
-            if self.cell.state.lock().delete_volume(volume)? {
+            let mut state = self.cell.state.lock();
+            if state.delete_volume(volume)? {
                 self.world.ledger().deleted(volume);
+                // Its machine is rebuilt, or is not started any more.
+                if state.is_named(volume) {
+                    self.world.ledger().emptied(volume);
+                }
             }
             Ok(())
         };
@@ -371,6 +390,12 @@ impl Hypervisor for SimHost {
         let size = (vcpus, memory);
         let resize = || self.cell.state.lock().resize(instance, size, &self.cell.capacity);
         self.call(Verb::Resize, resize).await?;
+        self.hint(Hint::Machine(instance));
+        Ok(())
+    }
+
+    async fn hold(&self, instance: InstanceId) -> Result<()> {
+        self.call(Verb::Hold, || self.cell.state.lock().hold(instance)).await?;
         self.hint(Hint::Machine(instance));
         Ok(())
     }
@@ -445,8 +470,9 @@ impl HostCell {
         all.into_iter().for_each(|instance| self.end(world, instance, reason));
     }
 
-    pub(super) fn wipe(&self) {
-        *self.state.lock() = HostState::default();
+    pub(super) fn wipe(&self, world: &World) {
+        let had = std::mem::take(&mut *self.state.lock());
+        had.volumes.keys().for_each(|volume| world.ledger().emptied(*volume));
         self.hint(Hint::All);
     }
 
@@ -484,15 +510,21 @@ impl HostCell {
             return Ok(());
         }
         // Told to the ledger before anybody else can see the machine run.
-        self.now_runs(world, state.machine(instance)?);
+        self.now_runs(world, &mut state, instance)?;
         drop(state);
         self.hint(Hint::Machine(instance));
         Ok(())
     }
 
-    pub(super) fn now_runs(&self, world: &World, machine: &SimMachine) {
-        let definition = &machine.definition;
-        let instance = definition.instance;
+    /// The guest of a machine begins or goes on to run here, and writes to its disks.
+    pub(super) fn now_runs(
+        &self,
+        world: &World,
+        state: &mut HostState,
+        instance: InstanceId,
+    ) -> Result<()> {
+        let machine = state.machine(instance)?;
+        let definition = Arc::clone(&machine.definition);
         world.ledger().started(Run {
             instance,
             host: self.id,
@@ -502,7 +534,11 @@ impl HostCell {
         });
         for disk in definition.all_disks() {
             world.ledger().opened(disk.volume, instance, disk.read_only);
+            if let Some(found) = state.volumes.get_mut(&disk.volume).filter(|_| !disk.read_only) {
+                found.writes = world.ledger().wrote(disk.volume, self.id, found.writes);
+            }
         }
+        Ok(())
     }
 
     fn ask_to_stop(self: &Arc<Self>, world: &Arc<World>, instance: InstanceId) -> Result<()> {

@@ -75,6 +75,13 @@ pub enum Violation {
         /// Who got it as well.
         second: InstanceId,
     },
+    /// A machine was let run with a volume that has not what was last written to it.
+    OldData {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where it was let run.
+        host: HostId,
+    },
 }
 
 /// Sees all that happens in a world; kept for the life of the world.
@@ -93,6 +100,8 @@ struct Book {
     forced: Vec<Forced>,
     /// How often each machine began or went on to run.
     turns: FxHashMap<InstanceId, u64>,
+    /// How many runs have written to each volume, wherever its data was then.
+    writes: FxHashMap<VolumeId, u64>,
     violations: Vec<Violation>,
 }
 
@@ -219,6 +228,23 @@ impl Ledger {
                 book.users.remove(&volume);
             }
         }
+    }
+
+    /// A run begins to write to a volume that has what so many runs have written; what it has then.
+    pub(super) fn wrote(&self, volume: VolumeId, host: HostId, had: u64) -> u64 {
+        let mut guard = self.0.lock();
+        let book = &mut *guard;
+        let writes = book.writes.entry(volume).or_default();
+        if had < *writes {
+            book.violations.push(Violation::OldData { volume, host });
+        }
+        *writes = had + 1;
+        *writes
+    }
+
+    /// What was in a volume is gone, by a wish or with its host.
+    pub(super) fn emptied(&self, volume: VolumeId) {
+        self.0.lock().writes.remove(&volume);
     }
 
     pub(super) fn deleted(&self, volume: VolumeId) {

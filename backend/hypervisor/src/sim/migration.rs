@@ -1,19 +1,24 @@
 //! Migration between simulated hosts: one channel, on which the source says that it has stopped its
-//! guest and the destination that it has all of it.
+//! guest and what is in its volumes, and the destination that it has all of it.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{Arc, Weak},
 };
 
 use async_trait::async_trait;
-use fairmazon_model::{id::InstanceId, units::Mib};
+use fairmazon_model::{
+    id::{InstanceId, VolumeId},
+    instance::Power,
+    units::Mib,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{World, host::HostCell, state::HostState};
 use crate::{
-    Channels, Connection, Description, HypervisorError, Landing, OffReason, Result, RunState,
+    Channels, Connection, Description, Halt, HypervisorError, Landing, OffReason, Result, RunState,
 };
 
 /// The only channel.
@@ -26,16 +31,38 @@ const TAKEN: u8 = 2;
 const QUEUED: usize = 64;
 
 impl HostState {
-    /// What the source's driver says of a machine that runs.
+    /// Opens the volumes of a machine that is off, to send it.
+    pub(super) fn hold(&mut self, instance: InstanceId) -> Result<()> {
+        let machine = self.machine(instance)?;
+        match machine.run {
+            RunState::Held => return Ok(()),
+            RunState::Off(_) if machine.marks.halt == Halt::Held => {}
+            RunState::Off(_) => {
+                return Err(HypervisorError::busy(instance, "it is not marked to be held"));
+            }
+            _ => return Err(HypervisorError::busy(instance, "it runs")),
+        }
+        self.check_disks(instance)?;
+        self.machine_mut(instance)?.run = RunState::Held;
+        Ok(())
+    }
+
+    /// What the source's driver says of a machine that runs or is held.
     pub(super) fn describe(&self, instance: InstanceId) -> Result<Description> {
         let machine = self.machine(instance)?;
-        if machine.run != RunState::Running {
+        if !matches!(machine.run, RunState::Running | RunState::Held) {
             return Err(HypervisorError::busy(instance, "it does not run"));
         }
-        for disk in machine.definition.all_disks() {
-            self.check_disk(instance, disk)?;
-        }
+        self.check_disks(instance)?;
         Ok(instance.to_string().into_bytes())
+    }
+
+    /// What is in the volumes of a machine.
+    fn contents(&self, instance: InstanceId) -> Result<Vec<(VolumeId, u64)>> {
+        let definition = &self.machine(instance)?.definition;
+        let found = |volume| self.volumes.get(&volume).map_or(0, |found| found.writes);
+        let disks = definition.all_disks().map(|disk| disk.volume);
+        Ok(disks.map(|volume| (volume, found(volume))).collect())
     }
 
     /// Takes the room of a machine that is to come.
@@ -48,10 +75,15 @@ impl HostState {
         if description != instance.to_string().as_bytes() {
             return Err(HypervisorError::refused(instance, "it is another machine's"));
         }
-        if !matches!(self.machine(instance)?.run, RunState::Off(_)) {
+        let machine = self.machine(instance)?;
+        if machine.is_on() {
             return Err(HypervisorError::busy(instance, "it is here already"));
         }
-        self.occupy(instance, memory)?;
+        if machine.definition.power == Power::Stopped {
+            self.check_disks(instance)?;
+        } else {
+            self.occupy(instance, memory)?;
+        }
         self.machine_mut(instance)?.run = RunState::Incoming;
         Ok(())
     }
@@ -79,11 +111,20 @@ impl HostCell {
         channels: Arc<dyn Channels>,
         give_up: CancellationToken,
     ) -> Result<()> {
-        self.state.lock().describe(instance)?;
+        let contents = {
+            let state = self.state.lock();
+            state.describe(instance)?;
+            state.contents(instance)?
+        };
         let sent = async {
             let mut channel = channels.open(GUEST).await?;
             channel.write_u8(SENT).await?;
             channel.write_u64(world.ledger().turn(instance)).await?;
+            channel.write_u64(contents.len() as u64).await?;
+            for (volume, writes) in contents {
+                channel.write_u128(volume.ulid().0).await?;
+                channel.write_u64(writes).await?;
+            }
             channel.flush().await?;
             channel.read_u8().await
         };
@@ -98,7 +139,12 @@ impl HostCell {
             }
             other => {
                 // It goes on here, so that what the other host has is old from now on.
-                world.ledger().went_on(instance);
+                let run = self.state.lock().machine(instance).map(|machine| machine.run);
+                match run {
+                    Ok(RunState::Running) => world.ledger().went_on(instance),
+                    Ok(RunState::Held) => self.end(world, instance, OffReason::Host),
+                    _ => {}
+                }
                 let why = other.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into());
                 let attempted = format!("send {instance} to another host");
                 Err(HypervisorError::Driver { attempted, source: why.into() })
@@ -112,7 +158,7 @@ impl HostCell {
         match machine.run {
             RunState::Running => return Ok(()),
             RunState::Arrived => {}
-            RunState::Incoming | RunState::Off(_) => {
+            RunState::Incoming | RunState::Held | RunState::Off(_) => {
                 return Err(HypervisorError::busy(instance, "it has not arrived"));
             }
         }
@@ -120,7 +166,7 @@ impl HostCell {
         machine.incarnation += 1;
         machine.started_at_ms = world.now_ms();
         let turn = machine.turn;
-        self.now_runs(world, machine);
+        self.now_runs(world, &mut state, instance)?;
         world.ledger().resumed(instance, self.id, turn);
         drop(state);
         self.hint(crate::Hint::Machine(instance));
@@ -172,6 +218,10 @@ async fn take(
         return Ok(());
     }
     let turn = channel.read_u64().await?;
+    let mut contents = HashMap::new();
+    for _ in 0..channel.read_u64().await? {
+        contents.insert(channel.read_u128().await?, channel.read_u64().await?);
+    }
     let Some(cell) = cell.upgrade() else { return Ok(()) };
     {
         let mut state = cell.state.lock();
@@ -181,6 +231,11 @@ async fn take(
         }
         machine.run = RunState::Arrived;
         machine.turn = turn;
+        for (id, volume) in &mut state.volumes {
+            if let Some(writes) = contents.get(&id.ulid().0) {
+                volume.writes = *writes;
+            }
+        }
     }
     cell.hint(crate::Hint::Machine(instance));
     channel.write_u8(TAKEN).await?;

@@ -50,6 +50,8 @@ pub(super) struct SimVolume {
     pub(super) keys: Vec<Box<str>>,
     /// Its file, of one that was imported.
     pub(super) file: Option<Arc<[u8]>>,
+    /// How many runs have written to it: what is to be found in it.
+    pub(super) writes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -217,6 +219,12 @@ impl HostState {
             .any(|machine| machine.definition.all_disks().any(|disk| disk.volume == volume))
     }
 
+    /// Whether a machine is defined with the volume.
+    pub(super) fn is_named(&self, volume: VolumeId) -> bool {
+        let mut machines = self.machines.values();
+        machines.any(|machine| machine.definition.all_disks().any(|disk| disk.volume == volume))
+    }
+
     pub(super) fn create_volume(&mut self, wish: &HostVolume, capacity: &Capacity) -> Result<()> {
         if self.volumes.contains_key(&wish.volume) {
             return Ok(());
@@ -251,7 +259,7 @@ impl HostState {
         self.next_serial += 1;
         let serial = self.next_serial;
         let (size, keys) = (wish.size, key.into_iter().collect());
-        self.volumes.insert(wish.volume, SimVolume { size, class, serial, keys, file });
+        self.volumes.insert(wish.volume, SimVolume { size, class, serial, keys, file, writes: 0 });
     }
 
     /// Whether the volume's key is here and one that opens it.

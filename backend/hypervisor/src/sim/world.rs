@@ -72,7 +72,7 @@ impl World {
     pub fn host_is_lost(&self, host: HostId) {
         self.with(host, |cell| {
             cell.end_all(self, OffReason::Host);
-            cell.wipe();
+            cell.wipe(self);
         });
         self.hosts.write().remove(&host);
     }

@@ -47,7 +47,9 @@ pub(super) fn warning(
         changes.push(("schedule", Impact::Stop));
     }
     let least = if runs { Impact::Move } else { Impact::Rebuild };
-    changes.retain(|(_, impact)| *impact >= least);
+    // One that is off goes as it is.
+    let is_off = prior.state.get().map(String::as_str) == Some("stopped");
+    changes.retain(|(_, impact)| *impact >= least || is_off && *impact == Impact::Move);
     let worst = changes.iter().map(|(_, impact)| *impact).max()?;
     let causes: Vec<_> =
         changes.iter().map(|(field, impact)| format!("- `{field}`: {impact}")).collect();

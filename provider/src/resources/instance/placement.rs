@@ -34,8 +34,9 @@ pub(super) fn attribute() -> Attribute {
     placement::attribute_with(
         "Constraints on where the machine may be, today and after every move, and what is better \
          among the hosts that obey them. The host is never named. When constraints change to what \
-         its host does not obey, a running machine moves to a host that does, with its volumes and \
-         without a restart; where none will do, or while it is off, the change is refused.",
+         its host does not obey, the machine moves to a host that does, with its volumes: without a \
+         restart while it runs, and as it is while it is off. Where none will do the change is \
+         refused.",
         [
             Attribute::string("prefer")
                 .optional()

@@ -8,15 +8,19 @@ use fairmazon_model::{
     ErrorKind,
     host::{Capacity, HostSpec},
     id::{HostId, InstanceId, OperationId, VolumeId},
-    instance::{Attachment, Instance, InstanceSpec, ObservedState, Power},
+    instance::{
+        Attachment, Instance, InstanceSpec, ObservedState, OnInterrupt, Power, RestartPolicy, Spot,
+    },
     key::GivenKey,
     machine::{DesiredSet, MachineSpec, VolumeSeen, VolumeWish},
     migration::Handover,
     operation::OperationState,
-    units::{Epoch, Gib, Vcpus},
+    price::NanoEur,
+    units::{Epoch, Gib, Mib, Vcpus},
     volume::{VolumeObserved, VolumeSpec},
 };
 
+mod off;
 mod placement;
 mod rebalance;
 mod rules;

@@ -149,7 +149,7 @@ async fn a_placement_that_nothing_obeys_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_machine_that_is_off_can_t_go_and_its_placement_stays() {
+async fn a_machine_that_is_off_goes_as_it_is_or_once_it_runs() {
     let mut it = Moved::running(quick()).await;
     let off = it.ask(&["DE"], |spec| spec.power = Power::Stopped).await.unwrap();
     it.here.told_of("off", it.id, |spec| spec.power == Power::Stopped).await;
@@ -157,17 +157,16 @@ async fn a_machine_that_is_off_can_t_go_and_its_placement_stays() {
     it.here.machines[0].spec_version = 2;
     it.here.reports().await;
     it.kit.done(off).await;
-    let before = it.row();
-    let error = it.ask(&["FR"], |_| ()).await.unwrap_err();
-    assert_eq!((error.kind, error.field.as_deref()), (ErrorKind::Precondition, Some("placement")));
-    assert!(error.message.contains("only running machines move"), "{error}");
-    assert_eq!(error.advice, "start it first");
-    assert_eq!(it.row(), before);
-    // Started in the same change, it goes as soon as it runs.
-    let operation = it.ask(&["FR"], |spec| spec.power = Power::Running).await.unwrap();
+    let operation = it.ask(&["FR"], |_| ()).await.unwrap();
+    it.kit.until("it is on its way", || it.row().migration.is_some_and(|to| to.off)).await;
+    assert!(it.waits_for(operation).contains("moves to another host"));
+    // Started, it goes as soon as it runs.
+    it.ask(&["FR"], |spec| spec.power = Power::Running).await.unwrap();
+    it.stays().await;
     it.here.told_of("on", it.id, |spec| spec.power == Power::Running).await;
     assert_eq!(it.row().migration, None);
-    it.here.has(it.id, Epoch(1), ObservedState::Running, None).await;
+    let epoch = it.row().decision.unwrap().epoch;
+    it.here.has(it.id, epoch, ObservedState::Running, None).await;
     it.here.machines[0].spec_version = 3;
     it.here.reports().await;
     it.moves(3).await;

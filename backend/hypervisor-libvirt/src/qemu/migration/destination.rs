@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use fairmazon_hypervisor::{
     Channels, Connection, HypervisorError, Landing, Machine, Promised, Result, RunState,
 };
-use fairmazon_model::id::InstanceId;
+use fairmazon_model::{id::InstanceId, instance::Power};
 use parking_lot::Mutex;
 use tokio::{net::UnixStream, sync::watch, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -174,7 +174,7 @@ impl QemuHost {
             let (domain, machine) = session.domains.expect(instance)?;
             match machine.run {
                 RunState::Arrived | RunState::Running => {}
-                RunState::Incoming | RunState::Off(_) => {
+                RunState::Held | RunState::Incoming | RunState::Off(_) => {
                     return Err(HypervisorError::busy(instance, "it has not arrived"));
                 }
             }
@@ -196,7 +196,7 @@ impl QemuHost {
                 Some(RunState::Incoming | RunState::Arrived) => {
                     session.domains.force_stop(instance)
                 }
-                Some(RunState::Running | RunState::Off(_)) | None => Ok(()),
+                Some(RunState::Running | RunState::Held | RunState::Off(_)) | None => Ok(()),
             }
         })
         .await
@@ -236,7 +236,11 @@ impl Inner {
             return Err(HypervisorError::refused(instance, "it has another size than here"));
         }
         self.take_place(session, &machine)?;
-        let kept = self.landings.keep(instance, spec.as_ref().into())?;
+        let memory = match spec.power {
+            Power::Stopped => Promised::default(),
+            Power::Running => spec.as_ref().into(),
+        };
+        let kept = self.landings.keep(instance, memory)?;
         let xml = self.domain(session, spec, kernel, Some(places))?;
         session.domains.define(spec, machine.marks, xml)?;
         let lent = spec

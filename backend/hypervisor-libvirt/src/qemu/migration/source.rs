@@ -215,6 +215,10 @@ impl QemuHost {
             .call("look at a machine", move |_, session| {
                 let (domain, machine) = session.domains.expect(instance)?;
                 resume_stranded(&domain, &machine);
+                if machine.run == RunState::Held {
+                    // QEMU may not send a guest twice that it has not let run in between.
+                    session.domains.force_stop(instance)?;
+                }
                 Ok(machine.run)
             })
             .await?;
@@ -227,10 +231,10 @@ impl QemuHost {
 }
 
 impl Inner {
-    /// A machine that runs here and can move.
+    /// A machine that runs or is held here and can move.
     fn movable(&self, session: &Session, instance: InstanceId) -> Result<(Domain, Machine)> {
         let (domain, machine) = session.domains.expect(instance)?;
-        if machine.run != RunState::Running {
+        if !matches!(machine.run, RunState::Running | RunState::Held) {
             return Err(HypervisorError::busy(instance, "it does not run"));
         }
         let others = session.domains.list()?.machines;

@@ -36,7 +36,7 @@ async fn becomes(host: &QemuHost, fits: impl Fn(&Machine) -> bool) -> Machine {
 }
 
 /// That nothing runs here.
-async fn nothing_runs(lab: &mut Lab, host: &QemuHost) {
+pub(super) async fn nothing_runs(lab: &mut Lab, host: &QemuHost) {
     becomes(host, |machine| matches!(machine.run, RunState::Off(_))).await;
     assert_eq!(lab.run("ls /run/libvirt/qemu/ins-*.pid 2>/dev/null || true").trim(), "");
     let begin = std::time::Instant::now();

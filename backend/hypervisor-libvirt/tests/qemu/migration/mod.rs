@@ -4,6 +4,7 @@ mod balloon;
 mod before;
 mod faults;
 mod growth;
+mod off;
 mod refused;
 
 use std::{
@@ -23,7 +24,10 @@ use fairmazon_hypervisor::{
     contract::{instance, spec, volume, wish},
 };
 use fairmazon_hypervisor_libvirt::qemu::QemuHost;
-use fairmazon_model::machine::{HostVolume, MachineSpec};
+use fairmazon_model::{
+    instance::Power,
+    machine::{HostVolume, MachineSpec},
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 

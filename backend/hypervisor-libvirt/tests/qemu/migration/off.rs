@@ -1,0 +1,107 @@
+//! Guests that are off, and move with what they have written.
+
+use super::*;
+
+/// The guest as it is to be at either host: off.
+fn off() -> Arc<MachineSpec> {
+    Arc::new(MachineSpec { power: Power::Stopped, ..machine() })
+}
+
+/// A host whose guest has run once, and is off and held.
+async fn held(lab: &Lab) -> QemuHost {
+    let host = counting(lab).await;
+    host.force_stop(instance(1)).await.unwrap();
+    let marks = host.machine(instance(1)).await.unwrap().unwrap().marks;
+    host.define(&off(), Marks { halt: Halt::Held, ..marks }).await.unwrap();
+    host.hold(instance(1)).await.unwrap();
+    assert_eq!(run(&host).await, RunState::Held);
+    host
+}
+
+/// A host that awaits what is held at another.
+async fn awaits(lab: &Lab) -> QemuHost {
+    let host = lab.host();
+    give_keys_there(&host).await;
+    for number in [1, 2] {
+        host.create_volume(&wish(number)).await.unwrap();
+    }
+    host.define(&off(), Marks { halt: Halt::Arriving, ..Marks::default() }).await.unwrap();
+    host
+}
+
+/// Has the guest go to a host that awaits it, and be off there.
+async fn moves_off(from: &QemuHost, to: &QemuHost) {
+    let awaited = landing(from, to).await;
+    depart(from, &awaited, Wire::to(&awaited)).await.unwrap();
+    drop(awaited);
+    assert_eq!(run(from).await, RunState::Off(OffReason::Moved));
+    assert_eq!(run(to).await, RunState::Arrived);
+    assert_eq!(to.statistics(instance(1)).await.unwrap(), None);
+    mark(from, Halt::Left).await;
+    mark(to, Halt::Idle).await;
+    assert_eq!(run(to).await, RunState::Arrived, "nothing has let it run");
+    to.refuse(instance(1)).await.unwrap();
+    assert_eq!(run(to).await, RunState::Off(OffReason::Host));
+}
+
+/// That it starts with what it has written at the other host, in its second boot.
+async fn starts(host: &QemuHost) {
+    assert_eq!(host.console(instance(1)).await.unwrap(), b"", "its guest has not run here");
+    host.start(instance(1)).await.unwrap();
+    let said = says(host, instance(1), "GUEST-COUNTER vdb 2").await;
+    assert!(said.contains(&format!("GUEST-BOOT-DISK {IMAGE_TEXT}")), "{said}");
+    mark(host, Halt::Started).await;
+    says(host, instance(1), "GUEST-TICK 3").await;
+}
+
+#[tokio::test]
+async fn what_a_guest_has_written_is_at_the_next_host_when_it_starts_there() {
+    let (here, mut there) = (Lab::start(), Lab::start());
+    let source = held(&here).await;
+    let said = source.console(instance(1)).await.unwrap();
+    let target = awaits(&there).await;
+    moves_off(&source, &target).await;
+    assert_eq!(source.console(instance(1)).await.unwrap(), said, "its guest has not run");
+    assert_eq!(there.run("ls /run/fairmazon/moves; virsh -q secret-list").trim(), "");
+    let secrets = [b"written by the guest in plain text".to_vec(), key_there(2).to_vec()];
+    assert_eq!(files_with(&there.folder, &secrets), [] as [std::path::PathBuf; 0]);
+    starts(&target).await;
+    source.undefine(instance(1)).await.unwrap();
+    for number in [1, 2] {
+        source.delete_volume(volume(number)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_way_that_is_cut_leaves_it_off_and_it_is_sent_again() {
+    let (here, mut there) = (Lab::start(), Lab::start());
+    let source = held(&here).await;
+    let target = awaits(&there).await;
+    for cut in [(LIBVIRT, 6_000), (LIBVIRT, 9_000), (DISKS, 100_000)] {
+        let awaited = landing(&source, &target).await;
+        let wire = Wire { cut: Some(cut), ..Wire::to(&awaited) };
+        depart(&source, &awaited, wire).await.unwrap_err();
+        drop(awaited);
+        assert_eq!(run(&source).await, RunState::Off(OffReason::Host), "{cut:?}");
+        source.hold(instance(1)).await.unwrap();
+        target.refuse(instance(1)).await.unwrap();
+        faults::nothing_runs(&mut there, &target).await;
+    }
+    moves_off(&source, &target).await;
+    starts(&target).await;
+}
+
+#[tokio::test]
+async fn what_is_held_outlives_libvirtd_and_the_process_that_holds_it() {
+    let (mut here, there) = (Lab::start(), Lab::start());
+    let before = held(&here).await;
+    let target = awaits(&there).await;
+    drop(before);
+    here.kill_libvirt();
+    here.start_libvirt();
+    let source = here.host();
+    give_keys(&source).await;
+    assert_eq!(run(&source).await, RunState::Held, "nobody has let it run");
+    moves_off(&source, &target).await;
+    starts(&target).await;
+}
