@@ -44,8 +44,12 @@ resource "null_resource" "it" {
   triggers = { name = "bench-%s-${count.index}", flavor = "tiny", image = "alpine-3.22" }
 }
 """
-# On the one host that is in that country.
-THERE = OURS.replace("boot_volume", 'placement   = { countries = ["LU"] }\n  boot_volume')
+# On the one host that is in that country; real guests rest once they have started.
+THERE = OURS.replace(
+    "boot_volume =",
+    'placement   = { countries = ["LU"] }\n'
+    '  user_data   = "#!/bin/sh\\necho 3600 >/pace\\n"\n  boot_volume =',
+)
 # As many values as an instance has, of about the same length: what Terraform itself then takes.
 WIDE = NULL.replace(
     'image = "alpine-3.22" }',
@@ -53,12 +57,17 @@ WIDE = NULL.replace(
 )
 
 
+# What an agent says when it works.
+READY_AGENT = r"the agent of"
+
+
 class Process:
     """A program that runs until the end of the block, once it has said that it is ready."""
 
-    def __init__(self, ready, *command, environment=None):
+    def __init__(self, ready, *command, environment=None, stdin=None):
         self.process = subprocess.Popen(
             [str(word) for word in command],
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -77,13 +86,17 @@ class Process:
     def hear(self, line):
         """For those who need more than the line that says it is ready."""
 
+    def measured(self):
+        """The process whose memory counts."""
+        return self.process.pid
+
     def settled_kib(self, rest=5):
         """Resident KiB after this rest, in seconds, when they have not changed for a second (ten
         seconds at most)."""
         time.sleep(rest)
         before, same = 0, 0
         for _ in range(50):
-            now = plugin.resident_kib(self.process.pid)
+            now = plugin.resident_kib(self.measured())
             same = same + 1 if now == before else 0
             if same == 5:
                 break
@@ -115,26 +128,36 @@ class Backend(Process):
             self.environment[found[1]] = shlex.split(found[2])[0]
 
 
-def agent(program, folder, backend, hypervisor="simulated"):
-    """The agent of one more host, in Luxembourg and in a process of its own."""
-    operator = dict(os.environ)
+def operator(backend):
+    """What an operator of hosts has in the environment."""
+    environment = dict(os.environ)
     for line in (backend.data / "env.hosts").read_text().splitlines():
         name, value = line.removeprefix("export ").split("=", 1)
-        operator[name] = shlex.split(value)[0]
+        environment[name] = shlex.split(value)[0]
+    return environment
+
+
+def agent_command(program, folder, backend, hypervisor, *more):
+    """What starts the agent of one more host, in Luxembourg, which is registered here."""
     offer = ["--name", "bench", "--site", "bench1", "--town", "Bench", "--country", "LU",
              "--region", "eu-central", "--latitude", "49.6", "--longitude", "6.1", "--vcpus", "64",
              "--memory-mib", "65536", "--storage", "standard=1000"]
-    done = subprocess.run([program, "host", "register", *offer], env=operator, check=True,
+    done = subprocess.run([program, "host", "register", *offer], env=operator(backend), check=True,
                           stdout=subprocess.PIPE, text=True)
     told = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     (folder / "token").write_text(told["token"])
     (folder / "token").chmod(0o600)
-    return Process(
-        r"the agent of", program, "host", "--broker", backend.environment["FAIRMAZON_ENDPOINT"],
+    return [
+        program, "host", "--broker", backend.environment["FAIRMAZON_ENDPOINT"],
         "--host-id", told["id"], "--token-file", folder / "token",
         "--ca", backend.environment["FAIRMAZON_CA_CERTIFICATE"],
-        "--state-dir", folder / "agent", "--hypervisor", hypervisor,
-    )
+        "--state-dir", folder / "agent", "--hypervisor", hypervisor, *more,
+    ]
+
+
+def agent(program, folder, backend):
+    """An agent with simulated machines, in a process of its own."""
+    return Process(READY_AGENT, *agent_command(program, folder, backend, "simulated"))
 
 
 class Work:

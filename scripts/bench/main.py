@@ -15,8 +15,11 @@ import traceback
 from pathlib import Path
 
 import client
+import emptied
 import guests
+import network
 import plugin
+import real_host
 
 BIN = Path(os.environ["FAIRMAZON_BENCH_BIN"])
 TERRAFORM = os.environ["FAIRMAZON_BENCH_TERRAFORM"]
@@ -26,6 +29,7 @@ PROVIDER = BIN / "terraform-provider-fairmazon"
 MACHINES = 1_000
 GUESTS = 20
 AGENT_MACHINES = 50
+DRAINED = 10
 
 
 class Row:
@@ -161,22 +165,25 @@ def idle(rounds):
     yield Row("agent idle, resident", f"{median(agents):.1f} MB", "20 MB", median(agents) <= 20)
 
 
-def full(rounds):
-    """Memory of an agent with 50 machines on libvirt."""
-    agents = []
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            folder = Path(folder)
-            with client.Backend(BIN / "fairmazon", folder / "dev", "--hosts", "1") as backend:
-                with client.agent(BIN / "fairmazon", folder, backend, "libvirt-test") as agent:
-                    work = client.Work(TERRAFORM, folder, "full", client.THERE, PROVIDER,
-                                       "fairmazon/fairmazon", version(), backend.environment)
-                    work.begin(AGENT_MACHINES, "full")
-                    work.apply()
-                    # An agent lets go each minute of what it has not used.
-                    agents.append(agent.settled_kib(rest=70) / 1024)
-    yield Row(f"agent with {AGENT_MACHINES} machines of libvirt's test driver, resident",
-              f"{median(agents):.1f} MB", "30 MB", median(agents) <= 30)
+def full(_rounds):
+    """Memory of an agent with 50 real guests."""
+    guest = run(REPOSITORY / "scripts" / "guest" / "build").strip()
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        folder = Path(folder)
+        with network.Network(folder) as own:
+            program = BIN / "fairmazon"
+            with client.Backend(
+                own.here(program), folder / "dev", "--guest", guest, hypervisor="qemu"
+            ) as backend, real_host.Host(program, own, backend, REPOSITORY, memory) as host:
+                work = client.Work(own.here(Path(TERRAFORM)), folder, "full", client.THERE, PROVIDER,
+                                   "fairmazon/fairmazon", version(), backend.environment)
+                work.begin(AGENT_MACHINES, "full")
+                work.apply()
+                # An agent lets go each minute of what it has not used.
+                took = host.settled_kib(rest=70) / 1024
+                work.run("destroy", "-input=false", "-auto-approve")
+    yield Row(f"agent with {AGENT_MACHINES} real guests, resident", f"{took:.1f} MB", "30 MB",
+              took <= 30)
 
 
 def boots(_rounds):
@@ -201,6 +208,17 @@ def moves(_rounds):
     still = float(re.search(r"median: (\d+) ms still", said)[1])
     yield Row("a busy guest stands still when it moves, without its agents' words",
               f"{still:.0f} ms", "300 ms", still <= 300)
+
+
+def drain(_rounds):
+    """A host with ten real guests is emptied over a link of a known speed."""
+    guest = run(REPOSITORY / "scripts" / "guest" / "build").strip()
+    with tempfile.TemporaryDirectory() as folder:
+        took = emptied.drain(BIN / "fairmazon", PROVIDER, Path(TERRAFORM), version(), Path(folder),
+                             guest, DRAINED)
+    what = f"{DRAINED} real guests leave a host over {emptied.LINK_MBIT} Mbit/s"
+    yield Row(what, f"{took.seconds:.0f} s for {took.sent / 1e6:.0f} MB", "", True)
+    yield Row("share of that link which they use", f"{took.share:.0%}", "90%", took.share >= 0.9)
 
 
 def version():
@@ -234,6 +252,7 @@ MEASURES = {
     "full": full,
     "boots": boots,
     "moves": moves,
+    "drain": drain,
     "metering": metering,
     "store": store,
     "placement": placement,

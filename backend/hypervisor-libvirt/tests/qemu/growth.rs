@@ -15,7 +15,7 @@ use fairmazon_model::{
 use crate::{
     guest_agent::agent,
     guests::data,
-    lab::{IMAGE, Lab, PATIENCE, give_keys, says},
+    lab::{IMAGE, Lab, PATIENCE, give_keys, marked, says},
 };
 
 /// Says what the guest has, and in which boot, whenever that changes; and counts.
@@ -96,10 +96,7 @@ pub(crate) async fn run(lab: &Lab, spec: MachineSpec) -> QemuHost {
 async fn said(host: &QemuHost) -> Option<(u32, u64, String)> {
     let said = host.console(instance(1)).await.unwrap();
     let said = String::from_utf8_lossy(&said).into_owned();
-    // Its last line may be under way.
-    let (whole, _) = said.rsplit_once('\n')?;
-    let last = whole.lines().filter_map(|line| line.trim().strip_prefix("GUEST-HAS ")).next_back();
-    let mut words = last?.split(' ');
+    let mut words = marked(&said, "GUEST-HAS ").next_back()?.split(' ');
     let mut word = || words.next().unwrap().to_owned();
     Some((word().parse().unwrap(), word().parse::<u64>().unwrap() / 1_024, word()))
 }

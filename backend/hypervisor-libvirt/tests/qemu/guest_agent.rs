@@ -14,7 +14,7 @@ use fairmazon_model::{
 
 use crate::{
     guests::{data, is_off},
-    lab::{IMAGE, Lab, PATIENCE, give_keys, says},
+    lab::{IMAGE, Lab, PATIENCE, give_keys, marked, says},
 };
 
 /// An agent: what it is told is on the console, and how it answers is up to `answers`.
@@ -88,7 +88,7 @@ async fn seen(host: &QemuHost, fits: impl Fn(&Machine) -> bool) -> Machine {
 async fn told(host: &QemuHost, instance: InstanceId) -> Vec<String> {
     let said = host.console(instance).await.unwrap();
     let said = String::from_utf8_lossy(&said).into_owned();
-    let told = said.lines().filter_map(|line| line.trim().strip_prefix("GUEST-AGENT "));
+    let told = marked(&said, "GUEST-AGENT ");
     let still = told.filter(|told| told.starts_with("guest-fsfreeze")).map(str::to_owned);
     still.skip_while(|told| told != "guest-fsfreeze-freeze").collect()
 }

@@ -239,6 +239,12 @@ pub(crate) async fn says_within(
     }
 }
 
+/// What follows this mark on the lines that are whole; the last one may be under way.
+pub(crate) fn marked<'a>(said: &'a str, mark: &'a str) -> impl DoubleEndedIterator<Item = &'a str> {
+    let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().filter_map(move |line| line.trim().strip_prefix(mark))
+}
+
 thread_local! {
     static OF_THIS_TEST: RefCell<Option<Lab>> = const { RefCell::new(None) };
 }
