@@ -38,6 +38,7 @@ struct Instance {
     price_per_hour: String,
     price_per_month: String,
     created_at: String,
+    confirmed: bool,
 }
 
 #[async_trait]
@@ -78,6 +79,11 @@ impl DataSource for Instances {
                         text("price_per_hour", "What an hour of running costs, in EUR."),
                         text("price_per_month", "What a month costs, in EUR."),
                         text("created_at", "When it was asked for, in UTC (RFC 3339)."),
+                        Attribute::bool("confirmed").computed().describe(
+                            "Whether a run has read it back from a state, as the next plan after \
+                             its creation does. One that stays unconfirmed may be left from a run \
+                             that was killed: import or delete it.",
+                        ),
                     ],
                 )
                 .computed()
@@ -123,5 +129,6 @@ fn instance(row: v1::Instance) -> Instance {
         price_per_hour: NanoEur(row.price_per_hour_nano_eur).to_string(),
         price_per_month: NanoEur(row.price_per_month_nano_eur).to_string(),
         created_at: rfc3339(row.created_at_ms),
+        confirmed: !row.unconfirmed,
     }
 }

@@ -2,7 +2,7 @@
 
 use tfplugin::{Context, Diagnostics, ListResource, ListSink, Schema, async_trait};
 
-use super::{ListConfig, schema};
+use super::{ListConfig, display_name, schema};
 use crate::{
     client::Pages,
     diagnostics::Attempt,
@@ -45,7 +45,7 @@ impl ListResource for InstanceList {
                 let model = of_row(&InstanceModel::default(), &row, platform.default_labels())
                     .map_err(|error| Attempt::on("read", "instance", &row.id).refused(&error))?;
                 let name = row.spec.as_ref().map_or_else(String::new, |spec| spec.name.clone());
-                if !found.put(name, &model).await? {
+                if !found.put(display_name(name, row.unconfirmed), &model).await? {
                     return Ok(());
                 }
             }

@@ -19,6 +19,12 @@ pub struct ListConfig {
     labels: Option<BTreeMap<String, String>>,
 }
 
+/// What one of the list is called. One that nobody has confirmed to keep is in no state, or was made
+/// by a run that has not been followed by another yet: it costs money, and its owner may not know.
+fn display_name(name: String, unconfirmed: bool) -> String {
+    if unconfirmed { format!("{name} (not confirmed)") } else { name }
+}
+
 fn schema(nouns: &str) -> Schema {
     Schema::builder()
         .describe(format!("The account's {nouns}, whoever made them."))

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use tfplugin::{Context, Diagnostics, ListResource, ListSink, Schema, async_trait};
 
-use super::{ListConfig, schema};
+use super::{ListConfig, display_name, schema};
 use crate::{
     client::Pages,
     diagnostics::Attempt,
@@ -55,7 +55,7 @@ impl<K: VolumeKind> ListResource for VolumeList<K> {
                 let model = Volumes::<K>::of_row(&K::default(), row, platform.default_labels())
                     .map_err(|error| Attempt::on("read", K::NOUN, &row.id).refused(&error))?;
                 let name = row.spec.as_ref().map_or_else(String::new, |spec| spec.name.clone());
-                if !found.put(name, &model).await? {
+                if !found.put(display_name(name, row.unconfirmed), &model).await? {
                     return Ok(());
                 }
             }

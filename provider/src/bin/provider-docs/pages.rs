@@ -9,14 +9,14 @@ use crate::page::{Page, Writer, type_name};
 
 /// Attributes and more that the design has and this version has not: told, so that nobody looks
 /// for them.
-const NOT_YET: [(&str, &str); 5] = [
+const NOT_YET: [(&str, &str); 4] = [
     ("provider", "The resources for standby pairs, networks and billing accounts."),
     (
         "fairmazon_instance",
-        "`networks`, `user_data_wo`, `ssh_command` and `host_fingerprint`. They need the overlay \
-         network or the relay.",
+        "`networks`, `ssh_command` and `host_fingerprint`, which need the overlay network or the \
+         relay, and `user_data_wo`, which needs a seal for user data as volume keys have one: what \
+         is in `user_data` can be read by the platform.",
     ),
-    ("fairmazon_volume", "`source.image`."),
     ("fairmazon_token", "Renewal: a token's lifetime has to cover the run."),
     ("fairmazon_reboot", "The action `failover`."),
 ];

@@ -18,7 +18,7 @@ pub(super) fn schema() -> Schema {
     Schema::builder()
         .describe(
             "A machine.\n\nIts id never says where it runs, so a move never looks like a \
-             replacement. What can be known is known at plan: prices are those of the invoice. A \
+             replacement. What can be known is known at plan, prices included. A \
              change that restarts, stops or rebuilds a running machine says so in a warning.",
         )
         .attributes(identity())
