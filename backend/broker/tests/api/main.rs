@@ -15,5 +15,6 @@ mod matrix;
 mod metrics;
 mod services;
 mod streams;
+mod tenants;
 mod transfers;
 mod volume_keys;

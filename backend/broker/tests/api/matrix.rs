@@ -80,7 +80,7 @@ const ROLES: [(char, Role); 5] = [
 ];
 
 /// The paths of all methods.
-fn methods() -> Vec<String> {
+pub(crate) fn methods() -> Vec<String> {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
     let mut paths = Vec::new();
     for file in &set.file {
