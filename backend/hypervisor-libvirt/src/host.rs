@@ -149,6 +149,7 @@ impl Hypervisor for TestHost {
                 volumes,
                 incoming: Vec::new(),
                 foreign: listed.foreign,
+                images: None,
             })
         })
         .await

@@ -1,6 +1,9 @@
 //! What a hypervisor has: machines with their marks, volumes, features, hints. Plain data.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fairmazon_keys::VolumeKey;
 use fairmazon_model::{
@@ -223,6 +226,8 @@ pub struct Inventory {
     pub incoming: Vec<Incoming>,
     /// How many machines there are that the platform did not make and does not touch.
     pub foreign: usize,
+    /// The ids of the images that it can boot; none where it has every one.
+    pub images: Option<BTreeSet<String>>,
 }
 
 /// What a driver can do.

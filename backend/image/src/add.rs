@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How the name of a folder begins that is being made.
-const HALF_MADE: &str = ".new-";
+pub(crate) const HALF_MADE: &str = ".new-";
 /// Who holds this file locked makes folders.
 const LOCK: &str = ".lock";
 

@@ -2,7 +2,7 @@
 //! first time, and again when it is not the file that was verified.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -11,7 +11,9 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    ImageError, Manifest, Part, Result, TrustedKey, add::refuse_other, manifest::is_plain,
+    ImageError, Manifest, Part, Result, TrustedKey,
+    add::{HALF_MADE, refuse_other},
+    manifest::is_plain,
     pack::measure,
 };
 
@@ -39,6 +41,22 @@ impl Images {
     /// The images in this folder that one of these keys has signed.
     pub fn new(folder: PathBuf, trusted: Vec<TrustedKey>) -> Self {
         Self { folder, trusted, verified: Mutex::default() }
+    }
+
+    /// The ids of the images that can be used, as far as their manifests say: their files are
+    /// verified when they are used. Why one can't be is handed to `tell`.
+    pub fn ids(&self, mut tell: impl FnMut(ImageError)) -> BTreeSet<String> {
+        let entries = fs::read_dir(&self.folder).map_err(ImageError::file("list", &self.folder));
+        let entries = entries.map_err(&mut tell).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let usable = |id: &String| match self.manifest(id) {
+            Ok(manifest) => manifest.is_some(),
+            Err(error) => {
+                tell(error);
+                false
+            }
+        };
+        names.filter(|name| !name.starts_with(HALF_MADE)).filter(usable).collect()
     }
 
     /// The image's manifest; none when there is no such image here.

@@ -206,6 +206,24 @@ fn one_image_is_not_taken_for_another() {
 }
 
 #[test]
+fn the_images_that_can_be_used_are_known_without_reading_all_of_them() {
+    let maker = Maker::new();
+    let ids = |told: &mut Vec<String>| maker.store().ids(|error| told.push(error.to_string()));
+    let mut told = Vec::new();
+    assert!(ids(&mut told).is_empty());
+    assert_eq!(told.len(), 1, "the folder is missing: {told:?}");
+    for id in ["img-1", "img-2", "img-3"] {
+        publish(&maker.made(), &maker.images(), &about(id), &maker.key).unwrap();
+    }
+    fs::create_dir(maker.images().join(".new-1")).unwrap();
+    fs::write(maker.images().join("a-file"), "no image").unwrap();
+    fs::write(maker.images().join("img-3/image.json"), "{}").unwrap();
+    told.clear();
+    assert_eq!(ids(&mut told), ["img-1", "img-2"].map(String::from).into());
+    assert!(told.len() == 1 && told[0].contains("img-3"), "{told:?}");
+}
+
+#[test]
 fn images_are_published_under_their_ids_and_again_when_they_differ() {
     let maker = Maker::new();
     let inode = |id: &str| fs::metadata(maker.images().join(id)).unwrap().ino();

@@ -1,5 +1,7 @@
 //! The catalogue: what can be rented and at what price. Versioned; a version never changes.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -88,6 +90,12 @@ impl Catalogue {
     /// The image of that name or id.
     pub fn image(&self, name_or_id: &str) -> Option<&Image> {
         self.images.iter().find(|image| image.name == name_or_id || image.id == name_or_id)
+    }
+
+    /// The ids of these images, by names or ids; what is in the catalogue no more stays as it is.
+    pub fn image_ids<'a>(&self, images: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {
+        let id = |text: &String| self.image(text).map_or_else(|| text.clone(), |it| it.id.clone());
+        images.into_iter().map(id).collect()
     }
 
     /// Whether two texts, names or ids, mean the same image.

@@ -67,6 +67,8 @@ pub const API_MESSAGE_MAX: usize = 4 * 1024 * 1024;
 pub const HOST_MESSAGE_MAX: usize = 64 * 1024 * 1024;
 /// Longest text of a host that is kept, in bytes; the rest is cut off.
 pub const HOST_TEXT_MAX: usize = 1024;
+/// Most images of a host; further ones are not kept.
+pub const HOST_IMAGES_MAX: usize = 1_000;
 /// Most addresses of one machine; further ones are not kept.
 pub const ADDRESSES_MAX: usize = 16;
 /// Most bytes of the specifications of what is on one host: its whole desired set is one

@@ -4,7 +4,7 @@
 //! deleted by being missing: its data goes only when the set says so ([`VolumeWish::Delete`]),
 //! so no lost or old message can destroy a customer's data.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -248,4 +248,7 @@ pub struct ObservedSet {
     /// Its agent can take memory back from spot machines, and has enough left now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reclaims_memory: bool,
+    /// The ids of the images that it can boot; none where it has every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<BTreeSet<String>>,
 }

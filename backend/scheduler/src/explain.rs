@@ -224,7 +224,7 @@ fn broken_words(rule: Rule, request: &Request, size: &Size) -> String {
         Rule::Conformity => format!("below host standard level {}", placement.min_conformity),
         Rule::Confidential => "without confidential computing".into(),
         Rule::Features => format!("without {}", list(&request.features, "or")),
-        Rule::Image => format!("without the image {}", request.image),
+        Rule::Image => format!("without the image {}", list(&request.images, "and")),
         Rule::With => "not with its group's machines".into(),
         Rule::NotWith => "with a machine it must keep apart from".into(),
         Rule::Alive => "not reachable now".into(),

@@ -310,6 +310,21 @@ impl Fleet {
         changes
     }
 
+    /// Notes which images the host can boot. Bookings stay. False when there is no such host, or
+    /// nothing changes.
+    pub fn set_images(&mut self, id: HostId, images: &Images) -> bool {
+        let Some(index) = self.by_id.get(&id).map(|index| *index as usize) else { return false };
+        let (slot, Some(host)) = (&mut self.slots[index], &mut self.hosts[index]) else {
+            return false;
+        };
+        if host.images == *images {
+            return false;
+        }
+        host.images = images.clone();
+        slot.images = self.image_sets.number(images);
+        true
+    }
+
     /// Takes a host out.
     ///
     /// # Errors

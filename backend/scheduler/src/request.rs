@@ -24,8 +24,8 @@ pub struct Request {
     pub storage: BTreeMap<String, Gib>,
     /// Bytes that the host's desired set grows by, with its volumes that are not booked yet.
     pub specification: u64,
-    /// Name or id of its image, as hosts list it.
-    pub image: String,
+    /// Ids of the images that the host has to have for it.
+    pub images: BTreeSet<String>,
     /// The customer's constraints.
     pub placement: Placement,
     /// What the host must be able to do beside that.

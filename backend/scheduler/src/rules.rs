@@ -201,7 +201,7 @@ impl<'a> Query<'a> {
             },
             images: fleet.image_sets.test(|set| match set {
                 Images::All => true,
-                Images::Only(images) => images.contains(&request.image),
+                Images::Only(images) => request.images.is_subset(images),
             }),
             groups: fleet.groups.rules(&request.placement, &own_groups, fleet.slots.len()),
             own,

@@ -86,7 +86,7 @@ impl Naive {
         let site = &host.spec.site;
         let image = match &host.images {
             Images::All => true,
-            Images::Only(images) => images.contains(&request.image),
+            Images::Only(images) => request.images.is_subset(images),
         };
         room && gathered
             && apart

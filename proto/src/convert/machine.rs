@@ -223,6 +223,10 @@ impl From<&ObservedSet> for v1::Observed {
             keys: set.keys.iter().map(Into::into).collect(),
             conformity: set.conformity.as_ref().map(Into::into),
             reclaims_memory: set.reclaims_memory,
+            images: set
+                .images
+                .as_ref()
+                .map(|ids| v1::ImageSet { ids: ids.iter().cloned().collect() }),
         }
     }
 }
@@ -246,6 +250,9 @@ impl TryFrom<v1::Observed> for ObservedSet {
             keys: message.keys.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             conformity: message.conformity.map(TryInto::try_into).transpose()?,
             reclaims_memory: message.reclaims_memory,
+            images: message
+                .images
+                .map(|set| set.ids.into_iter().take(limits::HOST_IMAGES_MAX).collect()),
         })
     }
 }

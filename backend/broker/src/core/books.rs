@@ -3,7 +3,7 @@
 //! A claim is booked before its draft is committed and settled afterwards to what the row
 //! then says, so that two drafts never share room and a failed one gives its room back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fairmazon_model::{
     catalogue::Catalogue,
@@ -39,9 +39,12 @@ impl Books {
         let row = FleetHost::of(host, self.unproven, Images::All);
         let host = match self.fleet.host(host.id) {
             None => row,
-            Some(FleetHost { alive, reclaims_memory, .. }) => {
-                FleetHost { alive: *alive, reclaims_memory: *reclaims_memory, ..row }
-            }
+            Some(FleetHost { alive, reclaims_memory, images, .. }) => FleetHost {
+                alive: *alive,
+                reclaims_memory: *reclaims_memory,
+                images: images.clone(),
+                ..row
+            },
         };
         self.fleet.put_host(host);
     }
@@ -61,6 +64,11 @@ impl Books {
     /// is news.
     pub(crate) fn set_reclaims_memory(&mut self, host: HostId, reclaims: bool) -> bool {
         self.fleet.set_reclaims_memory(host, reclaims)
+    }
+
+    /// Notes which images the host has, none for every one; true when that is news.
+    pub(crate) fn set_images(&mut self, host: HostId, images: Option<BTreeSet<String>>) -> bool {
+        self.fleet.set_images(host, &images.map_or(Images::All, Images::Only))
     }
 
     /// Finds a host; books nothing.
@@ -136,7 +144,7 @@ impl Books {
             }],
             storage: BTreeMap::new(),
             specification: 0,
-            image: String::new(),
+            images: BTreeSet::new(),
             placement: placement.clone(),
             features: Default::default(),
             volume_hosts: [host].into(),

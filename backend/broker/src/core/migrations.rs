@@ -171,7 +171,7 @@ fn elsewhere(
         sizes: size.into_iter().chain(nothing).collect(),
         storage,
         specification,
-        image: instance.spec.image.clone(),
+        images: catalogue.image_ids([&instance.spec.image]),
         placement,
         features: Default::default(),
         volume_hosts: BTreeSet::new(),

@@ -323,7 +323,7 @@ impl Engine {
             sizes: vec![Size { flavor: String::new(), vcpus: Vcpus(0), memory: Mib(0) }],
             storage: [(spec.class.clone(), spec.size)].into(),
             specification: limits::VOLUME_SPECIFICATION_BYTES,
-            image: String::new(),
+            images: Default::default(),
             placement: spec.placement.clone(),
             features: Default::default(),
             volume_hosts: Default::default(),

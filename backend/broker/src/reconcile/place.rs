@@ -146,12 +146,15 @@ impl Batch<'_> {
             *sum = sum.saturating_add(volume.spec.size);
             specification += limits::VOLUME_SPECIFICATION_BYTES;
         }
+        let to_be_filled = volumes.iter().filter(|volume| volume.host.is_none());
+        let images = to_be_filled.filter_map(|volume| volume.spec.image.as_ref());
+        let images = images.chain([&spec.image]);
         Request {
             machine: instance.id,
             sizes: names.filter_map(|name| catalogue.flavor(name)).map(Size::from).collect(),
             storage,
             specification,
-            image: spec.image.clone(),
+            images: catalogue.image_ids(images),
             placement,
             features: Default::default(),
             volume_hosts: volumes.iter().filter_map(|volume| volume.host).collect(),

@@ -253,7 +253,9 @@ impl HostStream<'_> {
         now.last_seen = Some(at);
         let sent = now.sent;
         note_proof(&mut state, self.host, set.conformity.as_ref());
-        if state.books.set_reclaims_memory(self.host, set.reclaims_memory) {
+        let mut has_room = state.books.set_reclaims_memory(self.host, set.reclaims_memory);
+        has_room |= state.books.set_images(self.host, set.images.clone());
+        if has_room {
             state.room();
         }
         if set.generation > sent {

@@ -13,7 +13,7 @@ use fairmazon_model::{
 };
 
 use super::{
-    kit::{Kit, host_spec, quick, spec, volume_spec},
+    kit::{Hosts, Kit, host_spec, quick, row, spec, volume_spec},
     sets::Mouth,
 };
 
@@ -67,6 +67,48 @@ async fn one_that_is_not_there_or_does_not_fit_is_refused() {
         let refused = kit.engine.create_volume(&kit.customer, spec, &kit.key()).await.unwrap_err();
         assert_eq!((refused.kind, refused.field.as_deref()), (ErrorKind::Invalid, Some(field)));
     }
+}
+
+#[tokio::test]
+async fn a_machine_goes_where_its_images_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let mut hosts = Hosts::none();
+    let catalogue = kit.engine.catalogue().clone();
+    let id = |name: &str| catalogue.image(name).unwrap().id.clone();
+    let web = spec("web");
+    let (boots, tools) = (id(&web.image), id("alpine-3.22"));
+    assert_ne!(boots, tools);
+    for (number, images) in [vec![], vec![boots.as_str()]].into_iter().enumerate() {
+        let host = hosts.add(&kit, host_spec(number, "DE")).await;
+        hosts.hosts[number].sim.set_images(images);
+        hosts.connect(number, &kit.engine);
+        let is_seen = || kit.engine.host(&kit.customer, host).unwrap().last_seen.is_some();
+        kit.until("its images are known", is_seen).await;
+    }
+    let made = kit.engine.create_instance(&kit.customer, web.clone(), &kit.key()).await.unwrap();
+    kit.done(made.operation.id).await;
+    let decided = |id| row(&kit, id).decision.map(|decision| decision.host);
+    assert_eq!(decided(made.instance.row.id), Some(hosts.hosts[1].id));
+
+    // The image of a volume that it brings has to be there as well.
+    let volume = kit.engine.create_volume(&kit.customer, of("alpine-3.22"), &kit.key()).await;
+    let volume_id = volume.unwrap().volume.row.id;
+    let mut other = spec("other");
+    let attachment = Attachment { volume_id, read_only: false };
+    other.volumes = BTreeMap::from([("tools".into(), attachment)]);
+    let made = kit.engine.create_instance(&kit.customer, other, &kit.key()).await.unwrap();
+    let instance = made.instance.row.id;
+    let why = format!("without the image {boots} and {tools}");
+    kit.until("it waits", || row(&kit, instance).waiting_for.contains(&why)).await;
+
+    // An operator adds both to the first host.
+    hosts.hosts[0].sim.set_images([boots.as_str(), tools.as_str()]);
+    kit.done(made.operation.id).await;
+    assert_eq!(decided(instance), Some(hosts.hosts[0].id));
+    hosts.check();
+    kit.stop().await;
 }
 
 #[tokio::test]

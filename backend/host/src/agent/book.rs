@@ -1,7 +1,7 @@
 //! What the agent knows of each machine and volume: what is desired, what was last seen, what is
 //! under way. Makes the cases that the pure step functions decide, and the report.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use fairmazon_hypervisor::{Counters, Features, Halt, Machine, OffReason, RunState, keeps};
 use fairmazon_model::{
@@ -85,6 +85,8 @@ pub(super) struct Book {
     pub(super) features: Features,
     /// What is known of the host's memory.
     pub(super) memory: Standing,
+    /// The images that it had when it was looked at last; none where it has every one.
+    pub(super) images: Option<BTreeSet<String>>,
     /// The keys that were made for other hosts and are still wanted.
     pub(super) made_keys: Vec<MadeKey>,
     /// The copies that are being made, each with its source.
@@ -102,6 +104,7 @@ impl Book {
             generation: None,
             done_before: FxHashMap::default(),
             features,
+            images: None,
             memory: if features.balloon { Standing::Unknown } else { Standing::Unable },
             made_keys: Vec::new(),
             copying: FxHashMap::default(),
@@ -281,7 +284,8 @@ impl Book {
         volumes.sort_unstable_by_key(|seen| seen.volume);
         let generation = self.generation.unwrap_or_default();
         let keys = self.keys_to_tell();
-        ObservedSet { generation, machines, volumes, keys, ..ObservedSet::default() }
+        let images = self.images.clone();
+        ObservedSet { generation, machines, volumes, keys, images, ..ObservedSet::default() }
     }
 
     fn machine_seen(

@@ -190,6 +190,11 @@ impl Agent {
         };
         self.looks.failures.succeeded();
         self.looks.next_at_ms = now_ms + ms(self.config.look_every);
+        if self.book.images != inventory.images {
+            tracing::info!(host = %self.config.host, images = ?inventory.images, "its images");
+            self.book.images.clone_from(&inventory.images);
+            self.report.wanted();
+        }
         self.merge(started, inventory, now_ms);
         if !self.looks.complete {
             self.looks.complete = true;

@@ -301,7 +301,11 @@ impl Hypervisor for QemuHost {
             // Before the volumes: what becomes one meanwhile is in one of the two.
             let incoming = host.files.incoming()?;
             let volumes = host.files.list()?;
-            Ok(Inventory { machines: listed.machines, volumes, incoming, foreign: listed.foreign })
+            let images = host.images.ids(|error| {
+                tracing::warn!(error = &error as &dyn std::error::Error, "an image can't be used");
+            });
+            let Listed { machines, foreign } = listed;
+            Ok(Inventory { machines, volumes, incoming, foreign, images: Some(images) })
         })
         .await
     }

@@ -94,6 +94,12 @@ impl SimHost {
         self.cell.state.lock().encrypts = true;
     }
 
+    /// Which images it can boot, by their ids. At first every one.
+    pub fn set_images<'a>(&self, ids: impl IntoIterator<Item = &'a str>) {
+        self.cell.state.lock().images = Some(ids.into_iter().map(str::to_owned).collect());
+        self.cell.hint(Hint::All);
+    }
+
     /// Whether guests have an agent that answers. At first they have.
     pub fn set_agents(&self, agents: bool) {
         self.cell.state.lock().no_agents = !agents;
@@ -501,7 +507,13 @@ impl HostCell {
             .collect();
         volumes.sort_unstable_by_key(|found| found.volume);
         let incoming = state.incoming();
-        Inventory { machines, volumes, incoming, foreign: state.foreign.len() }
+        Inventory {
+            machines,
+            volumes,
+            incoming,
+            foreign: state.foreign.len(),
+            images: state.images.clone(),
+        }
     }
 
     fn start(&self, world: &World, instance: InstanceId) -> Result<()> {

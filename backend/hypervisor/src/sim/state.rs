@@ -1,7 +1,10 @@
 //! What one simulated host has, and the books of its memory and storage. Pure: no faults, no
 //! hints, no clock.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fairmazon_model::{
     host::Capacity,
@@ -68,6 +71,8 @@ pub(super) struct HostState {
     pub(super) no_agents: bool,
     /// Whether guests have no room to grow while they run.
     pub(super) no_growth: bool,
+    /// The images that it can boot; none for every one.
+    pub(super) images: Option<BTreeSet<String>>,
     storage_used: BTreeMap<Arc<str>, u64>,
     next_serial: u64,
 }

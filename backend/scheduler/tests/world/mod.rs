@@ -139,7 +139,7 @@ pub(crate) fn plain_request(machine: u64) -> Request {
         sizes: vec![Size { flavor: "medium".into(), vcpus: Vcpus(2), memory: Mib(4_096) }],
         storage: BTreeMap::from([("standard".into(), Gib(10))]),
         specification: 1_000,
-        image: "debian-13".into(),
+        images: ["debian-13".into()].into(),
         placement: Placement::default(),
         features: BTreeSet::new(),
         volume_hosts: BTreeSet::new(),
