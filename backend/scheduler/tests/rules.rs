@@ -112,7 +112,7 @@ fn any_request(machine: u64, hosts: u64, random: &mut ChaCha8Rng) -> Request {
         request.storage.insert("fast".into(), Gib(random.random_range(1..100)));
     }
     if random.random_bool(0.1) {
-        request.image = "alpine-3.22".into();
+        request.images = ["alpine-3.22".into()].into();
     }
     let placement = &mut request.placement;
     for country in ["DE", "FR", "SE", "XX"] {

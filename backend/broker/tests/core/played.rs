@@ -167,6 +167,7 @@ impl Played {
             keys: self.keys.clone(),
             conformity: self.proof.clone(),
             reclaims_memory: true,
+            images: None,
         };
         let observed = HostSays::Observed { sequence: self.sequence, set };
         self.says.as_ref().unwrap().send(observed).await.unwrap();

@@ -304,7 +304,7 @@ impl Hypervisor for QemuHost {
             let images = host.images.ids(|error| {
                 tracing::warn!(error = &error as &dyn std::error::Error, "an image can't be used");
             });
-            let Listed { machines, foreign } = listed;
+            let (machines, foreign) = (listed.machines, listed.foreign);
             Ok(Inventory { machines, volumes, incoming, foreign, images: Some(images) })
         })
         .await

@@ -30,6 +30,7 @@ async fn an_image_that_is_not_what_was_signed_is_not_used() {
     let lab = Lab::start();
     let host = lab.host();
     give_keys(&host).await;
+    assert_eq!(host.inventory().await.unwrap().images, Some([IMAGE.to_owned()].into()));
     let boot = HostVolume { image: Some(IMAGE.into()), ..wish(1) };
     // Damaged before this process has used it.
     let (disk, signature) = (lab.image_file("disk.raw"), lab.image_file("image.json.minisig"));
@@ -58,6 +59,7 @@ async fn an_image_that_is_not_what_was_signed_is_not_used() {
     fs::remove_file(&signature).unwrap();
     let told = refused(&lab, host.start(instance(1)).await);
     assert!(told.contains("is not signed"), "{told}");
+    assert_eq!(host.inventory().await.unwrap().images, Some([].into()), "it is not told any more");
     assert!(!host.machine(instance(1)).await.unwrap().unwrap().runs());
     fs::write(&signature, signed).unwrap();
     host.start(instance(1)).await.unwrap();
