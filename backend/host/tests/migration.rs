@@ -7,6 +7,8 @@ mod authority;
 mod common;
 #[path = "migration/off.rs"]
 mod off;
+#[path = "migration/volumes.rs"]
+mod volumes;
 
 use std::{
     io,

@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub use growth::a_running_machine_grows;
-pub use hold::a_machine_that_is_off_is_held_and_never_runs;
+pub use hold::{a_machine_that_is_off_is_held_and_never_runs, volumes_are_held_without_an_image};
 pub use imports::{
     a_file_that_is_not_what_was_promised_is_not_used, a_volumes_file_makes_the_same_volume_again,
     an_import_goes_on_where_it_was_left_and_holds_its_room, file_of, import, nothing_is_left, send,
@@ -65,6 +65,7 @@ macro_rules! contract_tests {
             the_inventory_is_whole_and_ordered,
             changes_are_hinted,
             a_machine_that_is_off_is_held_and_never_runs,
+            volumes_are_held_without_an_image,
             an_encrypted_volume_needs_its_key,
             a_changed_key_alone_opens_the_volume,
             a_key_changes_while_a_machine_writes,

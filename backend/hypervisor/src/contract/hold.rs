@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use fairmazon_model::machine::MachineSpec;
+use fairmazon_model::{
+    instance::Power,
+    machine::{Disk, MachineSpec},
+    units::Mib,
+};
 
-use super::{Subject, instance, off, run, spec};
+use super::{Subject, instance, off, run, spec, volume, wish};
 use crate::{Halt, HypervisorError, Marks, OffReason, Result, RunState};
 
 pub async fn a_machine_that_is_off_is_held_and_never_runs(host: Subject) {
@@ -52,4 +56,37 @@ pub async fn a_machine_that_is_off_is_held_and_never_runs(host: Subject) {
     mark(Halt::Idle).await;
     host.start(spec.instance).await.unwrap();
     assert_eq!(host.machine(spec.instance).await.unwrap().unwrap().run, RunState::Running);
+}
+
+/// Volumes that no machine has are sent in one of no image.
+pub async fn volumes_are_held_without_an_image(host: Subject) {
+    if !host.features().migration {
+        return;
+    }
+    for number in [1, 2] {
+        host.create_volume(&wish(number)).await.unwrap();
+    }
+    let disk = Disk { name: "other".into(), volume: volume(2), read_only: false };
+    let carrier = Arc::new(MachineSpec {
+        image: String::new(),
+        memory: Mib(128),
+        power: Power::Stopped,
+        disks: vec![disk],
+        ..spec(1)
+    });
+    host.define(&carrier, Marks { halt: Halt::Held, ..Marks::default() }).await.unwrap();
+    host.hold(carrier.instance).await.unwrap();
+    assert_eq!(host.machine(carrier.instance).await.unwrap().unwrap().run, RunState::Held);
+    host.describe(carrier.instance).await.unwrap();
+    // Nobody else has them meanwhile.
+    let rival = Arc::new(MachineSpec { boot: carrier.boot.clone(), ..spec(3) });
+    host.define(&rival, Marks::default()).await.unwrap();
+    let busy = host.start(rival.instance).await;
+    assert!(matches!(busy, Err(HypervisorError::Busy { .. })), "{busy:?}");
+    host.force_stop(carrier.instance).await.unwrap();
+    host.undefine(carrier.instance).await.unwrap();
+    for number in [1, 2] {
+        assert!(host.volume(volume(number)).await.unwrap().is_some(), "they stay");
+    }
+    host.start(rival.instance).await.unwrap();
 }

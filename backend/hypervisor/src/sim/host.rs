@@ -117,24 +117,6 @@ impl SimHost {
         self.cell.hint(Hint::Machine(instance));
     }
 
-    /// All keys are gone, as when the process that held them ends.
-    pub fn lose_keys(&self) {
-        self.cell.state.lock().keys.clear();
-    }
-
-    /// The fingerprint of a volume's key that was given.
-    pub fn key_given(&self, volume: VolumeId) -> Option<String> {
-        self.cell.state.lock().keys.get(&volume).map(ToString::to_string)
-    }
-
-    /// The fingerprints of the keys that open a volume's data; none for one without, and where
-    /// there is no such volume.
-    pub fn opened_by(&self, volume: VolumeId) -> Vec<String> {
-        let state = self.cell.state.lock();
-        let found = state.volumes.get(&volume);
-        found.map_or_else(Vec::new, |found| found.keys.iter().map(ToString::to_string).collect())
-    }
-
     /// How many calls there were so far.
     pub fn calls(&self) -> u64 {
         self.cell.calls.load(Ordering::Relaxed)
@@ -217,8 +199,9 @@ impl Hypervisor for SimHost {
             let mut state = self.cell.state.lock();
             let is_new = state.machine(spec.instance).is_err();
             state.define(spec, marks)?;
-            // Placed here anew, it begins with what is made here; one that comes brings its data.
-            if is_new && marks.halt != Halt::Arriving {
+            // Placed here anew, it begins with what is made here; one that comes brings its data, and
+            // what has no image is defined for volumes that have some.
+            if is_new && marks.halt != Halt::Arriving && !spec.image.is_empty() {
                 for disk in spec.all_disks() {
                     if state.volumes.get(&disk.volume).is_none_or(|found| found.writes == 0) {
                         self.world.ledger().emptied(disk.volume);

@@ -136,6 +136,11 @@ impl Ledger {
         self.0.lock().open.values().map(Vec::len).sum()
     }
 
+    /// How many runs have written to the volume, in all.
+    pub fn writes(&self, volume: VolumeId) -> u64 {
+        self.0.lock().writes.get(&volume).copied().unwrap_or(0)
+    }
+
     /// How far the machine's guest is: whoever took it at an earlier turn has something old.
     pub(super) fn turn(&self, instance: InstanceId) -> u64 {
         self.0.lock().turns.get(&instance).copied().unwrap_or(0)

@@ -12,6 +12,7 @@ mod ledger;
 mod memory;
 mod migration;
 mod state;
+mod volumes;
 mod world;
 
 pub use fault::{Call, Fault, Faults, SeededFaults, Verb};

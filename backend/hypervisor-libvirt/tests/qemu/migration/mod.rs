@@ -6,6 +6,7 @@ mod faults;
 mod growth;
 mod off;
 mod refused;
+mod volumes;
 
 use std::{
     io,

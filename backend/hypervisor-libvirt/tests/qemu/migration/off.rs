@@ -30,7 +30,7 @@ async fn awaits(lab: &Lab) -> QemuHost {
 }
 
 /// Has the guest go to a host that awaits it, and be off there.
-async fn moves_off(from: &QemuHost, to: &QemuHost) {
+pub(super) async fn moves_off(from: &QemuHost, to: &QemuHost) {
     let awaited = landing(from, to).await;
     depart(from, &awaited, Wire::to(&awaited)).await.unwrap();
     drop(awaited);
