@@ -70,6 +70,8 @@ struct Table {
     imports: HashMap<TransferId, (HostId, WaitingImport)>,
     /// Whose and where those are that have not ended.
     accounts: HashMap<AccountId, Weak<()>>,
+    /// The volumes that are sent to their customers.
+    sent: HashMap<VolumeId, Weak<()>>,
     hosts: HashMap<HostId, Weak<()>>,
     /// Ways to the hosts.
     streams: HashMap<HostId, mpsc::Sender<Asked>>,
@@ -101,7 +103,7 @@ struct Receiving {
     transfers: Arc<Transfers>,
     id: TransferId,
     parts: mpsc::Receiver<Part>,
-    _held: Arc<()>,
+    _held: (Arc<()>, Option<Arc<()>>),
 }
 
 impl Drop for Receiving {
@@ -124,18 +126,24 @@ impl Transfers {
         self: &Arc<Self>,
         id: TransferId,
         account: AccountId,
-        host: HostId,
+        (volume, host): (VolumeId, HostId),
     ) -> Result<Receiving, DomainError> {
         let mut table = self.0.lock();
         let (ours, held) = table.hold(account, host)?;
+        let sent = hold(&mut table.sent, volume, usize::MAX);
         let (to, parts) = mpsc::channel(WAITING);
         table.waiting.insert(id, (host, Waiting { to, held }));
-        Ok(Receiving { transfers: self.clone(), id, parts, _held: ours })
+        Ok(Receiving { transfers: self.clone(), id, parts, _held: (ours, sent) })
     }
 
     /// The customer who waits for a transfer of this host, once.
     fn take(&self, host: HostId, id: TransferId) -> Option<Waiting> {
         take_of(&mut self.0.lock().waiting, host, id)
+    }
+
+    /// Whether the volume is on its way to its customer.
+    fn sends(&self, volume: VolumeId) -> bool {
+        self.0.lock().sent.get(&volume).is_some_and(|held| held.strong_count() > 0)
     }
 
     fn ask(&self, host: HostId, asked: Asked) -> Result<(), DomainError> {
@@ -220,7 +228,7 @@ impl Engine {
     ) -> Result<Export, DomainError> {
         let (account, host, key) = exported(&self.state(), caller, volume)?;
         let transfer = TransferId(self.inner.random.id().to_be_bytes());
-        let mut receiving = self.inner.transfers.open(transfer, account, host)?;
+        let mut receiving = self.inner.transfers.open(transfer, account, (volume, host))?;
         let plan = |state: &mut State| {
             exported(state, caller, volume)?;
             Ok(self.begins(caller, "volume.export", volume))
@@ -240,6 +248,11 @@ impl Engine {
             return Err(DomainError::invalid("offset", text));
         };
         Ok(Export { bytes, key, data: data(receiving, left).boxed() })
+    }
+
+    /// Whether the volume is being sent to its customer.
+    pub(crate) fn is_exported(&self, volume: VolumeId) -> bool {
+        self.inner.transfers.sends(volume)
     }
 
     /// Has the audit log say what a customer begins.
@@ -290,6 +303,10 @@ fn exported(
     if !row.spec.read_only {
         return Err(rules::precondition(format!("{id} is no snapshot, and may be written to"))
             .advise("make a snapshot of it and export that: `fairmazon volume export` does both"));
+    }
+    if state.world.moves_with(id).is_some() {
+        return Err(rules::precondition(format!("{id} moves to another host"))
+            .advise("repeat when it is there, from its beginning: it gets another key there"));
     }
     let Some(host) = row.host.filter(|_| row.observed.is_present()) else {
         return Err(rules::precondition(format!("{id} is not there yet"))
@@ -359,6 +376,8 @@ fn cut(text: &str) -> &str {
 mod tests {
     use super::*;
 
+    const VOLUME: VolumeId = VolumeId::from_parts(1, 1);
+
     fn id(number: u8) -> TransferId {
         TransferId([number; 16])
     }
@@ -367,13 +386,16 @@ mod tests {
     fn a_transfer_is_one_hosts_and_taken_once() {
         let transfers = Arc::<Transfers>::default();
         let (account, host) = (AccountId::from_parts(1, 1), HostId::from_parts(1, 1));
-        let open = transfers.open(id(1), account, host).unwrap();
+        let open = transfers.open(id(1), account, (VOLUME, host)).unwrap();
         assert!(transfers.take(HostId::from_parts(1, 2), id(1)).is_none());
         assert!(transfers.take(host, id(2)).is_none());
         assert!(transfers.take(host, id(1)).is_some());
         assert!(transfers.take(host, id(1)).is_none());
+        assert!(transfers.sends(VOLUME), "its customer still reads");
+        assert!(!transfers.sends(VolumeId::from_parts(1, 2)));
         drop(open);
-        let open = transfers.open(id(3), account, host).unwrap();
+        assert!(!transfers.sends(VOLUME));
+        let open = transfers.open(id(3), account, (VOLUME, host)).unwrap();
         drop(open);
         assert!(transfers.take(host, id(3)).is_none(), "nobody waits any more");
     }
@@ -384,18 +406,19 @@ mod tests {
         let (ours, other) = (AccountId::from_parts(1, 1), AccountId::from_parts(1, 2));
         let host = HostId::from_parts(1, 1);
         let number = |count: usize| id(u8::try_from(count).unwrap());
-        let held: Vec<_> =
-            (0..PER_ACCOUNT).map(|at| transfers.open(number(at), ours, host).unwrap()).collect();
-        let refused = transfers.open(id(100), ours, host).err().unwrap();
+        let held: Vec<_> = (0..PER_ACCOUNT)
+            .map(|at| transfers.open(number(at), ours, (VOLUME, host)).unwrap())
+            .collect();
+        let refused = transfers.open(id(100), ours, (VOLUME, host)).err().unwrap();
         assert_eq!(refused.kind, ErrorKind::LimitExceeded);
         let others: Vec<_> = (PER_ACCOUNT..PER_HOST)
-            .map(|at| transfers.open(number(at), other, host).unwrap())
+            .map(|at| transfers.open(number(at), other, (VOLUME, host)).unwrap())
             .collect();
         let third = AccountId::from_parts(1, 3);
-        assert!(transfers.open(id(100), third, host).is_err());
+        assert!(transfers.open(id(100), third, (VOLUME, host)).is_err());
         // What the host has ended does not count there, whatever the customer does with it.
         drop(transfers.take(host, number(0)).unwrap());
-        transfers.open(id(100), third, host).unwrap();
+        transfers.open(id(100), third, (VOLUME, host)).unwrap();
         drop((held, others));
         assert!(transfers.0.lock().waiting.is_empty());
     }

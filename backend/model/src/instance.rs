@@ -384,6 +384,10 @@ pub struct Instance {
     pub first_boots: u64,
     /// The boot volume.
     pub boot_volume_id: VolumeId,
+    /// It is the platform's own, and nobody's machine: its volumes, which no machine has on a host,
+    /// move in it as they do with a machine that is off. It is there for one way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub carrier: bool,
     /// Decided; none before the first placement.
     pub decision: Option<Decision>,
     /// Its way to another host while it runs.
@@ -445,6 +449,12 @@ impl Instance {
             && self.deleting.is_none()
             && self.decision.is_some();
         self.spec.spot.filter(|_| free)
+    }
+
+    /// Whether nothing of it is to be anywhere: it is being deleted, or it is a carrier whose way has
+    /// ended.
+    pub const fn goes(&self) -> bool {
+        self.deleting.is_some() || self.carrier && self.migration.is_none()
     }
 
     /// Its migration, while it may still leave the one host and come to the other.

@@ -224,6 +224,13 @@ impl Volume {
         self.spec.import.filter(|_| !self.copied && self.deleting.is_none())
     }
 
+    /// Whether its host says that it is not there, although it is to be kept.
+    pub fn is_missing(&self) -> bool {
+        self.deleting.is_none()
+            && self.observed != VolumeObserved::Unknown
+            && !self.observed.is_present()
+    }
+
     /// Whether its host holds data of it that an earlier key opens than its spec wants.
     pub fn has_old_key(&self) -> bool {
         self.deleting.is_none()

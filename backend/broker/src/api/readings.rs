@@ -16,7 +16,7 @@ pub(crate) fn readings(engine: &Engine) -> Vec<(&'static str, u64)> {
     let world = &state.world;
     let mut instances: HashMap<InstanceState, u64> = HashMap::new();
     let (mut given_notice, mut interrupted, mut waiting_for_room) = (0, 0, 0);
-    for row in world.instances.iter() {
+    for row in world.machines() {
         let standing = row.decision.as_ref().map(|decision| state.standing(decision.host));
         let wanted = wants_to_run(row, now);
         *instances.entry(instance_state(row, standing, wanted).0).or_default() += 1;

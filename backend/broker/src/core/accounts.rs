@@ -287,7 +287,7 @@ impl Engine {
         let state = self.state();
         let row = state.world.accounts.get(id).filter(|_| caller.sees(id));
         let row = row.cloned().ok_or_else(|| DomainError::not_found("account", id))?;
-        let instances = state.world.instances.count_of(id);
+        let instances = state.world.machines_of(id);
         Ok(AccountView { row, instances, volumes: state.world.volumes.count_of(id) })
     }
 

@@ -7,14 +7,18 @@ use fairmazon_model::{
     host::{DrainCause, Draining, Host},
     id::HostId,
     instance::Instance,
+    migration::Migration,
     units::UnixMs,
     volume::Volume,
 };
+
+use fairmazon_store::Key;
 
 use super::{
     answers::{Again, Request},
     audit,
     caller::Caller,
+    carriers::Load,
     draft::Draft,
     engine::{Engine, Planned},
     hosts::host_of,
@@ -175,7 +179,12 @@ impl Engine {
             draining,
             reason: row.drain_reason().unwrap_or_default(),
             is_over,
-            machines: state.world.instances_on(id).map(machine).collect(),
+            machines: state
+                .world
+                .instances_on(id)
+                .filter(|row| !row.carrier)
+                .map(machine)
+                .collect(),
             volumes: here.map(volume).chain(left).collect(),
         })
     }
@@ -188,47 +197,71 @@ impl Engine {
         now: UnixMs,
     ) -> (DrainState, String) {
         if let Some(migration) = &row.migration {
-            return if migration.given_up {
-                let why = state.staying.get(&row.id).map_or("it was changed", String::as_str);
-                (DrainState::Waiting, format!("its move was given up: {why}"))
-            } else {
-                (DrainState::Migrating, format!("to {}", migration.reason))
-            };
+            return on_its_way(state, row.id.into(), migration);
         }
         let volumes = state.all_volumes_of(row);
         match check_can_leave(state, row, &volumes, now) {
-            Err(Bound::AsItIs(error)) => (DrainState::Staying, error.message),
             Err(Bound::ForNow(error)) if row.deleting.is_some() => {
                 (DrainState::Waiting, error.message)
             }
-            _ if is_over => (DrainState::Staying, "the deadline has passed".into()),
-            Err(Bound::ForNow(error)) => (DrainState::Waiting, error.message),
-            Ok(_) => match state.staying.get(&row.id) {
-                Some(why) => (DrainState::Staying, why.clone()),
-                None => (DrainState::Waiting, "others move first".into()),
-            },
+            may => how_it_stands(state, row.id.into(), may.map(|_| ()), is_over),
         }
     }
 
     fn drain_state_of_volume(
         &self,
         state: &State,
-        row: &Volume,
+        row: &Arc<Volume>,
         is_over: bool,
         now: UnixMs,
     ) -> (DrainState, String) {
-        let goes_with = row.attached_to.and_then(|id| state.world.instances.get(id));
-        match goes_with {
-            _ if row.deleting.is_some() => (DrainState::Waiting, "it is being deleted".into()),
-            Some(instance) => {
-                let (goes, _) = self.drain_state(state, instance, is_over, now);
-                (goes, format!("it goes with {}", instance.id))
-            }
-            None => {
-                let why = "it is attached to nothing: volumes move with an instance";
-                (DrainState::Staying, why.into())
-            }
+        if row.deleting.is_some() {
+            return (DrainState::Waiting, "it is being deleted".into());
         }
+        let carrier = state.world.moves_with(row.id).filter(|moving| moving.carrier);
+        if let Some(migration) = carrier.and_then(|carrier| carrier.migration.as_ref()) {
+            if row.is_missing() {
+                let why = "it moves, and its host says that it is not there: look at both hosts";
+                return (DrainState::Staying, why.into());
+            }
+            return on_its_way(state, row.id.into(), migration);
+        }
+        let instance = row.attached_to.and_then(|id| state.world.instances.get(id));
+        if let Some(instance) = instance.filter(|row| row.decision.is_some()) {
+            let (goes, _) = self.drain_state(state, instance, is_over, now);
+            return (goes, format!("it goes with {}", instance.id));
+        }
+        let load = Load::of(row, instance.cloned(), |row| state.all_volumes_of(row));
+        let may = load.check_can_leave(state, |volume| self.is_exported(volume)).map(|_| ());
+        how_it_stands(state, row.id.into(), may, is_over)
+    }
+}
+
+/// What becomes of what is on its way, or was.
+fn on_its_way(state: &State, key: Key, migration: &Migration) -> (DrainState, String) {
+    if migration.given_up {
+        let why = state.staying.get(&key).map_or("it was changed", String::as_str);
+        (DrainState::Waiting, format!("its move was given up: {why}"))
+    } else {
+        (DrainState::Migrating, format!("to {}", migration.reason))
+    }
+}
+
+/// What becomes of what is not on its way, by whether it may leave.
+fn how_it_stands(
+    state: &State,
+    key: Key,
+    may_leave: Result<(), Bound>,
+    is_over: bool,
+) -> (DrainState, String) {
+    match may_leave {
+        Err(Bound::AsItIs(error)) => (DrainState::Staying, error.message),
+        _ if is_over => (DrainState::Staying, "the deadline has passed".into()),
+        Err(Bound::ForNow(error)) => (DrainState::Waiting, error.message),
+        Ok(()) => match state.staying.get(&key) {
+            Some(why) => (DrainState::Staying, why.clone()),
+            None => (DrainState::Waiting, "others move first".into()),
+        },
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
     books::{machine_booking, volume_booking},
     boot_volumes::{boot_volume, check_boot_not_copied, grown_boot_volume},
     caller::Caller,
+    carriers::check_together,
     draft::Draft,
     engine::{Engine, PlanError, Planned},
     migrations::{check_is_settled, check_place, stays_for},
@@ -118,6 +119,7 @@ impl Engine {
             first_boots: 0,
             migration: None,
             interruption: None,
+            carrier: false,
             displaced: None,
             boot_volume_id,
             decision: None,
@@ -409,7 +411,7 @@ impl Engine {
     /// `NotFound` when there is none that the caller sees.
     pub fn instance(&self, caller: &Caller, id: InstanceId) -> Result<InstanceView, DomainError> {
         let state = self.state();
-        let row = state.world.instances.get(id).filter(|row| caller.sees(row.account));
+        let row = state.world.machine(id).filter(|row| caller.sees(row.account));
         let row = row.ok_or_else(|| DomainError::not_found("instance", id))?;
         Ok(InstanceView::new(&state, self.catalogue(), row, self.now()))
     }
@@ -423,7 +425,7 @@ impl Engine {
     ) -> Page<InstanceView, InstanceId> {
         let now = self.now();
         let state = self.state();
-        let wanted = |row: &Instance| has_labels(&row.spec.labels, labels);
+        let wanted = |row: &Instance| !row.carrier && has_labels(&row.spec.labels, labels);
         let (rows, more) =
             state.world.instances.page(scope(caller), page.after, page.size(), wanted);
         let next = if more { rows.last().map(|row| row.id) } else { None };
@@ -449,7 +451,7 @@ impl Engine {
         let now = self.now();
         let state = self.state();
         let mut counts = BTreeMap::new();
-        for row in state.world.instances.iter() {
+        for row in state.world.machines() {
             let standing = row.decision.as_ref().map(|decision| state.standing(decision.host));
             let runs = wants_to_run(row, now);
             *counts.entry(instance_state(row, standing, runs).0).or_default() += 1;
@@ -463,7 +465,7 @@ impl Engine {
         id: InstanceId,
     ) -> Result<AccountId, DomainError> {
         let state = self.state();
-        let row = state.world.instances.get(id).filter(|row| caller.may_change(row.account));
+        let row = state.world.machine(id).filter(|row| caller.may_change(row.account));
         row.map(|row| row.account).ok_or_else(|| DomainError::not_found("instance", id))
     }
 
@@ -549,7 +551,7 @@ pub(crate) fn rely_on_groups(
 
 fn check_room(engine: &Engine, state: &State, account: AccountId) -> Result<(), DomainError> {
     let (world, holds, config) = (&state.world, &state.holds, engine.config());
-    let instances = world.instances.count_of(account) + holds.coming(account, Noun::Instance);
+    let instances = world.machines_of(account) + holds.coming(account, Noun::Instance);
     rules::check_count("instances", instances, config.instances_per_account)?;
     let volumes = world.volumes.count_of(account) + holds.coming(account, Noun::Volume);
     rules::check_count("volumes", volumes, config.volumes_per_account)
@@ -560,7 +562,7 @@ pub(super) fn instance_of(
     account: AccountId,
     id: InstanceId,
 ) -> Result<Arc<Instance>, DomainError> {
-    let row = state.world.instances.get(id).filter(|row| row.account == account);
+    let row = state.world.machine(id).filter(|row| row.account == account);
     row.cloned().ok_or_else(|| DomainError::not_found("instance", id))
 }
 
@@ -576,7 +578,9 @@ fn attachable(
             .and_then(|row| check_is_settled(state, row, instance))
             .map_err(|error| error.below("volumes"))
     });
-    volumes.collect()
+    let volumes: Vec<_> = volumes.collect::<Result<_, _>>()?;
+    check_together(state, &volumes).map_err(|error| error.below("volumes"))?;
+    Ok(volumes)
 }
 
 fn detached(state: &State, old: &Instance, spec: &InstanceSpec) -> Vec<Arc<Volume>> {

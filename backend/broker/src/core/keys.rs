@@ -53,7 +53,7 @@ impl Engine {
         let state = self.state();
         let requests = match of {
             KeysOf::Instance(id) => {
-                let row = state.world.instances.get(id).filter(|row| row.account == account);
+                let row = state.world.machine(id).filter(|row| row.account == account);
                 let row = row.ok_or_else(|| DomainError::not_found("instance", id))?;
                 let volumes = state.all_volumes_of(row);
                 let made = volumes.iter().filter(|volume| volume.imports().is_none());

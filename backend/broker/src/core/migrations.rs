@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     sync::Arc,
 };
 
@@ -17,12 +18,12 @@ use fairmazon_model::{
     units::{Gib, Mib, UnixMs, Vcpus},
     volume::Volume,
 };
-use fairmazon_scheduler::{MachineBooking, Request as PlaceRequest, Size, VolumeBooking};
+use fairmazon_scheduler::{MachineBooking, Placed, Request as PlaceRequest, Size, VolumeBooking};
 
 use super::{
     answers::{Again, Request},
     audit,
-    books::{machine_booking, volume_booking},
+    books::volume_booking,
     caller::Caller,
     draft::Draft,
     engine::{Engine, Planned},
@@ -104,11 +105,24 @@ pub(crate) fn begin(
 ) -> Result<Begun, DomainError> {
     let from = check_can_leave(state, instance, volumes, now)?;
     let placement = rules::placement_of(instance, volumes)?;
-    let request = elsewhere(state, catalogue, instance, volumes, placement.clone(), from);
+    let request = elsewhere(state, catalogue, instance, volumes, placement, from);
     let placed = state.books.place(&request).map_err(|why| DomainError::from(&*why))?;
+    set_out(state, instance, volumes, placed, now)
+}
+
+/// Claims what the instance, a machine or a carrier, needs where it goes.
+///
+/// # Errors
+/// `NoCapacity` when the other host has no room after all.
+pub(super) fn set_out(
+    state: &mut State,
+    instance: &Instance,
+    volumes: &[Arc<Volume>],
+    placed: Placed,
+    now: UnixMs,
+) -> Result<Begun, DomainError> {
     let to = placed.host;
-    let booking = machine_booking(catalogue, instance, placement);
-    let booking = booking.map(|here| MachineBooking { host: to, ..here });
+    let booking = state.booking(instance).map(|here| MachineBooking { host: to, ..here });
     let shares = volumes.iter().filter_map(|volume| {
         let here = volume_booking(volume)?;
         Some((volume.id, VolumeBooking { host: to, ..here }))
@@ -139,7 +153,7 @@ pub(crate) fn begin(
 }
 
 /// What is asked of the scheduler for an instance that leaves `from` with its volumes.
-fn elsewhere(
+pub(super) fn elsewhere(
     state: &State,
     catalogue: &Catalogue,
     instance: &Instance,
@@ -147,10 +161,13 @@ fn elsewhere(
     placement: Placement,
     from: HostId,
 ) -> PlaceRequest {
-    let size = catalogue.flavor(instance.actual_flavor()).map(Size::from);
+    // A carrier goes for the machine that its volumes are to be with, if there is one.
+    let flavor = if instance.carrier { &instance.spec.flavor } else { instance.actual_flavor() };
+    let size = catalogue.flavor(flavor).map(Size::from);
     // One that is interrupted has no room to lose, and is best off where it may have some again.
-    let nothing = size.clone().filter(|_| !instance.holds_room());
-    let nothing = nothing.map(|size| Size { vcpus: Vcpus(0), memory: Mib(0), ..size });
+    let needs_none = instance.carrier || size.is_some() && !instance.holds_room();
+    let nothing = || Size { flavor: flavor.to_owned(), vcpus: Vcpus(0), memory: Mib(0) };
+    let nothing = needs_none.then(nothing);
     let (mut storage, mut excluded) = (BTreeMap::new(), BTreeSet::from([from]));
     let mut specification = instance.spec.specification_bytes();
     for volume in volumes {
@@ -302,9 +319,26 @@ pub(crate) fn check_can_leave(
         ));
         return Err(Bound::ForNow(error.advise("repeat when it is")));
     }
+    check_lets_go(state, from, &id, volumes)?;
+    match volumes.iter().find(|volume| volume.host != Some(from)) {
+        Some(volume) => {
+            let error = precondition(format!("{} is not on the host of {id}", volume.id));
+            Err(Bound::ForNow(error.advise("repeat when it is")))
+        }
+        None => Ok(from),
+    }
+}
+
+/// Whether the host can let these volumes go, with what they belong to.
+pub(super) fn check_lets_go(
+    state: &State,
+    from: HostId,
+    what: &impl Display,
+    volumes: &[Arc<Volume>],
+) -> Result<(), Bound> {
     if state.hosts.agent(from).is_none_or(|agent| agent.migration_address.is_empty()) {
         let error =
-            precondition(format!("the agent of the host that {id} is on takes no migrations"));
+            precondition(format!("the agent of the host that {what} is on takes no migrations"));
         let advice = "ask the host's operator to let its agent take part in migrations";
         return Err(Bound::AsItIs(error.advise(advice)));
     }
@@ -313,13 +347,7 @@ pub(crate) fn check_can_leave(
         let text = format!("{} is being made as a copy of a volume of it", copy.id);
         return Err(Bound::ForNow(precondition(text).advise("wait until that is there")));
     }
-    match volumes.iter().find(|volume| volume.host != Some(from)) {
-        Some(volume) => {
-            let error = precondition(format!("{} is not on the host of {id}", volume.id));
-            Err(Bound::ForNow(error.advise("repeat when it is")))
-        }
-        None => Ok(from),
-    }
+    Ok(())
 }
 
 /// Connected hosts that can't take a machine of this one.
@@ -335,25 +363,30 @@ fn incapable(state: &State, from: HostId) -> BTreeSet<HostId> {
 }
 
 /// What is new to the instance does not move with anything, and nothing is given to one that moves:
-/// nobody knows yet on which host its data will be.
+/// nobody knows yet on which host its data will be. A machine that is on no host yet may be given
+/// what a carrier moves: it is placed when that has come.
 pub(super) fn check_is_settled(
     state: &State,
     row: Arc<Volume>,
     instance: InstanceId,
 ) -> Result<Arc<Volume>, DomainError> {
     let moves = |row: &&Arc<Instance>| row.migration.is_some();
-    let itself = state.world.instances.get(instance).filter(moves);
-    let moving = state.world.moves_with(row.id).or(itself);
+    let itself = state.world.instances.get(instance);
+    let is_placed = itself.is_some_and(|row| row.decision.is_some());
+    let moving = state.world.moves_with(row.id).or(itself.filter(moves));
+    let moving = moving.filter(|moving| is_placed || !moving.carrier);
     match moving.filter(|_| row.attached_to != Some(instance)) {
         None => Ok(row),
-        Some(moving) => Err(DomainError::new(
-            ErrorKind::Conflict,
-            format!(
-                "{} moves to another host, and {} can't be attached meanwhile",
-                moving.id, row.id
-            ),
-        )
-        .advise("repeat when it is there: its operations say when")),
+        Some(moving) => {
+            let (text, advice) = if moving.carrier {
+                ("it moves to another host".to_owned(), "repeat when it is there")
+            } else {
+                let text = format!("{} moves to another host", moving.id);
+                (text, "repeat when it is there: its operations say when")
+            };
+            let text = format!("{} can't be attached now: {text}", row.id);
+            Err(DomainError::new(ErrorKind::Conflict, text).advise(advice))
+        }
     }
 }
 

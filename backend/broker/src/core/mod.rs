@@ -9,6 +9,7 @@ pub(crate) mod audit;
 pub(crate) mod books;
 pub(crate) mod boot_volumes;
 mod caller;
+pub(crate) mod carriers;
 mod clock;
 mod config;
 pub(crate) mod draft;

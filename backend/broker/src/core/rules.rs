@@ -121,12 +121,14 @@ pub(crate) fn common_host<'a>(
     Ok(found.map(|(host, _)| host))
 }
 
-/// The constraints of an instance and of its data volumes, which are among these, together.
+/// The constraints of an instance and of its data volumes, which are among these, together. To a
+/// carrier all of its volumes are data.
 pub(crate) fn placement_of(
     instance: &Instance,
     volumes: &[Arc<Volume>],
 ) -> Result<Placement, DomainError> {
-    let data = volumes.iter().filter(|volume| volume.id != instance.boot_volume_id);
+    let is_data = |row: &&Arc<Volume>| instance.carrier || row.id != instance.boot_volume_id;
+    let data = volumes.iter().filter(is_data);
     join_placements(&instance.spec.placement, data.map(AsRef::as_ref))
 }
 

@@ -15,6 +15,7 @@ use fairmazon_model::{
     interruption::Interruption,
     machine::ObservedSet,
     operation::Operation,
+    placement::Placement,
     units::{Epoch, Revision, UnixMs},
     volume::Volume,
 };
@@ -49,8 +50,9 @@ pub(crate) struct State {
     /// The last report of each host that has not been taken yet.
     pub(crate) reports: BTreeMap<HostId, ObservedSet>,
     pub(crate) watchers: HashMap<OperationId, watch::Sender<Arc<Operation>>>,
-    /// Why instances of hosts that are being emptied did not leave when that was tried last.
-    pub(crate) staying: HashMap<InstanceId, String>,
+    /// Why instances and volumes of hosts that are being emptied did not leave when that was tried
+    /// last.
+    pub(crate) staying: HashMap<Key, String>,
     pub(crate) revoked: broadcast::Sender<Arc<Credential>>,
 }
 
@@ -179,6 +181,10 @@ impl State {
     /// What the instance has of its host, where it has one.
     pub(crate) fn booking(&self, row: &Instance) -> Option<MachineBooking> {
         row.decision.as_ref()?;
+        if row.carrier {
+            // Where its volumes may be binds nobody else.
+            return machine_booking(&self.catalogue, row, Placement::default());
+        }
         // Constraints that clash are refused before they get here.
         let placement = rules::placement_of(row, &self.volumes_of(row));
         machine_booking(
@@ -245,7 +251,7 @@ impl State {
         }
         let (old, new) = (host_of(before.map(AsRef::as_ref)), host_of(after.map(AsRef::as_ref)));
         if old != new {
-            self.staying.remove(&id);
+            self.staying.remove(&id.into());
         }
         if old != new || published(before.map(AsRef::as_ref)) != published(after.map(AsRef::as_ref))
         {
@@ -307,6 +313,7 @@ impl State {
             self.dirty.volumes.insert(id);
         } else {
             self.dirty.waiting_volumes.remove(&id);
+            self.staying.remove(&id.into());
         }
     }
 
@@ -351,7 +358,7 @@ fn published(row: Option<&Instance>) -> Option<Published> {
     let epoch = row.decision.as_ref()?.epoch;
     let migration = row.migration.as_ref().map(|to| (to.to, to.epoch, to.given_up));
     let interrupted = row.interruption.as_ref().map(Interruption::holds_room);
-    let (goes, waits) = (row.deleting.is_some(), row.waits_for_room());
+    let (goes, waits) = (row.goes(), row.waits_for_room());
     let is_spot = row.spec.spot.is_some();
     Some((row.spec_version, epoch, is_spot, goes, waits, interrupted, migration))
 }

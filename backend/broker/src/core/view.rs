@@ -198,7 +198,7 @@ fn displaced(state: &State, row: &Instance) -> Option<String> {
 
 /// What becomes of an instance that is to leave its host.
 fn becomes(state: &State, row: &Instance, otherwise: &str) -> String {
-    match state.staying.get(&row.id) {
+    match state.staying.get(&row.id.into()) {
         _ if row.open_migration().is_some() => "it is on its way to another host".to_owned(),
         Some(why) => format!("it stays there while no other can take it: {why}"),
         None => otherwise.to_owned(),

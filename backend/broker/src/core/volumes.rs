@@ -383,6 +383,13 @@ fn check_stays(state: &State, new: &Volume) -> Result<(), DomainError> {
     };
     state.books.check_stays(machine, host, &placement).map_err(|why| {
         rules::precondition(format!("the volume can't stay where it is: {why}")).advise(advice)
+    })?;
+    // A carrier asks nobody where its volumes may be once they have come.
+    let carrier = state.world.moves_with(new.id).filter(|moving| moving.carrier);
+    let Some(to) = carrier.and_then(|carrier| carrier.migration.as_ref()) else { return Ok(()) };
+    state.books.check_obeys(NO_MACHINE, to.to, &placement).map_err(|why| {
+        rules::precondition(format!("the volume can't go where it moves to: {why}"))
+            .advise("repeat when it is there")
     })
 }
 
@@ -397,7 +404,8 @@ fn host_of_source(
         .map_err(|error| DomainError { field: Some("source".into()), ..error })?;
     rules::check_not_deleting("volume", &source, row.deleting.is_some())?;
     if let Some(instance) = state.world.moves_with(source) {
-        let text = format!("{source} moves to another host with {}", instance.id);
+        let with = if instance.carrier { String::new() } else { format!(" with {}", instance.id) };
+        let text = format!("{source} moves to another host{with}");
         return Err(rules::precondition(text).advise("repeat when it is there"));
     }
     let Some(host) = row.host.filter(|_| row.observed.is_present()) else {

@@ -12,7 +12,7 @@ use std::{
 use fairmazon_model::{
     access::{Account, Credential},
     host::Host,
-    id::{HostId, InstanceId, OperationId, PlacementGroupId, TokenId, VolumeId},
+    id::{AccountId, HostId, InstanceId, OperationId, PlacementGroupId, TokenId, VolumeId},
     instance::Instance,
     operation::Operation,
     placement::{Placement, PlacementGroup},
@@ -48,6 +48,8 @@ pub(crate) struct World {
     open_operations: HashMap<Key, BTreeSet<OperationId>>,
     finished: BTreeSet<(UnixMs, OperationId)>,
     scheduled: BTreeSet<InstanceId>,
+    /// The instances that are no machines of their accounts.
+    carriers: BTreeSet<(AccountId, InstanceId)>,
 }
 
 /// What a change of the world was, for those who act on it.
@@ -142,6 +144,23 @@ impl World {
 
     pub(crate) fn credential_by_hash(&self, sha256: &str) -> Option<&Arc<Credential>> {
         self.credentials.get(*self.credential_by_hash.get(sha256)?)
+    }
+
+    /// A machine of a customer's.
+    pub(crate) fn machine(&self, id: InstanceId) -> Option<&Arc<Instance>> {
+        self.instances.get(id).filter(|row| !row.carrier)
+    }
+
+    /// All machines of customers.
+    pub(crate) fn machines(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.instances.iter().filter(|row| !row.carrier)
+    }
+
+    /// How many machines the account has.
+    pub(crate) fn machines_of(&self, account: AccountId) -> u64 {
+        let from = (account, InstanceId::from_parts(0, 0));
+        let carriers = self.carriers.range(from..).take_while(|(of, _)| *of == account).count();
+        self.instances.count_of(account).saturating_sub(carriers as u64)
     }
 
     /// The instances that are decided to run on the host.
@@ -286,6 +305,11 @@ impl World {
             after.map(|row| &row.spec.placement),
         );
         if let Some(row) = before.or(after) {
+            if row.carrier && after.is_some() {
+                self.carriers.insert((row.account, row.id));
+            } else if row.carrier {
+                self.carriers.remove(&(row.account, row.id));
+            }
             if after.is_some_and(|after| after.spec.schedule.is_some()) {
                 self.scheduled.insert(row.id);
             } else {

@@ -45,6 +45,8 @@ pub(super) struct Batch<'a> {
     operations: BTreeMap<OperationId, Operation>,
     /// Those that are new.
     new_operations: Vec<Operation>,
+    /// As well: carriers, whose ways begin.
+    pub(super) new_carriers: Vec<Instance>,
     removed: FxHashMap<Key, Revision>,
     relies_on: BTreeSet<HostId>,
     /// Whether an instance has begun to move to a better host. What this batch begins is not seen
@@ -80,6 +82,7 @@ impl<'a> Batch<'a> {
             volumes: FxHashMap::default(),
             operations: BTreeMap::new(),
             new_operations: Vec::new(),
+            new_carriers: Vec::new(),
             removed: FxHashMap::default(),
             relies_on: BTreeSet::new(),
             has_rebalanced: false,
@@ -113,6 +116,9 @@ impl<'a> Batch<'a> {
             draft.update(row);
         }
         for row in self.new_operations {
+            draft.insert(row);
+        }
+        for row in self.new_carriers {
             draft.insert(row);
         }
         for (key, revision) in in_order(self.removed) {
@@ -268,7 +274,7 @@ impl<'a> Batch<'a> {
             has_paused: self.has_paused(instance),
             awaits_room: self.awaits_room(instance),
             stays: if instance.displaced.is_some() {
-                self.state.staying.get(&instance.id).cloned().unwrap_or_default()
+                self.state.staying.get(&instance.id.into()).cloned().unwrap_or_default()
             } else {
                 String::new()
             },
@@ -351,7 +357,9 @@ impl<'a> Batch<'a> {
         if !self.may_change_with(instance.id, volumes.iter().map(|volume| volume.id)) {
             return;
         }
-        for volume in volumes {
+        // A carrier has none of its own.
+        let own = |volume: &Arc<Volume>| volume.attached_to == Some(instance.id);
+        for volume in volumes.into_iter().filter(own) {
             let goes = volume.id == instance.boot_volume_id
                 && instance.spec.boot_volume.delete_with_instance;
             let left = Volume { boot_of: None, attached_to: None, ..Volume::clone(&volume) };
@@ -430,6 +438,7 @@ impl<'a> Batch<'a> {
         } else {
             self.state.dirty.waiting_volumes.remove(&id);
         }
+        self.drain_volume(&volume);
     }
 
     /// Deletes a volume whose file has not come for too long: it holds room that nobody pays for.

@@ -24,7 +24,9 @@ use super::{
     place::bound,
 };
 use crate::core::{
-    Standing, audit,
+    Standing,
+    audit::{self, Audited},
+    carriers::Load,
     migrations::{begin, is_better_elsewhere},
     rules,
 };
@@ -48,6 +50,7 @@ impl Batch<'_> {
             destination: destination.and_then(|now| now.moving(id, migration.epoch)).cloned(),
             destination_standing: self.state.standing(to),
             gone: destination.is_some_and(|now| now.is_gone(Key::Instance(id))),
+            lost: instance.carrier && self.volumes_of(instance).iter().any(|row| row.is_missing()),
             // Asked only where it matters.
             hindrance: if migration.given_up { None } else { self.hindrance(instance, migration) },
         }
@@ -76,6 +79,9 @@ impl Batch<'_> {
             return Some("the time to empty its host is over".into());
         }
         let volumes = self.volumes_of(instance);
+        if instance.carrier && volumes.iter().any(|volume| volume.deleting.is_some()) {
+            return Some("it is being deleted".into());
+        }
         if volumes.iter().any(|volume| !migration.volumes.contains(&volume.id)) {
             return Some("it was given another volume while it moved".into());
         }
@@ -110,11 +116,10 @@ impl Batch<'_> {
     /// Where the volume comes to with its instance.
     pub(super) fn comes_to(&self, volume: &Volume) -> Option<HostId> {
         let began_with = self.state.world.moves_with(volume.id).map(|row| row.id);
-        volume.attached_to.into_iter().chain(began_with).find_map(|id| {
-            let row = self.instance(id)?;
-            let migration = row.migration.as_ref()?;
-            migration.volumes.contains(&volume.id).then_some(migration.to)
-        })
+        let rows = volume.attached_to.into_iter().chain(began_with);
+        let rows = rows.filter_map(|id| self.instance(id)?.migration.clone());
+        let new = self.new_carriers.iter().filter_map(|row| row.migration.clone());
+        rows.chain(new).find(|to| to.volumes.contains(&volume.id)).map(|to| to.to)
     }
 
     /// Decides the instance where it went, with the volumes that went with it.
@@ -143,13 +148,7 @@ impl Batch<'_> {
                     && matches!(seen.state, ObservedState::Running | ObservedState::Stopped)
             })
             .map(|seen| observed(seen, self.now));
-        self.log(audit::own_entry(
-            self.now,
-            "broker.land",
-            &instance.id,
-            Some(decision),
-            Some(&decided),
-        ));
+        self.log_way("broker.land", instance, Some(decision), Some(&decided));
         self.rely_on(to);
         for volume in volumes.into_iter().filter(|volume| volume.host == Some(from)) {
             let mut volume = bound(volume, to);
@@ -180,12 +179,13 @@ impl Batch<'_> {
         let Some(migration) = &instance.migration else { return };
         tracing::info!(instance = %instance.id, to = %migration.to, why, "a migration is given up");
         let given_up = Migration { given_up: true, ..migration.clone() };
-        self.state.staying.insert(instance.id, why.to_owned());
+        for key in travellers(instance) {
+            self.state.staying.insert(key, why.to_owned());
+        }
         let verb = "broker.give_up_migration";
-        let id = instance.id;
-        self.log(audit::own_entry(self.now, verb, &id, Some(migration), Some(&given_up)));
+        self.log_way(verb, instance, Some(migration), Some(&given_up));
         self.change_instance(Instance { migration: Some(given_up), ..instance.clone() });
-        self.end_migrations(id, &stays(why));
+        self.end_migrations(instance.id, &stays(why));
     }
 
     /// Ends a migration that was given up.
@@ -195,8 +195,7 @@ impl Batch<'_> {
             decision.epoch = instance.last_epoch.next();
             new.last_epoch = decision.epoch;
         }
-        let (id, before) = (instance.id, instance.migration.as_ref());
-        self.log(audit::own_entry(self.now, "broker.stay", &id, before, None));
+        self.log_way("broker.stay", instance, instance.migration.as_ref(), None);
         self.change_instance(new);
     }
 
@@ -208,7 +207,7 @@ impl Batch<'_> {
             return;
         }
         if instance.displaced.is_some() && self.disobeys(instance, host).is_none() {
-            self.state.staying.remove(&instance.id);
+            self.state.staying.remove(&instance.id.into());
             self.change_instance(Instance { displaced: None, ..instance.clone() });
             return;
         }
@@ -217,7 +216,7 @@ impl Batch<'_> {
         let grace_ms = self.engine.config().conformity_grace_ms;
         let lacks_level = || self.state.lacks_level(row, instance.id, grace_ms, self.now);
         if !is_draining && instance.displaced.is_none() && !lacks_level() {
-            self.state.staying.remove(&instance.id);
+            self.state.staying.remove(&instance.id.into());
             return;
         }
         if self.leaving(host) < self.engine.config().migrations_per_host {
@@ -251,7 +250,7 @@ impl Batch<'_> {
         let begun = match begin(self.state, catalogue, instance, volumes, self.now) {
             Ok(begun) => begun,
             Err(error) => {
-                self.state.staying.insert(instance.id, error.message);
+                self.state.staying.insert(instance.id.into(), error.message);
                 return;
             }
         };
@@ -261,22 +260,83 @@ impl Batch<'_> {
             self.hold(instance.id);
             return;
         }
-        self.state.staying.remove(&instance.id);
-        let (id, after) = (instance.id, begun.instance.migration.as_ref());
-        self.log(audit::own_entry(self.now, verb, &id, None, after));
+        self.state.staying.remove(&instance.id.into());
+        self.log_way(verb, &begun.instance, None, begun.instance.migration.as_ref());
         self.rely_on(begun.to);
         begun.volumes.into_iter().for_each(|volume| self.change_volume(volume));
         self.change_instance(begun.instance);
     }
 
-    /// How many machines are on their way from the host, with those of this batch.
+    /// Lets a volume that no machine has on its host leave that, where it is being emptied, with what
+    /// has to stay together with it.
+    pub(super) fn drain_volume(&mut self, volume: &Arc<Volume>) {
+        let (id, Some(host)) = (volume.id, volume.host) else { return };
+        let row = self.state.world.hosts.get(host);
+        let draining = row.and_then(|row| row.draining);
+        if draining.is_none_or(|draining| draining.deadline <= self.now) {
+            self.state.staying.remove(&id.into());
+            return;
+        }
+        let instance = volume.attached_to.and_then(|id| self.instance(id));
+        let has_a_place = instance.as_ref().is_some_and(|row| row.decision.is_some());
+        if has_a_place || self.comes_to(volume).is_some() {
+            return;
+        }
+        let load = Load::of(volume, instance, |row| self.volumes_of(row));
+        if self.leaving(host) >= self.engine.config().migrations_per_host {
+            return;
+        }
+        if !load.volumes.iter().all(|volume| self.may_change(volume.id)) {
+            self.kept.held_volumes.push(id);
+            return;
+        }
+        let (engine, now) = (self.engine, self.now);
+        let carrier = engine.new_id(InstanceId::from_parts);
+        let is_sent = |volume| engine.is_exported(volume);
+        let begun = match load.begin(self.state, engine.catalogue(), carrier, is_sent, now) {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.state.staying.insert(id.into(), error.message);
+                return;
+            }
+        };
+        if !self.may_rely_on(begun.to) {
+            let claimed = load.volumes.iter().map(|volume| volume.id.into());
+            self.state.settle(std::iter::once(carrier.into()).chain(claimed));
+            self.kept.held_volumes.push(id);
+            return;
+        }
+        for volume in &load.volumes {
+            self.state.staying.remove(&volume.id.into());
+        }
+        self.log_way("broker.carry", &begun.instance, None, begun.instance.migration.as_ref());
+        self.rely_on(begun.to);
+        begun.volumes.into_iter().for_each(|volume| self.change_volume(volume));
+        self.new_carriers.push(begun.instance);
+    }
+
+    /// How many machines and carriers are on their way from the host, with those of this batch.
     fn leaving(&self, host: HostId) -> usize {
         let there = self.state.world.instances_on(host);
         there
             .filter_map(|row| self.instance(row.id))
             .filter(|row| row.migration.is_some())
-            .filter(|row| row.decision.as_ref().is_some_and(|decision| decision.host == host))
+            .filter(|row| is_decided_on(row, host))
             .count()
+            + self.new_carriers.iter().filter(|row| is_decided_on(row, host)).count()
+    }
+
+    /// Notes a step of a way, of all that goes it.
+    fn log_way<T: Audited>(
+        &mut self,
+        verb: &str,
+        instance: &Instance,
+        before: Option<&T>,
+        after: Option<&T>,
+    ) {
+        for key in travellers(instance) {
+            self.log(audit::own_entry(self.now, verb, &key, before, after));
+        }
     }
 
     /// Ends the operations that wait for the migration.
@@ -303,6 +363,19 @@ impl Batch<'_> {
         self.state.hosts.entry(host).note_moving(seen, self.now);
         self.state.dirty.instances.extend(ids);
     }
+}
+
+fn is_decided_on(row: &Instance, host: HostId) -> bool {
+    row.decision.as_ref().is_some_and(|decision| decision.host == host)
+}
+
+/// What customers and operators know of what moves: a machine, or the volumes of a carrier.
+fn travellers(instance: &Instance) -> Vec<Key> {
+    if !instance.carrier {
+        return vec![instance.id.into()];
+    }
+    let rest = instance.spec.volumes.values().map(|attachment| attachment.volume_id);
+    std::iter::once(instance.boot_volume_id).chain(rest).map(Key::from).collect()
 }
 
 /// What an operation comes to whose migration is given up.

@@ -29,6 +29,10 @@ pub(crate) struct Moving<'a> {
     /// Whether that host has shown that the machine is not there, under a set that says that it
     /// shall not come.
     pub(crate) gone: bool,
+    /// Whether it is a carrier whose volumes are not all on the host that it leaves, as that says
+    /// itself. They have gone all the same, and the store was restored to before; or they are lost,
+    /// and what is at the other host is a part of them.
+    pub(crate) lost: bool,
     /// Why it can't go there any more, as far as rows and the clock say.
     pub(crate) hindrance: Option<String>,
 }
@@ -37,6 +41,10 @@ pub(crate) struct Moving<'a> {
 pub(super) fn next_moving_step(facts: &InstanceFacts<'_>, moving: &Moving<'_>) -> Option<Step> {
     if has_come(moving) {
         return Some(Step::Land);
+    }
+    if moving.lost {
+        // Nobody but its operator can say which; nothing is destroyed until then.
+        return Some(Step::Wait(Waiting::Data));
     }
     if moving.migration.given_up {
         return stay(facts, moving);

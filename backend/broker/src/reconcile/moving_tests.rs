@@ -36,6 +36,7 @@ struct Situation {
     destination: Option<MachineSeen>,
     destination_standing: Standing,
     gone: bool,
+    lost: bool,
     hindrance: Option<String>,
 }
 
@@ -53,6 +54,7 @@ fn open() -> Situation {
         destination: Some(seen(DESTINATION, ObservedState::Starting, Some(Handover::Awaited))),
         destination_standing: Standing::Connected,
         gone: false,
+        lost: false,
         hindrance: None,
     }
 }
@@ -138,10 +140,24 @@ impl Situation {
                 destination: self.destination.clone(),
                 destination_standing: self.destination_standing,
                 gone: self.gone,
+                lost: self.lost,
                 hindrance: self.hindrance.clone(),
             }),
         })
     }
+}
+
+#[test]
+fn what_is_lost_where_it_comes_from_neither_stays_nor_is_given_up() {
+    let gone = Situation { gone: true, source_knows: true, ..given_up() };
+    let too_long = Situation { hindrance: Some("too long".into()), ..open_off() };
+    for before in [open_off(), too_long, gone] {
+        let now = Situation { lost: true, ..before };
+        assert_eq!(now.step(), Step::Wait(Waiting::Data), "{now:?}");
+    }
+    let there = Some(seen(DESTINATION, ObservedState::Stopped, None));
+    let come = Situation { lost: true, destination: there, ..open_off() };
+    assert_eq!(come.step(), Step::Land, "it has come all the same");
 }
 
 #[test]
@@ -290,11 +306,11 @@ fn seen_of(epoch: Epoch) -> impl Strategy<Value = Option<MachineSeen>> {
 }
 
 fn situation() -> impl Strategy<Value = Situation> {
-    let flags = (any::<[bool; 3]>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<[bool; 4]>(), any::<bool>(), any::<bool>(), any::<bool>());
     let hosts = (standing(), standing(), seen_of(SOURCE), seen_of(DESTINATION));
     let hindrance = proptest::option::of(Just("too long".to_owned()));
     (flags, hosts, observed_state(), hindrance).prop_map(|(flags, hosts, observed, hindrance)| {
-        let ([given_up, deleting, off], wants_to_run, source_knows, gone) = flags;
+        let ([given_up, deleting, off, lost], wants_to_run, source_knows, gone) = flags;
         let (standing, destination_standing, source, destination) = hosts;
         Situation {
             given_up,
@@ -308,6 +324,7 @@ fn situation() -> impl Strategy<Value = Situation> {
             destination,
             destination_standing,
             gone,
+            lost,
             hindrance,
         }
     })

@@ -25,6 +25,10 @@ impl Batch<'_> {
         if !self.may_change_with(instance.id, volumes.iter().map(|volume| volume.id)) {
             return;
         }
+        if let Some(moving) = volumes.iter().find(|volume| self.comes_to(volume).is_some()) {
+            let why = format!("its volume {} moves to another host first", moving.id);
+            return self.wait_for(instance, &why);
+        }
         let placement = match rules::placement_of(instance, &volumes) {
             Ok(placement) => placement,
             Err(error) => return self.wait_for(instance, &error.to_string()),

@@ -14,7 +14,7 @@ use fairmazon_model::{
     key::{SealedVolumeKey, VolumeHostKey},
     machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
     migration::{Arrival, Departure, Migration},
-    units::{Generation, UnixMs},
+    units::{Generation, Mib, UnixMs, Vcpus},
     volume::Volume,
 };
 use fairmazon_store::Key;
@@ -23,6 +23,9 @@ use crate::core::{hosts_now::Told, state::State, view::wants_to_run};
 
 /// The name of the boot volume among a machine's disks.
 const BOOT_DISK: &str = "boot";
+/// What the machine is said to have that volumes move in: enough for the firmware, which is never let
+/// run. The host gives it none of that.
+const CARRIER_MEMORY: Mib = Mib(128);
 
 /// Computes the host's set under its next generation, and notes what is to be gone under it.
 pub(crate) fn desired_set(
@@ -54,7 +57,7 @@ pub(crate) fn desired_set(
         let Some(decision) = &row.decision else { continue };
         let migration = row.migration.as_ref();
         let comes = migration.filter(|migration| migration.to == host);
-        if decision.host == host && (row.deleting.is_some() || leaving.contains(&row.id)) {
+        if decision.host == host && (row.goes() || leaving.contains(&row.id)) {
             gone.push(Key::Instance(row.id));
             continue;
         }
@@ -102,7 +105,12 @@ pub(crate) fn desired_set(
             continue;
         }
         let wish = if goes { VolumeWish::Delete } else { VolumeWish::Keep };
-        volumes.push(host_volume(row, host, image.map(|image| image.id.clone()), wish));
+        let mut told = host_volume(row, host, image.map(|image| image.id.clone()), wish);
+        if !goes && state.world.moves_with(row.id).is_some_and(|moving| moving.carrier) {
+            // What is not there has gone before, and nothing is sent in its place.
+            told.copy = Some(VolumeCopy::Made);
+        }
+        volumes.push(told);
     }
     // Of one whose migration was given up nothing is said before that has ended: the machine may
     // have come all the same, and then its data is here.
@@ -217,8 +225,12 @@ fn machine(
     catalogue: &Catalogue,
     runs: bool,
 ) -> Option<MachineSpec> {
-    let flavor = catalogue.flavor(&decision.flavor)?;
-    let image = catalogue.image(&row.spec.image)?;
+    let (vcpus, memory, image) = if row.carrier {
+        (Vcpus(1), CARRIER_MEMORY, String::new())
+    } else {
+        let flavor = catalogue.flavor(&decision.flavor)?;
+        (flavor.vcpus, flavor.memory, catalogue.image(&row.spec.image)?.id.clone())
+    };
     let disk = |(name, attachment): (&String, &fairmazon_model::instance::Attachment)| Disk {
         name: name.clone(),
         volume: attachment.volume_id,
@@ -229,10 +241,10 @@ fn machine(
         epoch: decision.epoch,
         spec_version: row.spec_version,
         name: row.spec.name.clone(),
-        vcpus: flavor.vcpus,
-        memory: flavor.memory,
+        vcpus,
+        memory,
         spot: row.spec.spot.is_some(),
-        image: image.id.clone(),
+        image,
         power: if runs { Power::Running } else { Power::Stopped },
         restart: row.spec.restart_policy,
         boot: Disk { name: BOOT_DISK.into(), volume: row.boot_volume_id, read_only: false },

@@ -154,7 +154,7 @@ pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
     if let Some(step) = step {
         return step;
     }
-    if instance.deleting.is_some() {
+    if instance.goes() {
         // A machine on its way may be at another host as well. A host whose lease has ended runs nothing, and drops the machine when it is back.
         let nowhere = facts.moving.is_none() && (facts.gone || facts.standing == Standing::Lapsed);
         return if nowhere { Step::Remove } else { Step::Wait(waiting_to_stop(facts)) };

@@ -196,6 +196,7 @@ pub(super) fn instance(restart_policy: RestartPolicy) -> Instance {
         first_boots: 0,
         migration: None,
         interruption: None,
+        carrier: false,
         displaced: None,
         boot_volume_id: VolumeId::from_parts(1, 1),
         decision: None,

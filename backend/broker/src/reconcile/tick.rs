@@ -9,9 +9,10 @@ use std::{
 
 use fairmazon_model::{
     host::Host,
-    id::{HostId, InstanceId},
+    id::{HostId, InstanceId, VolumeId},
     instance::Instance,
     units::{Revision, UnixMs},
+    volume::Volume,
 };
 use fairmazon_store::StoreError;
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ const UNPLACED_TRIED: usize = 100;
 const DISPLACED_TRIED: usize = 16;
 /// Instances that are asked at a tick whether another host is better.
 const ASKED_AT_ONCE: usize = 64;
-/// Instances of each host that is being emptied that are looked at at a tick.
+/// Instances, and volumes, of each host that is being emptied that are looked at at a tick.
 const DRAINED_AT_ONCE: usize = 16;
 /// Deletions that are kept for those who follow the changes.
 const DELETIONS_KEPT: u64 = 200_000;
@@ -49,6 +50,8 @@ pub(super) struct Ticker {
     next_round: Option<UnixMs>,
     /// By host that machines leave: the last of its instances that was looked at.
     drained: HashMap<HostId, InstanceId>,
+    /// By host that is being emptied: the last of its volumes without a machine that was looked at.
+    drained_volumes: HashMap<HostId, VolumeId>,
     /// Hosts with machines that ask for a higher level of the host standard than they prove.
     lacking: Vec<HostId>,
 }
@@ -167,22 +170,22 @@ impl Ticker {
         state.dirty.hosts.extend(failing);
         let mut hosts: BTreeSet<_> =
             state.world.hosts.iter().filter(is_draining).map(|host| host.id).collect();
+        self.drained_volumes.retain(|host, _| hosts.contains(host));
+        for host in &hosts {
+            let is_without = |row: &&Arc<Volume>| {
+                let machine = row.attached_to.and_then(|id| state.world.instances.get(id));
+                machine.is_none_or(|row| row.decision.is_none())
+                    && state.world.moves_with(row.id).is_none()
+            };
+            let rows = || state.world.volumes_on(*host).filter(is_without).map(|row| row.id);
+            let next = take_turns(rows, *host, &mut self.drained_volumes);
+            state.dirty.volumes.extend(next);
+        }
         hosts.extend(&self.lacking);
         self.drained.retain(|host, _| hosts.contains(host));
         for host in hosts {
-            let after = self.drained.get(&host).copied();
             let rows = || state.world.instances_on(host).filter(|row| row.migration.is_none());
-            let mut next: Vec<_> = rows()
-                .map(|row| row.id)
-                .filter(|id| after.is_none_or(|after| *id > after))
-                .take(DRAINED_AT_ONCE)
-                .collect();
-            if next.is_empty() {
-                next = rows().map(|row| row.id).take(DRAINED_AT_ONCE).collect();
-            }
-            if let Some(last) = next.last() {
-                self.drained.insert(host, *last);
-            }
+            let next = take_turns(|| rows().map(|row| row.id), host, &mut self.drained);
             state.dirty.instances.extend(next);
         }
     }
@@ -247,6 +250,25 @@ impl Ticker {
             log_failure(&error);
         }
     }
+}
+
+/// The next ones of a host that is being emptied, all of them in turn: those after the last that was
+/// looked at, by ascending id.
+fn take_turns<Id: Copy + Ord, Rows: Iterator<Item = Id>>(
+    rows: impl Fn() -> Rows,
+    host: HostId,
+    last: &mut HashMap<HostId, Id>,
+) -> Vec<Id> {
+    let after = last.get(&host).copied();
+    let is_next = |id: &Id| after.is_none_or(|after| *id > after);
+    let mut next: Vec<_> = rows().filter(is_next).take(DRAINED_AT_ONCE).collect();
+    if next.is_empty() {
+        next = rows().take(DRAINED_AT_ONCE).collect();
+    }
+    if let Some(id) = next.last() {
+        last.insert(host, *id);
+    }
+    next
 }
 
 /// The next ones after `last`, so that all have their turn. Afterwards `last` is the last of them;

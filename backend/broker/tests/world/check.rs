@@ -18,7 +18,7 @@ use fairmazon_store::Row;
 use super::{
     client::{Acknowledged, Kind},
     meter,
-    run::Platform,
+    run::{Host, Platform},
     spot, standard,
 };
 
@@ -268,7 +268,9 @@ async fn hosts(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
         for volume in inventory.volumes {
             volumes.insert((host.id, volume.volume));
             match shown.volumes.get(&volume.volume) {
-                Some(row) if row.host == Some(host.id) && row.spec.size == volume.size => {}
+                Some(row) if row.host == Some(host.id) && row.spec.size == volume.size => {
+                    data(platform, host, volume.volume, wrong);
+                }
                 Some(row) => wrong.push(format!("on {}: {volume:?}, wanted: {row:?}", host.id)),
                 None => wrong.push(format!("{volume:?} is an orphan on {}", host.id)),
             }
@@ -284,6 +286,14 @@ async fn hosts(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
         if !volumes.contains(&(host, id)) {
             wrong.push(format!("{id} is missing on {host}"));
         }
+    }
+}
+
+/// What is in a volume is what was written to it last, wherever that was.
+fn data(platform: &Platform, host: &Host, volume: VolumeId, wrong: &mut Vec<String>) {
+    let (written, there) = (platform.world.ledger().writes(volume), host.sim.writes(volume));
+    if there != Some(written) {
+        wrong.push(format!("{volume} on {} has {there:?} writes of {written}", host.id));
     }
 }
 

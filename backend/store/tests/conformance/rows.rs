@@ -146,6 +146,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
         first_boots: 0,
         migration: None,
         interruption: None,
+        carrier: false,
         displaced: None,
         boot_volume_id,
         decision: None,

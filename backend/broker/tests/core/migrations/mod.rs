@@ -24,6 +24,7 @@ mod off;
 mod placement;
 mod rebalance;
 mod rules;
+mod volumes;
 
 use super::{
     kit::{Kit, host_spec, quick, row, spec, volume_spec},
