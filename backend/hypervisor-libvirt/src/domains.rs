@@ -27,6 +27,7 @@ use virt_sys as sys;
 use crate::{
     error::{failed, is_missing},
     guests::{Guests, Heard},
+    left::Left,
     note::Note,
     user_data::UserData,
     xml,
@@ -47,6 +48,8 @@ pub(crate) struct Domains {
     pub(crate) addresses: Mutex<HashMap<InstanceId, Addresses>>,
     /// Where user data is kept; without, in the note.
     pub(crate) user_data: Option<UserData>,
+    /// What has left and has no mark of it yet, where machines move.
+    pub(crate) left: Option<Left>,
     /// What guests' agents have said, where they are asked.
     pub(crate) guests: Option<Arc<Guests>>,
     /// How a guest is asked to shut down: a `VIR_DOMAIN_SHUTDOWN_` of libvirt's. Left to libvirt,
@@ -76,6 +79,7 @@ impl Domains {
             address_source: sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
             addresses: Mutex::default(),
             user_data: None,
+            left: None,
             guests: None,
             shutdown: sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
         }
@@ -143,6 +147,7 @@ impl Domains {
         self.connection
             .define_domain_xml(&xml)
             .map_err(failed(format!("define {}", spec.instance)))?;
+        self.marked(spec.instance);
         Ok(())
     }
 
@@ -157,7 +162,16 @@ impl Domains {
                 Some(xml::NOTE_URI),
                 CONFIG,
             )
-            .map_err(failed(format!("mark {instance}")))
+            .map_err(failed(format!("mark {instance}")))?;
+        self.marked(instance);
+        Ok(())
+    }
+
+    /// Marks have been written: what was noted of the machine in their place is old.
+    fn marked(&self, instance: InstanceId) {
+        if let Some(left) = &self.left {
+            left.forget(instance);
+        }
     }
 
     /// The note of a machine: without its user data where that is kept elsewhere.
@@ -229,6 +243,7 @@ impl Domains {
         if let Some(kept) = &self.user_data {
             kept.remove(instance);
         }
+        self.marked(instance);
         Ok(())
     }
 
@@ -260,10 +275,15 @@ impl Domains {
         if let Some(text) = kept.flatten() {
             Arc::make_mut(&mut note.spec).user_data = text;
         }
-        let run = match run_state(domain, note.marks) {
-            Ok(run) => run,
-            Err(error) if is_missing(&error) => return Ok(None),
-            Err(error) => return Err(failed("read the state of a machine")(error)),
+        let run = if self.has_left(&mut note)? {
+            // Whatever libvirt calls the end of its QEMU, and also before it has seen that.
+            RunState::Off(OffReason::Moved)
+        } else {
+            match run_state(domain, note.marks) {
+                Ok(run) => run,
+                Err(error) if is_missing(&error) => return Ok(None),
+                Err(error) => return Err(failed("read the state of a machine")(error)),
+            }
         };
         if matches!(run, RunState::Running | RunState::Arrived) {
             match domain.info() {
@@ -280,6 +300,16 @@ impl Domains {
         };
         let definition = Arc::clone(&note.spec);
         Ok(Some(Machine { definition, marks: note.marks, run, addresses, guest }))
+    }
+
+    /// Whether a machine has left and is not marked so yet; it reads as if it were.
+    fn has_left(&self, note: &mut Note) -> Result<bool> {
+        let Some(left) = &self.left else { return Ok(false) };
+        let has_left = left.has(note.spec.instance, note.marks)?;
+        if has_left {
+            note.marks.halt = Halt::Left;
+        }
+        Ok(has_left)
     }
 
     /// What is known of a guest: by what it says itself, else by what is seen of it from outside.

@@ -95,6 +95,7 @@ impl TestHost {
             addresses: Mutex::default(),
             guests: None,
             user_data: None,
+            left: None,
             shutdown: 0,
         };
         let threads = Threads::start(THREADS, DEADLINE).map_err(LibvirtError::Threads)?;

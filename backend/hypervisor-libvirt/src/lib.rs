@@ -18,6 +18,7 @@ mod events;
 mod guests;
 mod host;
 mod jobs;
+mod left;
 mod note;
 mod private;
 pub mod qemu;

@@ -274,10 +274,13 @@ pub trait Hypervisor: Send + Sync + 'static {
         Err(CANT_MIGRATE)
     }
 
-    /// At the source: sends the machine, which runs on meanwhile, or is held. Once this has
-    /// succeeded it is off here for [`OffReason::Moved`], and all of it is at the destination in
-    /// [`RunState::Arrived`]. When it fails, or `give_up` is cancelled, the machine runs on here,
-    /// unless it ended by itself; one that was held is held still, or off. Takes as long as it takes.
+    /// At the source: sends the machine, which is marked as [`Halt::Leaving`] and runs on meanwhile,
+    /// or as [`Halt::Held`] and is held. Once this has succeeded it is off here for
+    /// [`OffReason::Moved`] and marked as [`Halt::Left`], which no crash of the host takes back, and
+    /// all of it is at the destination in [`RunState::Arrived`]: it may be let run there. When it
+    /// fails, or `give_up` is cancelled, the machine runs on here, unless it ended by itself; one that
+    /// was held is held still, or off. One that is off for [`OffReason::Moved`] all the same has left,
+    /// and could not be marked so. Takes as long as it takes.
     ///
     /// # Errors
     /// `Unsupported` without [`Features::migration`]; `Busy` when it is off.

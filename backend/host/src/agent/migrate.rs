@@ -7,8 +7,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{
-    Channels, Connection, Halt, HypervisorError, Landing, Machine, Marks, OffReason, Result,
-    RunState,
+    Channels, Connection, Halt, HypervisorError, Landing, Machine, Marks, Result, RunState,
 };
 use fairmazon_keys::{Binding, HostCertificate, KeyError, Purpose, make_key};
 use fairmazon_model::{
@@ -381,16 +380,7 @@ impl Hands {
         };
         let end = transit.end.clone();
         self.hypervisor.depart(instance, &landing.0, Arc::new(way), end).await?;
-        // From here on it is at the other host or nowhere: nothing ends this early.
-        let seen = self.look_at_machine(instance).await?;
-        if seen.is_none_or(|seen| seen.run != RunState::Off(OffReason::Moved)) {
-            return Err(HypervisorError::Driver {
-                attempted: format!("hand {instance} over"),
-                source: "it did not end as one that was handed over".into(),
-            });
-        }
-        let left = Marks { halt: Halt::Left, ..as_seen.marks };
-        self.within("mark a machine", self.hypervisor.mark(instance, left)).await?;
+        // From here on it is at the other host or nowhere, and marked so: nothing ends this early.
         let told = async {
             conversation.say(Word::Left).await?;
             conversation.hear().await

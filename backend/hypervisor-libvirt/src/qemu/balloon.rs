@@ -9,7 +9,6 @@ use std::{
     collections::HashMap,
     fs,
     io::{self, Write},
-    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -21,7 +20,7 @@ use parking_lot::Mutex;
 use virt::domain::MemoryStat;
 use virt_sys as sys;
 
-use super::{host::Inner, session::Session};
+use super::{host::Inner, process::Process, session::Session};
 use crate::error::failed;
 
 const LIVE: u32 = sys::VIR_DOMAIN_AFFECT_LIVE;
@@ -142,13 +141,12 @@ impl Expendable {
         if news.is_empty() {
             return;
         }
-        let processes = processes(Path::new("/proc")).unwrap_or_default();
+        let processes = Process::all().unwrap_or_default();
         for (instance, run, spot) in news {
-            let uuid = crate::xml::uuid(instance.ulid());
-            for process in processes.iter().filter(|process| process.is_machine(&uuid)) {
-                let path = Path::new("/proc").join(&process.id).join("oom_score_adj");
+            for process in processes.iter().filter(|process| process.is_machine(*instance)) {
                 let write = |mut file: fs::File| write!(file, "{}", score(*spot));
-                match fs::File::options().write(true).open(&path).and_then(write) {
+                let file = fs::File::options().write(true).open(process.file("oom_score_adj"));
+                match file.and_then(write) {
                     Ok(()) => drop(told.insert(*instance, (*run, score(*spot)))),
                     Err(error) => {
                         tracing::debug!(%instance, %error, "the kernel was not told of a machine");
@@ -157,41 +155,6 @@ impl Expendable {
             }
         }
     }
-}
-
-/// A process of the host.
-struct Process {
-    id: String,
-    /// Its arguments, each ended by a zero.
-    arguments: Vec<u8>,
-}
-
-impl Process {
-    /// Whether it is the QEMU of the machine with this UUID.
-    fn is_machine(&self, uuid: &str) -> bool {
-        let mut arguments = self.arguments.split(|byte| *byte == 0);
-        let is_qemu = arguments.next().is_some_and(|program| {
-            String::from_utf8_lossy(program)
-                .rsplit('/')
-                .next()
-                .is_some_and(|n| n.starts_with("qemu-"))
-        });
-        is_qemu
-            && arguments.any(|argument| argument == b"-uuid")
-            && self.arguments.split(|byte| *byte == 0).any(|argument| argument == uuid.as_bytes())
-    }
-}
-
-fn processes(folder: &Path) -> io::Result<Vec<Process>> {
-    let entries = fs::read_dir(folder)?.filter_map(|entry| {
-        let id = entry.ok()?.file_name().into_string().ok()?;
-        id.bytes().all(|byte| byte.is_ascii_digit()).then_some(id)
-    });
-    let read = |id: String| {
-        let arguments = fs::read(folder.join(&id).join("cmdline")).ok()?;
-        Some(Process { id, arguments })
-    };
-    Ok(entries.filter_map(read).collect())
 }
 
 #[cfg(test)]
@@ -230,24 +193,5 @@ mod tests {
         assert_eq!(of_guest(&spec, &stats(0), 1_000).needs, Some(Mib(192)));
         let silent = of_guest(&spec, &[], 1_000);
         assert_eq!((silent.has, silent.needs), (Mib(256), None));
-    }
-
-    #[test]
-    fn a_machines_process_is_told_from_others() {
-        let process = |arguments: &[&str]| Process {
-            id: "1".into(),
-            arguments: arguments.join("\0").into_bytes(),
-        };
-        assert!(
-            process(&["/usr/bin/qemu-system-x86_64", "-uuid", "u-1", "-no-user"]).is_machine("u-1")
-        );
-        for other in [
-            &["/usr/bin/qemu-system-x86_64", "-uuid", "u-2"][..],
-            &["/bin/sh", "-uuid", "u-1"],
-            &["/usr/bin/qemu-img", "info", "u-1"],
-            &[],
-        ] {
-            assert!(!process(other).is_machine("u-1"), "{other:?}");
-        }
     }
 }

@@ -43,8 +43,8 @@ use super::{
     tool,
 };
 use crate::{
-    LibvirtError, events::start_loop, guests::Guests, private::sweep, threads::Threads,
-    user_data::UserData,
+    LibvirtError, events::start_loop, guests::Guests, left::Left, private::sweep,
+    threads::Threads, user_data::UserData,
 };
 
 /// Hints that a slow listener may be behind before it has to look at all.
@@ -58,6 +58,8 @@ const DETACH: Duration = Duration::from_secs(45);
 /// Between two times that a guest is asked the same. QEMU refuses to ask again within one second.
 const ASK_AGAIN: Duration = Duration::from_millis(1_500);
 /// Between two looks at the length of the consoles.
+/// The folder beside those of the volumes where machines that have just left are noted.
+const LEFT: &str = ".left";
 const TRIM: Duration = Duration::from_secs(1);
 
 /// A host of QEMU guests. Cheap to clone; all clones are the same host. Its machines and volumes
@@ -88,6 +90,7 @@ pub(super) struct Inner {
     pub(super) departures: Departures,
     pub(super) landings: Landings,
     pub(super) expendable: Expendable,
+    pub(super) left: Left,
     /// Held while a machine is checked and then changed: memory, who uses a volume.
     admission: Arc<tokio::sync::Mutex<()>>,
     /// Held while a volume is made, grown or deleted, or its key changes. Before `admission` where both are.
@@ -116,7 +119,9 @@ impl QemuHost {
             UserData::open(beside("user-data")).map_err(folder(&beside("user-data")))?;
         rotation::sweep(&config.consoles).map_err(folder(&config.consoles))?;
         let moves = Moves::open(&config.moves).map_err(folder(&config.moves))?;
-        let in_memory = [config.consoles.clone(), beside("seeds"), beside("user-data")];
+        let of_left = config.storage.join(LEFT);
+        let left = Left::open(of_left.clone()).map_err(folder(&of_left))?;
+        let swept = [config.consoles.clone(), beside("seeds"), beside("user-data"), of_left];
         let hints = broadcast::Sender::new(HINTS_KEPT);
         let guests = Arc::new(Guests::default());
         let sessions = Sessions::new(
@@ -126,13 +131,14 @@ impl QemuHost {
             user_data,
             Arc::clone(&guests),
         );
+            left.clone(),
         let listed = sessions.get().and_then(|session| session.domains.list());
         let listed = listed.map_err(|source| LibvirtError::Daemon {
             uri: config.uri.clone(),
             source: Box::new(source),
         })?;
         let there = listed.machines.iter().map(Machine::instance).collect();
-        for path in &in_memory {
+        for path in &swept {
             sweep(path, &there).map_err(folder(path))?;
         }
         tracing::info!(accelerator = %config.accelerator, "guests run under QEMU");
@@ -155,6 +161,7 @@ impl QemuHost {
             expendable: Expendable::default(),
             admission: Arc::default(),
             making: tokio::sync::Mutex::default(),
+            left,
             asking: Mutex::default(),
         });
         let threads = Threads::start(THREADS, DEADLINE).map_err(LibvirtError::Threads)?;

@@ -25,6 +25,7 @@ mod live;
 mod migration;
 pub mod proof;
 mod rotation;
+mod process;
 mod seed;
 mod session;
 mod tool;
@@ -54,7 +55,8 @@ pub const MEMORY_INFO: &str = "/proc/meminfo";
 pub struct QemuConfig {
     /// libvirt's connection URI, of a daemon on this machine.
     pub uri: String,
-    /// Folder of the volumes: one folder a storage class in it.
+    /// Folder of the volumes: one folder a storage class in it, and `.left`, where machines that have
+    /// just left are noted.
     pub storage: PathBuf,
     /// Folder of the images, one folder an image id in it: see [`fairmazon_image`].
     pub images: PathBuf,

@@ -10,7 +10,9 @@ use virt::{connect::Connect, error::Error};
 use virt_sys as sys;
 
 use super::{Accelerator, keyring, migration::resume_stranded};
-use crate::{domains::Domains, error::failed, events::Watch, guests::Guests, user_data::UserData};
+use crate::{
+    domains::Domains, error::failed, events::Watch, guests::Guests, left::Left, user_data::UserData,
+};
 
 /// Seconds between signs of life, and how many may be missed.
 pub(super) const KEEP_ALIVE: (i32, u32) = (5, 3);
@@ -30,6 +32,7 @@ pub(super) struct Sessions {
     accelerator: Accelerator,
     hints: broadcast::Sender<Hint>,
     user_data: UserData,
+    left: Left,
     guests: Arc<Guests>,
     current: Mutex<Option<Arc<Session>>>,
 }
@@ -40,9 +43,10 @@ impl Sessions {
         accelerator: Accelerator,
         hints: broadcast::Sender<Hint>,
         user_data: UserData,
+        left: Left,
         guests: Arc<Guests>,
     ) -> Self {
-        Self { uri, accelerator, hints, user_data, guests, current: Mutex::default() }
+        Self { uri, accelerator, hints, user_data, left, guests, current: Mutex::default() }
     }
 
     /// The connection, a new one where the last has ended.
@@ -75,6 +79,7 @@ impl Sessions {
             address_source: sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
             addresses: Mutex::default(),
             user_data: Some(self.user_data.clone()),
+            left: Some(self.left.clone()),
             guests: Some(Arc::clone(&self.guests)),
             shutdown: sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
         };

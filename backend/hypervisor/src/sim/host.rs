@@ -88,12 +88,6 @@ impl SimHost {
         }
     }
 
-    /// From now on volumes are made with their keys, and opened with nothing else. At first they
-    /// are not, and hold nothing.
-    pub fn set_encrypts(&self) {
-        self.cell.state.lock().encrypts = true;
-    }
-
     /// Which images it can boot, by their ids. At first every one.
     pub fn set_images<'a>(&self, ids: impl IntoIterator<Item = &'a str>) {
         self.cell.state.lock().images = Some(ids.into_iter().map(str::to_owned).collect());
@@ -407,7 +401,13 @@ impl Hypervisor for SimHost {
     ) -> Result<()> {
         // A fault before; those on the way are the channels'.
         self.call(Verb::Depart, || Ok(())).await?;
-        self.cell.depart(&self.world, instance, channels, give_up).await
+        self.cell.depart(&self.world, instance, channels, give_up).await?;
+        // Two steps, as of a driver whose agent ends between them.
+        let left = || {
+            self.cell.state.lock().machine_mut(instance)?.marks.halt = Halt::Left;
+            Ok(())
+        };
+        self.call(Verb::Mark, left).await
     }
 
     async fn resume(&self, instance: InstanceId) -> Result<()> {

@@ -8,6 +8,7 @@
 mod fault;
 mod host;
 mod import;
+mod keys;
 mod ledger;
 mod memory;
 mod migration;

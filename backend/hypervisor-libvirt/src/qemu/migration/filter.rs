@@ -15,34 +15,16 @@ use virt_sys as sys;
 
 use super::{
     Channel, FLAGS,
+    calls::{Arguments, LONGEST_ANSWER, LONGEST_CALL, procedure},
     rpc::{CALL, Head, KEEP_ALIVE, MESSAGE, Message, OK, REMOTE, REPLY, Writer, Xdr},
     tree::{self, Tree, has_declarations},
 };
 use crate::xml;
 
-/// What a call of a migration has at most: a description of a domain is some kilobytes.
-const LONGEST_CALL: usize = 1 << 20;
-/// What libvirt's messages have at most.
-const LONGEST_ANSWER: usize = 32 << 20;
 /// What libvirt keeps to itself of how a machine moves, and does not tell the next host's.
 const OF_THE_SOURCE: u32 = sys::VIR_MIGRATE_ABORT_ON_ERROR | sys::VIR_MIGRATE_AUTO_CONVERGE;
 /// The version of both programs.
 const VERSION: u32 = 1;
-
-/// The numbers of the calls of a migration in libvirt's protocol, which never change there.
-mod procedure {
-    pub(super) const CONNECT_OPEN: u32 = 1;
-    pub(super) const CONNECT_CLOSE: u32 = 2;
-    pub(super) const CONNECT_SUPPORTS_FEATURE: u32 = 60;
-    pub(super) const AUTH_LIST: u32 = 66;
-    pub(super) const MIGRATE_PREPARE: u32 = 303;
-    pub(super) const MIGRATE_FINISH: u32 = 306;
-    pub(super) const CONNECT_REGISTER_CLOSE_CALLBACK: u32 = 360;
-    pub(super) const CONNECT_UNREGISTER_CLOSE_CALLBACK: u32 = 361;
-    /// Of the program of signs of life.
-    pub(super) const PING: u32 = 1;
-    pub(super) const PONG: u32 = 2;
-}
 
 /// What a libvirtd calls itself.
 const SYSTEM: &str = "qemu:///system";
@@ -127,14 +109,9 @@ impl Rules {
     /// The arguments of a migration's beginning or end, with this host's own text of the machine
     /// in the place of the one that came: two parsers need not read a text alike.
     fn migrate(&self, finish: bool, body: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let mut xdr = Xdr::new(body);
-        let mut read = || {
-            let read = (xdr.texts()?, xdr.bytes()?, xdr.number()?);
-            let cancelled = if finish { Some(xdr.number()?) } else { None };
-            xdr.is_empty().then_some((read.0, read.1, read.2, cancelled))
-        };
-        let (texts, cookie, flags, cancelled) =
-            read().ok_or_else(|| Refusal::new("other arguments than a migration has"))?;
+        let read = if finish { Arguments::of_finish(body) } else { Arguments::of_prepare(body) };
+        let Arguments { texts, cookie, flags, cancelled } =
+            read.ok_or_else(|| Refusal::new("other arguments than a migration has"))?;
         if flags | OF_THE_SOURCE != FLAGS {
             return Err(Refusal::new(format!("a migration of another kind ({flags:#x})")));
         }

@@ -12,8 +12,10 @@
 //!
 //! [`resume`]: fairmazon_hypervisor::Hypervisor::resume
 
+mod calls;
 mod destination;
 mod filter;
+mod handover;
 mod moves;
 mod places;
 mod rpc;

@@ -3,9 +3,9 @@
 use std::{collections::HashSet, io, sync::Arc, thread, time::Duration};
 
 use fairmazon_hypervisor::{
-    Channels, Description, Halt, HypervisorError, Machine, OffReason, Result, RunState,
+    Channels, Description, Halt, HypervisorError, Machine, Marks, OffReason, Result, RunState,
 };
-use fairmazon_model::id::InstanceId;
+use fairmazon_model::{id::InstanceId, units::Epoch};
 use parking_lot::Mutex;
 use tokio::{
     io::copy_bidirectional_with_sizes,
@@ -21,7 +21,7 @@ use virt::{
 };
 use virt_sys as sys;
 
-use super::{Channel, FLAGS, LandingNote, Places};
+use super::{Channel, FLAGS, LandingNote, Places, handover::Handover};
 use crate::{
     error::failed,
     jobs,
@@ -72,6 +72,24 @@ impl Drop for Departure {
     }
 }
 
+/// A migration that libvirt is about.
+struct Sending {
+    /// The run that is sent.
+    epoch: Epoch,
+    carried: JoinSet<()>,
+    handover: Arc<Handover>,
+    /// What libvirt says of it in the end.
+    told: oneshot::Receiver<Result<()>>,
+}
+
+/// How a migration has ended.
+enum Ended {
+    /// The machine was seen to leave, and is noted so; libvirt has still to do with it.
+    Seen,
+    /// libvirt says so.
+    Told(Result<()>),
+}
+
 impl QemuHost {
     /// See [`describe`](fairmazon_hypervisor::Hypervisor::describe).
     pub(in crate::qemu) async fn description(&self, instance: InstanceId) -> Result<Description> {
@@ -111,57 +129,122 @@ impl QemuHost {
         let stop = give_up.child_token();
         // Also when nobody waits for this any more.
         let _stop = stop.clone().drop_guard();
+        let (tell, told) = oneshot::channel();
         let host = self.clone();
         // A task of its own: what was begun is brought to its end, and nothing of it is left.
-        let sent = tokio::spawn(async move {
-            let _departure = departure;
-            let sent = host.send_until(instance, landing, channels, stop).await;
-            host.inner.moves.clear(instance);
-            sent
+        tokio::spawn(async move {
+            let outcome = match host.send_off(instance, landing, channels).await {
+                Ok(mut sending) => {
+                    let ended = host.until_left(instance, &mut sending, &stop).await;
+                    host.inner.moves.clear(instance);
+                    match ended {
+                        Ended::Seen => {
+                            // Nobody waiting any more is no failure, here and below.
+                            let _ = tell.send(Ok(()));
+                            return host.bury(instance, sending, departure).await;
+                        }
+                        Ended::Told(outcome) => host.settle(instance, outcome).await,
+                    }
+                }
+                Err(error) => {
+                    host.inner.moves.clear(instance);
+                    Err(error)
+                }
+            };
+            drop(departure);
+            let _ = tell.send(outcome);
         });
-        sent.await.unwrap_or_else(|error| Err(not_sent(instance, error)))
+        told.await.unwrap_or_else(|error| Err(not_sent(instance, error)))
     }
 
-    async fn send_until(
+    /// Begins to send a machine.
+    async fn send_off(
         &self,
         instance: InstanceId,
         landing: LandingNote,
         channels: Arc<dyn Channels>,
-        stop: CancellationToken,
-    ) -> Result<()> {
-        let disks = self
+    ) -> Result<Sending> {
+        let (disks, epoch) = self
             .call("look at a machine", move |host, session| {
-                let (domain, _) = host.movable(session, instance)?;
+                let (domain, machine) = host.movable(session, instance)?;
                 let attempted = failed(format!("look at the disks of {instance}"));
                 let live = live_disks(&domain.xml_desc(0).map_err(attempted)?);
-                Ok(live.into_iter().map(|disk| disk.device).collect())
+                Ok((live.into_iter().map(|disk| disk.device).collect(), machine.marks.epoch))
             })
             .await?;
         let moves = &self.inner.moves;
         moves.clear(instance);
-        let mut carried = JoinSet::new();
+        let (mut carried, handover) = (JoinSet::new(), Arc::<Handover>::default());
         for channel in Channel::ALL {
             let listener = UnixListener::bind(moves.socket(instance, channel))
                 .map_err(|error| not_sent(instance, error))?;
-            carried.spawn(carry(listener, channel, Arc::clone(&channels)));
+            let way = Way { instance, channel, handover: Arc::clone(&handover) };
+            carried.spawn(carry(listener, way, Arc::clone(&channels)));
         }
-        let mut ended = self.begin(instance, landing, disks)?;
+        let told = self.begin(instance, landing, disks)?;
+        Ok(Sending { epoch, carried, handover, told })
+    }
+
+    /// Waits until the machine has left, or libvirt has ended its migration.
+    async fn until_left(
+        &self,
+        instance: InstanceId,
+        sending: &mut Sending,
+        stop: &CancellationToken,
+    ) -> Ended {
+        let told = &mut sending.told;
         let outcome = tokio::select! {
-            outcome = &mut ended => outcome,
+            biased;
+            outcome = &mut *told => outcome,
+            () = sending.handover.done() => {
+                match self.note_left(instance, sending.epoch).await {
+                    Ok(()) => return Ended::Seen,
+                    Err(error) => {
+                        tracing::warn!(%instance, %error, "that it has left was not noted; libvirt is awaited");
+                        told.await
+                    }
+                }
+            }
             () = stop.cancelled() => {
                 // Nothing waits for the other host any more, whatever it does.
-                drop(carried);
+                sending.carried.abort_all();
                 loop {
                     self.abort(instance).await;
                     tokio::select! {
-                        outcome = &mut ended => break outcome,
+                        outcome = &mut *told => break outcome,
                         () = tokio::time::sleep(ABORT_AGAIN) => {}
                     }
                 }
             }
         };
-        let outcome = outcome.unwrap_or_else(|error| Err(not_sent(instance, error)));
-        self.settle(instance, outcome).await
+        Ended::Told(outcome.unwrap_or_else(|error| Err(not_sent(instance, error))))
+    }
+
+    async fn note_left(&self, instance: InstanceId, epoch: Epoch) -> io::Result<()> {
+        let inner = Arc::clone(&self.inner);
+        // Not on a thread for libvirt's calls, which may all wait for the machine.
+        let note = tokio::task::spawn_blocking(move || inner.left.note(instance, epoch));
+        note.await.map_err(io::Error::other)?
+    }
+
+    /// Waits for libvirt, too, where a machine has left and is noted so, and marks the machine.
+    async fn bury(&self, instance: InstanceId, sending: Sending, departure: Departure) {
+        let Sending { carried, told, .. } = sending;
+        if let Ok(Err(error)) = told.await {
+            tracing::info!(%instance, %error, "libvirt says of a machine that has left that it has not");
+        }
+        drop((carried, departure));
+        let marked = self.admit("mark a machine", move |host, session| {
+            let Some(machine) = session.domains.machine(instance)? else { return Ok(()) };
+            // As the note has it, until something else was written: then that is newer.
+            if machine.marks.halt == Halt::Left && host.left.is_there(instance) {
+                session.domains.mark(instance, machine.marks)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = marked.await {
+            tracing::warn!(%instance, %error, "a machine that has left is noted so and not marked");
+        }
     }
 
     /// Has libvirt send the machine, in a thread and over a connection of its own: it takes as long
@@ -223,10 +306,17 @@ impl QemuHost {
             })
             .await?;
         match (run, outcome) {
-            (RunState::Off(OffReason::Moved), _) => Ok(()),
-            (_, Err(error)) => Err(error),
-            (run, Ok(())) => Err(not_sent(instance, format!("it is {run:?} after all of it went"))),
+            (RunState::Off(OffReason::Moved), _) => {}
+            (_, Err(error)) => return Err(error),
+            (run, Ok(())) => {
+                return Err(not_sent(instance, format!("it is {run:?} after all of it went")));
+            }
         }
+        self.admit("mark a machine", move |_, session| {
+            let (_, machine) = session.domains.expect(instance)?;
+            session.domains.mark(instance, Marks { halt: Halt::Left, ..machine.marks })
+        })
+        .await
     }
 }
 
@@ -281,16 +371,24 @@ fn is_none(job: i32) -> bool {
     u32::try_from(job) == Ok(sys::VIR_DOMAIN_JOB_NONE)
 }
 
+/// A socket of this host, and what is led through it.
+#[derive(Clone)]
+struct Way {
+    instance: InstanceId,
+    channel: Channel,
+    handover: Arc<Handover>,
+}
+
 /// Carries what connects to a socket of this host to the other host.
-async fn carry(listener: UnixListener, channel: Channel, channels: Arc<dyn Channels>) {
-    let mut open = JoinSet::new();
+async fn carry(listener: UnixListener, way: Way, channels: Arc<dyn Channels>) {
+    let (mut open, channel) = (JoinSet::new(), way.channel);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let channels = Arc::clone(&channels);
+                    let (way, channels) = (way.clone(), Arc::clone(&channels));
                     open.spawn(async move {
-                        if let Err(error) = carry_one(stream, channel, &*channels).await {
+                        if let Err(error) = carry_one(stream, &way, &*channels).await {
                             tracing::debug!(?channel, %error, "a channel to another host has ended");
                         }
                     });
@@ -307,10 +405,16 @@ async fn carry(listener: UnixListener, channel: Channel, channels: Arc<dyn Chann
 
 async fn carry_one(
     mut near: UnixStream,
-    channel: Channel,
+    Way { instance, channel, handover }: &Way,
     channels: &dyn Channels,
 ) -> io::Result<()> {
-    let mut far = channels.open(channel as u8).await?;
+    if *channel == Channel::Memory {
+        handover.sends(*instance, &near)?;
+    }
+    let mut far = channels.open(*channel as u8).await?;
+    if *channel == Channel::Libvirt {
+        return handover.carry(near, far).await;
+    }
     copy_bidirectional_with_sizes(&mut near, &mut far, PIECE, PIECE).await.map(drop)
 }
 

@@ -227,6 +227,37 @@ async fn a_guest_that_is_killed_on_its_way_ends_at_both_hosts() {
 }
 
 #[tokio::test]
+async fn a_machine_that_has_left_is_known_to_have_when_its_host_ends_at_once() {
+    let (mut here, there) = (Lab::start(), Lab::start());
+    let source = counting(&here).await;
+    let target = ready(&source, &there).await;
+    let awaited = landing(&source, &target).await;
+    depart(&source, &awaited, Wire::to(&awaited)).await.unwrap();
+    // Its libvirt may still be about the end of its QEMU, and its agent is no more.
+    here.kill_libvirt();
+    drop((awaited, source));
+    target.resume(instance(1)).await.unwrap();
+    mark(&target, Halt::Started).await;
+    says(&target, instance(1), "GUEST-TICK ").await;
+    here.start_libvirt();
+    let source = here.host();
+    let left = |machine: &Machine| {
+        machine.run == RunState::Off(OffReason::Moved) && machine.marks.halt == Halt::Left
+    };
+    let machine = source.machine(instance(1)).await.unwrap().unwrap();
+    assert!(left(&machine), "{machine:?}");
+    // Marks that are written as they were read change nothing, and those of another run count.
+    source.mark(instance(1), machine.marks).await.unwrap();
+    let machine = source.machine(instance(1)).await.unwrap().unwrap();
+    assert!(left(&machine), "{machine:?}");
+    mark(&source, Halt::Idle).await;
+    let machine = source.machine(instance(1)).await.unwrap().unwrap();
+    assert_eq!(machine.marks.halt, Halt::Idle);
+    assert_eq!(here.run("ls -A $folder/storage/.left").trim(), "");
+    counts_on(&target).await;
+}
+
+#[tokio::test]
 async fn what_may_run_by_its_marks_is_let_run_by_the_next_agent() {
     let (here, there) = (Lab::start(), Lab::start());
     let source = counting(&here).await;

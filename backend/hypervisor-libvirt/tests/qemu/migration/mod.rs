@@ -238,7 +238,8 @@ async fn a_guest_moves_with_its_disks_and_goes_on() {
     let wire = Wire::to(&awaited);
     let carried = Arc::clone(&wire.carried);
     depart(&source, &awaited, wire).await.unwrap();
-    assert_eq!(run(&source).await, RunState::Off(OffReason::Moved));
+    let left = source.machine(instance(1)).await.unwrap().unwrap();
+    assert_eq!((left.run, left.marks.halt), (RunState::Off(OffReason::Moved), Halt::Left));
     assert_eq!(run(&target).await, RunState::Arrived);
     tokio::time::timeout(PATIENCE, hints.recv()).await.unwrap().unwrap();
     assert_eq!(target.statistics(instance(1)).await.unwrap(), None, "it has not run here yet");
