@@ -7,30 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fairmazon_host::{
-    Config,
-    clock::SystemClock,
-    run,
-    state::MemoryState,
-    transport::{BrokerEnd, FromHost, ToHost},
-};
 use fairmazon_hypervisor::{
     Hypervisor, MachineMemory, Marks,
-    contract::{instance, spec, volume, wish},
+    contract::{instance, spec, wish},
 };
 use fairmazon_hypervisor_libvirt::qemu::QemuHost;
-use fairmazon_keys::{Binding, HostSecret, Identity, Purpose, SealedKey, VolumeKey};
 use fairmazon_model::{
-    id::{HostId, InstanceId},
+    id::InstanceId,
     instance::ObservedState,
-    key::{Blob, SealedVolumeKey},
-    machine::{DesiredSet, HostVolume, MachineSpec, ObservedSet},
-    units::{Generation, Mib},
+    machine::{HostVolume, MachineSpec},
+    units::Mib,
 };
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
-use crate::lab::{IMAGE, Lab, PATIENCE, give_keys, says};
+use crate::{
+    lab::{IMAGE, Lab, PATIENCE, give_keys, says},
+    platform::Platform,
+};
 
 /// A guest that reads from its disk until much of its memory is a copy of that, which it can do
 /// without while it keeps the disk open, and says again and again how much is free.
@@ -191,81 +183,20 @@ fn write_memory(path: &PathBuf, available_mib: u64) {
     fs::rename(new, path).unwrap();
 }
 
-/// A broker that wants this set for ever; what it was told last.
-fn broker(
-    mut streams: mpsc::Receiver<BrokerEnd>,
-    desired: DesiredSet,
-) -> watch::Receiver<ObservedSet> {
-    let (tell, told) = watch::channel(ObservedSet::default());
-    tokio::spawn(async move {
-        while let Some(mut end) = streams.recv().await {
-            while let Some(message) = end.receiver.recv().await {
-                let (lease_term_ms, generation) = (60_000, desired.generation);
-                let answers = match message {
-                    FromHost::Hello(_) => vec![
-                        ToHost::Welcome { lease_term_ms, renew_every_ms: 15_000, generation },
-                        ToHost::Desired(desired.clone()),
-                    ],
-                    FromHost::Renew { sequence } => {
-                        vec![ToHost::Renewed { sequence, lease_term_ms }]
-                    }
-                    FromHost::Metered(_) => Vec::new(),
-                    FromHost::Observed { set, .. } => {
-                        tell.send_replace(set);
-                        Vec::new()
-                    }
-                };
-                for answer in answers {
-                    if end.sender.send(Ok(answer)).await.is_err() {
-                        break;
-                    }
-                }
-            }
-        }
-    });
-    told
-}
-
 #[tokio::test]
 async fn a_guest_that_ignores_its_balloon_goes_before_anybody_else() {
     let lab = Lab::start();
     let info = lab.folder.join("meminfo");
     write_memory(&info, 9_000);
     let host = lab.host_with_memory(&info);
-    let (host_id, secret) = (HostId::from_parts(1, 1), Arc::new(HostSecret::generate()));
     // The first has a driver for its balloon, the second has none any more, the third is not spot.
     let hostile = machine(2, "rmmod virtio_balloon\n");
     let other = MachineSpec { spot: false, ..machine(3, "") };
     let machines = vec![machine(1, ""), hostile, other];
-    let volumes = (1..=3).map(|number| {
-        let (volume, purpose, version) = (volume(number), Purpose::Run, 1);
-        let binding = Binding { volume, host: host_id, purpose, version };
-        let (key, recipient) = (VolumeKey::random().unwrap(), Identity::generate().recipient());
-        let sealed = SealedKey::seal(&key, &recipient, &secret.sealing_key(), &binding).unwrap();
-        let sealed = Blob(sealed.bytes().to_vec());
-        let key = Some(SealedVolumeKey { version, sealed });
-        HostVolume { image: Some(IMAGE.into()), key, ..wish(number) }
+    let mut platform = Platform::start(host.clone(), |config| {
+        config.memory_every = Duration::from_millis(500);
     });
-    let desired = DesiredSet {
-        generation: Generation(1),
-        volumes: volumes.collect(),
-        machines: machines.into_iter().map(Arc::new).collect(),
-    };
-    let (streams, incoming) = mpsc::channel(1);
-    let mut told = broker(incoming, desired);
-    let shutdown = CancellationToken::new();
-    let config = Config {
-        secret: Some(Arc::clone(&secret)),
-        memory_every: Duration::from_millis(500),
-        ..Config::new(host_id, 1, Arc::new(MemoryState::default()))
-    };
-    let agent = tokio::spawn(run(
-        config,
-        Arc::new(host.clone()),
-        Arc::new(streams),
-        Arc::new(SystemClock::new().unwrap()),
-        shutdown.clone(),
-    ));
+    platform.desire(machines);
     for number in 1..=3 {
         says(&host, id(number), "GUEST-READ").await;
     }
@@ -276,8 +207,7 @@ async fn a_guest_that_ignores_its_balloon_goes_before_anybody_else() {
     })
     .await;
     write_memory(&info, 100);
-    let ends = told.wait_for(|set| set.machines.iter().any(|seen| seen.lacks_memory));
-    let set = tokio::time::timeout(PATIENCE, ends).await.unwrap().unwrap().clone();
+    let set = platform.sees(|set| set.machines.iter().any(|seen| seen.lacks_memory)).await;
     assert!(!set.reclaims_memory);
     let lacking = set.machines.iter().filter(|seen| seen.lacks_memory);
     assert_eq!(lacking.map(|seen| seen.instance).collect::<Vec<_>>(), [id(2)]);
@@ -290,8 +220,7 @@ async fn a_guest_that_ignores_its_balloon_goes_before_anybody_else() {
     })
     .await;
     has(&host, DEFINED).await;
-    let set = told.wait_for(|set| set.reclaims_memory);
-    let set = tokio::time::timeout(PATIENCE, set).await.unwrap().unwrap().clone();
+    let set = platform.sees(|set| set.reclaims_memory).await;
     for number in [1, 3] {
         let seen = set.machines.iter().find(|seen| seen.instance == id(number)).unwrap();
         assert_eq!(seen.state, ObservedState::Running, "{seen:?}");
@@ -299,6 +228,5 @@ async fn a_guest_that_ignores_its_balloon_goes_before_anybody_else() {
         let boots = String::from_utf8_lossy(&said).matches("GUEST-READY").count();
         assert_eq!(boots, 1, "it ran all the time");
     }
-    shutdown.cancel();
-    agent.await.unwrap().unwrap();
+    platform.end().await;
 }
