@@ -162,3 +162,46 @@ async fn one_that_is_spot_no_more_has_all_of_its_memory_again() {
     until("it has all of it", || host.balloon(instance(1)) == Some(Mib(600_000))).await;
     assert_eq!(subject.world.ledger().starts(instance(1)), 1, "without a restart");
 }
+
+/// What runs a machine hangs, in a question or when its guest is asked for memory: the others give
+/// theirs as soon as ever, and get it back.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_hangs_holds_up_no_other() {
+    // Some looks, each with a question that nobody answers.
+    const SOON: Duration = Duration::from_secs(15);
+    const EACH: u64 = 100_000;
+    let subject = Subject::start();
+    let spots: Vec<_> =
+        (1..=6).map(|number| MachineSpec { memory: Mib(EACH), ..large(number, true) }).collect();
+    let other = MachineSpec { memory: Mib(800_000), ..large(7, false) };
+    let all: Vec<_> = spots.iter().chain([&other]).cloned().collect();
+    subject.broker.desire(set(1, all.clone()));
+    subject.broker.sees(|seen| all.iter().all(|spec| runs(seen, spec))).await;
+    subject.broker.sees(|seen| seen.reclaims_memory).await;
+    let host = &subject.host;
+    let needs = |mib: u64, manner| Load { needs: Mib(EACH / 10), ..touches(mib, manner) };
+    let load = |manner: fn(u128) -> Manner, rest: u64| {
+        for number in 1..=6 {
+            host.set_load(instance(number), needs(EACH, manner(number)));
+        }
+        host.set_load(instance(7), touches(rest, Manner::Gives));
+    };
+    let hangs = |number: u128| if number <= 5 { Manner::Hangs } else { Manner::Gives };
+    let balloon = || host.balloon(instance(6)).unwrap();
+    // More of them than are asked at once.
+    load(hangs, 398_000);
+    let begin = tokio::time::Instant::now();
+    until("the one that answers gives memory back", || balloon() < Mib(EACH)).await;
+    assert!(begin.elapsed() < SOON, "after {:?}", begin.elapsed());
+    // Now those hang that were asked for memory, and are asked again.
+    load(|_| Manner::Gives, 410_000);
+    until("all have given", || (1..=6).all(|at| host.balloon(instance(at)) < Some(Mib(EACH))))
+        .await;
+    load(hangs, 0);
+    let begin = tokio::time::Instant::now();
+    until("the one that answers has all of it", || balloon() == Mib(EACH)).await;
+    assert!(begin.elapsed() < SOON, "after {:?}", begin.elapsed());
+    for spec in &spots {
+        assert_eq!(subject.world.ledger().starts(spec.instance), 1, "they run on");
+    }
+}

@@ -117,7 +117,8 @@ pub trait Hypervisor: Send + Sync + 'static {
         Err(HypervisorError::Unsupported { what: "measure what a machine uses" })
     }
 
-    /// How the host's memory is now, and that of the machines that run.
+    /// How the host's memory is now, and which machines run, each as one whose guest says nothing:
+    /// asks none of them, so that none can hold it up.
     ///
     /// # Errors
     /// `Unsupported` without [`Features::balloon`].
@@ -125,13 +126,24 @@ pub trait Hypervisor: Send + Sync + 'static {
         Err(CANT_RECLAIM)
     }
 
-    /// Asks the guest of a spot machine that runs to get along with so much memory, or lets it have
-    /// so much again; never more than it is defined with. How far it follows is seen in
-    /// [`memory`](Self::memory). At its next start it has all of it.
+    /// Asks for the memory of a machine that runs. Where what runs it hangs, this may take for ever:
+    /// it holds up nothing else, and whoever asks waits as long as it likes.
     ///
     /// # Errors
-    /// `Unsupported` without [`Features::balloon`]; `Busy` when it does not run, and when it is not
-    /// spot and would not have all of its memory.
+    /// `Unsupported` without [`Features::balloon`]; `Busy` when it does not run; `Timeout` when it
+    /// has not answered in time, or has not answered an earlier question yet.
+    async fn guest_memory(&self, _: InstanceId) -> Result<MachineMemory> {
+        Err(CANT_RECLAIM)
+    }
+
+    /// Asks the guest of a spot machine that runs to get along with so much memory, or lets it have
+    /// so much again; never more than it is defined with. How far it follows is seen in
+    /// [`guest_memory`](Self::guest_memory). At its next start it has all of it. May take as long as
+    /// that.
+    ///
+    /// # Errors
+    /// As of [`guest_memory`](Self::guest_memory); `Busy`, too, when it is not spot and would not
+    /// have all of its memory.
     async fn set_balloon(&self, _: InstanceId, _has: Mib) -> Result<()> {
         Err(CANT_RECLAIM)
     }

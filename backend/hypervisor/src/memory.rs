@@ -31,6 +31,15 @@ pub struct MachineMemory {
     pub needs: Option<Mib>,
 }
 
+impl MachineMemory {
+    /// A machine whose guest says nothing, and is taken to have all that it is defined with.
+    #[must_use]
+    pub fn silent(spec: &MachineSpec) -> Self {
+        let MachineSpec { instance, spot, memory, .. } = *spec;
+        Self { instance, spot, defined: memory, has: memory, needs: None }
+    }
+}
+
 /// The memory that machines were promised, in MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Promised {

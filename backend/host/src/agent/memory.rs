@@ -2,15 +2,18 @@
 //! and given again when it is not. Decided by [`Reclaim`]; a spot machine that has to go is ended by
 //! its own next steps, as any other.
 
-use fairmazon_hypervisor::{Halt, HostMemory, Result, RunState};
+use std::{future::ready, time::Duration};
+
+use fairmazon_hypervisor::{Halt, HostMemory, HypervisorError, MachineMemory, Result, RunState};
 use fairmazon_model::{id::InstanceId, instance::Power, units::Mib};
+use futures::{StreamExt, stream};
 
 use super::{
     Agent,
     book::{Book, MachineRecord},
     observe::ms,
     queue::Target,
-    work::{Done, Hands, Work},
+    work::{Done, Hands, Work, within},
 };
 use crate::{
     plan::MemoryCase,
@@ -19,6 +22,11 @@ use crate::{
 
 /// Looks in a row that may fail before nothing is known of the memory any more.
 const FAILURES_MOST: u32 = 3;
+/// How long a guest, or what runs it, may take to answer. One that hangs delays a look by this, and
+/// by no more.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// Guests that are asked at once: libvirt's daemon does five calls of a connection at a time.
+const ASKED_AT_ONCE: usize = 4;
 /// How long a machine that was given up stays off when the broker is not heard, which decides that
 /// otherwise, in ms.
 const GIVEN_UP_FOR_MS: u64 = 60_000;
@@ -207,21 +215,50 @@ impl Hands {
         let hands = self.clone();
         Box::pin(async move {
             let look = hands.hypervisor.memory();
-            Done::Memory(hands.within("look at its memory", look).await)
+            Done::Memory(match hands.within("look at its memory", look).await {
+                Ok(host) => Ok(hands.ask_guests(host).await),
+                Err(error) => Err(error),
+            })
         })
+    }
+
+    /// Asks the guests for theirs. One that does not answer in time is one that says nothing, and
+    /// one that can't be asked has none for this look, since it may have ended.
+    async fn ask_guests(&self, host: HostMemory) -> HostMemory {
+        let ask = |machine: MachineMemory| async move {
+            let instance = machine.instance;
+            let answer = self.hypervisor.guest_memory(instance);
+            match within(ANSWERS_WITHIN, "ask for the memory of a guest", answer).await {
+                Ok(says) => Some(says),
+                Err(HypervisorError::Timeout { .. }) => Some(machine),
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::debug!(%instance, error, "the memory of a guest is not known");
+                    None
+                }
+            }
+        };
+        let asked =
+            stream::iter(host.machines.into_iter().map(ask)).buffer_unordered(ASKED_AT_ONCE);
+        let mut machines: Vec<_> = asked.filter_map(ready).collect().await;
+        machines.sort_unstable_by_key(|machine| machine.instance);
+        HostMemory { machines, ..host }
     }
 
     /// Has guests get along with so much, or have it again. What fails is seen at the next look.
     fn balloons(&self, balloons: Vec<(InstanceId, Mib)>) -> Work {
         let hands = self.clone();
         Box::pin(async move {
-            for (instance, has) in balloons {
+            let hands = &hands;
+            let set = async |(instance, has): (InstanceId, Mib)| {
                 let set = hands.hypervisor.set_balloon(instance, has);
-                if let Err(error) = hands.within("change the memory of a guest", set).await {
+                let set = within(ANSWERS_WITHIN, "change the memory of a guest", set).await;
+                if let Err(error) = set {
                     let error: &dyn std::error::Error = &error;
                     tracing::debug!(%instance, %has, error, "the memory of a guest stays");
                 }
-            }
+            };
+            stream::iter(balloons).for_each_concurrent(ASKED_AT_ONCE, set).await;
             Done::Balloons
         })
     }

@@ -377,7 +377,7 @@ fn not_opened(volume: VolumeId, error: &KeyError) -> HypervisorError {
     HypervisorError::KeySealed { what: volume.to_string(), reason: error.to_string() }
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     deadline: Duration,
     attempted: &str,
     work: impl Future<Output = Result<T>>,

@@ -17,11 +17,11 @@ use fairmazon_hypervisor::{
 };
 use fairmazon_model::{id::InstanceId, machine::MachineSpec, units::Mib};
 use parking_lot::Mutex;
-use virt::domain::MemoryStat;
+use virt::domain::{Domain, MemoryStat};
 use virt_sys as sys;
 
 use super::{host::Inner, process::Process, session::Session};
-use crate::error::failed;
+use crate::{domains::Domains, error::failed};
 
 const LIVE: u32 = sys::VIR_DOMAIN_AFFECT_LIVE;
 /// How often a guest says how it stands with its memory, in seconds.
@@ -38,7 +38,7 @@ const OUT_OF_MEMORY_OTHERS: i32 = 0;
 pub(super) struct Expendable(Mutex<HashMap<InstanceId, (u32, i32)>>);
 
 impl Inner {
-    /// The memory of the host and of its guests now.
+    /// The memory of the host now, and its guests that run.
     pub(super) fn memory(&self, session: &Session) -> Result<HostMemory> {
         let path = &self.config.memory_info;
         let info = fs::read_to_string(path).map_err(io::Error::other);
@@ -47,21 +47,12 @@ impl Inner {
                 attempted: format!("read {}", path.display()),
                 source: error.into(),
             })?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let (mut machines, mut runs) = (Vec::new(), Vec::new());
         session.domains.each(|domain, machine| {
             if machine.run != RunState::Running {
                 return;
             }
-            // One that ends while it is looked at has none.
-            if let Ok(stats) = domain.memory_stats(0) {
-                let seen = of_guest(&machine.definition, &stats, now);
-                if seen.spot && seen.needs.is_none() && !moves(machine) {
-                    // One that was started before it was to say something, or never will.
-                    let _ = domain.set_memory_stats_period(SAYS_EVERY, LIVE);
-                }
-                machines.push(seen);
-            }
+            machines.push(MachineMemory::silent(&machine.definition));
             if let Some(run) = domain.id() {
                 runs.push((machine.instance(), run, machine.definition.spot));
             }
@@ -70,29 +61,44 @@ impl Inner {
         self.expendable.tell(&runs);
         Ok(HostMemory { total, available, machines })
     }
+}
 
-    /// Asks a guest to get along with so much memory, or lets it have so much.
-    pub(super) fn set_balloon(
-        &self,
-        session: &Session,
-        instance: InstanceId,
-        has: Mib,
-    ) -> Result<()> {
-        let (domain, machine) = session.domains.expect(instance)?;
-        let defined = machine.definition.memory;
-        if machine.run != RunState::Running {
-            return Err(HypervisorError::busy(instance, "it does not run"));
-        }
-        if !machine.definition.spot && has < defined {
-            return Err(HypervisorError::busy(instance, "it is not spot and keeps its memory"));
-        }
-        // libvirt would have the call wait for the end of the migration.
-        if moves(&machine) {
-            return Err(HypervisorError::busy(instance, "it moves to or from another host"));
-        }
-        domain
-            .set_memory_flags(has.0.min(defined.0).saturating_mul(1_024), LIVE)
-            .map_err(failed(format!("change the memory of {instance}")))
+/// What a machine says of its memory.
+pub(super) fn ask(domains: &Domains, instance: InstanceId) -> Result<MachineMemory> {
+    let (domain, machine) = running(domains, instance)?;
+    let attempted = failed(format!("ask for the memory of {instance}"));
+    let stats = domain.memory_stats(0).map_err(attempted)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let says = of_guest(&machine.definition, &stats, now);
+    if says.spot && says.needs.is_none() && !moves(&machine) {
+        // One that was started before it was to say something, or never will.
+        let _ = domain.set_memory_stats_period(SAYS_EVERY, LIVE);
+    }
+    Ok(says)
+}
+
+/// Asks a guest to get along with so much memory, or lets it have so much.
+pub(super) fn set(domains: &Domains, instance: InstanceId, has: Mib) -> Result<()> {
+    let (domain, machine) = running(domains, instance)?;
+    let defined = machine.definition.memory;
+    if !machine.definition.spot && has < defined {
+        return Err(HypervisorError::busy(instance, "it is not spot and keeps its memory"));
+    }
+    // libvirt would have the call wait for the end of the migration.
+    if moves(&machine) {
+        return Err(HypervisorError::busy(instance, "it moves to or from another host"));
+    }
+    domain
+        .set_memory_flags(has.0.min(defined.0).saturating_mul(1_024), LIVE)
+        .map_err(failed(format!("change the memory of {instance}")))
+}
+
+fn running(domains: &Domains, instance: InstanceId) -> Result<(Domain, Machine)> {
+    let (domain, machine) = domains.expect(instance)?;
+    if machine.run == RunState::Running {
+        Ok((domain, machine))
+    } else {
+        Err(HypervisorError::busy(instance, "it does not run"))
     }
 }
 

@@ -13,8 +13,8 @@ use std::{
 use async_trait::async_trait;
 use fairmazon_hypervisor::{
     Channels, Description, Features, Hint, HostMemory, Hypervisor, HypervisorError, Inventory,
-    KeyChange, Landing, Machine, Marks, Result, Statistics, Volume, VolumeFile, VolumeKey,
-    VolumeSink,
+    KeyChange, Landing, Machine, MachineMemory, Marks, Result, Statistics, Volume, VolumeFile,
+    VolumeKey, VolumeSink,
 };
 use fairmazon_image::Images;
 use fairmazon_model::{
@@ -30,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Accelerator, QemuConfig,
     agents::Agents,
-    balloon::Expendable,
+    asker::Asker,
+    balloon::{self, Expendable},
     console::Consoles,
     files::Files,
     image::{self, ImageDisk},
@@ -43,7 +44,7 @@ use super::{
     tool,
 };
 use crate::{
-    LibvirtError, events::start_loop, guests::Guests, left::Left, private::sweep,
+    LibvirtError, domains::Domains, events::start_loop, guests::Guests, left::Left, private::sweep,
     threads::Threads, user_data::UserData,
 };
 
@@ -57,9 +58,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const DETACH: Duration = Duration::from_secs(45);
 /// Between two times that a guest is asked the same. QEMU refuses to ask again within one second.
 const ASK_AGAIN: Duration = Duration::from_millis(1_500);
-/// Between two looks at the length of the consoles.
 /// The folder beside those of the volumes where machines that have just left are noted.
 const LEFT: &str = ".left";
+/// Between two looks at the length of the consoles.
 const TRIM: Duration = Duration::from_secs(1);
 
 /// A host of QEMU guests. Cheap to clone; all clones are the same host. Its machines and volumes
@@ -89,8 +90,9 @@ pub(super) struct Inner {
     pub(super) moves: Moves,
     pub(super) departures: Departures,
     pub(super) landings: Landings,
-    pub(super) expendable: Expendable,
     pub(super) left: Left,
+    pub(super) expendable: Expendable,
+    asker: Asker,
     /// Held while a machine is checked and then changed: memory, who uses a volume.
     admission: Arc<tokio::sync::Mutex<()>>,
     /// Held while a volume is made, grown or deleted, or its key changes. Before `admission` where both are.
@@ -117,10 +119,10 @@ impl QemuHost {
         let seeds = Seeds::open(beside("seeds")).map_err(folder(&beside("seeds")))?;
         let user_data =
             UserData::open(beside("user-data")).map_err(folder(&beside("user-data")))?;
-        rotation::sweep(&config.consoles).map_err(folder(&config.consoles))?;
-        let moves = Moves::open(&config.moves).map_err(folder(&config.moves))?;
         let of_left = config.storage.join(LEFT);
         let left = Left::open(of_left.clone()).map_err(folder(&of_left))?;
+        rotation::sweep(&config.consoles).map_err(folder(&config.consoles))?;
+        let moves = Moves::open(&config.moves).map_err(folder(&config.moves))?;
         let swept = [config.consoles.clone(), beside("seeds"), beside("user-data"), of_left];
         let hints = broadcast::Sender::new(HINTS_KEPT);
         let guests = Arc::new(Guests::default());
@@ -129,9 +131,9 @@ impl QemuHost {
             config.accelerator,
             hints.clone(),
             user_data,
+            left.clone(),
             Arc::clone(&guests),
         );
-            left.clone(),
         let listed = sessions.get().and_then(|session| session.domains.list());
         let listed = listed.map_err(|source| LibvirtError::Daemon {
             uri: config.uri.clone(),
@@ -145,6 +147,7 @@ impl QemuHost {
         let domain_type = config.accelerator.domain_type();
         let agents = Agents::start(config.uri.clone(), domain_type, guests, hints.clone())
             .map_err(LibvirtError::Threads)?;
+        let asker = Asker::new(config.uri.clone(), domain_type);
         let images = Images::new(config.images.clone(), config.trusted_keys.clone());
         let inner = Arc::new(Inner {
             sessions,
@@ -158,10 +161,11 @@ impl QemuHost {
             moves,
             departures: Departures::default(),
             landings: Landings::default(),
+            left,
             expendable: Expendable::default(),
+            asker,
             admission: Arc::default(),
             making: tokio::sync::Mutex::default(),
-            left,
             asking: Mutex::default(),
         });
         let threads = Threads::start(THREADS, DEADLINE).map_err(LibvirtError::Threads)?;
@@ -389,11 +393,14 @@ impl Hypervisor for QemuHost {
         self.call("look at its memory", |host, session| host.memory(session)).await
     }
 
+    async fn guest_memory(&self, instance: InstanceId) -> Result<MachineMemory> {
+        let ask = move |domains: &Domains| balloon::ask(domains, instance);
+        self.inner.asker.ask("ask for the memory of a guest", instance, ask).await
+    }
+
     async fn set_balloon(&self, instance: InstanceId, has: Mib) -> Result<()> {
-        self.call("change the memory of a guest", move |host, session| {
-            host.set_balloon(session, instance, has)
-        })
-        .await
+        let set = move |domains: &Domains| balloon::set(domains, instance, has);
+        self.inner.asker.ask("change the memory of a guest", instance, set).await
     }
 
     async fn give_key(&self, volume: VolumeId, key: VolumeKey) -> Result<()> {

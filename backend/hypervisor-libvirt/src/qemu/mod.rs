@@ -9,6 +9,7 @@
 
 mod accelerator;
 mod agents;
+mod asker;
 mod backup;
 mod balloon;
 mod console;
@@ -21,11 +22,12 @@ mod host;
 mod image;
 mod incoming;
 mod keyring;
+mod line;
 mod live;
 mod migration;
+mod process;
 pub mod proof;
 mod rotation;
-mod process;
 mod seed;
 mod session;
 mod tool;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fairmazon_hypervisor::{
-    Hypervisor, MachineMemory, Marks,
+    Hypervisor, HypervisorError, MachineMemory, Marks,
     contract::{instance, spec, wish},
 };
 use fairmazon_hypervisor_libvirt::qemu::QemuHost;
@@ -57,8 +57,13 @@ async fn started(host: &QemuHost, machine: MachineSpec) {
 }
 
 async fn memory(host: &QemuHost, number: u128) -> MachineMemory {
-    let machines = host.memory().await.unwrap().machines;
-    *machines.iter().find(|machine| machine.instance == id(number)).unwrap()
+    loop {
+        match host.guest_memory(id(number)).await {
+            // On a busy machine it may.
+            Err(HypervisorError::Timeout { .. }) => tokio::task::yield_now().await,
+            says => return says.unwrap(),
+        }
+    }
 }
 
 async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
@@ -181,6 +186,32 @@ fn write_memory(path: &PathBuf, available_mib: u64) {
     let new = path.with_extension("new");
     fs::write(&new, text).unwrap();
     fs::rename(new, path).unwrap();
+}
+
+#[tokio::test]
+async fn a_qemu_that_hangs_holds_up_no_other() {
+    let mut lab = Lab::start();
+    let host = lab.host();
+    give_keys(&host).await;
+    for number in 1..=2 {
+        started(&host, machine(number, "")).await;
+    }
+    memory(&host, 2).await;
+    let hung = format!("$(cat /run/libvirt/qemu/{}.pid)", id(2));
+    lab.run(&format!("kill -STOP {hung}"));
+    for _ in 0..3 {
+        let says = host.guest_memory(id(2)).await;
+        assert!(matches!(says, Err(HypervisorError::Timeout { .. })), "{says:?}");
+        let set = host.set_balloon(id(2), Mib(DEFINED / 2)).await;
+        assert!(matches!(set, Err(HypervisorError::Timeout { .. })), "{set:?}");
+        assert_eq!(memory(&host, 1).await.has, Mib(DEFINED));
+        let listed = host.memory().await.unwrap().machines;
+        assert_eq!(listed.iter().map(|it| it.instance).collect::<Vec<_>>(), [id(1), id(2)]);
+    }
+    host.set_balloon(id(1), Mib(DEFINED / 2)).await.unwrap();
+    has(&host, DEFINED / 2).await;
+    lab.run(&format!("kill -CONT {hung}"));
+    until("it answers again", async || host.guest_memory(id(2)).await.ok()).await;
 }
 
 #[tokio::test]

@@ -20,8 +20,12 @@ pub async fn memory_is_taken_back_from_spot_machines_alone(host: Subject) {
         assert!(matches!(measured, Err(HypervisorError::Unsupported { .. })), "{measured:?}");
         let asked = host.set_balloon(instance(1), Mib(192)).await;
         assert!(matches!(asked, Err(HypervisorError::Unsupported { .. })), "{asked:?}");
+        let guest = host.guest_memory(instance(1)).await;
+        assert!(matches!(guest, Err(HypervisorError::Unsupported { .. })), "{guest:?}");
         return;
     }
+    let unknown = host.guest_memory(instance(9)).await;
+    assert!(matches!(unknown, Err(HypervisorError::NotFound { .. })), "{unknown:?}");
     let now = host.memory().await.unwrap();
     assert!(now.total >= now.available && now.available > Mib(0), "{now:?}");
     let seen: Vec<_> = now.machines.iter().map(|m| (m.instance, m.spot, m.defined)).collect();
@@ -37,10 +41,13 @@ pub async fn memory_is_taken_back_from_spot_machines_alone(host: Subject) {
     host.force_stop(instance(1)).await.unwrap();
     let off = host.set_balloon(instance(1), Mib(192)).await;
     assert!(matches!(off, Err(HypervisorError::Busy { .. })), "{off:?}");
+    let off = host.guest_memory(instance(1)).await;
+    assert!(matches!(off, Err(HypervisorError::Busy { .. })), "{off:?}");
     assert_eq!(host.memory().await.unwrap().machines.len(), 1, "one that is off has none");
     host.start(instance(1)).await.unwrap();
-    let machines = host.memory().await.unwrap().machines;
-    assert_eq!(machines[0].has, Mib(256), "it has all of it again: {machines:?}");
+    let again = host.guest_memory(instance(1)).await.unwrap();
+    assert_eq!((again.instance, again.spot, again.defined), seen[0]);
+    assert_eq!(again.has, Mib(256), "it has all of it again");
     // What its guest does not see may change while it runs: it is no spot machine any more.
     let marks = host.machine(instance(1)).await.unwrap().unwrap().marks;
     host.define(&Arc::new(spec(1)), marks).await.unwrap();

@@ -29,6 +29,8 @@ pub enum Verb {
     ForceStop,
     /// `memory`.
     Memory,
+    /// `guest_memory`.
+    GuestMemory,
     /// `set_balloon`.
     SetBalloon,
     /// `undefine`.

@@ -28,8 +28,8 @@ use super::{
 };
 use crate::{
     Channels, Description, Features, Halt, Hint, HostMemory, Hypervisor, HypervisorError,
-    Inventory, KeyChange, Landing, Machine, Marks, OffReason, Result, RunState, Statistics, Volume,
-    VolumeFile, VolumeKey, VolumeSink,
+    Inventory, KeyChange, Landing, Machine, MachineMemory, Marks, OffReason, Result, RunState,
+    Statistics, Volume, VolumeFile, VolumeKey, VolumeSink,
 };
 
 /// Hints that a slow listener may be behind before it has to look at all.
@@ -275,7 +275,13 @@ impl Hypervisor for SimHost {
         self.call(Verb::Memory, || Ok(self.cell.state.lock().memory(capacity))).await
     }
 
+    async fn guest_memory(&self, instance: InstanceId) -> Result<MachineMemory> {
+        self.answers(instance).await;
+        self.call(Verb::GuestMemory, || self.cell.state.lock().guest_memory(instance)).await
+    }
+
     async fn set_balloon(&self, instance: InstanceId, has: Mib) -> Result<()> {
+        self.answers(instance).await;
         let set = || self.cell.state.lock().set_balloon(instance, has);
         self.call(Verb::SetBalloon, set).await
     }

@@ -29,6 +29,8 @@ pub enum Manner {
     Keeps,
     /// It says nothing, and keeps what it has.
     Silent,
+    /// What runs it answers nobody, and it keeps what it has.
+    Hangs,
 }
 
 impl SimHost {
@@ -56,26 +58,48 @@ impl SimHost {
     }
 }
 
+impl SimHost {
+    /// Returns once what runs a machine answers: never, where it hangs.
+    pub(super) async fn answers(&self, instance: InstanceId) {
+        let hangs = self.cell.state.lock().hangs(instance);
+        if hangs {
+            std::future::pending().await
+        }
+    }
+}
+
 impl HostState {
     pub(super) fn memory(&self, total: Mib) -> HostMemory {
         let mut available = total;
         let mut machines = Vec::new();
         for machine in self.running().filter(|machine| machine.run == RunState::Running) {
             available = available.saturating_sub(machine.has().min(machine.load.touches));
-            let definition = &machine.definition;
-            machines.push(MachineMemory {
-                instance: definition.instance,
-                spot: definition.spot,
-                defined: definition.memory,
-                has: machine.has(),
-                needs: match machine.load.manner {
-                    Manner::Gives | Manner::Keeps => Some(machine.load.needs),
-                    Manner::Silent => None,
-                },
-            });
+            machines.push(MachineMemory::silent(&machine.definition));
         }
         machines.sort_unstable_by_key(|machine| machine.instance);
         HostMemory { total, available, machines }
+    }
+
+    /// What the guest of a machine says.
+    pub(super) fn guest_memory(&self, instance: InstanceId) -> Result<MachineMemory> {
+        let machine = self.machine(instance)?;
+        if machine.run != RunState::Running {
+            return Err(HypervisorError::busy(instance, "it does not run"));
+        }
+        let needs = match machine.load.manner {
+            Manner::Gives | Manner::Keeps => Some(machine.load.needs),
+            Manner::Silent | Manner::Hangs => None,
+        };
+        Ok(MachineMemory {
+            has: machine.has(),
+            needs,
+            ..MachineMemory::silent(&machine.definition)
+        })
+    }
+
+    /// Whether what runs a machine answers nobody.
+    fn hangs(&self, instance: InstanceId) -> bool {
+        self.machine(instance).is_ok_and(|machine| machine.load.manner == Manner::Hangs)
     }
 
     pub(super) fn set_balloon(&mut self, instance: InstanceId, has: Mib) -> Result<()> {
@@ -102,7 +126,7 @@ impl SimMachine {
     pub(super) fn has(&self) -> Mib {
         match self.load.manner {
             Manner::Gives => self.allowed(),
-            Manner::Keeps | Manner::Silent => self.definition.memory,
+            Manner::Keeps | Manner::Silent | Manner::Hangs => self.definition.memory,
         }
     }
 }

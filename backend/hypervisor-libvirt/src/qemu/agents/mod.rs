@@ -15,13 +15,12 @@ use std::{
 
 use fairmazon_hypervisor::{Hint, RunState};
 use fairmazon_model::id::InstanceId;
-use parking_lot::Mutex;
 use tokio::sync::{broadcast, oneshot};
 use ulid::Ulid;
-use virt::{connect::Connect, domain::Domain, error::Error};
+use virt::{domain::Domain, error::Error};
 use virt_sys as sys;
 
-use super::{host::QemuHost, session::KEEP_ALIVE};
+use super::{host::QemuHost, line::Line};
 use crate::{
     domains::Domains,
     guests::{Guests, Hold, Outcome, Question},
@@ -46,13 +45,11 @@ const STILL: Duration = Duration::from_secs(5);
 /// Who asks the agents of a host's guests.
 #[derive(Debug)]
 pub(super) struct Agents {
-    uri: String,
-    domain_type: &'static str,
+    line: Line,
     guests: Arc<Guests>,
     hints: broadcast::Sender<Hint>,
     asking: Threads,
     holding: Threads,
-    current: Mutex<Option<Arc<Domains>>>,
 }
 
 impl Agents {
@@ -65,8 +62,8 @@ impl Agents {
     ) -> std::io::Result<Arc<Self>> {
         let asking = Threads::start(ASKING, DEADLINE)?;
         let holding = Threads::start(HOLDING, DEADLINE)?;
-        let current = Mutex::default();
-        let agents = Arc::new(Self { uri, domain_type, guests, hints, asking, holding, current });
+        let line = Line::new(uri, domain_type);
+        let agents = Arc::new(Self { line, guests, hints, asking, holding });
         let weak = Arc::downgrade(&agents);
         thread::Builder::new().name("guest-agents".into()).spawn(move || look(&weak))?;
         Ok(agents)
@@ -74,7 +71,7 @@ impl Agents {
 
     /// Asks whoever is to be asked now.
     fn ask(&self) -> Result<(), Error> {
-        let domains = self.domains()?;
+        let domains = self.line.domains()?;
         let mut running = Vec::new();
         let listed = domains.connection.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)?;
         for domain in &listed {
@@ -94,22 +91,6 @@ impl Agents {
             });
         }
         Ok(())
-    }
-
-    /// The connection, a new one where the last has ended.
-    fn domains(&self) -> Result<Arc<Domains>, Error> {
-        let mut current = self.current.lock();
-        if let Some(domains) = &*current
-            && domains.connection.is_alive().unwrap_or(false)
-        {
-            return Ok(Arc::clone(domains));
-        }
-        *current = None;
-        let connection = Connect::open(Some(&self.uri))?;
-        connection.set_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)?;
-        let domains = Arc::new(Domains::for_agents(connection, self.domain_type));
-        *current = Some(Arc::clone(&domains));
-        Ok(domains)
     }
 }
 
@@ -221,7 +202,7 @@ impl Agents {
         act: impl FnOnce(&Domains) -> T + Send + 'static,
     ) -> Option<T> {
         let agents = Arc::clone(self);
-        let act = move || Ok(agents.domains().ok().map(|domains| act(&domains)));
+        let act = move || Ok(agents.line.domains().ok().map(|domains| act(&domains)));
         self.holding.call("speak to a guest", act).await.ok().flatten()
     }
 }

@@ -1,21 +1,14 @@
 //! Machines that move with less memory than they are defined with.
 
-use fairmazon_hypervisor::MachineMemory;
 use fairmazon_model::units::Mib;
 
 use super::*;
 
-async fn memory(host: &QemuHost) -> MachineMemory {
-    let machines = host.memory().await.unwrap().machines;
-    assert_eq!(machines.len(), 1, "{machines:?}");
-    machines[0]
-}
-
 async fn has(host: &QemuHost, mib: u64) {
     let begin = std::time::Instant::now();
     loop {
-        let now = memory(host).await;
-        if now.has == Mib(mib) {
+        let now = host.guest_memory(instance(1)).await;
+        if now.as_ref().is_ok_and(|now| now.has == Mib(mib)) {
             return;
         }
         assert!(begin.elapsed() < PATIENCE, "it never had {mib} MiB: {now:?}");
