@@ -18,6 +18,7 @@ mod lab;
 mod leaks;
 mod memory;
 mod migration;
+mod notice;
 mod platform;
 mod proof;
 mod restarts;
