@@ -53,7 +53,7 @@ pub const MEMORY_OVERCOMMIT_PERCENT_MAX: u32 = 200;
 pub const FEATURES_MAX: usize = 32;
 /// Longest name of a region or a feature, in bytes.
 pub const WORD_MAX: usize = 32;
-/// Most valid tokens of one account.
+/// Most valid tokens of one account; those of its hosts do not count.
 pub const TOKENS_PER_ACCOUNT: u64 = 1_000;
 /// Longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_MAX: usize = 128;

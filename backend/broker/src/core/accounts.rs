@@ -26,6 +26,7 @@ use super::{
     rules,
     state::State,
     table::{Page, PageRequest},
+    world::Holder,
 };
 
 /// What every token begins with, so that a leaked one is recognised.
@@ -421,7 +422,9 @@ impl Engine {
         let valid = |row: &Credential| {
             row.revoked_at.is_none() && row.expires_at.is_none_or(|expires| expires > at)
         };
-        let there = state.world.credentials.of_account(account).filter(|row| valid(row)).count();
+        // Those of hosts are bounded by the hosts that an account may have.
+        let own = state.world.credentials_of(Holder::Account(account));
+        let there = own.filter(|row| valid(row)).count();
         let there = there as u64 + state.holds.coming(account, Noun::Credential);
         rules::check_count("tokens", there, self.config().tokens_per_account)?;
         let mut draft = Draft::default();

@@ -72,7 +72,7 @@ pub struct CoreConfig {
     pub groups_per_account: u64,
     /// Most hosts of one account.
     pub hosts_per_account: u64,
-    /// Most valid credentials of one account.
+    /// Most valid credentials of one account; those of its hosts do not count.
     pub tokens_per_account: u64,
     /// Breaks ties of placement, the same way for the same seed.
     pub placement_seed: u64,

@@ -94,9 +94,11 @@ impl Draft {
         self.writes
     }
 
-    /// Nouns that it makes new rows of, by account: they count before they are there.
+    /// Nouns that it makes new rows of, by account: they count before they are there. Credentials
+    /// of hosts count for nobody.
     fn newcomers(&self) -> impl Iterator<Item = (AccountId, Noun)> {
         self.writes.iter().filter_map(|write| match write {
+            Write::Put(Row::Credential(row), Expect::New) if row.host.is_some() => None,
             Write::Put(row, Expect::New) => Some((row.account(), row.key().noun())),
             _ => None,
         })

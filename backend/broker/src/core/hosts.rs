@@ -26,6 +26,7 @@ use super::{
     state::State,
     table::{Page, PageRequest},
     view::{HostView, SiteView},
+    world::Holder,
 };
 
 impl Engine {
@@ -141,8 +142,8 @@ impl Engine {
                 host_of(state, account, id)?;
                 let mut draft = Draft::default();
                 let at = self.now();
-                for row in state.world.credentials.of_account(account) {
-                    if row.host == Some(id) && row.revoked_at.is_none() {
+                for row in state.world.credentials_of(Holder::Host(id)) {
+                    if row.revoked_at.is_none() {
                         revoke(&mut draft, caller, at, row);
                     }
                 }
@@ -187,14 +188,10 @@ impl Engine {
                 let at = self.now();
                 draft.audit(audit::entry(caller, at, "host.remove", &id, Some(&*old), after));
                 draft.answer(request.record(self, &id, None));
-                for row in state.world.credentials.of_account(account) {
-                    if row.host == Some(id) {
-                        let (before, after) = (Some(row.as_ref()), None::<&Credential>);
-                        let entry =
-                            audit::entry(caller, at, "token.remove", &row.id, before, after);
-                        draft.audit(entry);
-                        draft.delete(row.id, row.revision);
-                    }
+                for row in state.world.credentials_of(Holder::Host(id)) {
+                    let (before, after) = (Some(row.as_ref()), None::<&Credential>);
+                    draft.audit(audit::entry(caller, at, "token.remove", &row.id, before, after));
+                    draft.delete(row.id, row.revision);
                 }
                 draft.delete(id, old.revision);
                 Ok(Planned { draft, answer: () })

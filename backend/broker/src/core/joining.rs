@@ -19,6 +19,7 @@ use super::{
     hosts::{bound_to, token_name},
     rules,
     state::State,
+    world::Holder,
 };
 
 /// A certificate that was made for a host and is not in use yet.
@@ -83,9 +84,8 @@ impl Engine {
         let new = Host { sealing: Some(made.sealing.clone()), ..Host::clone(&old) };
         draft.audit(audit::entry(caller, at, "host.join", &id, Some(&*old), Some(&new)));
         draft.update(new);
-        for row in state.world.credentials.of_account(old.account) {
-            let ends = row.host == Some(id)
-                && row.kind == CredentialKind::Certificate
+        for row in state.world.credentials_of(Holder::Host(id)) {
+            let ends = row.kind == CredentialKind::Certificate
                 && row.revoked_at.is_none()
                 && Some(row.id) != caller.credential;
             if !ends {
@@ -131,11 +131,12 @@ impl Engine {
                 return Ok(Planned { draft, answer: () });
             };
             let at = self.now();
-            for row in state.world.credentials.of_account(own.account) {
+            let host = own.host.into_iter();
+            for row in host.flat_map(|host| state.world.credentials_of(Holder::Host(host))) {
                 // What was made after it may be on its way to the host. By the store's order, as
                 // the clock that ids begin with may have been set back.
                 let is_older = row.revision < own.revision;
-                if row.host == own.host && is_older && row.revoked_at.is_none() {
+                if is_older && row.revoked_at.is_none() {
                     revoke(&mut draft, caller, at, row);
                 }
             }

@@ -35,6 +35,7 @@ pub(crate) struct World {
     pub(crate) instances: Table<Instance>,
     pub(crate) operations: Table<Operation>,
     credential_by_hash: HashMap<String, TokenId>,
+    credentials_of: HashMap<Holder, BTreeSet<TokenId>>,
     instances_on: HashMap<HostId, BTreeSet<InstanceId>>,
     volumes_on: HashMap<HostId, BTreeSet<VolumeId>>,
     volumes_maybe_on: HashMap<HostId, BTreeSet<VolumeId>>,
@@ -50,6 +51,21 @@ pub(crate) struct World {
     scheduled: BTreeSet<InstanceId>,
     /// The instances that are no machines of their accounts.
     carriers: BTreeSet<(AccountId, InstanceId)>,
+}
+
+/// Whom a credential was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Holder {
+    /// The people of an account, and their programs.
+    Account(AccountId),
+    /// A host.
+    Host(HostId),
+}
+
+impl Holder {
+    fn of(row: &Credential) -> Self {
+        row.host.map_or(Self::Account(row.account), Self::Host)
+    }
 }
 
 /// What a change of the world was, for those who act on it.
@@ -98,7 +114,7 @@ impl World {
             Key::Credential(id) => {
                 if let Some(row) = self.credentials.remove(id) {
                     self.credential_by_hash.remove(&row.sha256);
-                    return Changed::Credential(row);
+                    self.index_credential(Some(&row), None);
                 }
                 Changed::Other
             }
@@ -161,6 +177,12 @@ impl World {
         let from = (account, InstanceId::from_parts(0, 0));
         let carriers = self.carriers.range(from..).take_while(|(of, _)| *of == account).count();
         self.instances.count_of(account).saturating_sub(carriers as u64)
+    }
+
+    /// The credentials that were made for this one, valid or not.
+    pub(crate) fn credentials_of(&self, holder: Holder) -> impl Iterator<Item = &Arc<Credential>> {
+        let ids = self.credentials_of.get(&holder).into_iter().flatten();
+        ids.filter_map(|id| self.credentials.get(*id))
     }
 
     /// The instances that are decided to run on the host.
@@ -227,9 +249,13 @@ impl World {
     }
 
     fn put_credential(&mut self, row: Arc<Credential>) -> Changed {
-        if !matches!(self.credentials.put(row.clone()), Put::Stale) {
-            self.credential_by_hash.insert(row.sha256.clone(), row.id);
-        }
+        let before = match self.credentials.put(row.clone()) {
+            Put::Stale => return Changed::Other,
+            Put::New => None,
+            Put::Replaced(before) => Some(before),
+        };
+        self.credential_by_hash.insert(row.sha256.clone(), row.id);
+        self.index_credential(before.as_deref(), Some(&row));
         Changed::Credential(row)
     }
 
@@ -260,6 +286,11 @@ impl World {
             Put::Replaced(before) => self.index_operation(&before, Some(&row)),
         }
         Changed::Operation(row)
+    }
+
+    fn index_credential(&mut self, before: Option<&Credential>, after: Option<&Credential>) {
+        let holder = |row: Option<&Credential>| row.map(|row| (Holder::of(row), row.id));
+        move_between(&mut self.credentials_of, holder(before), holder(after));
     }
 
     fn index_volume(&mut self, before: Option<&Volume>, after: Option<&Volume>) {
