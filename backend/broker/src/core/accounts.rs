@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fairmazon_model::{
     DomainError, ErrorKind,
-    access::{Account, Credential, CredentialKind, Role},
+    access::{Account, Credential, CredentialKind, Recurs, Role},
     id::{AccountId, HostId, TokenId},
     limits,
     units::{Revision, UnixMs},
@@ -179,11 +179,13 @@ impl Engine {
     ) -> Result<Arc<Credential>, DomainError> {
         let account = self.check_token_request(caller, wanted)?;
         let content = (account, wanted.role, &wanted.name, sha256, expires_at);
+        let recurs = Recurs::Until(expires_at);
         let expires_at = self.within_lifetime(caller, wanted.role, Some(expires_at));
         let made = self.token(account, wanted.role, &wanted.name, expires_at, None);
         let credential = Arc::new(Credential {
             kind: CredentialKind::Certificate,
             sha256: sha256.to_owned(),
+            recurs,
             ..Credential::clone(&made.credential)
         });
         let method = "certificates.register";
@@ -210,7 +212,8 @@ impl Engine {
             return if fits { Ok(row) } else { Err(error()) };
         }
         let made = self.token(account, role, name, None, None);
-        let credential = Credential { sha256, ..Credential::clone(&made.credential) };
+        let recurs = Recurs::Always;
+        let credential = Credential { sha256, recurs, ..Credential::clone(&made.credential) };
         let plan = |_: &mut State| {
             let mut draft = Draft::default();
             insert_token(&mut draft, &Caller::platform(), self.now(), &credential);
@@ -331,6 +334,7 @@ impl Engine {
             created_at: self.now(),
             expires_at,
             revoked_at: None,
+            recurs: Recurs::Never,
             revision: Revision(0),
         });
         NewToken { credential, secret }

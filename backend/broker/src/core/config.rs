@@ -56,6 +56,9 @@ pub struct CoreConfig {
     pub import_patience_ms: i64,
     /// How long a finished operation can be read, on the wall clock.
     pub operation_keep_ms: i64,
+    /// How long a credential that has ended or was revoked is listed, on the wall clock. A revoked
+    /// one stays longer where the same could be registered again.
+    pub credential_keep_ms: i64,
     /// How long an idempotency key answers with the first result, on the wall clock.
     pub idempotency_keep_ms: i64,
     /// How long windows of usage are kept after their end, on the wall clock.
@@ -101,6 +104,7 @@ impl Default for CoreConfig {
             spot_pause_ms: 60_000,
             import_patience_ms: 7 * 24 * 60 * 60 * 1_000,
             operation_keep_ms: 60 * 60 * 1_000,
+            credential_keep_ms: 7 * 24 * 60 * 60 * 1_000,
             idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,
             usage_keep_ms: 400 * 24 * 60 * 60 * 1_000,
             usage_skew_ms: 60_000,

@@ -3,7 +3,7 @@
 
 use fairmazon_model::{
     DomainError, ErrorKind,
-    access::{Credential, CredentialKind, Role},
+    access::{Credential, CredentialKind, Recurs, Role},
     host::Host,
     id::TokenId,
     key::HostSealing,
@@ -111,6 +111,7 @@ impl Engine {
         let credential = Credential {
             kind: CredentialKind::Certificate,
             sha256: made.sha256.clone(),
+            recurs: Recurs::Until(made.expires_at),
             ..Credential::clone(&token.credential)
         };
         insert_token(&mut draft, caller, at, &credential);

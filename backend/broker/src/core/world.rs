@@ -36,6 +36,7 @@ pub(crate) struct World {
     pub(crate) operations: Table<Operation>,
     credential_by_hash: HashMap<String, TokenId>,
     credentials_of: HashMap<Holder, BTreeSet<TokenId>>,
+    useless_credentials: BTreeSet<(UnixMs, TokenId)>,
     instances_on: HashMap<HostId, BTreeSet<InstanceId>>,
     volumes_on: HashMap<HostId, BTreeSet<VolumeId>>,
     volumes_maybe_on: HashMap<HostId, BTreeSet<VolumeId>>,
@@ -185,6 +186,12 @@ impl World {
         ids.filter_map(|id| self.credentials.get(*id))
     }
 
+    /// Credentials that nobody needed to know of any more before `end`, the oldest first.
+    pub(crate) fn useless_before(&self, end: UnixMs) -> impl Iterator<Item = &Arc<Credential>> {
+        let old = self.useless_credentials.iter().take_while(move |(at, _)| *at < end);
+        old.filter_map(|(_, id)| self.credentials.get(*id))
+    }
+
     /// The instances that are decided to run on the host.
     pub(crate) fn instances_on(&self, host: HostId) -> impl Iterator<Item = &Arc<Instance>> {
         let ids = self.instances_on.get(&host).into_iter().flatten();
@@ -291,6 +298,12 @@ impl World {
     fn index_credential(&mut self, before: Option<&Credential>, after: Option<&Credential>) {
         let holder = |row: Option<&Credential>| row.map(|row| (Holder::of(row), row.id));
         move_between(&mut self.credentials_of, holder(before), holder(after));
+        let useless =
+            |row: Option<&Credential>| row.and_then(|row| Some((row.useless_from()?, row.id)));
+        if let Some(entry) = useless(before) {
+            self.useless_credentials.remove(&entry);
+        }
+        self.useless_credentials.extend(useless(after));
     }
 
     fn index_volume(&mut self, before: Option<&Volume>, after: Option<&Volume>) {

@@ -17,7 +17,7 @@ use fairmazon_model::{
 use fairmazon_store::StoreError;
 use tokio::time::Instant;
 
-use crate::core::{Engine, Standing, draft::Draft, view::wants_to_run};
+use crate::core::{Engine, Standing, draft::Draft, state::State, view::wants_to_run};
 
 /// Most rows or keys forgotten at one tick.
 const FORGET_MAX: usize = 2_000;
@@ -75,6 +75,7 @@ impl Ticker {
         self.drain(engine, now);
         self.rebalance(engine, now);
         self.forget_operations(engine, now).await;
+        self.forget_credentials(engine, now).await;
     }
 
     fn follow_leases(&mut self, engine: &Engine) {
@@ -217,22 +218,25 @@ impl Ticker {
 
     async fn forget_operations(&self, engine: &Engine, now: UnixMs) {
         let end = UnixMs(now.0.saturating_sub(engine.config().operation_keep_ms));
-        let draft = {
-            let mut state = engine.state();
-            let mut draft = Draft::default();
+        let old = |state: &State, draft: &mut Draft| {
             for (_, id) in state.world.finished_before(end).take(FORGET_MAX) {
                 if let Some(row) = state.world.operations.get(id) {
                     draft.delete(id, row.revision);
                 }
             }
-            if draft.is_empty() || state.holds.acquire(&draft).is_err() {
-                return;
-            }
-            draft
         };
-        if let Err(error) = engine.finish(draft).await {
-            log_failure(&error);
-        }
+        forget(engine, old).await;
+    }
+
+    /// The audit log keeps what became of them.
+    async fn forget_credentials(&self, engine: &Engine, now: UnixMs) {
+        let end = UnixMs(now.0.saturating_sub(engine.config().credential_keep_ms));
+        let old = |state: &State, draft: &mut Draft| {
+            for row in state.world.useless_before(end).take(FORGET_MAX) {
+                draft.delete(row.id, row.revision);
+            }
+        };
+        forget(engine, old).await;
     }
 
     async fn forget_keys(&self, engine: &Engine, now: UnixMs) {
@@ -282,6 +286,23 @@ fn next_of(
     let next: Vec<_> = all.range((after, Bound::Unbounded)).take(most).copied().collect();
     *last = if next.len() < most { None } else { next.last().copied() };
     next
+}
+
+/// Deletes the rows that `old` puts into the draft. Where somebody holds one of them it is done at
+/// a later tick.
+async fn forget(engine: &Engine, old: impl FnOnce(&State, &mut Draft)) {
+    let draft = {
+        let mut state = engine.state();
+        let mut draft = Draft::default();
+        old(&state, &mut draft);
+        if draft.is_empty() || state.holds.acquire(&draft).is_err() {
+            return;
+        }
+        draft
+    };
+    if let Err(error) = engine.finish(draft).await {
+        log_failure(&error);
+    }
 }
 
 fn log_failure(error: &StoreError) {

@@ -176,6 +176,11 @@ impl Kit {
         format!("key-{}", self.keys.fetch_add(1, Ordering::SeqCst))
     }
 
+    /// The wall clock in ms since the Unix epoch.
+    pub fn clock_ms(&self) -> i64 {
+        self.clock.now().0
+    }
+
     /// Waits for the end of an operation.
     pub async fn ended(&self, id: OperationId) -> Arc<Operation> {
         let watch = self.engine.watch_operation(&self.customer, id).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fairmazon_model::{
-    access::{Account, Credential, CredentialKind, Role},
+    access::{Account, Credential, CredentialKind, Recurs, Role},
     geo::Coordinates,
     host::{Capacity, Host, HostSpec},
     id::{AccountId, HostId, InstanceId, OperationId, PlacementGroupId, TokenId, VolumeId},
@@ -88,6 +88,7 @@ pub(crate) fn credential(account: AccountId, number: u64) -> Credential {
         created_at: NOW,
         expires_at: None,
         revoked_at: None,
+        recurs: Recurs::Never,
         revision: Revision(0),
     }
 }
