@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use fairmazon_broker::{
     ApiConfig, Server,
-    api::{Authority, ServerTls},
+    api::{Authority, CurrentCertificate, ServerTls},
     core::{Clock, CoreConfig, Engine, Parts, Randomness, SystemClock},
 };
 use fairmazon_model::catalogue::Catalogue;
@@ -15,7 +15,11 @@ use fairmazon_store::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::CommandError, folder::Folder};
+use crate::{
+    error::CommandError,
+    folder::Folder,
+    signals::{Asked, Signals},
+};
 
 /// A running broker.
 pub(crate) struct Platform {
@@ -81,6 +85,26 @@ impl Platform {
             tracing::error!(%error, "the reconciler has panicked");
         }
         close(&self.store).await;
+    }
+}
+
+/// Runs on until a signal asks for the end. The certificate is kept current meanwhile, and read
+/// again when a signal asks for it.
+pub(crate) async fn until_ended(signals: &mut Signals, certificate: &CurrentCertificate) {
+    let asked = async {
+        while let Asked::Reload = signals.next().await {
+            match certificate.look() {
+                Ok(()) => tracing::info!("the certificate was read again"),
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(error, "the certificate stays what it was");
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = asked => {}
+        never = certificate.keep() => match never {},
     }
 }
 

@@ -18,7 +18,9 @@ mod status;
 mod tls;
 
 pub use limits::Rate;
-pub use tls::{Authority, CertificateFiles, HostAuthority, ServerTls, TlsError};
+pub use tls::{
+    Authority, CertificateFiles, CurrentCertificate, HostAuthority, ServerTls, TlsError,
+};
 
 pub(crate) use access::Rules;
 pub(crate) use connections::Connections;

@@ -4,14 +4,15 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use clap::{Args, ValueEnum};
 use fairmazon_broker::{
     ApiConfig,
-    api::{Authority, CertificateFiles, ServerTls},
-    core::{Caller, CoreConfig, Engine},
+    api::{Authority, CertificateFiles, CurrentCertificate},
+    core::{Caller, CoreConfig, Engine, SystemClock},
 };
 use fairmazon_model::{access::Role, conformity::UnprovenHosts};
 
@@ -20,8 +21,8 @@ use crate::{
     error::CommandError,
     folder::Folder,
     keys, output,
-    platform::{Platform, now_ms},
-    signals::{Asked, Signals},
+    platform::{Platform, until_ended},
+    signals::Signals,
 };
 
 /// The account of those who run the platform.
@@ -112,7 +113,7 @@ impl Broker {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
         let mut signals = Signals::listen()?;
         let folder = Folder::open(&self.data_dir)?;
-        let tls = self.tls(&folder)?;
+        let certificate = self.certificate(&folder)?;
         let api = ApiConfig { metrics: self.metrics, ..ApiConfig::on(self.listen) };
         let core = CoreConfig {
             lease_term: Duration::from_secs(self.lease_seconds),
@@ -122,49 +123,32 @@ impl Broker {
             rebalance_percent: self.rebalance,
             ..CoreConfig::default()
         };
-        let platform = Platform::start(&folder, &tls, &api, core).await?;
+        let platform = Platform::start(&folder, certificate.tls(), &api, core).await?;
         let set_up = set_up(&platform.engine, &folder).await;
         if set_up.is_ok() {
             output::line(&format!("listening on https://{}", platform.address()));
             if let Some(address) = platform.metrics_address() {
                 output::line(&format!("metrics: http://{address}/metrics"));
             }
-            self.wait(&mut signals, &folder, &tls).await;
+            until_ended(&mut signals, &certificate).await;
         }
         platform.stop().await;
         set_up
     }
 
-    fn tls(&self, folder: &Folder) -> Result<ServerTls, CommandError> {
-        let files = match (&self.certificate, &self.key) {
+    fn certificate(&self, folder: &Folder) -> Result<CurrentCertificate, CommandError> {
+        let clock = Arc::new(SystemClock);
+        let certificate = match (&self.certificate, &self.key) {
             (Some(certificate), Some(key)) => {
-                CertificateFiles { certificate: certificate.clone(), key: key.clone() }
+                let files = CertificateFiles { certificate: certificate.clone(), key: key.clone() };
+                CurrentCertificate::in_files(files, clock)
             }
             _ => {
                 let authority = Authority::in_folder(folder.tls());
-                authority.ensure(&self.own_authority_for, now_ms()).map_err(CommandError::Tls)?;
-                authority.server_files()
+                CurrentCertificate::made_by(authority, self.own_authority_for.clone(), clock)
             }
         };
-        ServerTls::load(files, now_ms()).map_err(CommandError::Tls)
-    }
-
-    async fn wait(&self, signals: &mut Signals, folder: &Folder, tls: &ServerTls) {
-        while let Asked::Reload = signals.next().await {
-            let renewed = match self.certificate {
-                Some(_) => Ok(()),
-                None => {
-                    Authority::in_folder(folder.tls()).ensure(&self.own_authority_for, now_ms())
-                }
-            };
-            match renewed.and_then(|()| tls.reload(now_ms())) {
-                Ok(()) => tracing::info!("the certificate was read again"),
-                Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::error!(error, "the certificate stays what it was");
-                }
-            }
-        }
+        certificate.map_err(CommandError::Tls)
     }
 }
 

@@ -3,16 +3,16 @@
 //! Everything is kept in the data folder: a second start over the same folder has the same
 //! accounts, tokens, machines and, where it is free, the same port.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use fairmazon_broker::{
     ApiConfig,
-    api::{Authority, ServerTls},
-    core::CoreConfig,
+    api::{Authority, CurrentCertificate, ServerTls},
+    core::{CoreConfig, SystemClock},
 };
 use fairmazon_model::conformity::UnprovenHosts;
-use tokio::time::{Instant, interval_at};
+use tokio::time::Instant;
 
 use crate::{
     commands::key::make_identity,
@@ -21,12 +21,9 @@ use crate::{
     folder::Folder,
     hypervisors::{HypervisorKind, Hypervisors},
     output,
-    platform::{Platform, now_ms},
-    signals::{Asked, Signals},
+    platform::{Platform, until_ended},
+    signals::Signals,
 };
-
-/// How often it is looked whether the certificate must be renewed.
-const RENEWAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the customer exports: written when there is an identity, and never removed.
 const CUSTOMER_FILE: &str = "env";
@@ -77,10 +74,11 @@ impl Dev {
         };
         let mut secrets = Secrets::of(&folder)?;
         let authority = Authority::in_folder(folder.tls());
-        authority.ensure(&names(), now_ms()).map_err(CommandError::Tls)?;
-        let tls = ServerTls::load(authority.server_files(), now_ms()).map_err(CommandError::Tls)?;
+        let clock = Arc::new(SystemClock);
+        let certificate = CurrentCertificate::made_by(authority.clone(), names(), clock)
+            .map_err(CommandError::Tls)?;
 
-        let platform = self.start_platform(&folder, &tls, &secrets).await?;
+        let platform = self.start_platform(&folder, certificate.tls(), &secrets).await?;
         let started = tokio::select! {
             started = self.start_hosts(&platform, &folder, &mut secrets, &hypervisors) => started,
             () = signals.end() => Err(CommandError::Interrupted),
@@ -106,7 +104,7 @@ impl Dev {
                 hypervisors.name()
             );
             say(&ready, &folder, &platform, exports);
-            wait(&mut signals, &authority, &tls).await;
+            until_ended(&mut signals, &certificate).await;
         }
         let stop = async {
             agents.stop().await;
@@ -230,25 +228,6 @@ fn say(ready: &str, folder: &Folder, platform: &Platform, exports: &[String]) {
         quoted(&folder.file(CUSTOMER_FILE).display().to_string())
     ));
     output::line("Ctrl-C ends it.");
-}
-
-/// Runs on until a signal asks for the end.
-async fn wait(signals: &mut Signals, authority: &Authority, tls: &ServerTls) {
-    let mut renewal = interval_at(Instant::now() + RENEWAL, RENEWAL);
-    loop {
-        tokio::select! {
-            asked = signals.next() => match asked {
-                Asked::End => return,
-                Asked::Reload => {}
-            },
-            _ = renewal.tick() => {}
-        }
-        let renewed = authority.ensure(&names(), now_ms()).and_then(|()| tls.reload(now_ms()));
-        if let Err(error) = renewed {
-            let error: &dyn std::error::Error = &error;
-            tracing::error!(error, "the certificate was not renewed");
-        }
-    }
 }
 
 /// The value as a shell reads it back.

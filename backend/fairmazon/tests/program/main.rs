@@ -4,6 +4,7 @@
 
 mod process;
 
+mod certificates;
 mod commands;
 mod dev;
 mod host_check;

@@ -155,6 +155,11 @@ impl Running {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
     }
 
+    /// Asks it to read its certificate again.
+    pub(crate) fn reload(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
+
     /// Asks it to end, and waits.
     pub(crate) fn end(mut self) -> ExitStatus {
         self.interrupt();

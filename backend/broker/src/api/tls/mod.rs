@@ -6,6 +6,7 @@
 
 mod authority;
 mod client_certificates;
+mod current;
 mod hosts;
 
 use std::{io, path::PathBuf, sync::Arc};
@@ -21,6 +22,7 @@ use rustls::{
 
 pub use authority::Authority;
 pub(crate) use client_certificates::validity_of;
+pub use current::CurrentCertificate;
 pub use hosts::HostAuthority;
 
 use crate::files;
