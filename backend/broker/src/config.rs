@@ -17,6 +17,9 @@ pub struct ApiConfig {
     pub connections: usize,
     /// How long a TLS handshake may take.
     pub handshake_time: Duration,
+    /// How long a call may take until it is answered, or its stream of answers opened. A volume
+    /// that a host sends is answered at its end, and takes as long as something moves.
+    pub call_time: Duration,
     /// Requests of one credential.
     pub credential_rate: Rate,
     /// Requests of one address that need no credential, or have no valid one.
@@ -38,6 +41,7 @@ impl ApiConfig {
             metrics: None,
             connections: 20_000,
             handshake_time: Duration::from_secs(10),
+            call_time: Duration::from_secs(60),
             credential_rate: Rate { per_second: sustained, burst: 2.0 * sustained },
             address_rate: Rate { per_second: 50.0, burst: 200.0 },
             streams_per_credential: limits::STREAMS_PER_TOKEN,

@@ -22,8 +22,6 @@ use crate::{
 const HEADERS_MAX: u32 = 16 * 1024;
 /// How often a silent connection is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// How long a call may take until it is answered, or its stream opened.
-const CALL_TIME: Duration = Duration::from_secs(60);
 /// How much one connection may send ahead, in bytes.
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// How much one call may send ahead, in bytes.
@@ -91,6 +89,7 @@ impl Server {
             addresses: Buckets::new(config.address_rate),
             metrics: metrics.clone(),
             ending: Ending(stop.clone()),
+            call_time: config.call_time,
         };
         let connections = Connections {
             listener,
@@ -104,7 +103,6 @@ impl Server {
             .add_service(health_service);
         let streams = u32::try_from(2 * limits::STREAMS_PER_TOKEN).unwrap_or(u32::MAX);
         let serving = tonic::transport::Server::builder()
-            .timeout(CALL_TIME)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_max_header_list_size(HEADERS_MAX)
             .max_concurrent_streams(streams)

@@ -266,7 +266,8 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` for a transfer that is not this host's, was begun or has ended; `Unavailable`
-    /// when the customer has gone or takes nothing for a while; what is wrong with a part.
+    /// when the customer has gone or takes nothing for a while, or the host sends next to nothing;
+    /// what is wrong with a part.
     pub async fn take_volume(
         &self,
         host: HostId,
@@ -277,16 +278,23 @@ impl Engine {
         let Waiting { to, held: _held } = waiting.ok_or_else(nobody_waits)?;
         let mut parts = pin!(parts);
         let gone = || unavailable("the customer takes nothing more");
+        let mut pace = Pace::begin();
         loop {
             let part = tokio::select! {
                 () = to.closed() => return Err(gone()),
-                part = parts.next() => part,
+                part = pace.within(parts.next()) => part,
             };
-            let Some(part) = part else { return Ok(()) };
-            match timeout(STALLED, to.send(part?)).await {
+            let part = part.ok_or_else(|| unavailable("too little was sent for a while"))?;
+            let Some(part) = part.transpose()? else { return Ok(()) };
+            let bytes = match &part {
+                Part::Data(data) => data.len(),
+                Part::Begin { .. } | Part::Failed { .. } => 0,
+            };
+            match timeout(STALLED, to.send(part)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Err(gone()),
             }
+            pace.moved(bytes);
         }
     }
 }
@@ -374,7 +382,11 @@ fn cut(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use fairmazon_model::catalogue::Catalogue;
+    use fairmazon_store::sqlite::{SqliteOptions, SqliteStore};
+
     use super::*;
+    use crate::core::{CoreConfig, Parts, Randomness, SystemClock};
 
     const VOLUME: VolumeId = VolumeId::from_parts(1, 1);
 
@@ -440,5 +452,40 @@ mod tests {
         assert_eq!(second.try_recv().unwrap(), asked);
         drop(second);
         assert_eq!(transfers.ask(host, asked).unwrap_err().kind, ErrorKind::Unavailable);
+    }
+
+    /// An engine without any rows.
+    async fn engine(folder: &std::path::Path) -> Engine {
+        let options = SqliteOptions::new(folder.join("store.db"));
+        let parts = Parts {
+            store: Arc::new(SqliteStore::open(&options).unwrap()),
+            clock: Arc::new(SystemClock),
+            random: Randomness::from_seed(1),
+            catalogue: Catalogue::default_catalogue(),
+            config: CoreConfig::default(),
+        };
+        Engine::open(parts).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_host_that_sends_next_to_nothing_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = engine(folder.path()).await;
+        let (account, host) = (AccountId::from_parts(1, 1), HostId::from_parts(1, 1));
+        tokio::time::pause();
+        // So much every few seconds.
+        let trickle = |bytes: usize, parts: usize| {
+            stream::iter(0..parts).then(move |_| async move {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                Ok(Part::Data(vec![0; bytes]))
+            })
+        };
+        for (bytes, ends_well) in [(0, false), (1, false), (4_096, true)] {
+            let mut open = engine.inner.transfers.open(id(1), account, host).unwrap();
+            let takes = tokio::spawn(async move { while open.parts.recv().await.is_some() {} });
+            let taken = engine.take_volume(host, id(1), trickle(bytes, 100)).await;
+            assert_eq!(taken.is_ok(), ends_well, "{bytes} bytes at a time: {taken:?}");
+            takes.await.unwrap();
+        }
     }
 }

@@ -17,6 +17,16 @@ pub(crate) enum Access {
     Roles(&'static [Role]),
 }
 
+/// When a call is answered, or its stream of answers opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// Within the time that calls have.
+    Soon,
+    /// When the caller has sent all, however long that takes: the call itself ends one that stands
+    /// still.
+    AtItsEnd,
+}
+
 /// The row of one method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rule {
@@ -24,6 +34,8 @@ pub(crate) struct Rule {
     pub(crate) method: &'static str,
     /// Who may call it.
     pub(crate) access: Access,
+    /// When it is answered.
+    pub(crate) answered: Answered,
 }
 
 impl Rule {
@@ -67,7 +79,11 @@ const PLATFORM: Access = Access::Roles(&[Role::PlatformOperator]);
 const READERS: Access = Access::Roles(&[Role::PlatformOperator, Role::Auditor]);
 
 const fn rule(method: &'static str, access: Access) -> Rule {
-    Rule { method, access }
+    Rule { method, access, answered: Answered::Soon }
+}
+
+const fn long(method: &'static str, access: Access) -> Rule {
+    Rule { method, access, answered: Answered::AtItsEnd }
 }
 
 /// The rows, by service and in the order of the `.proto` files.
@@ -121,7 +137,7 @@ const RULES: &[Rule] = &[
     rule("/fairmazon.v1.VolumesService/ExportVolume", CUSTOMER),
     rule("/fairmazon.v1.VolumesService/ImportVolume", CUSTOMER),
     rule("/fairmazon.host.v1.HostStreamService/OpenStream", HOST),
-    rule("/fairmazon.host.v1.HostStreamService/SendVolume", HOST),
+    long("/fairmazon.host.v1.HostStreamService/SendVolume", HOST),
     rule("/fairmazon.host.v1.HostStreamService/ReceiveVolume", HOST),
     rule("/grpc.health.v1.Health/Check", Access::Public),
     rule("/grpc.health.v1.Health/Watch", Access::Public),
@@ -130,26 +146,32 @@ const RULES: &[Rule] = &[
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use prost::Message as _;
-    use prost_types::FileDescriptorSet;
+    use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 
     use super::*;
 
-    /// The paths of all methods that a descriptor set has.
-    fn methods(descriptors: &[u8]) -> BTreeSet<String> {
+    /// The methods that a descriptor set has, by their paths.
+    fn described(descriptors: &[u8]) -> BTreeMap<String, MethodDescriptorProto> {
         let set = FileDescriptorSet::decode(descriptors).unwrap();
-        let mut paths = BTreeSet::new();
+        let mut paths = BTreeMap::new();
         for file in &set.file {
             for service in &file.service {
                 for method in &service.method {
                     let (package, service) = (file.package(), service.name());
-                    paths.insert(format!("/{package}.{service}/{}", method.name()));
+                    let path = format!("/{package}.{service}/{}", method.name());
+                    paths.insert(path, method.clone());
                 }
             }
         }
         paths
+    }
+
+    /// Their paths alone.
+    fn methods(descriptors: &[u8]) -> BTreeSet<String> {
+        described(descriptors).into_keys().collect()
     }
 
     #[test]
@@ -161,6 +183,16 @@ mod tests {
         let ruled: BTreeSet<_> = RULES.iter().map(|rule| rule.method.to_owned()).collect();
         assert_eq!(ruled.len(), RULES.len(), "no method has two rules");
         assert_eq!(served, ruled);
+    }
+
+    #[test]
+    fn only_what_is_sent_as_a_stream_and_answered_once_may_take_its_time() {
+        let described = described(fairmazon_proto::FILE_DESCRIPTOR_SET);
+        for rule in RULES.iter().filter(|rule| rule.access != Access::Public) {
+            let method = &described[rule.method];
+            let is_long = method.client_streaming() && !method.server_streaming();
+            assert_eq!(rule.answered == Answered::AtItsEnd, is_long, "{}", rule.method);
+        }
     }
 
     #[test]

@@ -9,12 +9,13 @@ use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context as TaskContext, Poll},
+    time::Duration,
 };
 
 use fairmazon_model::{DomainError, ErrorKind};
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderValue, Request, Response};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::{
     Code, Status,
     body::Body,
@@ -23,7 +24,7 @@ use tonic::{
 use tower::{Layer, Service};
 
 use super::{
-    access::{Access, Rules},
+    access::{Access, Answered, Rules},
     auth,
     context::{Context, Ending},
     limits::{Buckets, Uses},
@@ -44,6 +45,8 @@ pub(crate) struct Gate {
     pub(crate) addresses: Buckets<IpAddr>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ending: Ending,
+    /// How long a call may take until it is answered.
+    pub(crate) call_time: Duration,
 }
 
 impl Gate {
@@ -53,7 +56,7 @@ impl Gate {
             let error = DomainError::new(ErrorKind::NotFound, "there is no such method")
                 .advise("use a client of the same major version as the platform");
             // Not the path: anybody could fill the metrics with names.
-            return Admission { method: "unknown", outcome: Err(error) };
+            return Admission { method: "unknown", within: None, outcome: Err(error) };
         };
         let outcome = match rule.access {
             Access::Public => self.of_address(request).map(|()| None),
@@ -65,7 +68,11 @@ impl Gate {
                 }
             }),
         };
-        Admission { method: rule.method, outcome }
+        let within = match rule.answered {
+            Answered::Soon => Some(self.call_time),
+            Answered::AtItsEnd => None,
+        };
+        Admission { method: rule.method, within, outcome }
     }
 
     fn of_credential(
@@ -132,6 +139,8 @@ impl Gate {
 
 struct Admission {
     method: &'static str,
+    /// How long it may take; none for as long as it needs.
+    within: Option<Duration>,
     outcome: Result<Option<Context>, DomainError>,
 }
 
@@ -148,6 +157,13 @@ fn forbidden(method: &str, role: fairmazon_model::access::Role) -> DomainError {
         format!("a credential with the role {} may not call {name}", auth::role_name(role)),
     )
     .advise("use a credential with another role")
+}
+
+fn too_slow(method: &str, within: Duration) -> DomainError {
+    let seconds = within.as_secs();
+    DomainError::new(ErrorKind::Unavailable, format!("no answer came within {seconds} seconds"))
+        .advise("repeat it")
+        .for_operator(format!("{method} has not answered in time"))
 }
 
 /// Puts the gate before all services.
@@ -185,7 +201,7 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let gate = self.gate.clone();
         let (id, begun) = (RequestId(gate.engine.request_number()), Instant::now());
-        let Admission { method, outcome } = gate.admit(&request, id);
+        let Admission { method, within, outcome } = gate.admit(&request, id);
         let call = Call { id, method, begun };
         match outcome {
             Err(error) => {
@@ -198,12 +214,17 @@ where
                 }
                 let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
                 async move {
-                    let response = match answer.await {
-                        Ok(response) => response?,
-                        Err(_panic) => {
+                    let answered = match within {
+                        Some(within) => timeout(within, answer).await.map_err(|_| within),
+                        None => Ok(answer.await),
+                    };
+                    let response = match answered {
+                        Ok(Ok(response)) => response?,
+                        Ok(Err(_panic)) => {
                             let error = DomainError::internal(format!("{method} has panicked"));
                             status::of(&error, id).into_http()
                         }
+                        Err(within) => status::of(&too_slow(method, within), id).into_http(),
                     };
                     Ok(gate.let_out(&call, response))
                 }

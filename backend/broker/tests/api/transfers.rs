@@ -1,8 +1,11 @@
 //! Volumes' files on their way from an agent to their customer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use fairmazon_broker::transfer::{PER_ACCOUNT, PER_HOST};
+use fairmazon_broker::{
+    ApiConfig,
+    transfer::{PER_ACCOUNT, PER_HOST},
+};
 use fairmazon_host::{
     Config, clock::SystemClock, identity::HostIdentity, state::MemoryState,
     transport::JoinedTransport,
@@ -55,7 +58,11 @@ pub(crate) struct Platform {
 
 impl Platform {
     pub(crate) async fn start() -> Self {
-        let broker = Broker::start().await;
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(configure: impl FnOnce(&mut ApiConfig)) -> Self {
+        let broker = Broker::start_with(configure).await;
         let folder = tempfile::tempdir().unwrap();
         let world = World::new(Arc::new(|| 0));
         let sim = world.add_host(broker.host, host_spec("first").capacity);
@@ -367,6 +374,23 @@ async fn a_host_that_goes_breaks_it_off_and_the_rest_is_asked_for_again() {
     ended.unwrap();
     bytes.extend(rest);
     assert!(bytes == file);
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_may_take_longer_than_a_call() {
+    let platform = Platform::start_with(|config| config.call_time = Duration::from_secs(3)).await;
+    let customer = &platform.customer;
+    let file = platform.file().await;
+    let begun = begin(customer, &platform.snapshot, 0).await.unwrap();
+    // One that waits for its caller has that long, and began after it.
+    let mut volumes = VolumesServiceClient::new(platform.broker.as_role(Role::Customer).await);
+    let cut_off = volumes.import_volume(stream::pending()).await.unwrap_err();
+    assert_eq!(cut_off.code(), Code::Unavailable, "{cut_off}");
+    assert!(cut_off.message().contains("within 3 seconds"), "{cut_off}");
+    let (bytes, ended) = begun.rest().await;
+    ended.unwrap();
+    assert!(bytes == file, "{} bytes of {}", bytes.len(), file.len());
     platform.stop().await;
 }
 
