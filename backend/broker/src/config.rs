@@ -15,6 +15,11 @@ pub struct ApiConfig {
     pub metrics: Option<SocketAddr>,
     /// Most connections at once.
     pub connections: usize,
+    /// Most connections of one address, or of one network with IPv6, that have shown no valid
+    /// credential yet. Those above it are closed at once.
+    pub strangers_per_address: usize,
+    /// How long a connection may take to show one with a call before it is closed.
+    pub stranger_time: Duration,
     /// How long a TLS handshake may take.
     pub handshake_time: Duration,
     /// How long a call may take until it is answered, or its stream of answers opened. A volume
@@ -40,6 +45,8 @@ impl ApiConfig {
             listen,
             metrics: None,
             connections: 20_000,
+            strangers_per_address: 1_000,
+            stranger_time: Duration::from_secs(30),
             handshake_time: Duration::from_secs(10),
             call_time: Duration::from_secs(60),
             credential_rate: Rate { per_second: sustained, burst: 2.0 * sustained },

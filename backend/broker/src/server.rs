@@ -11,8 +11,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::{
-        Buckets, Connections, Ending, Gate, GateLayer, Health, Metrics, Rules, ServerTls, Uses,
-        page, readings, routes,
+        Buckets, Connections, Ending, Gate, GateLayer, Health, Metrics, Rules, ServerTls,
+        Strangers, Uses, page, readings, routes,
     },
     config::ApiConfig,
     core::Engine,
@@ -96,6 +96,8 @@ impl Server {
             tls: tls.config(),
             most: config.connections,
             handshake_time: config.handshake_time,
+            strangers: Strangers::new(config.strangers_per_address),
+            stranger_time: config.stranger_time,
             metrics,
         };
         let routes = routes(engine, config.host_authority.clone())

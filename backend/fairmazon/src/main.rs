@@ -9,6 +9,7 @@ mod hypervisors;
 mod keys;
 mod logging;
 mod memory;
+mod open_files;
 mod output;
 mod platform;
 mod signals;

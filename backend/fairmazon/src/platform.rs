@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::CommandError,
     folder::Folder,
+    open_files,
     signals::{Asked, Signals},
 };
 
@@ -41,7 +42,10 @@ impl Platform {
         let authority = Authority::in_folder(folder.tls());
         authority.ensure_itself(now_ms()).map_err(CommandError::Tls)?;
         let host_authority = Some(Arc::new(authority.for_hosts().map_err(CommandError::Tls)?));
-        let api = ApiConfig { host_authority, ..api.clone() };
+        let connections = open_files::connections(open_files::raise(), api.connections);
+        // Strangers of one address are a part of them, whatever there is.
+        let strangers_per_address = api.strangers_per_address.min(connections.div_ceil(4));
+        let api = ApiConfig { host_authority, connections, strangers_per_address, ..api.clone() };
         let store = open_store(folder).await?;
         let parts = Parts {
             store: store.clone(),

@@ -16,11 +16,7 @@ use fairmazon_model::{DomainError, ErrorKind};
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderValue, Request, Response};
 use tokio::time::{Instant, timeout};
-use tonic::{
-    Code, Status,
-    body::Body,
-    transport::server::{TcpConnectInfo, TlsConnectInfo},
-};
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
@@ -31,11 +27,9 @@ use super::{
     metrics::Metrics,
     request_id::RequestId,
     status,
+    strangers::Peer,
 };
 use crate::core::Engine;
-
-/// What a connection says of its client.
-type Peer = TlsConnectInfo<TcpConnectInfo>;
 
 /// What all requests share.
 pub(crate) struct Gate {
@@ -80,18 +74,17 @@ impl Gate {
         request: &Request<Body>,
         request_id: RequestId,
     ) -> Result<Context, DomainError> {
-        let certificate = request
-            .extensions()
-            .get::<Peer>()
-            .and_then(TlsConnectInfo::peer_certs)
-            .and_then(|chain| chain.first().cloned());
-        let shown = auth::shown(request.headers(), certificate.as_deref());
+        let peer = request.extensions().get::<Peer>();
+        let shown = auth::shown(request.headers(), peer.and_then(Peer::certificate));
         let known = shown.and_then(|shown| Ok((auth::check(&self.engine, &shown)?, shown)));
         let (known, shown) = known.or_else(|error| {
             // Guessing is as expensive as what needs no credential.
             self.of_address(request)?;
             Err(error)
         })?;
+        if let Some(peer) = peer {
+            peer.becomes_known();
+        }
         let used = self.uses.request(known.credential, Instant::now())?;
         // A revocation since the check has ended what the credential had in use then, and not
         // what was just made.
@@ -110,10 +103,9 @@ impl Gate {
     }
 
     fn of_address(&self, request: &Request<Body>) -> Result<(), DomainError> {
-        let peer = request.extensions().get::<Peer>();
-        let address = peer.and_then(|peer| peer.get_ref().remote_addr());
-        let address = address.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |address| address.ip());
-        self.addresses.take(address, Instant::now())
+        let from = request.extensions().get::<Peer>().map(Peer::origin);
+        let from = from.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        self.addresses.take(from, Instant::now())
     }
 
     /// Counts an answer and brings it into its last form.

@@ -15,6 +15,7 @@ mod readings;
 mod request_id;
 mod services;
 mod status;
+mod strangers;
 mod tls;
 
 pub use limits::Rate;
@@ -31,6 +32,7 @@ pub(crate) use limits::{Buckets, Uses};
 pub(crate) use metrics::Metrics;
 pub(crate) use readings::readings;
 pub(crate) use services::routes;
+pub(crate) use strangers::Strangers;
 
 pub(crate) mod page {
     //! The metrics page.

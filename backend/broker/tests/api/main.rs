@@ -5,6 +5,7 @@
 mod harness;
 
 mod audit;
+mod connections;
 mod credentials;
 mod errors;
 mod host_stream;

@@ -11,5 +11,6 @@ mod host_check;
 mod images;
 mod imports;
 mod keys;
+mod limits;
 mod refusals;
 mod volumes;

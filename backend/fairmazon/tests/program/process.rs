@@ -20,7 +20,12 @@ pub(crate) type Environment = BTreeMap<String, String>;
 
 /// The program without anything of the surroundings that would change what it does.
 pub(crate) fn fairmazon() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fairmazon"));
+    alone(env!("CARGO_BIN_EXE_fairmazon"))
+}
+
+/// A program that starts it, likewise.
+fn alone(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FAIRMAZON_") {
             command.env_remove(name);
@@ -122,14 +127,19 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it.
     pub(crate) fn start(arguments: &[&str], environment: &Environment, log: &Path) -> Self {
+        Self::spawn(fairmazon().args(arguments).envs(environment), log)
+    }
+
+    /// Starts it within limits, which `ulimit` is given.
+    pub(crate) fn start_limited(limits: &str, arguments: &[&str], log: &Path) -> Self {
+        let script = format!("ulimit {limits}; exec \"$@\"");
+        let program = ["-c", &script, "sh", env!("CARGO_BIN_EXE_fairmazon")];
+        Self::spawn(alone("sh").args(program).args(arguments), log)
+    }
+
+    fn spawn(command: &mut Command, log: &Path) -> Self {
         let log = OpenOptions::new().append(true).create(true).open(log).unwrap();
-        let mut child = fairmazon()
-            .args(arguments)
-            .envs(environment)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
     }

@@ -1,0 +1,93 @@
+//! Connections: those who show no credential keep out nobody who does.
+
+use std::{net::SocketAddr, time::Duration};
+
+use fairmazon_model::access::Role;
+use fairmazon_proto::v1::{GetAccountRequest, accounts_service_client::AccountsServiceClient};
+use futures::FutureExt;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpSocket, TcpStream},
+};
+use tonic::Streaming;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
+
+use crate::harness::{Broker, Client};
+
+/// A connection from an address of this machine that is not that of the other clients.
+async fn from_elsewhere(to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+async fn is_known(client: &Client) {
+    let mut accounts = AccountsServiceClient::new(client.clone());
+    accounts.get_account(GetAccountRequest {}).await.unwrap();
+}
+
+/// Follows the broker's health on the client's connection.
+async fn watch(client: &Client) -> Streaming<HealthCheckResponse> {
+    let mut health = HealthClient::new(client.clone());
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    watch
+}
+
+#[tokio::test]
+async fn who_shows_nothing_has_so_many_places_and_others_come_in() {
+    let broker = Broker::start_with(|config| {
+        (config.connections, config.strangers_per_address) = (4, 2);
+        config.handshake_time = Duration::from_secs(3_600);
+        config.stranger_time = Duration::from_secs(3_600);
+    })
+    .await;
+    let address = broker.server().address();
+    let mut strangers = Vec::new();
+    for _ in 0..10 {
+        strangers.push(from_elsewhere(address).await);
+    }
+    // Those above the limit are closed, in whatever way, and have read nothing.
+    for refused in &mut strangers[2..] {
+        assert!(matches!(refused.read(&mut [0]).await, Ok(0) | Err(_)));
+    }
+    for held in &mut strangers[..2] {
+        assert!(held.read(&mut [0]).now_or_never().is_none());
+    }
+    let (one, two) = (broker.as_role(Role::Customer).await, broker.as_role(Role::Auditor).await);
+    is_known(&one).await;
+    is_known(&two).await;
+    drop(strangers);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_known_takes_no_strangers_place() {
+    let broker = Broker::start_with(|config| config.strangers_per_address = 1).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let client = broker.as_role(Role::Customer).await;
+        is_known(&client).await;
+        clients.push(client);
+    }
+    for client in &clients {
+        is_known(client).await;
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn who_shows_no_credential_does_not_stay_and_who_does_may_rest() {
+    let broker =
+        Broker::start_with(|config| config.stranger_time = Duration::from_millis(1_500)).await;
+    let known = broker.as_role(Role::Customer).await;
+    is_known(&known).await;
+    let mut rests = watch(&known).await;
+    // Its connection is made after the other one, and has to end after that would have.
+    let stranger = broker.with_token(Some("fmz_guess")).await;
+    let mut guesses = watch(&stranger).await;
+    assert!(guesses.message().await.is_err(), "its connection has ended");
+    assert!(rests.message().now_or_never().is_none(), "it is there still");
+    is_known(&known).await;
+    broker.stop().await;
+}
