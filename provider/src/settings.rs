@@ -100,7 +100,12 @@ pub fn schema() -> Schema {
                 .validate(validators::string("an amount in EUR above zero", amount))
                 .describe(
                     "Refuses a plan whose instances and volumes together cost more than this in \
-                     an hour, in EUR. Or `FAIRMAZON_MAX_PRICE_PER_HOUR`.",
+                     an hour, in EUR. It guards against mistakes, and is no budget of the account: \
+                     each provider configuration, an alias too, adds up what it plans in one run, \
+                     and what other configurations have is not in the sum. A value that is not \
+                     known in the plan can't be checked there: neither the price of a resource \
+                     that depends on one, nor anything while this limit itself is unknown. Or \
+                     `FAIRMAZON_MAX_PRICE_PER_HOUR`.",
                 ),
         )
         .build()
