@@ -92,10 +92,11 @@ impl Catalogue {
         self.images.iter().find(|image| image.name == name_or_id || image.id == name_or_id)
     }
 
-    /// The ids of these images, by names or ids; what is in the catalogue no more stays as it is.
+    /// The ids of these images, by names or ids; what is in the catalogue no more stays as it is,
+    /// and an empty text means none.
     pub fn image_ids<'a>(&self, images: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {
         let id = |text: &String| self.image(text).map_or_else(|| text.clone(), |it| it.id.clone());
-        images.into_iter().map(id).collect()
+        images.into_iter().filter(|text| !text.is_empty()).map(id).collect()
     }
 
     /// Whether two texts, names or ids, mean the same image.

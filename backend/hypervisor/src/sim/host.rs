@@ -88,12 +88,6 @@ impl SimHost {
         }
     }
 
-    /// Which images it can boot, by their ids. At first every one.
-    pub fn set_images<'a>(&self, ids: impl IntoIterator<Item = &'a str>) {
-        self.cell.state.lock().images = Some(ids.into_iter().map(str::to_owned).collect());
-        self.cell.hint(Hint::All);
-    }
-
     /// Whether guests have an agent that answers. At first they have.
     pub fn set_agents(&self, agents: bool) {
         self.cell.state.lock().no_agents = !agents;

@@ -8,7 +8,6 @@
 mod fault;
 mod host;
 mod import;
-mod keys;
 mod ledger;
 mod memory;
 mod migration;

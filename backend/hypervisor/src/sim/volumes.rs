@@ -1,10 +1,23 @@
-//! What tests see of a simulated host's volumes and keys, beside its calls.
+//! What tests do to a simulated host's volumes, keys and images, and see of them, beside its calls.
 
 use fairmazon_model::id::VolumeId;
 
 use super::SimHost;
+use crate::Hint;
 
 impl SimHost {
+    /// From now on volumes are made with their keys, and opened with nothing else. At first they
+    /// are not, and hold nothing.
+    pub fn set_encrypts(&self) {
+        self.cell.state.lock().encrypts = true;
+    }
+
+    /// Which images it can boot, by their ids. At first every one.
+    pub fn set_images<'a>(&self, ids: impl IntoIterator<Item = &'a str>) {
+        self.cell.state.lock().images = Some(ids.into_iter().map(str::to_owned).collect());
+        self.cell.hint(Hint::All);
+    }
+
     /// All keys are gone, as when the process that held them ends.
     pub fn lose_keys(&self) {
         self.cell.state.lock().keys.clear();
