@@ -3,19 +3,21 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    net::{Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use acceptance::{Backend, BackendOptions, Binaries, Cli, Failure, Outcome, Workspace};
 
+use crate::capture::Capture;
+
 /// What may take a while under emulation on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The folder of the tiny guest.
-fn tiny_guest() -> Outcome<PathBuf> {
+pub(crate) fn tiny_guest() -> Outcome<PathBuf> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/guest/build");
     let output = Command::new(script)
         .output()
@@ -37,11 +39,17 @@ fn backend() -> Outcome<Backend> {
 fn consoles(data: &Path) -> String {
     let mut said = String::new();
     for host in fs::read_dir(data.join("hosts")).into_iter().flatten().flatten() {
-        let folder = host.path().join("consoles");
-        for file in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if file.file_name().to_string_lossy().starts_with("ins-") {
-                said += &String::from_utf8_lossy(&fs::read(file.path()).unwrap_or_default());
-            }
+        said += &consoles_in(&host.path().join("consoles"));
+    }
+    said
+}
+
+/// All that the consoles in a host's folder hold now.
+pub(crate) fn consoles_in(folder: &Path) -> String {
+    let mut said = String::new();
+    for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if file.file_name().to_string_lossy().starts_with("ins-") {
+            said += &String::from_utf8_lossy(&fs::read(file.path()).unwrap_or_default());
         }
     }
     said
@@ -63,7 +71,7 @@ fn says(data: &Path, text: &str) -> Outcome<String> {
 }
 
 /// The files below a folder that hold this.
-fn files_with(folder: &Path, needle: &[u8]) -> Vec<PathBuf> {
+pub(crate) fn files_with(folder: &Path, needle: &[u8]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
@@ -81,7 +89,12 @@ fn files_with(folder: &Path, needle: &[u8]) -> Vec<PathBuf> {
 
 /// The processes that run the guest of a machine.
 fn emulators(instance: &str) -> Vec<String> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    emulators_in(Path::new("/proc"), instance)
+}
+
+/// Those of them that are in this folder of processes.
+pub(crate) fn emulators_in(processes: &Path, instance: &str) -> Vec<String> {
+    let processes = fs::read_dir(processes).into_iter().flatten().flatten();
     let runs = |process: &fs::DirEntry| {
         let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).into_owned();
@@ -146,7 +159,7 @@ fn a_guest_runs_the_users_script_and_keeps_its_data_through_a_stop_and_a_restart
 }
 
 /// A file operation of the test's own.
-fn file<T>(done: std::io::Result<T>) -> Outcome<T> {
+pub(crate) fn file<T>(done: std::io::Result<T>) -> Outcome<T> {
     done.map_err(|error| Failure::Unexpected(format!("a file of the test: {error}")))
 }
 
@@ -243,44 +256,15 @@ fn comes_back(
     Ok(())
 }
 
-/// Everything that goes over the machine's loopback, where all hosts of the platform meet, in a
-/// file.
-struct Capture {
-    capturing: Child,
-    file: PathBuf,
-}
-
-impl Capture {
-    fn start(file: PathBuf) -> Outcome<Self> {
-        const SCRIPT: &str = "import socket, sys\n\
-            s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3))\n\
-            s.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)\n\
-            s.bind(('lo', 0))\n\
-            f = open(sys.argv[1], 'wb', buffering=0)\n\
-            print('ready', flush=True)\n\
-            while True: f.write(s.recv(1 << 17))\n";
-        let mut capturing = Command::new("python3")
-            .args(["-c", SCRIPT])
-            .arg(&file)
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| Failure::Unexpected(format!("python3 can't be run: {error}")))?;
-        let mut ready = String::new();
-        let said = capturing.stdout.take().map(BufReader::new);
-        said.map(|mut said| said.read_line(&mut ready));
-        assert_eq!(ready, "ready\n", "a capture needs root");
-        Ok(Self { capturing, file })
-    }
-
-    fn end(mut self) -> Vec<u8> {
-        let _ = self.capturing.kill();
-        let _ = self.capturing.wait();
-        fs::read(&self.file).unwrap_or_default()
-    }
-}
-
-fn holds(bytes: &[u8], text: &str) -> bool {
-    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+/// Everything that goes over the machine's loopback, where all hosts of `fairmazon dev` meet.
+fn loopback(file: PathBuf) -> Outcome<Capture> {
+    let send = |text: &str| {
+        let discard = (Ipv4Addr::LOCALHOST, 9);
+        let sent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|socket| socket.send_to(text.as_bytes(), discard));
+        self::file(sent.map(drop))
+    };
+    Capture::start(Command::new("python3"), "lo", file, send)
 }
 
 #[test]
@@ -298,15 +282,15 @@ fn a_guest_goes_on_at_another_host_while_its_own_is_emptied() -> Outcome {
     let listed = backend.ask("env.hosts", &["host", "list"])?;
     let line = listed.lines().find(|line| line.contains("\t1 machines\t"));
     let host = line.and_then(|line| line.split('\t').next()).unwrap_or_default();
-    let capture = Capture::start(workspace.beside().join("capture"))?;
+    let capture = loopback(workspace.beside().join("capture"))?;
     let emptied = backend.ask("env.hosts", &["host", "drain", host, "--deadline", "10m"])?;
-    let traffic = capture.end();
+    let traffic = capture.end()?;
     assert!(emptied.contains(&format!("{host} is empty")), "{emptied}");
 
     // All of the guest went over the wire, and nobody on the way could read it.
-    assert!(traffic.len() > 4 << 20, "{} bytes", traffic.len());
+    assert!(traffic.bytes() > 4 << 20, "{} bytes", traffic.bytes());
     for text in [WRITTEN, "first boot of web", "GUEST-"] {
-        assert!(!holds(&traffic, text), "{text:?} went over the wire");
+        assert!(!traffic.holds(text)?, "{text:?} went over the wire");
     }
     let hosts = data.join("hosts");
     assert_eq!(files_with(&hosts, WRITTEN.as_bytes()), Vec::<PathBuf>::new());

@@ -3,6 +3,7 @@
 //! Every test starts a backend of its own with simulated hosts (unless it says otherwise) and
 //! runs with each client on this machine.
 
+mod capture;
 mod damage;
 mod examples;
 mod faults;
@@ -13,6 +14,7 @@ mod interrupted;
 mod lifecycle;
 mod reference;
 mod secrets;
+mod two_hosts;
 mod values;
 
 use acceptance::{Backend, Cli, Environment, Outcome, Workspace};
