@@ -337,9 +337,11 @@ pub(super) fn check_lets_go(
     volumes: &[Arc<Volume>],
 ) -> Result<(), Bound> {
     if state.hosts.agent(from).is_none_or(|agent| agent.migration_address.is_empty()) {
-        let error =
-            precondition(format!("the agent of the host that {what} is on takes no migrations"));
-        let advice = "ask the host's operator to let its agent take part in migrations";
+        let error = precondition(format!(
+            "the agent of the host that {what} is on takes no part in moves: it runs without \
+             `--migration-listen`"
+        ));
+        let advice = "ask the host's operator to start its agent with that";
         return Err(Bound::AsItIs(error.advise(advice)));
     }
     let mut copies = volumes.iter().flat_map(|volume| state.world.copies_of(volume.id));

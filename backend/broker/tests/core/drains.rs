@@ -151,6 +151,30 @@ async fn what_finds_no_place_stays_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn agents_that_take_no_part_in_moves_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let (source, running, _) = full(&kit, 1).await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let other = register(&kit, host_spec(1, "DE")).await;
+    let _other = Played::open(&kit, other, "").await;
+    engine.drain_host(customer, source.id, LONG_MS, "drain").await.unwrap();
+    let staying = || {
+        let items = machines(&kit, source.id);
+        items.into_iter().find(|item| item.id == running[0].to_string()).unwrap()
+    };
+    // The others take nothing.
+    kit.until("it stays", || staying().state == DrainState::Staying).await;
+    assert!(staying().reason.contains("without an agent that takes machines"), "{:?}", staying());
+    // Its own gives nothing away.
+    let _alone = Played::open(&kit, source.id, "").await;
+    kit.until("it is said", || staying().reason.contains("without `--migration-listen`")).await;
+    assert_eq!(staying().state, DrainState::Staying);
+    kit.stop().await;
+}
+
+#[tokio::test]
 async fn nothing_begins_to_move_after_the_deadline() {
     let folder = tempfile::tempdir().unwrap();
     let config = CoreConfig { migrations_per_host: 1, ..quick() };

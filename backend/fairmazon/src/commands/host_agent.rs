@@ -24,7 +24,7 @@ use fairmazon_model::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    commands::{broker::read_token, host_drain::milliseconds},
+    commands::{broker::read_token, host_drain::milliseconds, host_moves::Moves},
     dev::agents::seed,
     error::CommandError,
     hypervisors::{HypervisorKind, Hypervisors, open_qemu},
@@ -54,13 +54,8 @@ pub(super) struct HostAgent {
     /// --ca].
     #[arg(long, env = "FAIRMAZON_HOST_AUTHORITY", value_name = "FILE")]
     host_authority: Option<PathBuf>,
-    /// Where machines from other hosts are taken, as `ADDRESS:PORT`. Running machines move to this
-    /// host and from it only with this.
-    #[arg(long, env = "FAIRMAZON_MIGRATION_LISTEN", value_name = "ADDRESS:PORT")]
-    migration_listen: Option<String>,
-    /// How other hosts reach that, as `NAME:PORT` [default: as it is listened at].
-    #[arg(long, env = "FAIRMAZON_MIGRATION_ADDRESS", value_name = "NAME:PORT")]
-    migration_address: Option<String>,
+    #[command(flatten)]
+    moves: Moves,
     /// Where the agent keeps its state.
     #[arg(long, env = "FAIRMAZON_HOST_STATE", value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
@@ -155,6 +150,12 @@ impl HostAgent {
         let host = given(self.host_id, "--host-id")?;
         let broker = given(self.broker, "--broker")?;
         let folder = given(self.state_dir, "--state-dir")?;
+        if let Some(why) = self.moves.misleads() {
+            return Err(CommandError::Usage(why));
+        }
+        if let Some(why) = self.moves.is_out_of_reach() {
+            tracing::warn!(why, "no other host reaches this one");
+        }
         // Locked first: of two agents that start at once over a new folder, one makes the keys.
         let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
         let identity = Arc::new(HostIdentity::open(&folder).map_err(|error| agent(error.into()))?);
@@ -185,10 +186,10 @@ impl HostAgent {
             }
         };
         let kind = hypervisor.kind();
-        let peers: Option<Arc<dyn Peers>> = match &self.migration_listen {
+        let peers: Option<Arc<dyn Peers>> = match &self.moves.migration_listen {
             None => None,
             Some(bind) => {
-                let address = self.migration_address.clone();
+                let address = self.moves.migration_address.clone();
                 let listen = TlsPeers::listen(bind, address, identity.clone(), authorities.clone());
                 Some(Arc::new(listen.await.map_err(|error| agent(error.into()))?))
             }

@@ -7,6 +7,7 @@ use fairmazon_host::standard::{LEVEL_MOST, Report};
 use serde::Serialize;
 
 use crate::{
+    commands::host_moves::Moves,
     error::CommandError,
     output,
     standard::{Folders, Machine, Offered, named, table},
@@ -31,6 +32,8 @@ pub(crate) struct HostCheck {
     /// The broker, as `https://HOST:PORT`.
     #[arg(long, env = "FAIRMAZON_BROKER", value_name = "URL")]
     broker: Option<String>,
+    #[command(flatten)]
+    moves: Moves,
 }
 
 impl HostCheck {
@@ -38,10 +41,14 @@ impl HostCheck {
         let (asked, json) = (self.level, self.json);
         let machine = Machine::new(self.folders, self.offered, self.state_dir, self.broker);
         let report = machine.report(asked).await?;
+        let alone = self.moves.is_out_of_reach();
         if json {
-            output::line(&as_json(&report)?);
+            output::line(&as_json(&report, alone.as_deref())?);
         } else {
             table(&report).iter().for_each(|line| output::line(line));
+            if let Some(why) = alone {
+                output::note(&format!("note: no other host reaches this one: {why}"));
+            }
         }
         if report.reached() {
             Ok(())
@@ -51,13 +58,14 @@ impl HostCheck {
     }
 }
 
-fn as_json(report: &Report) -> Result<String, CommandError> {
+fn as_json(report: &Report, out_of_reach: Option<&str>) -> Result<String, CommandError> {
     #[derive(Serialize)]
     struct Whole<'a> {
         reached: bool,
+        out_of_reach: Option<&'a str>,
         #[serde(flatten)]
         report: &'a Report,
     }
-    serde_json::to_string_pretty(&Whole { reached: report.reached(), report })
+    serde_json::to_string_pretty(&Whole { reached: report.reached(), out_of_reach, report })
         .map_err(|error| CommandError::System(error.into()))
 }

@@ -10,6 +10,7 @@ mod host;
 mod host_agent;
 mod host_check;
 mod host_drain;
+mod host_moves;
 mod host_show;
 mod image;
 pub(crate) mod key;

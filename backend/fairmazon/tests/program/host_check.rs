@@ -61,16 +61,23 @@ fn a_level_that_is_reached_is_a_success_and_a_fault_says_what_to_do() {
     assert!(said.trim_end().ends_with("(asked for: 0; the highest is 3)"), "{said}");
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("does not reach level 0") && error.contains("none"), "{error}");
+    assert!(
+        error.contains("no other host reaches this one: without --migration-listen"),
+        "{error}"
+    );
 }
 
 #[test]
 fn this_machine_boots_guests_and_encrypts_volumes() {
     let folder = tempfile::tempdir().unwrap();
     // Without coordinates no machine reaches level 1, whatever it is.
-    let output = check(folder.path(), &["--json", "--root", "/"]);
+    let listen = ["--migration-listen", "0.0.0.0:7443"];
+    let output = check(folder.path(), &[&["--json", "--root", "/"], &listen[..]].concat());
     assert_eq!(output.status.code(), Some(1));
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&said["reached"], &said["asked"]), (&false.into(), &1.into()));
+    let alone = said["out_of_reach"].as_str().unwrap();
+    assert!(alone.contains("give --migration-address"), "{alone}");
     let findings = said["findings"].as_array().unwrap();
     let one = |name: &str| findings.iter().find(|one| one["name"] == name).unwrap();
     for name in ["guest-boots", "qemu-version", "libvirt-version", "volumes-encrypted"] {

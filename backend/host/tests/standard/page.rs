@@ -38,7 +38,7 @@ fairmazon host check --storage-dir /srv/fairmazon --storage fast=2000 --storage 
   --country DE --latitude 48.14 --longitude 11.58 --level 2
 ```
 
-Each check ends with `pass`, `FAIL` or `unknown`, with what was found, and with what to do. What is not known counts as not kept: an option that is left out leaves its check unknown. The exit status is 0 when the level that was asked for (`--level`, 1 unless given) is reached, and 1 otherwise. `--json` writes the same for programs: `level` (null for none), `reached`, and `findings` with `name`, `status`, `found`, `wants`, `why`, `remedy`, `needs` and `allows`, the highest level that the finding leaves.
+Each check ends with `pass`, `FAIL` or `unknown`, with what was found, and with what to do. What is not known counts as not kept: an option that is left out leaves its check unknown. The exit status is 0 when the level that was asked for (`--level`, 1 unless given) is reached, and 1 otherwise. `--json` writes the same for programs: `level` (null for none), `reached`, and `findings` with `name`, `status`, `found`, `wants`, `why`, `remedy`, `needs` and `allows`, the highest level that the finding leaves. Given the agent's `--migration-listen` and `--migration-address`, it also says when no other host can reach this one (`out_of_reach`), which no level depends on: see [Reaching other hosts](operators.md#reaching-other-hosts).
 
 Nothing of the system is changed. To measure, files are written into the storage folder and removed: one of 64 MiB for each class folder, and a small volume. A guest of 16 MiB boots for a moment. With `--root FOLDER` the files of a system that is mounted there are read; programs, disk and network are still those of the running one.
 
