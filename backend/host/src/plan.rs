@@ -192,7 +192,7 @@ fn undefined(case: &MachineCase<'_>) -> Step<MachineAction> {
     let Wish::Present(spec) = case.wish else { return step(Do::Settled, "it is not there") };
     // Counts that nobody remembers are taken as done: to repeat a rebuild would destroy data.
     let done = case.done_before.unwrap_or(Counters::wished(spec));
-    let halt = match spec.arrival {
+    let halt = match &spec.arrival {
         Some(arrival) if !arrival.open => return step(Do::Settled, "it does not come any more"),
         Some(_) => Halt::Arriving,
         None => Halt::Idle,

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
 mod authority;
+#[path = "migration/certificates.rs"]
+mod certificates;
 mod common;
 #[path = "migration/off.rs"]
 mod off;
@@ -37,7 +39,7 @@ use fairmazon_model::{
     instance::{ObservedState, Power},
     key::{Blob, SealedVolumeKey},
     machine::{DesiredSet, MachineSpec, ObservedSet},
-    migration::{Arrival, Departure, Handover, KeyWanted},
+    migration::{Arrival, Departure, Handover, KeyWanted, ShownCertificates},
     units::{Epoch, Generation},
 };
 
@@ -103,6 +105,7 @@ fn leaving() -> MachineSpec {
         epoch: Epoch(2),
         address: "other:1".into(),
         certificate: String::new(),
+        shows: ShownCertificates::new(),
         keys_wanted: Vec::new(),
     };
     MachineSpec { departure: Some(departure), ..machine(1) }
@@ -110,7 +113,7 @@ fn leaving() -> MachineSpec {
 
 /// The machine as its next host is told that it comes, or does not come any more.
 fn arriving(open: bool) -> MachineSpec {
-    let arrival = Some(Arrival { from: host_id(), open });
+    let arrival = Some(Arrival { from: host_id(), shows: ShownCertificates::new(), open });
     MachineSpec { epoch: Epoch(2), arrival, ..machine(1) }
 }
 
@@ -284,7 +287,7 @@ async fn nobody_brings_a_machine_but_the_host_that_it_comes_from() {
     pair.to.broker.sees(|seen| has_volume(seen, volume(1))).await;
     let peers = MemoryPeers::new(stranger.id, &pair.town);
     for channel in [None, Some(0)] {
-        let mut connection = peers.dial(other_id(), "").await.unwrap();
+        let mut connection = peers.dial(other_id(), "", &ShownCertificates::new()).await.unwrap();
         let opening = Opening { instance: instance(1), epoch: Epoch(2), channel };
         say_opening(&mut connection, &opening).await.unwrap();
         let end = connection.read(&mut [0]).await.unwrap();
@@ -463,8 +466,13 @@ impl Peers for DeafOnce {
         self.0.incoming()
     }
 
-    async fn dial(&self, host: HostId, address: &str) -> io::Result<Box<dyn Connection>> {
-        let theirs = self.0.dial(host, address).await?;
+    async fn dial(
+        &self,
+        host: HostId,
+        address: &str,
+        shows: &ShownCertificates,
+    ) -> io::Result<Box<dyn Connection>> {
+        let theirs = self.0.dial(host, address, shows).await?;
         // The conversation is the first connection.
         if self.1.fetch_add(1, Ordering::Relaxed) != 1 {
             return Ok(theirs);

@@ -12,7 +12,7 @@ use fairmazon_host::{
     peers::{Incoming, Peers, TlsPeers},
 };
 use fairmazon_keys::SealingKey;
-use fairmazon_model::id::HostId;
+use fairmazon_model::{id::HostId, migration::ShownCertificates};
 use rcgen::KeyPair;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -37,6 +37,12 @@ async fn listening(identity: Arc<HostIdentity>, authority: &Authority) -> TlsPee
     TlsPeers::listen("127.0.0.1:0", None, identity, authority.pem()).await.unwrap()
 }
 
+/// The certificate that the host shows.
+fn shows(folder: &Path, number: u128) -> ShownCertificates {
+    let identity = HostIdentity::open(folder.join(number.to_string())).unwrap();
+    [identity.certificate().unwrap().unwrap().sha256].into()
+}
+
 /// Nobody has come in for a while.
 async fn nobody(incoming: &mut mpsc::Receiver<Incoming>) {
     let next = tokio::time::timeout(Duration::from_millis(50), incoming.recv());
@@ -49,9 +55,10 @@ async fn each_knows_who_the_other_is() {
     let one = listening(joined(folder.path(), 1, &authority), &authority).await;
     let other = listening(joined(folder.path(), 2, &authority), &authority).await;
     let mut incoming = other.incoming();
-    let mut sent = one.dial(id(2), &other.address()).await.unwrap();
-    let (who, mut came) = incoming.recv().await.unwrap();
-    assert_eq!(who, id(1));
+    let mut sent = one.dial(id(2), &other.address(), &shows(folder.path(), 2)).await.unwrap();
+    let Incoming { from, shown, connection: mut came } = incoming.recv().await.unwrap();
+    assert_eq!(from, id(1));
+    assert!(shown.counts(&shows(folder.path(), 1)) && !shown.counts(&shows(folder.path(), 2)));
     sent.write_all(b"hello").await.unwrap();
     sent.flush().await.unwrap();
     let mut heard = [0; 5];
@@ -65,9 +72,32 @@ async fn whoever_is_not_meant_is_not_spoken_to() {
     let one = listening(joined(folder.path(), 1, &authority), &authority).await;
     let other = listening(joined(folder.path(), 2, &authority), &authority).await;
     let mut incoming = other.incoming();
-    let error = one.dial(id(3), &other.address()).await.err().unwrap();
+    let error = one.dial(id(3), &other.address(), &shows(folder.path(), 2)).await.err().unwrap();
     assert!(error.to_string().contains("it is the one of"), "{error}");
     nobody(&mut incoming).await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_right_host_that_does_not_count_is_refused() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let one = listening(joined(folder.path(), 1, &authority), &authority).await;
+    let identity = joined(folder.path(), 2, &authority);
+    let revoked = shows(folder.path(), 2);
+    let other = listening(identity, &authority).await;
+    let mut incoming = other.incoming();
+    // It has joined anew, and does not show that.
+    joined(&folder.path().join("anew"), 2, &authority);
+    let anew = shows(&folder.path().join("anew"), 2);
+    assert_ne!(anew, revoked);
+    for counts in [ShownCertificates::new(), anew.clone()] {
+        let error = one.dial(id(2), &other.address(), &counts).await.err().unwrap();
+        assert!(error.to_string().contains("does not count"), "{error}");
+        nobody(&mut incoming).await;
+    }
+    // While it is renewed both count.
+    let both = anew.union(&revoked).cloned().collect();
+    one.dial(id(2), &other.address(), &both).await.unwrap();
+    assert_eq!(incoming.recv().await.unwrap().from, id(1));
 }
 
 #[tokio::test]
@@ -80,7 +110,7 @@ async fn hosts_of_another_authority_and_those_without_a_certificate_stay_out() {
     // It believes this authority, which does not believe it.
     let strange = listening(joined(folder.path(), 3, &elsewhere), &authority).await;
     // In TLS 1.3 the one who connects is done before it was refused.
-    if let Ok(mut refused) = strange.dial(id(2), &other.address()).await {
+    if let Ok(mut refused) = strange.dial(id(2), &other.address(), &shows(folder.path(), 2)).await {
         let mut byte = [0];
         assert!(!matches!(refused.read(&mut byte).await, Ok(1..)));
     }
@@ -88,7 +118,7 @@ async fn hosts_of_another_authority_and_those_without_a_certificate_stay_out() {
 
     let fresh = Arc::new(HostIdentity::open(folder.path().join("fresh")).unwrap());
     let fresh = listening(fresh, &authority).await;
-    let error = fresh.dial(id(2), &other.address()).await.err().unwrap();
+    let error = fresh.dial(id(2), &other.address(), &shows(folder.path(), 2)).await.err().unwrap();
     assert!(error.to_string().contains("has not joined"), "{error}");
 
     let mut plain = TcpStream::connect(other.address()).await.unwrap();

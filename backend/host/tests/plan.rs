@@ -445,8 +445,12 @@ proptest! {
         leased in any::<bool>(),
         older in any::<bool>(),
     ) {
-        let arrival = arrival.map(|open| Arrival { from: HostId::from_parts(1, 2), open });
-        let desired = Arc::new(MachineSpec { arrival, ..desired });
+        let arrival = arrival.map(|open| Arrival {
+            from: HostId::from_parts(1, 2),
+            shows: Default::default(),
+            open,
+        });
+        let desired = Arc::new(MachineSpec { arrival: arrival.clone(), ..desired });
         let halts = if left { [Halt::Leaving, Halt::Left] } else { [Halt::Arriving; 2] };
         for halt in halts {
             let marks = Marks { epoch: desired.epoch, halt, ..Marks::default() };
@@ -479,7 +483,7 @@ proptest! {
                     prop_assert!(may || action != MachineAction::Mark(lets));
                     let ends = action == MachineAction::Refuse;
                     prop_assert!(!ends || matches!(run, RunState::Incoming | RunState::Arrived));
-                    let waits = arrival.is_some_and(|arrival| arrival.open);
+                    let waits = arrival.as_ref().is_some_and(|arrival| arrival.open);
                     prop_assert!(!(ends && waits && run == RunState::Arrived));
                 }
                 _ if !on => prop_assert!(

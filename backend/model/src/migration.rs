@@ -50,10 +50,18 @@ pub struct Departure {
     pub address: String,
     /// The other host's certificate with its chain, as PEM.
     pub certificate: String,
+    /// What the other host shows when it is reached; it is believed with nothing else. Empty in
+    /// sets of earlier versions.
+    #[serde(default)]
+    pub shows: ShownCertificates,
     /// The keys that the other host needs first: this host makes them, for the other host and for
     /// the customer, and reports them.
     pub keys_wanted: Vec<KeyWanted>,
 }
+
+/// The certificates of a host that count, each as the SHA-256 of its DER, in hex: the one that it has,
+/// beside that the next one while it is renewed, and none when they were revoked.
+pub type ShownCertificates = BTreeSet<String>;
 
 /// A key that the host which a machine leaves shall make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,10 +73,13 @@ pub struct KeyWanted {
 }
 
 /// What the host is told that a machine comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arrival {
     /// Which host it comes from: nobody else may bring it.
     pub from: HostId,
+    /// What that host shows; it is believed with nothing else. Empty in sets of earlier versions.
+    #[serde(default)]
+    pub shows: ShownCertificates,
     /// Whether it may still come. One that has not come is to be refused otherwise, for good.
     pub open: bool,
 }

@@ -71,7 +71,7 @@ impl From<&MachineSpec> for v1::Machine {
             rebuilds: machine.rebuilds,
             first_boots: machine.first_boots,
             departure: machine.departure.as_ref().map(Into::into),
-            arrival: machine.arrival.map(Into::into),
+            arrival: machine.arrival.as_ref().map(Into::into),
         }
     }
 }

@@ -22,6 +22,7 @@ impl From<&Departure> for v1::Departure {
             address: departure.address.clone(),
             certificate: departure.certificate.clone(),
             keys_wanted: departure.keys_wanted.iter().map(wanted).collect(),
+            shows: departure.shows.iter().cloned().collect(),
         }
     }
 }
@@ -40,13 +41,18 @@ impl TryFrom<v1::Departure> for Departure {
             address: message.address,
             certificate: message.certificate,
             keys_wanted: keys_wanted.collect::<Result<_, DomainError>>()?,
+            shows: message.shows.into_iter().collect(),
         })
     }
 }
 
-impl From<Arrival> for v1::Arrival {
-    fn from(arrival: Arrival) -> Self {
-        Self { host_id: arrival.from.to_string(), open: arrival.open }
+impl From<&Arrival> for v1::Arrival {
+    fn from(arrival: &Arrival) -> Self {
+        Self {
+            host_id: arrival.from.to_string(),
+            open: arrival.open,
+            shows: arrival.shows.iter().cloned().collect(),
+        }
     }
 }
 
@@ -54,7 +60,11 @@ impl TryFrom<v1::Arrival> for Arrival {
     type Error = DomainError;
 
     fn try_from(message: v1::Arrival) -> Result<Self, DomainError> {
-        Ok(Self { from: id("host_id", &message.host_id)?, open: message.open })
+        Ok(Self {
+            from: id("host_id", &message.host_id)?,
+            open: message.open,
+            shows: message.shows.into_iter().collect(),
+        })
     }
 }
 

@@ -215,7 +215,7 @@ impl State {
             Changed::Host(id, Some(row)) => {
                 self.books.put_host(&row);
                 self.hosts.entry(id);
-                self.wake_sources(id);
+                self.wake_peers(id);
                 self.room();
             }
             Changed::Host(id, None) => {
@@ -224,6 +224,9 @@ impl State {
             }
             Changed::Operation(row) => self.tell_watchers(row),
             Changed::Credential(row) => {
+                if let Some(host) = row.host {
+                    self.wake_peers(host);
+                }
                 if row.revoked_at.is_some() {
                     // Nobody listening is fine.
                     let _ = self.revoked.send(row);
@@ -317,10 +320,12 @@ impl State {
         }
     }
 
-    /// What is told of the host to those whose machines go to it has changed.
-    pub(crate) fn wake_sources(&mut self, to: HostId) {
-        let sources = self.world.instances_coming_to(to).filter_map(|row| host_of(Some(row)));
-        for host in sources.collect::<Vec<_>>() {
+    /// What is told of the host to those has changed whose machines go to it, or that its own go to.
+    pub(crate) fn wake_peers(&mut self, of: HostId) {
+        let sources = self.world.instances_coming_to(of).filter_map(|row| host_of(Some(row)));
+        let leaving = self.world.instances_on(of).filter_map(|row| row.migration.as_ref());
+        let peers = sources.chain(leaving.map(|migration| migration.to));
+        for host in peers.collect::<Vec<_>>() {
             self.hosts.wake(host);
         }
     }

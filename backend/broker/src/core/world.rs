@@ -10,7 +10,7 @@ use std::{
 };
 
 use fairmazon_model::{
-    access::{Account, Credential},
+    access::{Account, Credential, CredentialKind},
     host::Host,
     id::{AccountId, HostId, InstanceId, OperationId, PlacementGroupId, TokenId, VolumeId},
     instance::Instance,
@@ -116,6 +116,7 @@ impl World {
                 if let Some(row) = self.credentials.remove(id) {
                     self.credential_by_hash.remove(&row.sha256);
                     self.index_credential(Some(&row), None);
+                    return Changed::Credential(row);
                 }
                 Changed::Other
             }
@@ -213,6 +214,12 @@ impl World {
     pub(crate) fn copies_of(&self, source: VolumeId) -> impl Iterator<Item = &Arc<Volume>> {
         let ids = self.copies.get(&source).into_iter().flatten();
         ids.filter_map(|id| self.volumes.get(*id))
+    }
+
+    /// The certificates of the host that were not revoked.
+    pub(crate) fn certificates_of(&self, host: HostId) -> impl Iterator<Item = &Arc<Credential>> {
+        self.credentials_of(Holder::Host(host))
+            .filter(|row| row.kind == CredentialKind::Certificate && row.revoked_at.is_none())
     }
 
     /// The instances that migrate to the host.

@@ -13,7 +13,7 @@ use fairmazon_model::{
     instance::{Decision, Instance, Power},
     key::{SealedVolumeKey, VolumeHostKey},
     machine::{DesiredSet, Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
-    migration::{Arrival, Departure, Migration},
+    migration::{Arrival, Departure, Migration, ShownCertificates},
     units::{Generation, Mib, UnixMs, Vcpus},
     volume::Volume,
 };
@@ -77,7 +77,8 @@ pub(crate) fn desired_set(
         let before = told.next_if(|told| told.instance == row.id);
         let way = match (migration, comes) {
             (_, Some(migration)) => {
-                Way::Comes(Decision { host, epoch: migration.epoch, ..decision.clone() })
+                let there = Decision { host, epoch: migration.epoch, ..decision.clone() };
+                Way::Comes(there, shows(state, decision.host))
             }
             (Some(migration), None) if row.open_migration().is_some() => {
                 Way::Leaves(departure(state, migration))
@@ -166,8 +167,8 @@ enum Way {
     Stays,
     /// It goes on elsewhere.
     Leaves(Departure),
-    /// It comes from elsewhere, to what would be this decision.
-    Comes(Decision),
+    /// It comes from elsewhere, from where this is shown, to what would be this decision.
+    Comes(Decision, ShownCertificates),
 }
 
 /// What the host is told that a machine leaves.
@@ -181,7 +182,13 @@ fn departure(state: &State, migration: &Migration) -> Departure {
         address: agent.map(|agent| agent.migration_address.clone()).unwrap_or_default(),
         certificate: sealing.map(|sealing| sealing.certificate.clone()).unwrap_or_default(),
         keys_wanted: state.keys_wanted(migration),
+        shows: shows(state, to),
     }
+}
+
+/// The certificates of a host that count.
+fn shows(state: &State, host: HostId) -> ShownCertificates {
+    state.world.certificates_of(host).map(|row| row.sha256.clone()).collect()
 }
 
 /// What the host is told of the machine: what it was told before where that still holds.
@@ -207,8 +214,12 @@ fn tell(
             departure: Some(departure.clone()),
             ..machine(row, decision, catalogue, runs)?
         },
-        Way::Comes(to) => MachineSpec {
-            arrival: Some(Arrival { from: decision.host, open: row.open_migration().is_some() }),
+        Way::Comes(to, shows) => MachineSpec {
+            arrival: Some(Arrival {
+                from: decision.host,
+                shows: shows.clone(),
+                open: row.open_migration().is_some(),
+            }),
             ..machine(row, to, catalogue, runs)?
         },
     };

@@ -89,7 +89,7 @@ impl Engine {
             migration_address: hello.migration_address.clone(),
         };
         let opened = state.hosts.open(host, agent, Instant::now());
-        state.wake_sources(host);
+        state.wake_peers(host);
         state.reports.remove(&host);
         state.books.set_alive(host, true);
         state.room();
@@ -131,7 +131,7 @@ impl Drop for OpenStream<'_> {
         let mut state = self.engine.state();
         if state.hosts.close(self.host, self.number) {
             state.books.set_alive(self.host, false);
-            state.wake_sources(self.host);
+            state.wake_peers(self.host);
         }
     }
 }

@@ -220,7 +220,7 @@ async fn a_machine_leaves_a_host_that_lost_the_level_that_it_asks_for() {
     assert_eq!(row(&kit, modest).migration, None);
 
     // Where it goes stops conforming: it stays.
-    let refused = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| !arrival.open);
+    let refused = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| !arrival.open);
     high.proves(proven(None)).await;
     high.told_of("it is given up", picky, refused).await;
     kit.engine.audit_books().unwrap();

@@ -192,7 +192,7 @@ async fn nothing_begins_to_move_after_the_deadline() {
     engine.drain_host(customer, source.id, SHORT_MS, "drain").await.unwrap();
     kit.until("one moves", || counted(&kit, source.id, DrainState::Migrating) == 1).await;
     let first = ids.iter().find(|id| row(&kit, **id).migration.is_some()).copied().unwrap();
-    let refused = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| !arrival.open);
+    let refused = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| !arrival.open);
     kit.clock.forward(SHORT_MS);
     destination.told_of("it is given up", first, refused).await;
     let left = engine.drain(customer, source.id).unwrap();

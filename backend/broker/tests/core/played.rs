@@ -63,15 +63,25 @@ pub async fn register(kit: &Kit, spec: HostSpec) -> HostId {
 /// Joins a host, so that it waits for keys.
 pub async fn join(kit: &Kit, host: HostId, number: u8) {
     let caller = Caller { role: Role::Host, host: Some(host), ..kit.customer };
+    join_as(kit, &caller, number, number).await;
+}
+
+/// The SHA-256 of a certificate that [`join`] was given by its number.
+pub fn certificate(number: u8) -> String {
+    format!("{number:02x}").repeat(32)
+}
+
+/// Joins a host that calls with what it has, and has this sealing key.
+pub async fn join_as(kit: &Kit, caller: &Caller, number: u8, sealing_key: u8) {
     let made = MadeCertificate {
-        sha256: format!("{number:02x}").repeat(32),
+        sha256: certificate(number),
         expires_at: UnixMs(i64::MAX),
         sealing: HostSealing {
-            key: Blob(vec![number; 32]),
+            key: Blob(vec![sealing_key; 32]),
             certificate: format!("certificate {number}"),
         },
     };
-    kit.engine.join_host(&caller, &made).await.unwrap();
+    kit.engine.join_host(caller, &made).await.unwrap();
 }
 
 impl Played {

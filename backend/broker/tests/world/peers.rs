@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use fairmazon_host::peers::{Incoming, MemoryPeers, Peers, Town};
 use fairmazon_hypervisor::Connection;
-use fairmazon_model::id::HostId;
+use fairmazon_model::{id::HostId, migration::ShownCertificates};
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
@@ -57,7 +57,12 @@ impl Peers for BadPeers {
         self.inner.incoming()
     }
 
-    async fn dial(&self, host: HostId, address: &str) -> io::Result<Box<dyn Connection>> {
+    async fn dial(
+        &self,
+        host: HostId,
+        address: &str,
+        shows: &ShownCertificates,
+    ) -> io::Result<Box<dyn Connection>> {
         let (bad, refused, out, back) = {
             let (mut random, percent) = (self.random.lock(), self.roads.0.load(Ordering::SeqCst));
             let bytes = |random: &mut StdRng| random.random_range(0..CUT_WITHIN);
@@ -67,7 +72,7 @@ impl Peers for BadPeers {
         if bad && refused {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let theirs = self.inner.dial(host, address).await?;
+        let theirs = self.inner.dial(host, address, shows).await?;
         if !bad {
             return Ok(theirs);
         }

@@ -9,7 +9,7 @@ use fairmazon_model::{
     instance::{ObservedState, Power},
     key::GivenKey,
     machine::{Disk, GuestSeen, MachineSeen, MachineSpec, ObservedSet, VolumeSeen, VolumeWish},
-    migration::{Arrival, Handover},
+    migration::{Arrival, Handover, ShownCertificates},
     units::{Generation, Mib, Vcpus},
     volume::VolumeObserved,
 };
@@ -433,8 +433,9 @@ impl MachineRecord {
     pub(super) fn desire(&mut self, spec: Option<Arc<MachineSpec>>) {
         if let Some(transit) = &self.transit {
             let change = self.desired.as_ref().zip(spec.as_ref());
-            if !change.is_some_and(|(had, new)| is_same_way(had, new)) {
-                transit.end();
+            match change.and_then(|(had, new)| same_way(had, new)) {
+                Some(shows) => transit.meets(shows),
+                None => transit.end(),
             }
         }
         // It is asked again, so that it has all of the time that it is given from now on.
@@ -464,8 +465,8 @@ impl MachineRecord {
     }
 
     /// From where it shall come, if from anywhere.
-    fn arrival(&self) -> Option<Arrival> {
-        self.desired.as_ref().and_then(|spec| spec.arrival)
+    fn arrival(&self) -> Option<&Arrival> {
+        self.desired.as_ref().and_then(|spec| spec.arrival.as_ref())
     }
 
     /// Whether it is off and shall be started again.
@@ -508,11 +509,27 @@ impl MachineRecord {
     }
 }
 
-/// Whether nothing has changed but how the host that a machine goes to is reached.
-fn is_same_way(had: &MachineSpec, new: &MachineSpec) -> bool {
-    let (Some(before), Some(now)) = (&had.departure, &new.departure) else { return false };
-    (before.to, before.epoch) == (now.to, now.epoch)
-        && *new == MachineSpec { departure: new.departure.clone(), ..had.clone() }
+/// What the other host of a machine's way shows from now on, when nothing has changed but that and
+/// how it is reached; none also when nothing that it shows counts any more.
+fn same_way<'a>(had: &MachineSpec, new: &'a MachineSpec) -> Option<&'a ShownCertificates> {
+    let shows = match (&had.departure, &new.departure, &had.arrival, &new.arrival) {
+        (Some(before), Some(now), None, None)
+            if (before.to, before.epoch) == (now.to, now.epoch) =>
+        {
+            (&before.shows, &now.shows)
+        }
+        (None, None, Some(before), Some(now))
+            if (before.from, before.open) == (now.from, now.open) =>
+        {
+            (&before.shows, &now.shows)
+        }
+        _ => return None,
+    };
+    let (showed, shows) = shows;
+    let is_revoked = shows.is_empty() && !showed.is_empty();
+    let (departure, arrival) = (new.departure.clone(), new.arrival.clone());
+    let is_same = *new == MachineSpec { departure, arrival, ..had.clone() };
+    (is_same && !is_revoked).then_some(shows)
 }
 
 /// How far a machine's migration is, as its marks and its run say.

@@ -15,7 +15,7 @@ use fairmazon_model::{
     instance::Power,
     key::{Blob, GivenKey, SealedVolumeKey},
     machine::HostVolume,
-    migration::{Departure, KeyWanted},
+    migration::{Departure, KeyWanted, ShownCertificates},
 };
 use parking_lot::Mutex;
 use tokio::io::copy_bidirectional;
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     clock::unix_now,
-    peers::{Conversation, Incoming, Opening, Outgoing, Word, take_opening},
+    peers::{Conversation, Incoming, Opening, Outgoing, Shown, Word, take_opening},
     plan::{DiskReady, MachineAction, lands_as},
 };
 
@@ -47,6 +47,8 @@ pub(super) struct Transit {
     end: CancellationToken,
     /// Where its channels are led, while it is taken.
     channels: Arc<Mutex<Option<Arc<dyn Channels>>>>,
+    /// What the other host shows: it may be renewed on the way.
+    shows: Arc<Mutex<ShownCertificates>>,
 }
 
 impl std::fmt::Debug for Transit {
@@ -57,7 +59,12 @@ impl std::fmt::Debug for Transit {
 
 impl Transit {
     fn begin() -> Self {
-        Self { end: CancellationToken::new(), channels: Arc::default() }
+        Self { end: CancellationToken::new(), channels: Arc::default(), shows: Arc::default() }
+    }
+
+    /// From now on the other host shows this.
+    pub(super) fn meets(&self, shows: &ShownCertificates) {
+        self.shows.lock().clone_from(shows);
     }
 
     /// It shall not go on.
@@ -68,33 +75,32 @@ impl Transit {
 
 /// A connection of another host, and what it is for.
 pub(super) struct Opened {
-    from: HostId,
+    incoming: Incoming,
     opening: Opening,
-    connection: Box<dyn Connection>,
 }
 
 impl Agent {
     /// Another host has opened a connection.
     pub(super) fn on_incoming(&mut self, incoming: Option<Incoming>) {
-        let Some((from, mut connection)) = incoming else {
+        let Some(mut incoming) = incoming else {
             self.incoming = None;
             return;
         };
         if self.openings >= CONNECTIONS_MOST {
-            tracing::warn!(host = %self.config.host, %from, "too many connections of other hosts");
+            tracing::warn!(host = %self.config.host, from = %incoming.from, "too many connections of other hosts");
             return;
         }
         self.openings += 1;
         self.work.push(Box::pin(async move {
-            let opening = take_opening(&mut connection).await;
-            Done::Opened(opening.map(|opening| Opened { from, opening, connection }))
+            let opening = take_opening(&mut incoming.connection).await;
+            Done::Opened(opening.map(|opening| Opened { incoming, opening }))
         }));
     }
 
     /// Another host has said what its connection is for: it is closed unless that is wished.
     pub(super) fn opened(&mut self, opened: io::Result<Opened>) {
         self.openings -= 1;
-        let Opened { from, opening, connection } = match opened {
+        let Opened { incoming: Incoming { from, shown, connection }, opening } = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::debug!(host = %self.config.host, %error, "a host said nothing of use");
@@ -103,11 +109,14 @@ impl Agent {
         };
         let Opening { instance, epoch, channel } = opening;
         let Some(record) = self.book.machines.get(&instance) else { return };
-        let comes = record.desired.as_ref().is_some_and(|spec| {
-            spec.epoch == epoch && spec.arrival.is_some_and(|a| a.open && a.from == from)
-        });
-        if !comes {
+        let desired = record.desired.as_ref().filter(|spec| spec.epoch == epoch);
+        let arrival = desired.and_then(|spec| spec.arrival.as_ref());
+        let Some(arrival) = arrival.filter(|arrival| arrival.open && arrival.from == from) else {
             tracing::warn!(host = %self.config.host, %instance, %from, "a machine is not expected");
+            return;
+        };
+        if !shown.counts(&arrival.shows) {
+            tracing::warn!(host = %self.config.host, %instance, %from, "{}", Shown::NO_MORE);
             return;
         }
         let Some(number) = channel else { return self.take_in(instance, connection) };
@@ -193,6 +202,7 @@ impl Agent {
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
         let Some(seen) = &record.seen else { return };
         let (seen, transit) = (seen.clone(), Transit::begin());
+        transit.meets(&departure.shows);
         record.transit = Some(transit.clone());
         record.busy = true;
         tracing::info!(
@@ -354,7 +364,8 @@ impl Hands {
         let Some(peers) = self.peers.clone() else {
             return Err(HypervisorError::Unsupported { what: "reach other hosts" });
         };
-        let way = Outgoing { peers, to: departure.to, address: departure.address, opening };
+        let (to, address, shows) = (departure.to, departure.address, transit.shows.clone());
+        let way = Outgoing { peers, to, address, shows, opening };
         let described = self.hypervisor.describe(instance);
         let description = self.within("describe a machine", described).await?;
         let asked = async {

@@ -94,6 +94,8 @@ mod tests {
         Marks, Volume,
         contract::{instance, spec, volume, wish},
     };
+    use std::collections::BTreeSet;
+
     use fairmazon_model::{id::HostId, machine::GuestSeen, migration::Arrival, units::Gib};
 
     use super::*;
@@ -140,7 +142,11 @@ mod tests {
     #[test]
     fn a_machine_between_two_hosts_counts_where_it_runs_only() {
         let coming = told(|machine, _| {
-            machine.arrival = Some(Arrival { from: HostId::from_parts(1, 2), open: true });
+            machine.arrival = Some(Arrival {
+                from: HostId::from_parts(1, 2),
+                shows: BTreeSet::new(),
+                open: true,
+            });
         });
         assert_eq!(count(Vec::new(), &coming), (None, false));
         for run in [RunState::Incoming, RunState::Arrived, RunState::Off(OffReason::NeverStarted)] {

@@ -14,8 +14,10 @@ use async_trait::async_trait;
 use fairmazon_hypervisor::{Channels, Connection};
 use fairmazon_model::{
     id::{HostId, InstanceId},
+    migration::ShownCertificates,
     units::Epoch,
 };
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -27,8 +29,38 @@ pub use tls::{PeersError, TlsPeers};
 /// Connections of other hosts that may wait.
 const WAIT_MOST: usize = 64;
 
-/// A connection that another host has opened, and which host that is.
-pub type Incoming = (HostId, Box<dyn Connection>);
+/// A connection that another host has opened.
+pub struct Incoming {
+    /// Which host that is.
+    pub from: HostId,
+    /// What it has shown for that.
+    pub shown: Shown,
+    /// The connection itself.
+    pub connection: Box<dyn Connection>,
+}
+
+/// What a host shows of who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// A certificate, as the SHA-256 of its DER, in hex.
+    Certificate(String),
+    /// Nothing: both are in one process, which knows who is who.
+    Nothing,
+}
+
+impl Shown {
+    /// Said of a certificate that does not count.
+    pub(crate) const NO_MORE: &str = "the other host shows a certificate that does not count: it \
+                                      was revoked, or the platform has not told of it yet";
+
+    /// Whether what is shown is among what counts.
+    pub fn counts(&self, shows: &ShownCertificates) -> bool {
+        match self {
+            Self::Certificate(sha256) => shows.contains(sha256),
+            Self::Nothing => true,
+        }
+    }
+}
 
 /// The way to other hosts and from them.
 #[async_trait]
@@ -39,11 +71,17 @@ pub trait Peers: Send + Sync + 'static {
     /// What other hosts open, each after it has shown who it is. Asked for once.
     fn incoming(&self) -> mpsc::Receiver<Incoming>;
 
-    /// Opens a connection to another host, and to nobody else at its address.
+    /// Opens a connection to another host that shows one of these certificates, and to nobody else
+    /// at its address.
     ///
     /// # Errors
     /// When nobody answers there, or somebody else.
-    async fn dial(&self, host: HostId, address: &str) -> io::Result<Box<dyn Connection>>;
+    async fn dial(
+        &self,
+        host: HostId,
+        address: &str,
+        shows: &ShownCertificates,
+    ) -> io::Result<Box<dyn Connection>>;
 }
 
 /// What a connection between two agents is for.
@@ -62,13 +100,16 @@ pub(crate) struct Outgoing {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) to: HostId,
     pub(crate) address: String,
+    /// What that host shows, as of now.
+    pub(crate) shows: Arc<Mutex<ShownCertificates>>,
     pub(crate) opening: Opening,
 }
 
 impl Outgoing {
     /// Opens a connection for a channel, or for the conversation.
     pub(crate) async fn connect(&self, channel: Option<u8>) -> io::Result<Box<dyn Connection>> {
-        let mut connection = self.peers.dial(self.to, &self.address).await?;
+        let shows = self.shows.lock().clone();
+        let mut connection = self.peers.dial(self.to, &self.address, &shows).await?;
         say_opening(&mut connection, &Opening { channel, ..self.opening }).await?;
         Ok(connection)
     }

@@ -6,7 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use fairmazon_hypervisor::Connection;
 use fairmazon_keys::HostCertificate;
-use fairmazon_model::{id::HostId, units::UnixMs};
+use fairmazon_model::{id::HostId, migration::ShownCertificates, units::UnixMs};
 use parking_lot::Mutex;
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error as TlsError, ServerConfig,
@@ -17,6 +17,7 @@ use rustls::{
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
+use sha2::{Digest, Sha256};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
@@ -24,7 +25,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Incoming, Peers, WAIT_MOST};
+use super::{Incoming, Peers, Shown, WAIT_MOST};
 use crate::identity::{HostIdentity, IdentityError};
 
 /// How long a peer may take to connect and to show who it is.
@@ -103,12 +104,17 @@ impl Peers for TlsPeers {
         self.incoming.lock().take().unwrap_or_else(taken)
     }
 
-    async fn dial(&self, host: HostId, address: &str) -> io::Result<Box<dyn Connection>> {
+    async fn dial(
+        &self,
+        host: HostId,
+        address: &str,
+        shows: &ShownCertificates,
+    ) -> io::Result<Box<dyn Connection>> {
         let trust = Arc::clone(&self.trust);
         let dial = async {
             let tcp = TcpStream::connect(address).await?;
             tcp.set_nodelay(true)?;
-            let config = trust.client(host)?;
+            let config = trust.client(host, shows)?;
             // No name is asked for: the certificate says which host it is.
             let name = ServerName::try_from("host.invalid").map_err(io::Error::other)?;
             TlsConnector::from(Arc::new(config)).connect(name, tcp).await
@@ -145,10 +151,14 @@ async fn serve(listener: TcpListener, trust: Arc<Trust>, door: mpsc::Sender<Inco
 async fn take(tcp: TcpStream, trust: &Arc<Trust>) -> io::Result<Incoming> {
     tcp.set_nodelay(true)?;
     let stream = TlsAcceptor::from(Arc::new(trust.server()?)).accept(tcp).await?;
-    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let host = shown.map(HostCertificate::claimed_host).transpose();
-    let host = host.map_err(io::Error::other)?.ok_or(io::ErrorKind::PermissionDenied)?;
-    Ok((host, Box::new(stream)))
+    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let leaf = leaf.ok_or(io::ErrorKind::PermissionDenied)?;
+    let from = HostCertificate::claimed_host(leaf).map_err(io::Error::other)?;
+    Ok(Incoming { from, shown: shown(leaf), connection: Box::new(stream) })
+}
+
+fn shown(leaf: &CertificateDer<'_>) -> Shown {
+    Shown::Certificate(hex::encode(Sha256::digest(leaf)))
 }
 
 impl Trust {
@@ -170,19 +180,23 @@ impl Trust {
         ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])
             .map(|builder| {
-                let peers = Believed { trust: Arc::clone(self), host: None };
+                let peers = Believed { trust: Arc::clone(self), only: None };
                 builder.with_client_cert_verifier(Arc::new(peers))
             })
             .and_then(|builder| builder.with_single_cert(chain, key))
             .map_err(io::Error::other)
     }
 
-    fn client(self: &Arc<Self>, host: HostId) -> io::Result<ClientConfig> {
+    fn client(
+        self: &Arc<Self>,
+        host: HostId,
+        shows: &ShownCertificates,
+    ) -> io::Result<ClientConfig> {
         let (chain, key) = self.shown()?;
         ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])
             .map(|builder| {
-                let peer = Believed { trust: Arc::clone(self), host: Some(host) };
+                let peer = Believed { trust: Arc::clone(self), only: Some((host, shows.clone())) };
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(peer))
             })
             .and_then(|builder| builder.with_client_auth_cert(chain, key))
@@ -190,15 +204,16 @@ impl Trust {
     }
 }
 
-/// Believes certificates of hosts: of this one, or of any.
+/// Believes certificates of hosts: these ones of this host, or any of any. Of the latter it is judged
+/// which count when it is known what their host has come for.
 struct Believed {
     trust: Arc<Trust>,
-    host: Option<HostId>,
+    only: Option<(HostId, ShownCertificates)>,
 }
 
 impl std::fmt::Debug for Believed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Believed").field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("Believed").field("only", &self.only).finish_non_exhaustive()
     }
 }
 
@@ -210,14 +225,19 @@ impl Believed {
         now: UnixTime,
     ) -> Result<(), TlsError> {
         let refused = |error: fairmazon_keys::KeyError| TlsError::General(error.to_string());
-        let host = match self.host {
-            Some(host) => host,
+        let host = match &self.only {
+            Some((host, _)) => *host,
             None => HostCertificate::claimed_host(leaf).map_err(refused)?,
         };
         let now = i64::try_from(now.as_secs().saturating_mul(1_000)).unwrap_or(i64::MAX);
         HostCertificate::verify_der(leaf, between, &self.trust.authorities, host, UnixMs(now))
-            .map(drop)
-            .map_err(refused)
+            .map_err(refused)?;
+        match &self.only {
+            Some((_, shows)) if !shown(leaf).counts(shows) => {
+                Err(TlsError::General(Shown::NO_MORE.into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn signature(

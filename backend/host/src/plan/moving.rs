@@ -35,7 +35,7 @@ pub(super) fn arriving(seen: &Machine, wish: &Wish<'_, Arc<MachineSpec>>) -> Ste
     if spec.epoch < marks.epoch {
         return step(Do::Wait, "the desired epoch is older than the one it has");
     }
-    let comes = spec.arrival.filter(|_| spec.epoch == marks.epoch);
+    let comes = spec.arrival.as_ref().filter(|_| spec.epoch == marks.epoch);
     match (seen.run, comes) {
         (RunState::Running | RunState::Held, _) => {
             step(Do::Mark(Marks { halt: Halt::Started, ..marks }), "it runs")

@@ -20,6 +20,7 @@ use fairmazon_model::{
     volume::{VolumeObserved, VolumeSpec},
 };
 
+mod certificates;
 mod off;
 mod placement;
 mod rebalance;
@@ -103,7 +104,7 @@ impl Move {
     async fn prepare(&mut self) -> MachineSpec {
         let leaves = |spec: &MachineSpec| spec.departure.is_some();
         self.source.told_of("it leaves", self.id, leaves).await;
-        let comes = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| arrival.open);
+        let comes = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| arrival.open);
         let comes = self.destination.told_of("it comes", self.id, comes).await;
         let set = self.destination.set();
         self.destination.makes_volumes(&set.volumes);
@@ -154,7 +155,8 @@ impl Move {
     /// What is left when it stays: the destination, asked to, has shown that it is not there.
     async fn has_stayed(&mut self, epoch: Epoch) {
         let (id, boot) = (self.id, self.boot);
-        let refused = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| !arrival.open);
+        let refused =
+            |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| !arrival.open);
         self.destination.told_of("it shall not come", id, refused).await;
         let deletes = |set: &DesiredSet| wish(set, boot) == Some(VolumeWish::Delete);
         assert!(!deletes(&self.destination.set()), "nothing is destroyed before it has answered");
@@ -344,7 +346,7 @@ async fn a_deleted_machine_is_gone_when_both_hosts_say_so() {
     it.failed_for("is being deleted").await;
     it.source.told("it goes", |set| set.machines.is_empty()).await;
     it.source.lost(it.id).await;
-    let refused = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| !arrival.open);
+    let refused = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| !arrival.open);
     it.destination.told_of("it shall not come", it.id, refused).await;
     let operation = it.kit.engine.operation(&it.kit.customer, deletion.id).unwrap();
     assert!(!operation.state.is_final(), "the other host may have it");

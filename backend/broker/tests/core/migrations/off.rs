@@ -52,8 +52,9 @@ impl Off {
         let off = |spec: &MachineSpec| spec.power == Power::Stopped;
         let leaves = |spec: &MachineSpec| spec.departure.is_some() && off(spec);
         self.source.told_of("it leaves", self.id, leaves).await;
-        let comes =
-            |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| arrival.open) && off(spec);
+        let comes = |spec: &MachineSpec| {
+            spec.arrival.as_ref().is_some_and(|arrival| arrival.open) && off(spec)
+        };
         self.destination.told_of("it comes", self.id, comes).await;
         let set = self.destination.set();
         self.destination.makes_volumes(&set.volumes);
@@ -107,7 +108,7 @@ async fn one_that_is_to_run_waits_until_its_move_is_given_up() {
     let (id, boot) = (it.id, it.boot);
     let starts = |spec: &MachineSpec| spec.power == Power::Running && spec.departure.is_none();
     it.source.told_of("it starts where it is", id, starts).await;
-    let closed = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| !arrival.open);
+    let closed = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| !arrival.open);
     it.destination.told_of("it shall not come", id, closed).await;
     let failed = it.kit.engine.operation(&it.kit.customer, operation).unwrap();
     let OperationState::Failed { error } = &failed.state else { panic!("{failed:?}") };

@@ -72,7 +72,7 @@ impl Moved {
     async fn moves(&mut self, version: u64) {
         let leaves = |spec: &MachineSpec| spec.departure.is_some();
         let epoch = self.here.told_of("it leaves", self.id, leaves).await.epoch;
-        let comes = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| arrival.open);
+        let comes = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| arrival.open);
         let comes = self.there.told_of("it comes", self.id, comes).await;
         assert!(comes.epoch > epoch);
         let set = self.there.set();
@@ -89,7 +89,8 @@ impl Moved {
 
     /// Both hosts show that its move was given up, and nothing of it is left at the other one.
     async fn stays(&mut self) {
-        let refused = |spec: &MachineSpec| spec.arrival.is_none_or(|arrival| !arrival.open);
+        let refused =
+            |spec: &MachineSpec| spec.arrival.as_ref().is_none_or(|arrival| !arrival.open);
         self.there.told("it shall not come", |set| set.machines.iter().all(|it| refused(it))).await;
         self.here.told_of("it stays", self.id, |spec| spec.departure.is_none()).await;
         self.here.reports().await;
@@ -192,7 +193,7 @@ async fn what_else_changes_is_brought_about_before_it_goes() {
 async fn a_move_that_is_given_up_is_tried_again() {
     let mut it = Moved::running(quick()).await;
     let operation = it.ask(&["FR"], |_| ()).await.unwrap();
-    let comes = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| arrival.open);
+    let comes = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| arrival.open);
     it.there.told_of("it comes", it.id, comes).await;
     let (engine, customer, there) = (it.kit.engine.clone(), it.kit.customer, it.there.id);
     engine.drain_host(&customer, there, 60_000, &it.kit.key()).await.unwrap();
@@ -237,7 +238,7 @@ async fn patience_ends_and_the_move_comes_about_all_the_same() {
 async fn a_placement_that_is_taken_back_ends_the_move() {
     let mut it = Moved::running(quick()).await;
     it.ask(&["FR"], |_| ()).await.unwrap();
-    let comes = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| arrival.open);
+    let comes = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| arrival.open);
     it.there.told_of("it comes", it.id, comes).await;
     let back = it.ask(&["DE"], |_| ()).await.unwrap();
     it.kit.done(back).await;

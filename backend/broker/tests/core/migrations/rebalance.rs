@@ -32,7 +32,7 @@ async fn made(kit: &Kit, host: &mut Played, wanted: InstanceSpec) -> InstanceId 
 
 async fn moves(kit: &Kit, from: &mut Played, to: &mut Played, id: InstanceId) {
     from.told_of("it leaves", id, |spec| spec.departure.is_some()).await;
-    let comes = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| arrival.open);
+    let comes = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| arrival.open);
     let epoch = to.told_of("it comes", id, comes).await.epoch;
     let set = to.set();
     to.makes_volumes(&set.volumes);

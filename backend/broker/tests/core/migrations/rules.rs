@@ -205,7 +205,8 @@ async fn a_restarted_broker_goes_on_with_what_it_decided() {
         let mut source = Played::open(&kit, from, "one:1").await;
         let mut destination = Played::open(&kit, to, "other:1").await;
         let open = state == "open";
-        let comes = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| arrival.open == open);
+        let comes =
+            |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| arrival.open == open);
         destination.told_of("it comes", web.id, comes).await;
         let leaves = |spec: &MachineSpec| spec.departure.is_some() == open;
         source.told_of("it leaves", web.id, leaves).await;

@@ -1,0 +1,116 @@
+//! Certificates of the other host that count, and that do not count any more.
+
+use super::*;
+
+fn these(certificates: &[&str]) -> ShownCertificates {
+    certificates.iter().map(|certificate| (*certificate).to_owned()).collect()
+}
+
+impl Pair {
+    /// Two hosts that show certificates; the machine runs at the first.
+    async fn with_certificates() -> Self {
+        let mut pair = Self::new(false);
+        for (subject, shown) in [(&mut pair.from, "first"), (&mut pair.to, "second")] {
+            let peers = MemoryPeers::with_certificate(subject.id, shown, &pair.town);
+            subject.peers = Some(Arc::new(peers));
+            subject.start_agent();
+        }
+        pair.from.broker.desire(set(1, vec![machine(1)]));
+        pair.from.broker.sees(|seen| runs(seen, &machine(1))).await;
+        pair
+    }
+
+    fn send_to(&self, generation: u64, shows: &[&str]) {
+        let mut spec = leaving();
+        spec.departure.as_mut().unwrap().shows = these(shows);
+        self.from.broker.desire(set(generation, vec![spec]));
+    }
+
+    fn expect_from(&self, generation: u64, shows: &[&str]) {
+        let mut spec = arriving(true);
+        spec.arrival.as_mut().unwrap().shows = these(shows);
+        let machines = vec![Arc::new(spec)];
+        self.to.broker.desire(DesiredSet { machines, ..arrivals(generation, true) });
+    }
+
+    /// It runs where it was, however often it was tried.
+    async fn stays(&self) {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let at = self.seen(&self.to).await;
+        assert_eq!(at, Some((RunState::Off(OffReason::NeverStarted), Halt::Arriving)));
+        assert_eq!(self.seen(&self.from).await.map(|(run, _)| run), Some(RunState::Running));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_end_believes_a_certificate_that_does_not_count() {
+    for (there, here) in [(&["other"], &["first"]), (&["second"], &["other"])] {
+        let pair = Pair::with_certificates().await;
+        pair.expect_from(1, here);
+        pair.to.broker.sees(|seen| has_volume(seen, volume(1))).await;
+        pair.send_to(2, there);
+        pair.stays().await;
+        // The platform tells of the one that is shown: it goes.
+        pair.expect_from(2, &["first", "next of the first"]);
+        pair.send_to(3, &["second", "next of the second"]);
+        pair.to.broker.sees(|seen| runs(seen, &landed())).await;
+        pair.is_right();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_any_that_counts_nothing_moves() {
+    let pair = Pair::with_certificates().await;
+    pair.expect_from(1, &[]);
+    pair.to.broker.sees(|seen| has_volume(seen, volume(1))).await;
+    pair.send_to(2, &["second"]);
+    pair.stays().await;
+    pair.expect_from(2, &["first"]);
+    pair.send_to(3, &[]);
+    pair.stays().await;
+    pair.is_right();
+}
+
+/// It is on its way once the first call that sends it has begun, and for a minute from then on.
+async fn on_its_way() -> (Pair, Arc<AtomicUsize>) {
+    let (pair, calls) = (Pair::with_certificates().await, Arc::new(AtomicUsize::new(0)));
+    let counted = calls.clone();
+    pair.from.host.set_faults(move |call: &Call| match call.verb {
+        Verb::Depart => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Fault::Delay(Duration::from_secs(60))
+        }
+        _ => Fault::None,
+    });
+    pair.expect_from(1, &["first"]);
+    pair.to.broker.sees(|seen| has_volume(seen, volume(1))).await;
+    pair.send_to(2, &["second"]);
+    while calls.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    (pair, calls)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_on_the_way_ends_nothing() {
+    let (pair, calls) = on_its_way().await;
+    pair.expect_from(2, &["first", "next of the first"]);
+    pair.send_to(3, &["second", "next of the second"]);
+    pair.to.broker.sees(|seen| runs(seen, &landed())).await;
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "it went at once");
+    pair.is_right();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_on_the_way_counts_for_each_connection() {
+    for revoked in [&["next of the second"][..], &[]] {
+        let (pair, calls) = on_its_way().await;
+        pair.send_to(3, revoked);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(pair.seen(&pair.from).await.map(|(run, _)| run), Some(RunState::Running));
+        assert_eq!(calls.load(Ordering::Relaxed), 1, "nobody is asked any more");
+        pair.send_to(4, &["second"]);
+        pair.to.broker.sees(|seen| runs(seen, &landed())).await;
+        pair.is_right();
+    }
+}
