@@ -8,6 +8,7 @@ mod changes;
 mod common;
 mod connection;
 mod instance;
+mod keys;
 mod offers;
 mod schema;
 mod snapshot;

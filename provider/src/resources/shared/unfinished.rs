@@ -26,7 +26,7 @@ pub struct Unfinished {
 /// Reads the outcome of a wait for a create that the platform had answered with an id.
 ///
 /// # Errors
-/// When the platform says that it failed.
+/// When the platform says that it failed, or no key may be given to its host.
 pub fn told<T>(
     done: Result<Result<T, ClientError>, Diagnostics>,
     noun: &'static str,
@@ -35,8 +35,8 @@ pub fn told<T>(
     let attempt = Attempt::on("wait for", noun, id);
     let told = match done {
         Ok(Ok(done)) => return Ok(Waited::Done(done)),
-        // The platform has said no.
-        Ok(Err(error)) if error.kind().is_some() => {
+        // The platform has said no; or we have, and nobody else gives it its keys.
+        Ok(Err(error)) if error.kind().is_some() || matches!(error, ClientError::Keys(_)) => {
             return Err(Attempt::on("create", noun, id).failed(&error));
         }
         Ok(Err(error)) => attempt.failed(&error),

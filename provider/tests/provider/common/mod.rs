@@ -10,14 +10,14 @@ use std::{
     sync::Arc,
 };
 
-use fairmazon_model::catalogue::Catalogue;
+use fairmazon_model::{catalogue::Catalogue, id::HostId};
 use fairmazon_proto::v1;
 use parking_lot::Mutex;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value as Json, json};
 use terraform_provider_fairmazon::{Fairmazon, Process};
 use tfplugin::harness::Harness;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
@@ -45,6 +45,10 @@ pub(crate) struct State {
     pub(crate) no_place: bool,
     /// What the agents of guests say of cloud-init; none while they have no agent.
     pub(crate) agent: Option<v1::CloudInit>,
+    /// A host that asks for the keys of new machines, with its certificate.
+    pub(crate) asks: Option<(HostId, String)>,
+    /// The keys that were given.
+    pub(crate) given: watch::Sender<Vec<v1::GivenKey>>,
     made: u64,
 }
 
@@ -63,6 +67,8 @@ impl State {
             off_hours: false,
             no_place: false,
             agent: Some(v1::CloudInit::Done),
+            asks: None,
+            given: watch::Sender::new(Vec::new()),
             made: 0,
         }
     }

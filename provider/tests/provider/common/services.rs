@@ -4,6 +4,7 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::{InstanceId, OperationId, PlacementGroupId, TokenId, VolumeId},
     instance::InstanceSpec,
+    key::FIRST_KEY_VERSION,
     price,
     volume::VolumeSpec,
 };
@@ -82,7 +83,8 @@ fn protected(id: &str) -> Status {
 fn operation(state: &mut State, kind: OperationKind, target: &str) -> Operation {
     let number = state.next();
     let error = state.fail.take();
-    let end = match (&error, state.hold) {
+    let waits_for_keys = state.asks.is_some();
+    let end = match (&error, state.hold || waits_for_keys) {
         (Some(_), _) => OperationState::Failed,
         (None, true) => OperationState::Running,
         (None, false) => OperationState::Done,
@@ -94,6 +96,7 @@ fn operation(state: &mut State, kind: OperationKind, target: &str) -> Operation 
         state: end.into(),
         error,
         waiting_for: "its host".to_owned(),
+        waits_for_keys,
         ..Operation::default()
     }
 }
@@ -324,12 +327,21 @@ impl volumes_service_server::VolumesService for Fake {
         &self,
         request: Request<ListKeyRequestsRequest>,
     ) -> Answer<ListKeyRequestsResponse> {
-        drop(self.open("list_key_requests", request)?);
-        Ok(Response::new(ListKeyRequestsResponse::default()))
+        let (state, request) = self.open("list_key_requests", request)?;
+        let row = state.instances.get(&request.instance_id);
+        let asked = row.zip(state.asks.as_ref()).map(|(row, (host, certificate))| KeyRequest {
+            volume_id: row.boot_volume_id.clone(),
+            host_id: host.to_string(),
+            version: FIRST_KEY_VERSION,
+            host_certificate: certificate.clone(),
+            key_version: FIRST_KEY_VERSION,
+        });
+        Ok(Response::new(ListKeyRequestsResponse { requests: asked.into_iter().collect() }))
     }
 
     async fn give_keys(&self, request: Request<GiveKeysRequest>) -> Answer<GiveKeysResponse> {
-        drop(self.open("give_keys", request)?);
+        let (state, request) = self.open("give_keys", request)?;
+        state.given.send_modify(|given| given.extend(request.keys));
         Ok(Response::new(GiveKeysResponse {}))
     }
 
@@ -445,9 +457,36 @@ impl operations_service_server::OperationsService for Fake {
         &self,
         request: Request<WaitOperationRequest>,
     ) -> Answer<Self::WaitOperationStream> {
-        drop(self.open("wait_operation", request)?);
+        let (state, request) = self.open("wait_operation", request)?;
+        let (asks, mut given) = (state.asks.is_some(), state.given.subscribe());
+        let target = state.instances.keys().next_back().cloned().unwrap_or_default();
+        drop(state);
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        tokio::spawn(async move { sender.closed().await });
+        tokio::spawn(async move {
+            if asks {
+                let id = request.id;
+                let now = |waits_for_keys| Operation {
+                    id: id.clone(),
+                    target_id: target.clone(),
+                    state: if waits_for_keys {
+                        OperationState::Running
+                    } else {
+                        OperationState::Done
+                    }
+                    .into(),
+                    waits_for_keys,
+                    ..Operation::default()
+                };
+                let _ = sender.send(Ok(now(true))).await;
+                tokio::select! {
+                    // Nobody follows it any more.
+                    () = sender.closed() => return,
+                    _ = given.wait_for(|given| !given.is_empty()) => {}
+                }
+                let _ = sender.send(Ok(now(false))).await;
+            }
+            sender.closed().await;
+        });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
