@@ -26,7 +26,7 @@ fn told(generation: u64, machines: Vec<MachineSpec>) -> DesiredSet {
 }
 
 fn awaited(generation: u64) -> DesiredSet {
-    let arrival = Some(Arrival { from: host_id(), open: true });
+    let arrival = Some(Arrival { from: host_id(), shows: Default::default(), open: true });
     told(generation, vec![MachineSpec { epoch: Epoch(2), departure: None, arrival, ..carrier() }])
 }
 

@@ -87,7 +87,7 @@ impl Alone {
         let carrier = MachineSpec::clone(&set.machines[0]);
         assert_eq!((carrier.power, carrier.image.as_str()), (Power::Stopped, ""));
         let comes = |spec: &MachineSpec| {
-            spec.arrival.is_some_and(|arrival| arrival.open) && spec.power == Power::Stopped
+            spec.arrival.as_ref().is_some_and(|arrival| arrival.open) && spec.power == Power::Stopped
         };
         let there = self.destination.told_of("it comes", carrier.instance, comes).await;
         assert_eq!((carrier.epoch, there.epoch), (Epoch(1), Epoch(2)));
@@ -125,7 +125,7 @@ impl Alone {
 impl Alone {
     /// Its move is given up: both hosts have shown that nothing of it has left.
     async fn turns_back(&mut self, carrier: InstanceId) {
-        let closed = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| !arrival.open);
+        let closed = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| !arrival.open);
         self.destination.told_of("it shall not come", carrier, closed).await;
         let data = self.data;
         let deletes = |set: &DesiredSet| wish(set, data) == Some(VolumeWish::Delete);
@@ -402,7 +402,7 @@ async fn what_is_not_there_any_more_is_destroyed_at_neither_host() {
     // It was there all the while, and is not lost.
     it.source.makes_volumes(&told);
     it.source.reports().await;
-    let closed = |spec: &MachineSpec| spec.arrival.is_some_and(|arrival| !arrival.open);
+    let closed = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| !arrival.open);
     it.destination.told_of("it shall not come", carrier, closed).await;
     let records = it.kit.store.audit(0, 10_000).await.unwrap();
     let given_up = records.iter().find(|it| it.entry.verb == "broker.give_up_migration").unwrap();
