@@ -87,7 +87,8 @@ impl Alone {
         let carrier = MachineSpec::clone(&set.machines[0]);
         assert_eq!((carrier.power, carrier.image.as_str()), (Power::Stopped, ""));
         let comes = |spec: &MachineSpec| {
-            spec.arrival.as_ref().is_some_and(|arrival| arrival.open) && spec.power == Power::Stopped
+            spec.arrival.as_ref().is_some_and(|arrival| arrival.open)
+                && spec.power == Power::Stopped
         };
         let there = self.destination.told_of("it comes", carrier.instance, comes).await;
         assert_eq!((carrier.epoch, there.epoch), (Epoch(1), Epoch(2)));
@@ -125,7 +126,8 @@ impl Alone {
 impl Alone {
     /// Its move is given up: both hosts have shown that nothing of it has left.
     async fn turns_back(&mut self, carrier: InstanceId) {
-        let closed = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| !arrival.open);
+        let closed =
+            |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| !arrival.open);
         self.destination.told_of("it shall not come", carrier, closed).await;
         let data = self.data;
         let deletes = |set: &DesiredSet| wish(set, data) == Some(VolumeWish::Delete);
