@@ -4,18 +4,18 @@ use std::{sync::Arc, time::Instant};
 
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError, Marks, RunState,
-    contract::{instance, spec, wish},
+    contract::{instance, spec},
 };
 use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 use fairmazon_model::{
-    machine::{HostVolume, MachineSpec},
+    machine::MachineSpec,
     units::{Mib, Vcpus},
 };
 
 use crate::{
     guest_agent::agent,
-    guests::data,
-    lab::{IMAGE, Lab, PATIENCE, give_keys, marked, says},
+    guests::{data, started},
+    lab::{Lab, PATIENCE, give_keys, marked, says},
 };
 
 /// Says what the guest has, and in which boot, whenever that changes; and counts.
@@ -82,12 +82,7 @@ pub(crate) fn growing(user_data: String) -> MachineSpec {
 }
 
 pub(crate) async fn run(lab: &Lab, spec: MachineSpec) -> QemuHost {
-    let host = lab.host();
-    give_keys(&host).await;
-    host.create_volume(&HostVolume { image: Some(IMAGE.into()), ..wish(1) }).await.unwrap();
-    host.create_volume(&wish(2)).await.unwrap();
-    host.define(&Arc::new(spec), Marks::default()).await.unwrap();
-    host.start(instance(1)).await.unwrap();
+    let host = started(lab, spec).await;
     says(&host, instance(1), "GUEST-TICK 3").await;
     host
 }

@@ -23,15 +23,20 @@ pub(crate) fn data(number: u128) -> Disk {
 
 /// A running machine 1 with the data volume 2, whose guest has written to it.
 pub(crate) async fn running(lab: &Lab) -> QemuHost {
+    let spec = MachineSpec { disks: vec![data(2)], user_data: USER_DATA.into(), ..spec(1) };
+    let host = started(lab, spec).await;
+    says(&host, instance(1), "GUEST-READY").await;
+    host
+}
+
+/// A machine 1 that was just started, with the volumes 1 and 2.
+pub(crate) async fn started(lab: &Lab, spec: MachineSpec) -> QemuHost {
     let host = lab.host();
     give_keys(&host).await;
-    let boot = HostVolume { image: Some(IMAGE.into()), ..wish(1) };
-    host.create_volume(&boot).await.unwrap();
+    host.create_volume(&HostVolume { image: Some(IMAGE.into()), ..wish(1) }).await.unwrap();
     host.create_volume(&wish(2)).await.unwrap();
-    let spec = MachineSpec { disks: vec![data(2)], user_data: USER_DATA.into(), ..spec(1) };
     host.define(&Arc::new(spec), Marks::default()).await.unwrap();
     host.start(instance(1)).await.unwrap();
-    says(&host, instance(1), "GUEST-READY").await;
     host
 }
 
