@@ -134,7 +134,7 @@ pub enum MachineAction {
     DeleteBoot(VolumeId),
     /// Send it to the host that it shall go on at.
     Depart,
-    /// Let it run, since all of it has come.
+    /// Let it run, since all of it has come, or go on where its guest stands still.
     Resume,
     /// End what has come of it, which was never let run.
     Refuse,
@@ -254,6 +254,10 @@ fn running(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> S
     };
     if let Some(reason) = why_stop {
         return stop(case, seen, reason);
+    }
+    if seen.stalled {
+        // Nothing is asked of a guest that can't answer.
+        return step(Do::Resume, "its guest stands still for want of room on the disk");
     }
     let leaves = marks.halt == Halt::Leaving && spec.departure.is_some();
     if marks.halt != Halt::Started && !leaves {

@@ -307,6 +307,7 @@ fn what_only_grows_needs_no_restart_where_that_can_be() {
         definition: Arc::new(definition),
         marks,
         run: RunState::Running,
+        stalled: false,
         addresses: Vec::new(),
         guest: GuestSeen::default(),
     };
@@ -458,6 +459,7 @@ proptest! {
                 definition: Arc::clone(&desired),
                 marks,
                 run,
+                stalled: false,
                 addresses: Vec::new(),
                 guest: GuestSeen::default(),
             };
@@ -574,6 +576,7 @@ fn every_restart_policy_in_every_case() {
             definition: Arc::clone(&desired),
             marks,
             run: RunState::Off(reason),
+            stalled: false,
             addresses: Vec::new(),
             guest: GuestSeen::default(),
         };

@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use virt::{
     connect::Connect,
     domain::{
-        Domain, DomainInfo, DomainPausedReason, DomainShutoffReason, DomainState, DomainStateReason,
+        Domain, DomainInfo, DomainPausedReason, DomainShutoffReason, DomainState, DomainStateEnum,
+        DomainStateReason, DomainStateReasonEnum,
     },
     enumutil::Enum,
 };
@@ -275,12 +276,12 @@ impl Domains {
         if let Some(text) = kept.flatten() {
             Arc::make_mut(&mut note.spec).user_data = text;
         }
-        let run = if self.has_left(&mut note)? {
+        let (run, stalled) = if self.has_left(&mut note)? {
             // Whatever libvirt calls the end of its QEMU, and also before it has seen that.
-            RunState::Off(OffReason::Moved)
+            (RunState::Off(OffReason::Moved), None)
         } else {
             match run_state(domain, note.marks) {
-                Ok(run) => run,
+                Ok(seen) => seen,
                 Err(error) if is_missing(&error) => return Ok(None),
                 Err(error) => return Err(failed("read the state of a machine")(error)),
             }
@@ -299,7 +300,7 @@ impl Domains {
             }
         };
         let definition = Arc::clone(&note.spec);
-        Ok(Some(Machine { definition, marks: note.marks, run, addresses, guest }))
+        Ok(Some(Machine { definition, marks: note.marks, run, stalled, addresses, guest }))
     }
 
     /// Whether a machine has left and is not marked so yet; it reads as if it were.
@@ -382,31 +383,38 @@ pub(crate) fn refuse_taken(machines: &[Machine], instance: InstanceId, disk: &Di
     Ok(())
 }
 
-fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, virt::error::Error> {
+/// Whether a domain runs, and whether its guest stands still since a disk could not be written to.
+fn run_state(
+    domain: &Domain,
+    marks: Marks,
+) -> std::result::Result<(RunState, bool), virt::error::Error> {
     let (state, reason) = domain.state()?;
-    if marks.halt == Halt::Held && state.is(DomainState::Paused) {
-        return Ok(RunState::Held);
-    }
-    // One that may run by its marks and was not let run yet is still to be, or is to be off.
-    let comes = matches!(marks.halt, Halt::Arriving | Halt::Started | Halt::Idle);
-    if comes && state.is(DomainState::Paused) {
-        let by_user = matches!(reason, Enum::Known(DomainStateReason::Paused(given)) if given.is(DomainPausedReason::User));
+    let paused_for = |wanted: DomainPausedReason| matches!(reason, Enum::Known(DomainStateReason::Paused(given)) if given.is(wanted));
+    let run = if state.is_any(vec![DomainState::Shutoff, DomainState::Crashed]) {
+        RunState::Off(off_reason(state, reason, marks))
+    } else if !state.is(DomainState::Paused) {
+        RunState::Running
+    } else {
         // What libvirt has received in full is paused as if a user had paused it, and for no other
         // reason: nobody pauses machines here.
-        match (by_user, marks.halt) {
-            (true, _) => return Ok(RunState::Arrived),
-            (false, Halt::Arriving) => return Ok(RunState::Incoming),
-            (false, _) => {}
+        let by_user = paused_for(DomainPausedReason::User);
+        match marks.halt {
+            Halt::Held => RunState::Held,
+            // One that may run by its marks and was not let run yet is still to be, or is to be off.
+            Halt::Arriving | Halt::Started | Halt::Idle if by_user => RunState::Arrived,
+            Halt::Arriving => RunState::Incoming,
+            _ => RunState::Running,
         }
-    }
-    if !state.is_any(vec![DomainState::Shutoff, DomainState::Crashed]) {
-        return Ok(RunState::Running);
-    }
+    };
+    Ok((run, run == RunState::Running && paused_for(DomainPausedReason::IOError)))
+}
+
+fn off_reason(state: DomainStateEnum, reason: DomainStateReasonEnum, marks: Marks) -> OffReason {
     if state.is(DomainState::Crashed) {
-        return Ok(RunState::Off(OffReason::Crashed));
+        return OffReason::Crashed;
     }
     let is = |wanted: DomainShutoffReason| matches!(reason, Enum::Known(DomainStateReason::Shutoff(given)) if given.is(wanted));
-    let reason = if is(DomainShutoffReason::Migrated) {
+    if is(DomainShutoffReason::Migrated) {
         OffReason::Moved
     } else if is(DomainShutoffReason::Shutdown) {
         OffReason::Guest
@@ -422,8 +430,7 @@ fn run_state(domain: &Domain, marks: Marks) -> std::result::Result<RunState, vir
         }
     } else {
         OffReason::Host
-    };
-    Ok(RunState::Off(reason))
+    }
 }
 
 /// The instance's id in the form of a UUID: both are 128 bits.

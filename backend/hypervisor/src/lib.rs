@@ -306,10 +306,11 @@ pub trait Hypervisor: Send + Sync + 'static {
         Err(CANT_MIGRATE)
     }
 
-    /// At the destination: lets a machine run that has arrived.
+    /// At the destination: lets a machine run that has arrived. Also lets one go on whose guest
+    /// stands still for want of room ([`Machine::stalled`]).
     ///
     /// # Errors
-    /// `Busy` when it has not arrived and does not run.
+    /// `Busy` when it has not arrived and does not run; `Full` when there is no room for it to go on.
     async fn resume(&self, _: InstanceId) -> Result<()> {
         Err(CANT_MIGRATE)
     }

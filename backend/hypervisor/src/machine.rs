@@ -81,6 +81,10 @@ pub struct Machine {
     pub marks: Marks,
     /// Whether it runs.
     pub run: RunState,
+    /// Its guest stands still, since the host's disk had no room for what it wrote. Nothing of that
+    /// is lost: it is written when [`Hypervisor::resume`](crate::Hypervisor::resume) lets the guest
+    /// go on. Only with [`RunState::Running`].
+    pub stalled: bool,
     /// Its addresses, as far as they are known.
     pub addresses: Vec<String>,
     /// What the agent in its guest has said in this run.

@@ -24,6 +24,10 @@ use crate::{
     },
 };
 
+/// What the customer is told of a machine whose guest stands still.
+const STALLED: &str = "its guest stands still: the host has no room on its disk for what it writes; \
+     nothing is lost, and it goes on by itself when there is room";
+
 /// What is known of one machine.
 #[derive(Debug, Default)]
 pub(super) struct MachineRecord {
@@ -369,6 +373,9 @@ impl Book {
 
     /// What does not work with a machine that is there, beside the state that it is in.
     fn trouble(&self, record: &MachineRecord, state: &ObservedState) -> Option<String> {
+        if record.seen.as_ref().is_some_and(|seen| seen.stalled) {
+            return Some(STALLED.to_owned());
+        }
         let told = record.settled || matches!(state, ObservedState::Failed { .. });
         if told { None } else { self.error_of(record) }
     }

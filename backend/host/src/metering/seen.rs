@@ -50,7 +50,8 @@ pub(super) fn seen(
 }
 
 fn machine_use(machine: &Machine, measured: Option<&Statistics>) -> Option<Use> {
-    (machine.run == RunState::Running).then(|| Use {
+    // One that stands still for want of room has nothing of its processors.
+    (machine.run == RunState::Running && !machine.stalled).then(|| Use {
         vcpus: machine.definition.vcpus,
         memory: machine.definition.memory,
         incarnation: measured.map(|measured| measured.incarnation),
@@ -106,6 +107,7 @@ mod tests {
             definition: Arc::new(spec(1)),
             marks,
             run,
+            stalled: false,
             addresses: Vec::new(),
             guest: GuestSeen::default(),
         }
@@ -136,6 +138,8 @@ mod tests {
         assert_eq!(of(RunState::Running, Halt::Started), (Some(true), true));
         assert_eq!(of(RunState::Off(OffReason::Guest), Halt::Started), (Some(false), true));
         assert_eq!(of(RunState::Off(OffReason::Host), Halt::Leaving), (Some(false), true));
+        let stalled = Machine { stalled: true, ..machine(RunState::Running, Halt::Started) };
+        assert_eq!(count(vec![stalled], &told), (Some(false), true), "it stands still");
         assert_eq!(count(Vec::new(), &told), (None, true));
     }
 

@@ -549,6 +549,9 @@ impl Hypervisor for QemuHost {
     }
 
     async fn resume(&self, instance: InstanceId) -> Result<()> {
+        if self.has_stalled(instance).await? {
+            return self.go_on(instance).await;
+        }
         self.let_run(instance).await
     }
 

@@ -30,6 +30,7 @@ pub mod proof;
 mod rotation;
 mod seed;
 mod session;
+mod stalled;
 mod tool;
 mod xml;
 

@@ -117,12 +117,14 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
     )
 }
 
-/// A disk: always encrypted.
+/// A disk: always encrypted. Where what it is on is full, its guest stands still and has lost
+/// nothing; of any other error the guest is told.
 pub(super) fn disk(disk: &Disk, file: &Path, device: &str, at: Option<Pci>) -> String {
     let read_only = if disk.read_only { "<readonly/>" } else { "" };
     format!(
         "<disk type='file' device='disk'>\
-         <driver name='qemu' type='qcow2' cache='none' discard='unmap'/>\
+         <driver name='qemu' type='qcow2' cache='none' discard='unmap' \
+         error_policy='enospace' rerror_policy='report'/>\
          <source file='{file}'><encryption format='luks'>\
          <secret type='passphrase' uuid='{uuid}'/></encryption></source>\
          <target dev='{device}' bus='virtio'/>{read_only}{at}</disk>",
@@ -298,6 +300,7 @@ mod tests {
         let count = |text: &str| domain.matches(text).count();
         assert_eq!(count("<disk type="), 3);
         assert_eq!(count("<encryption format='luks'>"), 2);
+        assert_eq!(count(" error_policy='enospace' rerror_policy='report'/>"), 2);
         assert_eq!(count("<source file='/seed'/><target dev='sda' bus='scsi'/><readonly/>"), 1);
     }
 

@@ -1,29 +1,37 @@
 //! A pool whose disk has less room than was promised of it: volumes are made only as they are
-//! written to, so it can get full. It is told as what it is, and nothing half made stays.
+//! written to, so it can get full. It is told as what it is, nothing half made stays, and a guest
+//! that writes stands still until there is room.
 
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use fairmazon_hypervisor::{
-    Hypervisor, HypervisorError,
-    contract::{CLASS, volume, wish},
+    Halt, Hint, Hypervisor, HypervisorError, Marks, RunState,
+    contract::{CLASS, instance, spec, volume, wish},
 };
-use fairmazon_model::machine::{HostVolume, VolumeCopy};
+use fairmazon_hypervisor_libvirt::qemu::QemuHost;
+use fairmazon_model::machine::{HostVolume, MachineSpec, VolumeCopy};
+use tokio::sync::broadcast::Receiver;
 
-use crate::lab::{IMAGE, Lab, give_keys};
+use crate::{
+    guests::{data, started},
+    lab::{IMAGE, Lab, PATIENCE, give_keys, says},
+};
 
 /// A small disk at a folder, until it is dropped.
 struct Disk(PathBuf);
 
 impl Disk {
-    fn at(folder: &Path) -> Self {
+    fn at(folder: &Path, mib: u32) -> Self {
         fs::create_dir_all(folder).unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"]).arg(folder);
+        let size = format!("size={mib}m");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder);
         assert!(mount.status().unwrap().success(), "mounting needs root");
         Self(folder.to_owned())
     }
@@ -64,7 +72,7 @@ fn files(lab: &Lab) -> Vec<String> {
 #[tokio::test]
 async fn a_full_disk_is_told_and_nothing_half_made_stays() {
     let lab = Lab::start();
-    let disk = Disk::at(&lab.pool());
+    let disk = Disk::at(&lab.pool(), 12);
     let host = lab.host();
     give_keys(&host).await;
     let empty = wish(1);
@@ -92,4 +100,66 @@ async fn a_full_disk_is_told_and_nothing_half_made_stays() {
     host.create_volume(&boot).await.unwrap();
     host.create_volume(&copy).await.unwrap();
     assert_eq!(files(&lab).len(), 3);
+}
+
+/// A guest that writes 24 MiB once the host has another address, and reads them again.
+const WRITER: &str = r#"#!/bin/sh
+dd if=/dev/urandom of=/sample bs=64k count=384 2>/dev/null
+echo "GUEST-WAITS"
+until ping -c 1 -W 1 10.77.0.9 >/dev/null 2>&1; do :; done
+cp /sample /data/vdb/copy; sync; echo 3 >/proc/sys/vm/drop_caches
+cmp /sample /data/vdb/copy && echo "GUEST-WROTE ALL"
+"#;
+
+#[tokio::test]
+async fn a_guest_that_finds_no_room_stands_still_and_goes_on_without_a_loss() {
+    let mut disk = None;
+    let mut lab = Lab::start_on(|pool| disk = Some(Disk::at(pool, 160)));
+    let disk = disk.unwrap();
+    let writer = MachineSpec { disks: vec![data(2)], user_data: WRITER.into(), ..spec(1) };
+    let host = started(&lab, writer).await;
+    host.mark(instance(1), Marks { halt: Halt::Started, ..Marks::default() }).await.unwrap();
+    says(&host, instance(1), "GUEST-WAITS").await;
+    host.resume(instance(1)).await.unwrap();
+
+    disk.leave(2 << 20);
+    let mut hints = host.hints();
+    lab.run("ip addr add 10.77.0.9/24 dev guests");
+    stalls(&host, &mut hints).await;
+    let still = || async {
+        let error = host.resume(instance(1)).await.unwrap_err();
+        assert!(matches!(error, HypervisorError::Full { .. }), "{error:?}");
+        let machine = host.machine(instance(1)).await.unwrap().unwrap();
+        assert_eq!((machine.run, machine.stalled), (RunState::Running, true));
+    };
+    still().await;
+    // So it is to a libvirt that was not there when it happened.
+    lab.kill_libvirt();
+    lab.start_libvirt();
+    stalls(&host, &mut hints).await;
+    still().await;
+    let said = says(&host, instance(1), "GUEST-WAITS").await;
+    assert!(!said.contains("GUEST-WROTE") && !said.contains("I/O error"), "{said}");
+
+    disk.free();
+    host.resume(instance(1)).await.unwrap();
+    let said = says(&host, instance(1), "GUEST-WROTE ALL").await;
+    assert!(!said.contains("I/O error"), "{said}");
+    assert!(!host.machine(instance(1)).await.unwrap().unwrap().stalled);
+}
+
+/// Waits until machine 1 is seen to stand still; each look is for a hint, or for a connection that
+/// has ended.
+async fn stalls(host: &QemuHost, hints: &mut Receiver<Hint>) {
+    let begin = Instant::now();
+    loop {
+        let looked = host.machine(instance(1)).await;
+        if looked.as_ref().is_ok_and(|seen| seen.as_ref().is_some_and(|seen| seen.stalled)) {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "it goes on: {looked:?}");
+        if looked.is_ok() {
+            tokio::time::timeout(PATIENCE, hints.recv()).await.unwrap().unwrap();
+        }
+    }
 }

@@ -41,8 +41,13 @@ pub(crate) struct Lab {
 impl Lab {
     /// With the tiny guest as its image.
     pub(crate) fn start() -> Self {
+        Self::start_on(|_| ())
+    }
+
+    /// As [`start`](Self::start), with something mounted at the folder of its volumes.
+    pub(crate) fn start_on(mount: impl FnOnce(&Path)) -> Self {
         let guest = built("build");
-        Self::with(&guest, |made| {
+        Self::with(&guest, mount, |made| {
             for part in ["kernel", "initrd", "cmdline"] {
                 symlink(guest.join(part), made.join(part)).unwrap();
             }
@@ -56,9 +61,13 @@ impl Lab {
     /// addresses.
     pub(crate) fn with_debian() -> Self {
         let guest = built("debian");
-        let mut lab = Self::with(&guest, |made| {
-            symlink(guest.join("disk.qcow2"), made.join("disk.qcow2")).unwrap();
-        });
+        let mut lab = Self::with(
+            &guest,
+            |_| (),
+            |made| {
+                symlink(guest.join("disk.qcow2"), made.join("disk.qcow2")).unwrap();
+            },
+        );
         lab.run(
             "printf '%s\\n' 'interface guests' 'start 10.77.0.100' 'end 10.77.0.200' \
              'lease_file /run/leases' 'pidfile /run/udhcpd.pid' 'option subnet 255.255.255.0' \
@@ -67,13 +76,14 @@ impl Lab {
         lab
     }
 
-    fn with(guest: &Path, make: impl FnOnce(&Path)) -> Self {
+    fn with(guest: &Path, mount: impl FnOnce(&Path), make: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::Builder::new().prefix("fairmazon-lab-").tempdir().unwrap().keep();
         let consoles = Path::new("/dev/shm").join(folder.file_name().unwrap());
         let made = folder.join("made");
         fs::create_dir_all(&made).unwrap();
         make(&made);
         publish(&folder);
+        mount(&pool(&folder));
         // What libvirt finds out about QEMU, for the next laboratory.
         let shared = guest.with_file_name("libvirt-capabilities");
         symlink(&shared, folder.join("shared-cache")).unwrap();
@@ -170,7 +180,7 @@ impl Lab {
     }
 
     pub(crate) fn pool(&self) -> PathBuf {
-        self.folder.join("storage")
+        pool(&self.folder)
     }
 }
 
@@ -179,6 +189,10 @@ impl Drop for Lab {
         drop(self.commands.take());
         let _ = self.init.wait();
     }
+}
+
+fn pool(folder: &Path) -> PathBuf {
+    folder.join("storage")
 }
 
 fn publish(folder: &Path) {

@@ -7,6 +7,7 @@ finish() {
   trap '' EXIT
   kill -9 -1 2>/dev/null
   cd / && umount -l -R /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt 2>/dev/null
+  umount -l "$folder/storage" 2>/dev/null
   rm -rf --one-file-system "$folder" "$consoles"
   exit 0
 }

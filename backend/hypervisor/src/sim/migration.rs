@@ -154,9 +154,19 @@ impl HostCell {
 
     pub(super) fn resume(&self, world: &World, instance: InstanceId) -> Result<()> {
         let mut state = self.state.lock();
+        let full = state.disk_is_full;
         let machine = state.machine_mut(instance)?;
         match machine.run {
-            RunState::Running => return Ok(()),
+            RunState::Running if machine.stalled && full => {
+                return Err(HypervisorError::Full { what: "room on its disk".into() });
+            }
+            RunState::Running => {
+                if std::mem::take(&mut machine.stalled) {
+                    drop(state);
+                    self.hint(crate::Hint::Machine(instance));
+                }
+                return Ok(());
+            }
             RunState::Arrived => {}
             RunState::Incoming | RunState::Held | RunState::Off(_) => {
                 return Err(HypervisorError::busy(instance, "it has not arrived"));

@@ -5,6 +5,7 @@
 //! a [`Faults`] before each call; a [`Ledger`] sees every start, stop and write and notes what
 //! must never happen. The clock is injected. Nothing sleeps unless a test asked for a delay.
 
+mod disk;
 mod fault;
 mod host;
 mod import;

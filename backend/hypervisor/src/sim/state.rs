@@ -29,6 +29,8 @@ pub(super) struct SimMachine {
     pub(super) definition: Arc<MachineSpec>,
     pub(super) marks: Marks,
     pub(super) run: RunState,
+    /// Whether its guest stands still for want of room on the disk.
+    pub(super) stalled: bool,
     /// How often it was started, and when it was last, in ms of its world.
     pub(super) incarnation: u64,
     pub(super) started_at_ms: u64,
@@ -73,6 +75,8 @@ pub(super) struct HostState {
     pub(super) no_growth: bool,
     /// The images that it can boot; none for every one.
     pub(super) images: Option<BTreeSet<String>>,
+    /// Whether the disk that volumes are on has no room for what guests write.
+    pub(super) disk_is_full: bool,
     storage_used: BTreeMap<Arc<str>, u64>,
     next_serial: u64,
 }
@@ -97,6 +101,7 @@ impl HostState {
                 definition,
                 marks,
                 run,
+                stalled: false,
                 incarnation: 0,
                 started_at_ms: 0,
                 has_memory: false,
@@ -201,7 +206,7 @@ impl HostState {
         }
         let ran = machine.run == RunState::Running;
         machine.run = RunState::Off(reason);
-        (machine.has_memory, machine.balloon) = (false, None);
+        (machine.has_memory, machine.balloon, machine.stalled) = (false, None, false);
         Some((Arc::clone(&machine.definition), ran))
     }
 
@@ -391,6 +396,7 @@ impl SimMachine {
             definition: Arc::clone(&self.definition),
             marks: self.marks,
             run: self.run,
+            stalled: self.stalled,
             addresses: if running { vec![address(instance)] } else { Vec::new() },
             guest: if running && agents { AGENT } else { GuestSeen::default() },
         }
