@@ -278,7 +278,7 @@ impl Domains {
         }
         let (run, stalled) = if self.has_left(&mut note)? {
             // Whatever libvirt calls the end of its QEMU, and also before it has seen that.
-            (RunState::Off(OffReason::Moved), None)
+            (RunState::Off(OffReason::Moved), false)
         } else {
             match run_state(domain, note.marks) {
                 Ok(seen) => seen,

@@ -168,10 +168,7 @@ impl Files {
 
     pub(super) fn delete(&self, volume: VolumeId) -> Result<()> {
         let Some(found) = self.find(volume)? else { return Ok(()) };
-        match fs::remove_file(&found.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(failed("delete", volume)),
-        }
+        remove(&found.path).map_err(failed("delete", volume))
     }
 
     /// Volumes take their room as they are written to, so what was promised is what counts.
@@ -288,6 +285,17 @@ pub(super) async fn publish(new: &Path, last: &Path) -> io::Result<()> {
     tokio::fs::rename(new, last).await?;
     let Some(folder) = last.parent() else { return Ok(()) };
     tokio::fs::File::open(folder).await?.sync_all().await
+}
+
+/// Removes a file, if it is there, durably: after a loss of power it would be back, and nobody would
+/// remove it then.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => other?,
+    }
+    let Some(folder) = path.parent() else { return Ok(()) };
+    File::open(folder)?.sync_all()
 }
 
 impl Drop for HalfMade {

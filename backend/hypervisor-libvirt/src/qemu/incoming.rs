@@ -12,7 +12,7 @@ use fairmazon_hypervisor::{HypervisorError, Incoming, Result, VolumeKey, VolumeS
 use fairmazon_model::{id::VolumeId, machine::HostVolume, units::Gib, volume::Import};
 
 use super::{
-    files::{Files, failed, publish},
+    files::{Files, failed, publish, remove},
     foreign, tool,
 };
 
@@ -62,7 +62,7 @@ impl Files {
         }
         let proven = prove(file, &path, wish, import, key).await;
         if let Err(HypervisorError::BadFile { .. } | HypervisorError::KeyWrong { .. }) = &proven {
-            fs::remove_file(&path).map_err(failed("remove the file of", wish.volume))?;
+            remove(&path).map_err(failed("remove the file of", wish.volume))?;
         }
         let _file = proven?;
         let last = self.path(&wish.class, wish.volume);
@@ -74,7 +74,7 @@ impl Files {
         for coming in self.coming()?.into_iter().filter(|coming| coming.volume == volume) {
             let file = File::open(&coming.path).map_err(failed("read", volume))?;
             let _file = lock(file, volume)?;
-            fs::remove_file(&coming.path).map_err(failed("remove the file of", volume))?;
+            remove(&coming.path).map_err(failed("remove the file of", volume))?;
         }
         Ok(())
     }

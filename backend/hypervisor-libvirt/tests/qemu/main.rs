@@ -20,6 +20,7 @@ mod memory;
 mod migration;
 mod notice;
 mod platform;
+mod power;
 mod proof;
 mod restarts;
 mod rotation;
