@@ -56,6 +56,8 @@ pub(crate) struct Domains {
     /// How a guest is asked to shut down: a `VIR_DOMAIN_SHUTDOWN_` of libvirt's. Left to libvirt,
     /// it asks the guest's agent first, and a guest may let it wait for a minute.
     pub(crate) shutdown: u32,
+    /// How a machine is started: `VIR_DOMAIN_START_` of libvirt's.
+    pub(crate) start: u32,
 }
 
 /// The addresses that a machine was last seen with, and in which run.
@@ -83,6 +85,7 @@ impl Domains {
             left: None,
             guests: None,
             shutdown: sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
+            start: sys::VIR_DOMAIN_START_FORCE_BOOT,
         }
     }
 
@@ -190,14 +193,14 @@ impl Domains {
         if machine.runs() {
             return Ok(());
         }
-        domain.create().map_err(failed(format!("start {instance}")))
+        domain.create_with_flags(self.start).map_err(failed(format!("start {instance}")))
     }
 
     /// Starts a machine without letting its guest run.
     pub(crate) fn hold(&self, instance: InstanceId) -> Result<()> {
         let (domain, _) = self.expect(instance)?;
-        let held = domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED);
-        held.map(drop).map_err(failed(format!("hold {instance} to send it")))
+        let held = domain.create_with_flags(self.start | sys::VIR_DOMAIN_START_PAUSED);
+        held.map_err(failed(format!("hold {instance} to send it")))
     }
 
     pub(crate) fn ask_to_stop(&self, instance: InstanceId) -> Result<()> {
@@ -237,7 +240,8 @@ impl Domains {
             return Err(HypervisorError::busy(instance, "it runs"));
         }
         self.addresses.lock().remove(&instance);
-        match domain.undefine() {
+        // With the memory that somebody has saved of it, which libvirt keeps a definition for.
+        match domain.undefine_flags(sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE) {
             Err(error) if is_missing(&error) => {}
             other => other.map_err(failed(format!("undefine {instance}")))?,
         }

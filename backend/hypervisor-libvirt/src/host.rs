@@ -97,6 +97,7 @@ impl TestHost {
             user_data: None,
             left: None,
             shutdown: 0,
+            start: 0,
         };
         let threads = Threads::start(THREADS, DEADLINE).map_err(LibvirtError::Threads)?;
         let admission = Mutex::new(());

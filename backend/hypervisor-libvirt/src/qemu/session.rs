@@ -82,6 +82,9 @@ impl Sessions {
             left: Some(self.left.clone()),
             guests: Some(Arc::clone(&self.guests)),
             shutdown: sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
+            // Nothing of ours saves a guest's memory. What somebody has saved is older than the
+            // disks by now, or will be, and a guest that went on with it would ruin them.
+            start: sys::VIR_DOMAIN_START_FORCE_BOOT,
         };
         domains.each(resume_stranded);
         Ok(Session { _watch: watch, domains })

@@ -1,9 +1,10 @@
 //! What happens when something that a machine stands on is killed.
 
 use fairmazon_hypervisor::{
-    Hypervisor, OffReason,
+    Halt, Hypervisor, Marks, OffReason,
     contract::{instance, volume},
 };
+use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 use fairmazon_model::units::Gib;
 
 use crate::{
@@ -68,4 +69,39 @@ async fn a_new_agent_finds_the_machine_and_its_console() {
     give_keys(&host).await;
     host.start(instance(1)).await.unwrap();
     says(&host, instance(1), "GUEST-COUNTER vdb 2").await;
+}
+
+/// Somebody has libvirt save the memory of machine 1, which ends with that.
+async fn save(lab: &mut Lab, host: &QemuHost) {
+    let id = instance(1);
+    lab.run(&format!("virsh managedsave {id}"));
+    assert_eq!(is_off(host).await, OffReason::Host);
+    let saved = lab.run(&format!("virsh dominfo {id} | grep 'Managed save'"));
+    assert!(saved.trim().ends_with("yes"), "{saved}");
+}
+
+#[tokio::test]
+async fn memory_that_somebody_has_saved_is_never_brought_back() {
+    let mut lab = Lab::start();
+    let host = running(&lab).await;
+    save(&mut lab, &host).await;
+    host.start(instance(1)).await.unwrap();
+    says(&host, instance(1), "GUEST-COUNTER vdb 2").await;
+
+    save(&mut lab, &host).await;
+    let held = Marks { halt: Halt::Held, ..Marks::default() };
+    host.mark(instance(1), held).await.unwrap();
+    host.hold(instance(1)).await.unwrap();
+    let pid = format!("$(cat /run/libvirt/qemu/{}.pid)", instance(1));
+    let command = lab.run(&format!("tr '\\0' ' ' </proc/{pid}/cmdline"));
+    assert!(command.contains(" -S ") && !command.contains("-incoming"), "{command}");
+    host.force_stop(instance(1)).await.unwrap();
+    host.mark(instance(1), Marks::default()).await.unwrap();
+
+    host.start(instance(1)).await.unwrap();
+    says(&host, instance(1), "GUEST-COUNTER vdb 3").await;
+    save(&mut lab, &host).await;
+    host.undefine(instance(1)).await.unwrap();
+    assert_eq!(host.machine(instance(1)).await.unwrap(), None);
+    assert_eq!(lab.run("ls /var/lib/libvirt/qemu/save").trim(), "");
 }
