@@ -25,6 +25,10 @@ pub(super) const SECRET_USAGE: &str = "fairmazon/";
 /// too, so that machines can move between hosts.
 const CPU: &str = "Nehalem";
 
+/// The machine type of guests that are started: that of the oldest QEMU that the host standard
+/// allows, and not the newest that this host's knows, so that guests can move to any other host.
+const MACHINE: &str = "pc-i440fx-7.2";
+
 /// What a domain is made from beside its spec.
 #[derive(Debug)]
 pub(super) struct Parts<'a> {
@@ -57,7 +61,8 @@ pub(super) fn domain(spec: &MachineSpec, parts: &Parts<'_>) -> String {
         })
         .collect();
     let at = |place: fn(&Places) -> Option<Pci>| address(parts.places.and_then(place));
-    let machine = parts.places.map_or_else(|| "pc".to_owned(), |places| places.machine.to_string());
+    let machine =
+        parts.places.map_or_else(|| MACHINE.to_owned(), |places| places.machine.to_string());
     let boot = match parts.kernel {
         None => "<boot dev='hd'/>".to_owned(),
         Some(kernel) => format!(
@@ -302,6 +307,11 @@ mod tests {
         assert_eq!(count("<encryption format='luks'>"), 2);
         assert_eq!(count(" error_policy='enospace' rerror_policy='report'/>"), 2);
         assert_eq!(count("<source file='/seed'/><target dev='sda' bus='scsi'/><readonly/>"), 1);
+    }
+
+    #[test]
+    fn a_guest_starts_on_a_machine_that_the_oldest_host_knows() {
+        assert_eq!(disks(&["/a"]).matches("machine='pc-i440fx-7.2'>").count(), 1);
     }
 
     #[test]

@@ -55,8 +55,10 @@ pub(crate) async fn is_off(host: &QemuHost) -> OffReason {
 
 #[tokio::test]
 async fn a_guest_boots_from_its_image_and_its_data_survives_a_stop() {
-    let lab = Lab::start();
+    let mut lab = Lab::start();
     let host = running(&lab).await;
+    let machine = lab.run(&format!("virsh dumpxml {} --xpath '//os/type/@machine'", instance(1)));
+    assert_eq!(machine.trim(), "machine=\"pc-i440fx-7.2\"", "any host's QEMU has it");
     let said = says(&host, instance(1), "GUEST-COUNTER vdb 1").await;
     assert!(said.contains(&format!("GUEST-BOOT-DISK {IMAGE_TEXT}")), "{said}");
     assert!(!said.contains("GUEST-FAILED"), "{said}");
