@@ -1,10 +1,14 @@
 //! Copies of volumes: of one moment, encrypted with a key of their own, and whole or not there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    os::unix::fs::MetadataExt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError, Marks,
-    contract::{instance, spec, volume, wish},
+    contract::{CLASS, instance, spec, volume, wish},
 };
 use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 use fairmazon_model::{
@@ -12,9 +16,11 @@ use fairmazon_model::{
     units::Gib,
 };
 
+use rustix::process::{Signal, kill_process};
+
 use crate::{
-    guests::{is_off, running},
-    lab::{IMAGE, Lab, files_with, says},
+    guests::{data, is_off, running, started},
+    lab::{IMAGE, Lab, PATIENCE, files_with, says},
 };
 
 fn copy(number: u128, source: u128) -> HostVolume {
@@ -87,7 +93,7 @@ async fn a_copy_of_a_volume_at_rest_needs_both_keys_and_opens_with_its_own() {
 
 #[tokio::test]
 async fn a_copy_that_nobody_waits_for_is_not_half_made() {
-    let mut lab = Lab::start();
+    let lab = Lab::start();
     let host = running(&lab).await;
     let pool = lab.pool().join("standard");
     let files = || std::fs::read_dir(&pool).unwrap().count();
@@ -104,15 +110,39 @@ async fn a_copy_that_nobody_waits_for_is_not_half_made() {
     while let Err(error) = host.create_volume(&copy(3, 2)).await {
         assert!(begin.elapsed() < crate::lab::PATIENCE, "{error}");
     }
-    // QEMU is killed in the middle of one.
-    host.delete_volume(volume(3)).await.unwrap();
-    let making = tokio::spawn({
-        let host = host.clone();
-        async move { host.create_volume(&copy(3, 2)).await }
-    });
-    lab.kill_guest(instance(1));
-    // Done before, or failed: whole or not there.
-    let made = making.await.unwrap().is_ok();
-    assert_eq!(host.volume(volume(3)).await.unwrap().is_some(), made);
-    assert_eq!(files(), if made { 3 } else { 2 });
+}
+
+/// A guest that fills 48 MiB of its data disk.
+pub(crate) const FILLS: &str = r#"#!/bin/sh
+dd if=/dev/urandom of=/data/vdb/fill bs=64k count=768 conv=fsync 2>/dev/null && echo "GUEST-FILLED IT"
+"#;
+
+/// Waits until so much of a volume that is being made is on the disk, in bytes.
+pub(crate) async fn grows(lab: &Lab, number: u128, bytes: u64) {
+    let new = lab.pool().join(CLASS).join(format!("{}.new", volume(number)));
+    let begin = Instant::now();
+    while std::fs::metadata(&new).map_or(0, |file| file.blocks() * 512) < bytes {
+        assert!(begin.elapsed() < PATIENCE, "{} does not grow", new.display());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_whose_qemu_is_killed_is_not_there() {
+    let mut lab = Lab::start();
+    let filler = MachineSpec { disks: vec![data(2)], user_data: FILLS.into(), ..spec(1) };
+    let host = started(&lab, filler).await;
+    says(&host, instance(1), "GUEST-FILLED IT").await;
+    let qemu = lab.guest_process(instance(1));
+    let copy = copy(3, 2);
+    let killed = async {
+        grows(&lab, 3, 8 << 20).await;
+        kill_process(qemu, Signal::KILL).unwrap();
+    };
+    let (made, ()) = tokio::join!(host.create_volume(&copy), killed);
+    assert!(matches!(made, Err(HypervisorError::Driver { .. })), "{made:?}");
+    assert_eq!(host.volume(volume(3)).await.unwrap(), None);
+    assert_eq!(std::fs::read_dir(lab.pool().join(CLASS)).unwrap().count(), 2);
+    is_off(&host).await;
+    host.create_volume(&copy).await.unwrap();
 }

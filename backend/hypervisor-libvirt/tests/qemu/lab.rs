@@ -22,6 +22,7 @@ use fairmazon_model::{
     id::InstanceId,
     units::{Gib, Mib, Vcpus},
 };
+use rustix::process::Pid;
 
 /// The image whose guests boot the tiny guest.
 pub(crate) const IMAGE: &str = "img-alpine-3.22";
@@ -140,6 +141,26 @@ impl Lab {
 
     pub(crate) fn kill_guest(&mut self, instance: InstanceId) {
         self.run(&format!("kill -9 $(cat /run/libvirt/qemu/{instance}.pid)"));
+    }
+
+    /// The QEMU of a machine, as it is called outside of the laboratory: to be ended at a moment that
+    /// a command would miss.
+    pub(crate) fn guest_process(&mut self, instance: InstanceId) -> Pid {
+        let inside = self.run(&format!("cat /run/libvirt/qemu/{instance}.pid"));
+        let namespace = |of: String| fs::read_link(format!("/proc/{of}")).ok();
+        let ours = namespace(format!("{}/ns/pid_for_children", self.init.id()));
+        assert!(ours.is_some(), "the laboratory has ended");
+        let mut all = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let pid: i32 = entry.unwrap().file_name().to_str()?.parse().ok()?;
+            Some(pid)
+        });
+        let found = all.find(|pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            numbers.and_then(|numbers| numbers.split_whitespace().last()) == Some(inside.trim())
+                && namespace(format!("{pid}/ns/pid")) == ours
+        });
+        Pid::from_raw(found.expect("the guest runs")).unwrap()
     }
 
     /// A host on the laboratory's libvirt. Knows no keys.
