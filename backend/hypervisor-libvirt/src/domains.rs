@@ -10,7 +10,7 @@ use fairmazon_hypervisor::{
     same_shape,
 };
 use fairmazon_model::{
-    id::InstanceId,
+    id::{InstanceId, VolumeId},
     machine::{Disk, MachineSpec},
     units::{Mib, Vcpus},
 };
@@ -58,6 +58,9 @@ pub(crate) struct Domains {
     pub(crate) shutdown: u32,
     /// How a machine is started: `VIR_DOMAIN_START_` of libvirt's.
     pub(crate) start: u32,
+    /// Which volumes a domain has by libvirt's description of it, where disks come and go while it
+    /// runs.
+    pub(crate) plugged: Option<fn(&str) -> Vec<VolumeId>>,
 }
 
 /// The addresses that a machine was last seen with, and in which run.
@@ -86,6 +89,7 @@ impl Domains {
             guests: None,
             shutdown: sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
             start: sys::VIR_DOMAIN_START_FORCE_BOOT,
+            plugged: None,
         }
     }
 
@@ -297,6 +301,16 @@ impl Domains {
                 Err(error) => return Err(failed("read the size of a machine")(error)),
             }
         }
+        if run == RunState::Running
+            && let Some(plugged) = self.plugged
+            && !note.spec.disks.is_empty()
+        {
+            match domain.xml_desc(0) {
+                Ok(live) => only_what_is_plugged_in(&mut note.spec, &plugged(&live)),
+                Err(error) if is_missing(&error) => return Ok(None),
+                Err(error) => return Err(failed("read the disks of a machine")(error)),
+            }
+        }
         let Heard { guest, addresses } = match run {
             RunState::Running => self.heard(domain, note.spec.instance),
             RunState::Held | RunState::Incoming | RunState::Arrived | RunState::Off(_) => {
@@ -373,6 +387,15 @@ fn as_large_as_it_is(spec: &mut Arc<MachineSpec>, info: &DomainInfo) {
     if (spec.vcpus, spec.memory) != size {
         let spec = Arc::make_mut(spec);
         (spec.vcpus, spec.memory) = size;
+    }
+}
+
+/// A machine that runs has the disks that are plugged in. One is written down before it is, and until
+/// after it is no more.
+fn only_what_is_plugged_in(spec: &mut Arc<MachineSpec>, volumes: &[VolumeId]) {
+    let is_there = |disk: &Disk| volumes.contains(&disk.volume);
+    if !spec.disks.iter().all(is_there) {
+        Arc::make_mut(spec).disks.retain(is_there);
     }
 }
 

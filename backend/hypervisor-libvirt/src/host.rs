@@ -98,6 +98,7 @@ impl TestHost {
             left: None,
             shutdown: 0,
             start: 0,
+            plugged: None,
         };
         let threads = Threads::start(THREADS, DEADLINE).map_err(LibvirtError::Threads)?;
         let admission = Mutex::new(());

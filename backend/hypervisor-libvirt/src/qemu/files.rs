@@ -221,6 +221,11 @@ impl Files {
     }
 }
 
+/// The volume whose file this is, by its name.
+pub(super) fn volume_of(path: &Path) -> Option<VolumeId> {
+    path.file_name()?.to_str()?.strip_suffix(SUFFIX)?.parse().ok()
+}
+
 /// Makes the file of an empty volume.
 pub(super) async fn make(path: &Path, bytes: u64, key: (VolumeId, &VolumeKey)) -> Result<()> {
     let size = bytes.to_string();

@@ -250,6 +250,11 @@ impl Inner {
         }
         let found = self.require(disk.volume)?;
         refuse_taken(&session.domains.list()?.machines, instance, disk)?;
+        let had = spec.clone();
+        spec.disks.push(disk.clone());
+        // Before it is plugged in, so that what is plugged in is always written down; what is
+        // written down and not plugged in counts as not there.
+        self.write(session, &spec, machine.marks)?;
         if machine.runs() {
             let live = live_disks(&domain, instance)?;
             // One that is plugged in already is left from a call that did not get to its end.
@@ -260,11 +265,13 @@ impl Inner {
                 let attached = domain.attach_device_flags(&element, LIVE).map_err(attempted);
                 drop(lent);
                 let opened = vec![(disk.volume, found.path)];
-                attached.map_err(|error| NotStarted { error, opened })?;
+                if let Err(error) = attached {
+                    self.write(session, &had, machine.marks)?;
+                    return Err(NotStarted { error, opened });
+                }
             }
         }
-        spec.disks.push(disk.clone());
-        Ok(self.write(session, &spec, machine.marks)?)
+        Ok(())
     }
 
     /// Asks the guest to let go of a disk; `true` once the machine is without it.

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use fairmazon_hypervisor::{Hint, Result};
+use fairmazon_model::id::VolumeId;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use virt::{connect::Connect, error::Error};
 use virt_sys as sys;
 
-use super::{Accelerator, keyring, migration::resume_stranded};
+use super::{Accelerator, files::volume_of, keyring, migration::resume_stranded, xml::live_disks};
 use crate::{
     domains::Domains, error::failed, events::Watch, guests::Guests, left::Left, user_data::UserData,
 };
@@ -85,8 +86,14 @@ impl Sessions {
             // Nothing of ours saves a guest's memory. What somebody has saved is older than the
             // disks by now, or will be, and a guest that went on with it would ruin them.
             start: sys::VIR_DOMAIN_START_FORCE_BOOT,
+            plugged: Some(live_volumes),
         };
         domains.each(resume_stranded);
         Ok(Session { _watch: watch, domains })
     }
+}
+
+/// The volumes that a domain has by libvirt's description of it.
+fn live_volumes(domain: &str) -> Vec<VolumeId> {
+    live_disks(domain).iter().filter_map(|disk| volume_of(&disk.file)).collect()
 }

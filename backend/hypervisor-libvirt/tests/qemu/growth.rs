@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError, Marks, RunState,
-    contract::{instance, spec},
+    contract::{instance, spec, wish},
 };
 use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 use fairmazon_model::{

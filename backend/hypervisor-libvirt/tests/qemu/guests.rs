@@ -152,6 +152,43 @@ async fn disks_come_grow_and_go_under_a_running_guest() {
 }
 
 #[tokio::test]
+async fn a_disk_that_is_written_down_and_not_plugged_in_is_not_there() {
+    let mut lab = Lab::start();
+    let host = running(&lab).await;
+    host.create_volume(&wish(3)).await.unwrap();
+    host.attach(instance(1), &data(3)).await.unwrap();
+    says(&host, instance(1), "GUEST-COUNTER vdc 1").await;
+    drop(host);
+    // As an agent that was killed leaves it that was attaching or detaching it.
+    let id = instance(1);
+    lab.run(&format!("virsh detach-disk {id} vdc --live"));
+    let host = lab.host();
+    give_keys(&host).await;
+    says(&host, id, "GUEST-GONE vdc").await;
+    let volumes = async || {
+        let machine = host.machine(id).await.unwrap().unwrap();
+        machine.definition.all_disks().map(|disk| disk.volume).collect::<Vec<_>>()
+    };
+    assert_eq!(volumes().await, [volume(1), volume(2)]);
+    // It is free for another machine, and the same call gets it again.
+    let boot = HostVolume { image: Some(IMAGE.into()), ..wish(4) };
+    host.create_volume(&boot).await.unwrap();
+    let other = Disk { volume: volume(4), ..spec(2).boot };
+    let other = MachineSpec { boot: other, disks: vec![data(3)], ..spec(2) };
+    host.define(&Arc::new(other), Marks::default()).await.unwrap();
+    host.start(instance(2)).await.unwrap();
+    let taken = host.attach(id, &data(3)).await;
+    assert!(matches!(taken, Err(HypervisorError::Busy { .. })), "{taken:?}");
+    host.force_stop(instance(2)).await.unwrap();
+    host.attach(id, &data(3)).await.unwrap();
+    host.attach(id, &data(3)).await.unwrap();
+    says(&host, id, "GUEST-COUNTER vdc").await;
+    assert_eq!(volumes().await, [volume(1), volume(2), volume(3)]);
+    host.detach(id, "data-3").await.unwrap();
+    host.delete_volume(volume(3)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_wrong_key_is_named_and_nothing_is_half_made() {
     let lab = Lab::start();
     let host = running(&lab).await;
