@@ -79,7 +79,7 @@ impl Lab {
 
     fn with(guest: &Path, mount: impl FnOnce(&Path), make: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::Builder::new().prefix("fairmazon-lab-").tempdir().unwrap().keep();
-        let consoles = Path::new("/dev/shm").join(folder.file_name().unwrap());
+        let consoles = consoles(&folder);
         let made = folder.join("made");
         fs::create_dir_all(&made).unwrap();
         make(&made);
@@ -139,8 +139,38 @@ impl Lab {
         self.run("kill -9 $(cat /run/libvirtd.pid)");
     }
 
+    /// The host loses power: everything in the laboratory ends at once, and with it what was in memory
+    /// and not on a disk. libvirt is there again afterwards.
+    pub(crate) fn lose_power(&mut self) {
+        self.run("kill -9 -1");
+        self.run("umount -l /var/lib/libvirt/qemu && mount -t tmpfs -o mode=0750 tmpfs /var/lib/libvirt/qemu");
+        self.run("rm -rf /run/libvirt /run/libvirtd.pid");
+        let _ = fs::remove_dir_all(&self.consoles);
+        self.start_libvirt();
+    }
+
     pub(crate) fn kill_guest(&mut self, instance: InstanceId) {
         self.run(&format!("kill -9 $(cat /run/libvirt/qemu/{instance}.pid)"));
+    }
+
+    /// The QEMU of a machine does nothing more, and does not end.
+    pub(crate) fn stop_guest(&mut self, instance: InstanceId) {
+        self.run(&format!("kill -STOP $(cat /run/libvirt/qemu/{instance}.pid)"));
+    }
+
+    /// How often QEMU was asked for this.
+    pub(crate) fn asked(&self, command: &str) -> usize {
+        let log = fs::read(self.folder.join("log/libvirtd.log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).matches(&format!("\"execute\":\"{command}\"")).count()
+    }
+
+    /// Waits until QEMU has been asked for this more often than before.
+    pub(crate) async fn is_asked(&self, command: &str, before: usize) {
+        let begin = Instant::now();
+        while self.asked(command) == before {
+            assert!(begin.elapsed() < PATIENCE, "QEMU is never asked for {command}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// The QEMU of a machine, as it is called outside of the laboratory: to be ended at a moment that
@@ -170,24 +200,7 @@ impl Lab {
 
     /// A host that reads there how much memory it has left.
     pub(crate) fn host_with_memory(&self, memory_info: &Path) -> QemuHost {
-        let storage = [(CLASS.to_owned(), Gib(40))].into();
-        let config = QemuConfig {
-            uri: format!(
-                "qemu+unix:///system?socket={}/socket/libvirt-sock",
-                self.folder.display()
-            ),
-            storage: self.pool(),
-            images: self.folder.join("images"),
-            trusted_keys: vec![key_pair(&self.folder).unwrap().1],
-            consoles: self.consoles.clone(),
-            moves: self.folder.join("moves"),
-            network: Network::Bridge("guests".into()),
-            // Not probed each time: the tests are the same with either.
-            accelerator: Accelerator::Tcg,
-            capacity: Capacity { vcpus: Vcpus(8), memory: Mib(8_192), storage },
-            memory_info: memory_info.into(),
-        };
-        QemuHost::open(config).unwrap()
+        open_host(&self.folder, memory_info)
     }
 
     /// Makes the image of what is in the folder `made`.
@@ -210,6 +223,30 @@ impl Drop for Lab {
         drop(self.commands.take());
         let _ = self.init.wait();
     }
+}
+
+/// Where the consoles of a laboratory are: in memory.
+fn consoles(folder: &Path) -> PathBuf {
+    Path::new("/dev/shm").join(folder.file_name().unwrap())
+}
+
+/// A host on the libvirt of the laboratory in this folder. Knows no keys.
+pub(crate) fn open_host(folder: &Path, memory_info: &Path) -> QemuHost {
+    let storage = [(CLASS.to_owned(), Gib(40))].into();
+    let config = QemuConfig {
+        uri: format!("qemu+unix:///system?socket={}/socket/libvirt-sock", folder.display()),
+        storage: pool(folder),
+        images: folder.join("images"),
+        trusted_keys: vec![key_pair(folder).unwrap().1],
+        consoles: consoles(folder),
+        moves: folder.join("moves"),
+        network: Network::Bridge("guests".into()),
+        // Not probed each time: the tests are the same with either.
+        accelerator: Accelerator::Tcg,
+        capacity: Capacity { vcpus: Vcpus(8), memory: Mib(8_192), storage },
+        memory_info: memory_info.into(),
+    };
+    QemuHost::open(config).unwrap()
 }
 
 fn pool(folder: &Path) -> PathBuf {

@@ -16,6 +16,7 @@ mod images;
 mod imports;
 mod lab;
 mod leaks;
+mod matrix;
 mod memory;
 mod migration;
 mod notice;
