@@ -128,7 +128,7 @@ mod tests {
         let second = strangers.admit(address("::ffff:192.0.2.1")).unwrap();
         assert!(strangers.admit(here).is_none());
         strangers.admit(address("192.0.2.2")).unwrap();
-        first.clone().becomes_known();
+        first.becomes_known();
         assert!(first.is_known());
         let third = strangers.admit(here).unwrap();
         first.becomes_known();
