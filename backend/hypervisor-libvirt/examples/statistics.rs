@@ -4,7 +4,12 @@
 //! Needs root, and what `scripts/setup --for test` installs. Run it with
 //! `cargo run --release -p fairmazon-hypervisor-libvirt --features guests --example statistics`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "it measures or stops")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::panic,
+    reason = "it measures or stops at the first surprise"
+)]
 
 #[path = "../tests/qemu/lab.rs"]
 #[allow(dead_code, reason = "the laboratory is that of the tests")]

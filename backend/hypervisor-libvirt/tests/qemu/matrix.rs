@@ -123,6 +123,7 @@ async fn act(host: &QemuHost, word: &str) -> Result<()> {
 }
 
 /// The agent's process: does what it is told on its standard input, line by line.
+#[allow(clippy::print_stderr, reason = "that is how it answers")]
 async fn agent(folder: &Path) {
     let host = open_host(folder, Path::new(MEMORY_INFO));
     give_keys(&host).await;

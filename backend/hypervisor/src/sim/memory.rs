@@ -63,7 +63,7 @@ impl SimHost {
     pub(super) async fn answers(&self, instance: InstanceId) {
         let hangs = self.cell.state.lock().hangs(instance);
         if hangs {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -154,7 +154,7 @@ impl Handover {
             _ => false,
         };
         if !ended || *self.stage.borrow() != Stage::Taken {
-            pending().await
+            pending::<()>().await;
         }
     }
 }
