@@ -100,7 +100,7 @@ async fn a_machine_goes_where_its_images_are() {
     other.volumes = BTreeMap::from([("tools".into(), attachment)]);
     let made = kit.engine.create_instance(&kit.customer, other, &kit.key()).await.unwrap();
     let instance = made.instance.row.id;
-    let why = format!("without the image {boots} and {tools}");
+    let why = format!("without the image {tools} and {boots}");
     kit.until("it waits", || row(&kit, instance).waiting_for.contains(&why)).await;
 
     // An operator adds both to the first host.
