@@ -194,6 +194,7 @@ impl Engine {
         let (draft, mut kept) = batch.into_draft();
         // One whose volumes or host others hold was only looked at in vain.
         kept.instances.retain(|id| !kept.held_instances.contains(id));
+        kept.volumes.retain(|id| !kept.held_volumes.contains(id));
         looked |= !kept.instances.is_empty() || !kept.volumes.is_empty();
         // What is held is looked at when its holder has ended, which rings.
         state.dirty.instances.append(&mut kept.held_instances);
