@@ -28,6 +28,7 @@ use virt_sys as sys;
 use crate::{
     error::{failed, is_missing},
     guests::{Guests, Heard},
+    jobs,
     left::Left,
     note::Note,
     user_data::UserData,
@@ -305,9 +306,16 @@ impl Domains {
             && let Some(plugged) = self.plugged
             && !note.spec.disks.is_empty()
         {
-            match domain.xml_desc(0) {
-                Ok(live) => only_what_is_plugged_in(&mut note.spec, &plugged(&live)),
-                Err(error) if is_missing(&error) => return Ok(None),
+            // While QEMU is asked for something, which may be a disk and may never be answered, all that
+            // is written down counts: libvirt's description would wait for the answer.
+            let look = || {
+                let is_asked = jobs::is_asked(domain)?;
+                if is_asked { Ok(None) } else { domain.xml_desc(0).map(Some) }
+            };
+            match look() {
+                Ok(Some(live)) => only_what_is_plugged_in(&mut note.spec, &plugged(&live)),
+                Ok(None) => {}
+                Err(error) if is_missing(&error) || domain.id().is_none() => return Ok(None),
                 Err(error) => return Err(failed("read the disks of a machine")(error)),
             }
         }

@@ -9,6 +9,7 @@ use std::{
     collections::HashMap,
     fs,
     io::{self, Write},
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -58,7 +59,7 @@ impl Inner {
             }
         });
         machines.sort_unstable_by_key(|machine| machine.instance);
-        self.expendable.tell(&runs);
+        self.expendable.tell(&runs, &self.config.storage);
         Ok(HostMemory { total, available, machines })
     }
 }
@@ -133,8 +134,10 @@ fn of_guest(spec: &MachineSpec, stats: &[MemoryStat], now: u64) -> MachineMemory
 
 impl Expendable {
     /// Tells the kernel which processes are spot machines', so that where memory has run out it ends
-    /// one of those and not another. Best effort: what may not be told or is not found is as it was.
-    fn tell(&self, runs: &[(InstanceId, u32, bool)]) {
+    /// one of those and not another. They are those with volumes in `storage`: a machine that moves
+    /// between two hosts of one kernel has two. Best effort: what may not be told or is not found is
+    /// as it was.
+    fn tell(&self, runs: &[(InstanceId, u32, bool)], storage: &Path) {
         let score = |spot: bool| if spot { OUT_OF_MEMORY_SPOT } else { OUT_OF_MEMORY_OTHERS };
         let mut told = self.0.lock();
         told.retain(|instance, (run, _)| {
@@ -149,7 +152,9 @@ impl Expendable {
         }
         let processes = Process::all().unwrap_or_default();
         for (instance, run, spot) in news {
-            for process in processes.iter().filter(|process| process.is_machine(*instance)) {
+            let is_it =
+                |process: &&Process| process.is_machine(*instance) && process.names(storage);
+            for process in processes.iter().filter(is_it) {
                 let write = |mut file: fs::File| write!(file, "{}", score(*spot));
                 let file = fs::File::options().write(true).open(process.file("oom_score_adj"));
                 match file.and_then(write) {

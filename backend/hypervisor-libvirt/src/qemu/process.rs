@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
@@ -39,6 +39,12 @@ impl Process {
     /// Where the kernel shows something of it.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         folder(&self.id).join(name)
+    }
+
+    /// Whether this path is in its arguments, or the beginning of one.
+    pub(super) fn names(&self, path: &Path) -> bool {
+        let path = path.as_os_str().as_bytes();
+        !path.is_empty() && self.arguments.windows(path.len()).any(|part| part == path)
     }
 
     /// Whether it is the QEMU of this machine. Where two hosts share a kernel, as under
@@ -113,6 +119,8 @@ mod tests {
         let (first, second) = (xml::uuid(instance(1).ulid()), xml::uuid(instance(2).ulid()));
         let program = "/usr/bin/qemu-system-x86_64";
         assert!(process(&[program, "-uuid", &first, "-no-user"]).is_machine(instance(1)));
+        let disk = process(&[program, "-blockdev", "{\"filename\":\"/srv/volumes/fast/a\"}"]);
+        assert!(disk.names(Path::new("/srv/volumes")) && !disk.names(Path::new("/srv/other")));
         for other in [
             &[program, "-uuid", &second][..],
             &["/bin/sh", "-uuid", &first],
