@@ -285,7 +285,7 @@ impl Domains {
         if let Some(text) = kept.flatten() {
             Arc::make_mut(&mut note.spec).user_data = text;
         }
-        let (run, stalled) = if self.has_left(&mut note)? {
+        let (mut run, stalled) = if self.has_left(&mut note)? {
             // Whatever libvirt calls the end of its QEMU, and also before it has seen that.
             (RunState::Off(OffReason::Moved), false)
         } else {
@@ -315,8 +315,12 @@ impl Domains {
             match look() {
                 Ok(Some(live)) => only_what_is_plugged_in(&mut note.spec, &plugged(&live)),
                 Ok(None) => {}
-                Err(error) if is_missing(&error) || domain.id().is_none() => return Ok(None),
-                Err(error) => return Err(failed("read the disks of a machine")(error)),
+                Err(error) if is_missing(&error) => return Ok(None),
+                Err(error) => match run_state(domain, note.marks) {
+                    // It has ended meanwhile.
+                    Ok((RunState::Off(reason), _)) => run = RunState::Off(reason),
+                    _ => return Err(failed("read the disks of a machine")(error)),
+                },
             }
         }
         let Heard { guest, addresses } = match run {

@@ -116,7 +116,10 @@ impl World {
                 if let Some(row) = self.credentials.remove(id) {
                     self.credential_by_hash.remove(&row.sha256);
                     self.index_credential(Some(&row), None);
-                    return Changed::Credential(row);
+                    // That it is revoked is known: to forget many is no news of as many.
+                    if row.revoked_at.is_none() {
+                        return Changed::Credential(row);
+                    }
                 }
                 Changed::Other
             }
