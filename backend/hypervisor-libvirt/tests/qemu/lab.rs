@@ -136,7 +136,11 @@ impl Lab {
     }
 
     pub(crate) fn kill_libvirt(&mut self) {
-        self.run("kill -9 $(cat /run/libvirtd.pid)");
+        // Until it has ended it holds its PID file, and the next one does not start.
+        self.run(
+            "pid=$(cat /run/libvirtd.pid); kill -9 $pid; \
+             while grep -q 'State:.[^Z]' /proc/$pid/status; do sleep 0.01; done",
+        );
     }
 
     /// The host loses power: everything in the laboratory ends at once, and with it what was in memory
@@ -287,7 +291,7 @@ pub(crate) async fn give_keys(host: &QemuHost) {
     }
 }
 
-/// Waits until the console says this; all that it has said.
+/// Waits until the console says this in a line that is whole; all that it has said.
 pub(crate) async fn says(host: &QemuHost, instance: InstanceId, text: &str) -> String {
     says_within(PATIENCE, host, instance, text).await
 }
@@ -303,7 +307,7 @@ pub(crate) async fn says_within(
     loop {
         let said = host.console(instance).await.unwrap();
         let said = String::from_utf8_lossy(&said).into_owned();
-        if said.contains(text) {
+        if whole_lines(&said).contains(text) {
             return said;
         }
         assert!(begin.elapsed() < patience, "the console never said {text:?}:\n{said}");
@@ -311,10 +315,14 @@ pub(crate) async fn says_within(
     }
 }
 
-/// What follows this mark on the lines that are whole; the last one may be under way.
+/// What follows this mark on the lines that are whole.
 pub(crate) fn marked<'a>(said: &'a str, mark: &'a str) -> impl DoubleEndedIterator<Item = &'a str> {
-    let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole.lines().filter_map(move |line| line.trim().strip_prefix(mark))
+    whole_lines(said).lines().filter_map(move |line| line.trim().strip_prefix(mark))
+}
+
+/// Without the last line, which may be under way.
+fn whole_lines(said: &str) -> &str {
+    said.rsplit_once('\n').map_or("", |(whole, _)| whole)
 }
 
 thread_local! {
