@@ -286,7 +286,7 @@ impl Domains {
             Arc::make_mut(&mut note.spec).user_data = text;
         }
         let (mut run, stalled) = if self.has_left(&mut note)? {
-            // Whatever libvirt calls the end of its QEMU, and also before it has seen that.
+            // Also before libvirt has seen the end of its QEMU.
             (RunState::Off(OffReason::Moved), false)
         } else {
             match run_state(domain, note.marks) {
@@ -449,6 +449,10 @@ fn run_state(
 }
 
 fn off_reason(state: DomainStateEnum, reason: DomainStateReasonEnum, marks: Marks) -> OffReason {
+    if marks.halt == Halt::Left {
+        // Whatever libvirt calls the end of its QEMU.
+        return OffReason::Moved;
+    }
     if state.is(DomainState::Crashed) {
         return OffReason::Crashed;
     }
@@ -463,8 +467,7 @@ fn off_reason(state: DomainStateEnum, reason: DomainStateReasonEnum, marks: Mark
     } else if is(DomainShutoffReason::Unknown) {
         // libvirt gives no reason for what never ran, nor for what ended before its own restart.
         match marks.halt {
-            Halt::Left => OffReason::Moved,
-            Halt::Started | Halt::Leaving | Halt::Held => OffReason::Host,
+            Halt::Started | Halt::Leaving | Halt::Held | Halt::Left => OffReason::Host,
             Halt::Idle | Halt::Stopping | Halt::Arriving => OffReason::NeverStarted,
         }
     } else {

@@ -194,8 +194,8 @@ impl QemuHost {
     ) -> Ended {
         let told = &mut sending.told;
         let outcome = tokio::select! {
+            // What was seen counts, also where libvirt says something by now.
             biased;
-            outcome = &mut *told => outcome,
             () = sending.handover.done() => {
                 match self.note_left(instance, sending.epoch).await {
                     Ok(()) => return Ended::Seen,
@@ -205,6 +205,7 @@ impl QemuHost {
                     }
                 }
             }
+            outcome = &mut *told => outcome,
             () = stop.cancelled() => {
                 // Nothing waits for the other host any more, whatever it does.
                 sending.carried.abort_all();
@@ -408,8 +409,8 @@ async fn carry_one(
     Way { instance, channel, handover }: &Way,
     channels: &dyn Channels,
 ) -> io::Result<()> {
-    if *channel == Channel::Memory {
-        handover.sends(*instance, &near)?;
+    if *channel == Channel::Disks {
+        handover.sends(*instance, &near);
     }
     let mut far = channels.open(*channel as u8).await?;
     if *channel == Channel::Libvirt {

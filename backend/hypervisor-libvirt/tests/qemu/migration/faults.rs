@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -224,6 +224,41 @@ async fn a_guest_that_is_killed_on_its_way_ends_at_both_hosts() {
     let run = becomes(&source, |machine| !machine.runs()).await.run;
     assert_eq!(run, RunState::Off(OffReason::Host));
     nothing_runs(&mut there, &target).await;
+}
+
+#[tokio::test]
+async fn a_guest_goes_on_whatever_libvirt_makes_of_its_end_where_it_was() {
+    let (here, there) = (Lab::start(), Lab::start());
+    let source = counting(&here).await;
+    let target = ready(&source, &there).await;
+    let awaited = landing(&source, &target).await;
+    let here = Arc::new(Mutex::new(here));
+    let lab = Arc::clone(&here);
+    // libvirt has not heard yet that the guest was taken, when its QEMU ends and it hangs itself.
+    let taken = move || {
+        let mut lab = lab.lock().unwrap();
+        lab.run("kill -STOP $(cat /run/libvirtd.pid)");
+        lab.kill_guest(instance(1));
+    };
+    let wire = Wire { taken: Some(Arc::new(taken)), ..Wire::to(&awaited) };
+    depart(&source, &awaited, wire).await.unwrap();
+    target.resume(instance(1)).await.unwrap();
+    mark(&target, Halt::Started).await;
+    says(&target, instance(1), "GUEST-TICK ").await;
+    let run = |command: &str| here.lock().unwrap().run(command);
+    run("kill -CONT $(cat /run/libvirtd.pid)");
+    let left = |machine: &Machine| {
+        machine.run == RunState::Off(OffReason::Moved) && machine.marks.halt == Halt::Left
+    };
+    becomes(&source, left).await;
+    let begin = std::time::Instant::now();
+    while !run("ls -A $folder/storage/.left").trim().is_empty() {
+        assert!(begin.elapsed() < PATIENCE, "it is noted that it has left, and not marked");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let machine = source.machine(instance(1)).await.unwrap().unwrap();
+    assert!(left(&machine), "{machine:?}");
+    counts_on(&target).await;
 }
 
 #[tokio::test]

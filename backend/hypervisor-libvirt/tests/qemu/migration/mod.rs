@@ -51,11 +51,13 @@ struct Wire {
     carried: Arc<[AtomicU64; 3]>,
     /// The channel that ends after so many bytes.
     cut: Option<(u8, u64)>,
+    /// Done once when the other libvirt has said that it has all of the guest, before that is heard.
+    taken: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Wire {
     fn to(landing: &Landing) -> Self {
-        Self { to: Arc::clone(&landing.channels), carried: Arc::default(), cut: None }
+        Self { to: Arc::clone(&landing.channels), carried: Arc::default(), cut: None, taken: None }
     }
 }
 
@@ -68,6 +70,7 @@ impl Channels for Wire {
             channel,
             carried: Arc::clone(&self.carried),
             most: self.cut.and_then(of).unwrap_or(u64::MAX),
+            taken: self.taken.clone().filter(|_| channel == LIBVIRT),
         }))
     }
 }
@@ -77,7 +80,12 @@ struct Carried {
     channel: u8,
     carried: Arc<[AtomicU64; 3]>,
     most: u64,
+    taken: Option<Arc<dyn Fn() + Send + Sync>>,
 }
+
+/// How libvirt's answer to the end of a migration begins after its length: program, version,
+/// procedure, that it is an answer.
+const TAKEN: [u8; 16] = [0x20, 0, 0x80, 0x86, 0, 0, 0, 1, 0, 0, 1, 0x32, 0, 0, 0, 1];
 
 impl Carried {
     fn count(&self, bytes: usize) -> io::Result<()> {
@@ -95,7 +103,16 @@ impl AsyncRead for Carried {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         match Pin::new(&mut self.inner).poll_read(context, buffer) {
-            Poll::Ready(Ok(())) => Poll::Ready(self.count(buffer.filled().len() - before)),
+            Poll::Ready(Ok(())) => {
+                let read = &buffer.filled()[before..];
+                // The head of a message is read as a whole.
+                if read.windows(TAKEN.len()).any(|part| part == TAKEN)
+                    && let Some(taken) = self.taken.take()
+                {
+                    taken();
+                }
+                Poll::Ready(self.count(buffer.filled().len() - before))
+            }
             other => other,
         }
     }
