@@ -1,0 +1,52 @@
+"""The demonstration of the README, as a newcomer runs it: it gets to its end, shows what it promises,
+and leaves nothing behind."""
+
+import os
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# In this order.
+SHOWN = [
+    "terraform init",
+    "price_per_month",
+    "Apply complete!",
+    "a second plan: nothing to do",
+    "No changes.",
+    "0 added, 3 changed, 0 destroyed",
+    "destroy: refused",
+    "deletion_protection",
+    "Destroy complete!",
+    "done: planned with prices, created, changed in place, protected, destroyed",
+]
+# Where a guest can be booted.
+SHOWN_BY_A_GUEST = ["said by the machine itself", "Destroy complete!", "done: a guest booted"]
+
+
+def running():
+    """The platforms that run on this machine."""
+    found = subprocess.run(["pgrep", "-f", "fairmazon dev"], stdout=subprocess.PIPE, text=True, check=False)
+    return set(found.stdout.split())
+
+
+class Demo(unittest.TestCase):
+    def test_it_shows_all_that_it_promises_and_leaves_nothing(self):
+        before = running()
+        with tempfile.TemporaryDirectory() as home:
+            done = subprocess.run(
+                [REPOSITORY / "scripts/demo"], env={**os.environ, "TMPDIR": home},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            self.assertEqual(done.returncode, 0, done.stdout)
+            self.assertEqual(list(Path(home).iterdir()), [], "it owns a folder, and removes it")
+        shown = SHOWN if "Not shown: a guest that boots" in done.stdout else SHOWN + SHOWN_BY_A_GUEST
+        rest = done.stdout
+        for text in shown:
+            self.assertIn(text, rest, f"in this order, in\n{done.stdout}")
+            rest = rest.split(text, 1)[1]
+        self.assertEqual(running() - before, set(), "it ends its platform")
+
+
+if __name__ == "__main__":
+    unittest.main()
