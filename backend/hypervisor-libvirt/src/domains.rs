@@ -133,23 +133,22 @@ impl Domains {
         xml: impl FnOnce(&str, &str) -> String,
     ) -> Result<()> {
         self.refuse_foreign(spec.instance)?;
-        if let Some(had) = self.machine(spec.instance)? {
-            let same = same_shape(&had.definition, spec) && same_disks(&had.definition, spec);
-            if had.runs() && !same {
+        let mut note = Note { marks, spec: Arc::new(spec.clone()), in_flux: false };
+        if let Some(had) = self.machine(spec.instance)?
+            && had.runs()
+        {
+            if !same_shape(&had.definition, spec) || !same_disks(&had.definition, spec) {
                 return Err(HypervisorError::busy(spec.instance, "it runs with another shape"));
             }
+            note.in_flux = self.noted(spec.instance)?.in_flux;
         }
-        self.write(spec, marks, xml)
+        self.write(&note, xml)
     }
 
     /// Writes the definition of a machine of ours as it is from now on.
-    pub(crate) fn write(
-        &self,
-        spec: &MachineSpec,
-        marks: Marks,
-        xml: impl FnOnce(&str, &str) -> String,
-    ) -> Result<()> {
-        let xml = xml(&uuid(spec.instance), &self.note(spec, marks)?);
+    pub(crate) fn write(&self, note: &Note, xml: impl FnOnce(&str, &str) -> String) -> Result<()> {
+        let spec = &note.spec;
+        let xml = xml(&uuid(spec.instance), &self.text_of(note)?);
         if let Some(kept) = &self.user_data {
             kept.write(spec.instance, &spec.user_data)?;
         }
@@ -161,12 +160,12 @@ impl Domains {
     }
 
     pub(crate) fn mark(&self, instance: InstanceId, marks: Marks) -> Result<()> {
-        let (domain, machine) = self.expect(instance)?;
-        let note = self.note(&machine.definition, marks)?;
+        let (domain, _) = self.expect(instance)?;
+        let note = Note { marks, ..self.noted(instance)? };
         domain
             .set_metadata(
                 ELEMENT,
-                Some(&xml::bare_note_element(&note)),
+                Some(&xml::bare_note_element(&self.text_of(&note)?)),
                 Some(xml::NOTE_KEY),
                 Some(xml::NOTE_URI),
                 CONFIG,
@@ -183,13 +182,13 @@ impl Domains {
         }
     }
 
-    /// The note of a machine: without its user data where that is kept elsewhere.
-    fn note(&self, spec: &MachineSpec, marks: Marks) -> Result<String> {
-        let mut noted = Cow::Borrowed(spec);
-        if self.user_data.is_some() && !spec.user_data.is_empty() {
-            noted.to_mut().user_data.clear();
+    /// The text of a note: without the machine's user data where that is kept elsewhere.
+    fn text_of(&self, note: &Note) -> Result<String> {
+        let mut note = Cow::Borrowed(note);
+        if self.user_data.is_some() && !note.spec.user_data.is_empty() {
+            Arc::make_mut(&mut note.to_mut().spec).user_data.clear();
         }
-        Note::encode(&noted, marks)
+        note.encode()
     }
 
     /// Starts a machine that may be started.
@@ -268,8 +267,18 @@ impl Domains {
         }
     }
 
-    /// The domain as a machine; none when it is not the platform's, or has just gone.
-    fn read(&self, domain: &Domain) -> Result<Option<Machine>> {
+    /// What is written down of a machine, whatever it has of that.
+    pub(crate) fn noted(&self, instance: InstanceId) -> Result<Note> {
+        let missing = || HypervisorError::not_found(instance);
+        let domain = self.domain(instance)?.ok_or_else(missing)?;
+        let foreign = || HypervisorError::Foreign { what: instance.to_string() };
+        let mut note = self.note_of(&domain)?.ok_or_else(foreign)?;
+        self.has_left(&mut note)?;
+        Ok(note)
+    }
+
+    /// The note of a domain; none when it is not the platform's, or has just gone.
+    fn note_of(&self, domain: &Domain) -> Result<Option<Note>> {
         let element = match domain.metadata(ELEMENT, Some(xml::NOTE_URI), CONFIG) {
             Ok(element) => element,
             Err(error) if is_missing(&error) => return Ok(None),
@@ -285,6 +294,12 @@ impl Domains {
         if let Some(text) = kept.flatten() {
             Arc::make_mut(&mut note.spec).user_data = text;
         }
+        Ok(Some(note))
+    }
+
+    /// The domain as a machine; none when it is not the platform's, or has just gone.
+    fn read(&self, domain: &Domain) -> Result<Option<Machine>> {
+        let Some(mut note) = self.note_of(domain)? else { return Ok(None) };
         let (mut run, stalled) = if self.has_left(&mut note)? {
             // Also before libvirt has seen the end of its QEMU.
             (RunState::Off(OffReason::Moved), false)
@@ -302,25 +317,10 @@ impl Domains {
                 Err(error) => return Err(failed("read the size of a machine")(error)),
             }
         }
-        if run == RunState::Running
-            && let Some(plugged) = self.plugged
-            && !note.spec.disks.is_empty()
-        {
-            // While QEMU is asked for something, which may be a disk and may never be answered, all that
-            // is written down counts: libvirt's description would wait for the answer.
-            let look = || {
-                let is_asked = jobs::is_asked(domain)?;
-                if is_asked { Ok(None) } else { domain.xml_desc(0).map(Some) }
-            };
-            match look() {
-                Ok(Some(live)) => only_what_is_plugged_in(&mut note.spec, &plugged(&live)),
-                Ok(None) => {}
-                Err(error) if is_missing(&error) => return Ok(None),
-                Err(error) => match run_state(domain, note.marks) {
-                    // It has ended meanwhile.
-                    Ok((RunState::Off(reason), _)) => run = RunState::Off(reason),
-                    _ => return Err(failed("read the disks of a machine")(error)),
-                },
+        if run == RunState::Running && note.in_flux {
+            match self.settle_disks(domain, &mut note)? {
+                Some(seen) => run = seen,
+                None => return Ok(None),
             }
         }
         let Heard { guest, addresses } = match run {
@@ -341,6 +341,32 @@ impl Domains {
             note.marks.halt = Halt::Left;
         }
         Ok(has_left)
+    }
+
+    /// Leaves of the disks that are written down those that are plugged in; how the machine runs by
+    /// then, none when it has gone. While QEMU is asked for something, which may be a disk, all of
+    /// them count: whoever looks does not wait for QEMU.
+    fn settle_disks(&self, domain: &Domain, note: &mut Note) -> Result<Option<RunState>> {
+        let Some(plugged) = self.plugged else { return Ok(Some(RunState::Running)) };
+        let look = || {
+            let is_asked = jobs::is_asked(domain)?;
+            if is_asked { Ok(None) } else { domain.xml_desc(0).map(Some) }
+        };
+        match look() {
+            Ok(Some(live)) => {
+                let volumes = plugged(&live);
+                let disks = &mut Arc::make_mut(&mut note.spec).disks;
+                disks.retain(|disk| volumes.contains(&disk.volume));
+            }
+            Ok(None) => {}
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => match run_state(domain, note.marks) {
+                // It has ended meanwhile.
+                Ok((off @ RunState::Off(_), _)) => return Ok(Some(off)),
+                _ => return Err(failed("read the disks of a machine")(error)),
+            },
+        }
+        Ok(Some(RunState::Running))
     }
 
     /// What is known of a guest: by what it says itself, else by what is seen of it from outside.
@@ -399,15 +425,6 @@ fn as_large_as_it_is(spec: &mut Arc<MachineSpec>, info: &DomainInfo) {
     if (spec.vcpus, spec.memory) != size {
         let spec = Arc::make_mut(spec);
         (spec.vcpus, spec.memory) = size;
-    }
-}
-
-/// A machine that runs has the disks that are plugged in. One is written down before it is, and until
-/// after it is no more.
-fn only_what_is_plugged_in(spec: &mut Arc<MachineSpec>, volumes: &[VolumeId]) {
-    let is_there = |disk: &Disk| volumes.contains(&disk.volume);
-    if !spec.disks.iter().all(is_there) {
-        Arc::make_mut(spec).disks.retain(is_there);
     }
 }
 

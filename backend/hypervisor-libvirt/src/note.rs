@@ -12,24 +12,31 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Note {
     pub(crate) marks: Marks,
     pub(crate) spec: Arc<MachineSpec>,
+    /// A disk was about to come or to go when this was written. Of those that are in the spec a
+    /// machine that runs has what is plugged in.
+    pub(crate) in_flux: bool,
 }
 
 #[derive(Serialize)]
 struct NoteOut<'a> {
     marks: Marks,
     spec: &'a MachineSpec,
+    in_flux: bool,
 }
 
 #[derive(Deserialize)]
 struct NoteIn {
     marks: Marks,
     spec: MachineSpec,
+    #[serde(default)]
+    in_flux: bool,
 }
 
 impl Note {
     /// The note as JSON in ASCII without control characters: XML carries that unchanged.
-    pub(crate) fn encode(spec: &MachineSpec, marks: Marks) -> Result<String, HypervisorError> {
-        let json = serde_json::to_string(&NoteOut { marks, spec })
+    pub(crate) fn encode(&self) -> Result<String, HypervisorError> {
+        let Self { marks, spec, in_flux } = self;
+        let json = serde_json::to_string(&NoteOut { marks: *marks, spec, in_flux: *in_flux })
             .map_err(|error| broken("write the note of a machine", error))?;
         let mut ascii = String::with_capacity(json.len());
         for character in json.chars() {
@@ -48,7 +55,7 @@ impl Note {
     pub(crate) fn decode(text: &str) -> Result<Self, HypervisorError> {
         let note: NoteIn = serde_json::from_str(text)
             .map_err(|error| broken("read the note of a machine", error))?;
-        Ok(Self { marks: note.marks, spec: Arc::new(note.spec) })
+        Ok(Self { marks: note.marks, spec: Arc::new(note.spec), in_flux: note.in_flux })
     }
 }
 
@@ -66,13 +73,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_note_survives_xml(name in any::<String>(), user_data in any::<String>()) {
+        fn a_note_survives_xml(
+            name in any::<String>(),
+            user_data in any::<String>(),
+            in_flux in any::<bool>(),
+        ) {
             let mut spec = contract::spec(1);
             (spec.name, spec.user_data) = (name, user_data);
-            let text = Note::encode(&spec, Marks::default()).unwrap();
+            let note = Note { marks: Marks::default(), spec: spec.into(), in_flux };
+            let text = note.encode().unwrap();
             prop_assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)));
-            let note = xml::note_of(&xml::note_element(&text)).unwrap();
-            prop_assert_eq!(&*Note::decode(&note).unwrap().spec, &spec);
+            let read = xml::note_of(&xml::note_element(&text)).unwrap();
+            prop_assert_eq!(Note::decode(&read).unwrap(), note);
         }
 
         #[test]

@@ -73,10 +73,7 @@ impl Threads {
         match tokio::time::timeout(self.deadline, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(gone()),
-            Err(_) => Err(HypervisorError::Timeout {
-                attempted: attempted.into(),
-                deadline_ms: u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX),
-            }),
+            Err(_) => Err(HypervisorError::late(attempted, self.deadline)),
         }
     }
 }

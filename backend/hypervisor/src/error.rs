@@ -1,6 +1,6 @@
 //! Why a hypervisor refused or failed. The cause of a driver's failure is kept as the source.
 
-use std::{error::Error, fmt::Display};
+use std::{error::Error, fmt::Display, time::Duration};
 
 /// Why a call of a hypervisor was not done.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +123,12 @@ impl HypervisorError {
     /// What the other host of a migration says about `what` can't be done here because of `why`.
     pub fn refused(what: impl Display + Copy, why: impl Into<String>) -> Self {
         Self::Refused { what: what.to_string(), why: why.into() }
+    }
+
+    /// `attempted` took longer than this.
+    pub fn late(attempted: impl Into<String>, deadline: Duration) -> Self {
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        Self::Timeout { attempted: attempted.into(), deadline_ms }
     }
 
     /// The failure as its customer may read it: without names and texts of the host.

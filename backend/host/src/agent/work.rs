@@ -382,9 +382,6 @@ pub(super) async fn within<T>(
     attempted: &str,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let late = |_| HypervisorError::Timeout {
-        attempted: attempted.to_owned(),
-        deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
-    };
+    let late = |_| HypervisorError::late(attempted, deadline);
     tokio::time::timeout(deadline, work).await.map_err(late)?
 }

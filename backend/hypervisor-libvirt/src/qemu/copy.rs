@@ -16,7 +16,6 @@ use super::{
     backup::{self, Progress},
     files::Found,
     host::{Inner, QemuHost},
-    keyring::Lent,
     session::Session,
     tool, xml,
 };
@@ -74,7 +73,7 @@ impl QemuHost {
         // What the copy has is the disk at its beginning.
         let still = self.hold_still(instance).await;
         let begun = self
-            .admit("begin to copy a disk", move |inner, session| {
+            .talk("begin to copy a disk", instance, move |inner, session| {
                 inner.begin_backup(session, instance, &found, (to, &path))
             })
             .await;
@@ -89,7 +88,7 @@ impl QemuHost {
             let look = move |_: &Inner, session: &Session| {
                 backup::progress(&session.domains.expect(instance)?.0)
             };
-            match self.call("look after a copy", look).await? {
+            match self.talk("look after a copy", instance, look).await? {
                 Progress::Runs => {}
                 Progress::Done => {
                     begun.instance = None;
@@ -120,8 +119,7 @@ impl Inner {
         let disk = xml::live_disks(&xml).into_iter().find(|disk| disk.file == found.path);
         let disk = disk.ok_or_else(|| HypervisorError::busy(instance, "its disks change"))?;
         // Taken back once QEMU has opened the file.
-        let key = self.keys.get(volume)?;
-        let _lent = Lent::lend(&session.domains.connection, volume, &key)?;
+        let _lent = self.lend(session, volume)?;
         backup::begin(&domain, &disk.device, (volume, path))
     }
 }
@@ -141,7 +139,7 @@ impl Drop for Begun {
                 let (domain, _) = session.domains.expect(instance)?;
                 jobs::abort(&domain).map_err(failed(format!("end a copy from {instance}")))
             };
-            if let Err(error) = host.call("end a copy", end).await {
+            if let Err(error) = host.talk("end a copy", instance, end).await {
                 tracing::debug!(%instance, %error, "a copy that nobody waits for was not ended");
             }
         });

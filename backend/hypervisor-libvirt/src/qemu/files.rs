@@ -1,6 +1,7 @@
 //! Volumes as files: qcow2 with LUKS in it, made under another name and renamed when whole.
 
 use std::{
+    collections::HashMap,
     ffi::OsStr,
     fs::{self, File},
     io::{self, Read},
@@ -10,6 +11,7 @@ use std::{
 
 use fairmazon_hypervisor::{HypervisorError, Result, Volume, VolumeFile, VolumeKey};
 use fairmazon_model::{host::Capacity, id::VolumeId, machine::HostVolume, units::Gib};
+use parking_lot::Mutex;
 use tokio::io::AsyncSeekExt;
 
 use super::{image::ImageDisk, tool};
@@ -26,6 +28,20 @@ const LUKS: u32 = 2;
 pub(super) struct Files {
     storage: PathBuf,
     capacity: Capacity,
+    /// The room that volumes are promised beyond what they have.
+    growing: Mutex<HashMap<VolumeId, (String, Gib)>>,
+}
+
+/// Room that a volume is promised beyond what it has, until this is dropped.
+pub(super) struct Room<'a> {
+    files: &'a Files,
+    volume: VolumeId,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.files.growing.lock().remove(&self.volume);
+    }
 }
 
 /// A volume and its file.
@@ -51,7 +67,7 @@ impl Files {
                 }
             }
         }
-        Ok(Self { storage, capacity })
+        Ok(Self { storage, capacity, growing: Mutex::default() })
     }
 
     pub(super) fn list(&self) -> Result<Vec<Volume>> {
@@ -143,6 +159,14 @@ impl Files {
         new.finish(&last).await.map_err(failed("make", wish.volume))
     }
 
+    /// Promises a volume what it lacks to this size. As for [`create`](Self::create), one at a time.
+    pub(super) fn promise(&self, volume: VolumeId, found: &Found, to: Gib) -> Result<Room<'_>> {
+        let more = to.saturating_sub(found.size);
+        self.require_room(&found.class, more)?;
+        self.growing.lock().insert(volume, (found.class.clone(), more));
+        Ok(Room { files: self, volume })
+    }
+
     /// Grows a volume that no machine has open.
     pub(super) async fn grow(
         &self,
@@ -180,6 +204,9 @@ impl Files {
         let half_made = self.list_class(class, &format!(".{HALF_MADE}"))?;
         for found in self.list_class(class, SUFFIX)?.into_iter().chain(half_made) {
             promised = promised.saturating_add(found.size);
+        }
+        for (_, more) in self.growing.lock().values().filter(|(of, _)| of == class) {
+            promised = promised.saturating_add(*more);
         }
         for coming in self.coming_of(class)? {
             promised = promised.saturating_add(coming.size);

@@ -29,35 +29,30 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Accelerator, QemuConfig,
+    admission::Admission,
     agents::Agents,
     asker::Asker,
     balloon::{self, Expendable},
+    calls::{ANSWERS, ASK_AGAIN, Lanes, within},
     console::Consoles,
     files::Files,
     image::{self, ImageDisk},
     keyring::Keyring,
-    live::NotStarted,
+    locks::Locks,
     migration::{Departures, Landings, Moves},
     rotation,
     seed::Seeds,
     session::{Session, Sessions},
-    tool,
 };
 use crate::{
     LibvirtError, domains::Domains, events::start_loop, guests::Guests, left::Left, private::sweep,
-    threads::Threads, user_data::UserData,
+    user_data::UserData,
 };
 
 /// Hints that a slow listener may be behind before it has to look at all.
 const HINTS_KEPT: usize = 64;
-/// Calls under way at once: one that hangs leaves the others.
-const THREADS: usize = 4;
-/// How long a call may take.
-const DEADLINE: Duration = Duration::from_secs(60);
 /// How long a guest may take to let go of a disk: it may have to boot first.
 const DETACH: Duration = Duration::from_secs(45);
-/// Between two times that a guest is asked the same. QEMU refuses to ask again within one second.
-const ASK_AGAIN: Duration = Duration::from_millis(1_500);
 /// The folder beside those of the volumes where machines that have just left are noted.
 const LEFT: &str = ".left";
 /// Between two looks at the length of the consoles.
@@ -68,8 +63,8 @@ const TRIM: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct QemuHost {
     pub(super) inner: Arc<Inner>,
-    pub(super) threads: Threads,
-    hints: broadcast::Sender<Hint>,
+    pub(super) lanes: Lanes,
+    pub(super) hints: broadcast::Sender<Hint>,
 }
 
 impl fmt::Debug for QemuHost {
@@ -79,7 +74,7 @@ impl fmt::Debug for QemuHost {
 }
 
 pub(super) struct Inner {
-    sessions: Sessions,
+    pub(super) sessions: Sessions,
     pub(super) config: QemuConfig,
     pub(super) files: Files,
     pub(super) images: Images,
@@ -93,12 +88,18 @@ pub(super) struct Inner {
     pub(super) left: Left,
     pub(super) expendable: Expendable,
     asker: Asker,
-    /// Held while a machine is checked and then changed: memory, who uses a volume.
-    admission: Arc<tokio::sync::Mutex<()>>,
-    /// Held while a volume is made, grown or deleted, or its key changes. Before `admission` where both are.
+    /// Who may have memory and volumes.
+    pub(super) admission: Admission,
+    /// Held while the definition of a machine is read and written.
+    pub(super) notes: Mutex<()>,
+    /// The machines that are being changed, each once.
+    pub(super) changing: Locks<InstanceId>,
+    /// The volumes that are grown or whose keys change, each once. Before `making` and `changing`.
+    volumes: Locks<VolumeId>,
+    /// Held while the room for a volume is taken, and while one is made or deleted.
     making: tokio::sync::Mutex<()>,
     /// The runs whose guests are being asked to shut down.
-    asking: Mutex<HashSet<(InstanceId, u32)>>,
+    pub(super) asking: Mutex<HashSet<(InstanceId, u32)>>,
 }
 
 impl QemuHost {
@@ -164,107 +165,25 @@ impl QemuHost {
             left,
             expendable: Expendable::default(),
             asker,
-            admission: Arc::default(),
+            admission: Admission::default(),
+            notes: Mutex::default(),
+            changing: Locks::default(),
+            volumes: Locks::default(),
             making: tokio::sync::Mutex::default(),
             asking: Mutex::default(),
         });
-        let threads = Threads::start(THREADS, DEADLINE).map_err(LibvirtError::Threads)?;
+        let lanes = Lanes::start().map_err(LibvirtError::Threads)?;
         let weak = Arc::downgrade(&inner);
         thread::Builder::new()
             .name("consoles".into())
             .spawn(move || trim_consoles(&weak))
             .map_err(LibvirtError::Threads)?;
-        Ok(Self { inner, threads, hints })
+        Ok(Self { inner, lanes, hints })
     }
 
     /// How guests run.
     pub fn accelerator(&self) -> Accelerator {
         self.inner.config.accelerator
-    }
-
-    pub(super) async fn call<T: Send + 'static>(
-        &self,
-        attempted: &str,
-        call: impl FnOnce(&Inner, &Session) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let inner = Arc::clone(&self.inner);
-        let call = move || {
-            let session = inner.sessions.get()?;
-            call(&inner, &session)
-        };
-        self.threads.call(attempted, call).await
-    }
-
-    /// As [`call`](Self::call), alone among those that change machines. It stays alone to its end
-    /// when nobody waits for it any more.
-    pub(super) async fn admit<T: Send + 'static>(
-        &self,
-        attempted: &str,
-        call: impl FnOnce(&Inner, &Session) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let admission = Arc::clone(&self.inner.admission).lock_owned().await;
-        let call = move |inner: &Inner, session: &Session| {
-            let _admission = admission;
-            call(inner, session)
-        };
-        self.call(attempted, call).await
-    }
-
-    /// As [`admit`](Self::admit), for what opens volumes: a key that opens none is named.
-    async fn open_volumes(
-        &self,
-        attempted: &str,
-        call: impl FnOnce(&Inner, &Session) -> std::result::Result<(), NotStarted> + Send + 'static,
-    ) -> Result<()> {
-        let outcome = self.admit(attempted, |inner, session| Ok(call(inner, session))).await?;
-        let Err(NotStarted { error, opened }) = outcome else { return Ok(()) };
-        for (volume, path) in opened {
-            let key = self.inner.keys.get(volume)?;
-            let opens = tool::opens(&path, volume, &key).await;
-            if let Err(wrong @ HypervisorError::KeyWrong { .. }) = opens {
-                return Err(wrong);
-            }
-        }
-        Err(error)
-    }
-
-    /// Presses the power button once; the run that it was pressed in, none when it is off.
-    async fn press(&self, instance: InstanceId) -> Result<Option<u32>> {
-        self.call("ask a machine to shut down", move |_, session| {
-            let run = session.domains.expect(instance)?.0.id();
-            session.domains.ask_to_stop(instance)?;
-            Ok(run)
-        })
-        .await
-    }
-
-    /// Presses the power button again until the run has ended: a guest that still boots does not
-    /// see it.
-    async fn keep_pressing(self, instance: InstanceId, run: u32) {
-        // Not the host itself: whoever drops it does not wait for this.
-        let (inner, threads, hints) =
-            (Arc::downgrade(&self.inner), self.threads.clone(), self.hints.clone());
-        drop(self);
-        loop {
-            tokio::time::sleep(ASK_AGAIN).await;
-            let Some(inner) = inner.upgrade() else { return };
-            let host = Self { inner, threads: threads.clone(), hints: hints.clone() };
-            let now = host.call("look at a machine", move |_, session| {
-                Ok(session.domains.expect(instance)?.0.id())
-            });
-            match now.await {
-                Ok(now) if now == Some(run) => {
-                    if let Err(error) = host.press(instance).await {
-                        tracing::debug!(%instance, %error, "the power button was not pressed");
-                    }
-                }
-                Ok(_) | Err(HypervisorError::NotFound { .. }) => {
-                    host.inner.asking.lock().remove(&(instance, run));
-                    return;
-                }
-                Err(error) => tracing::debug!(%instance, %error, "unable to see whether it runs"),
-            }
-        }
     }
 
     /// The disk of an image. Beside the threads for libvirt's calls, since a large one takes longer
@@ -331,26 +250,30 @@ impl Hypervisor for QemuHost {
             let found = inner.files.find(volume)?;
             Ok(found.map(|found| Volume { volume, size: found.size }))
         };
-        self.threads.call("look at a volume", look).await
+        self.lanes.main.call("look at a volume", look).await
     }
 
     async fn define(&self, spec: &Arc<MachineSpec>, marks: Marks) -> Result<()> {
         let spec = Arc::clone(spec);
-        self.admit("define a machine", move |host, session| host.define(session, &spec, marks))
-            .await
+        self.change("define a machine", spec.instance, move |host, session| {
+            host.define(session, &spec, marks)
+        })
+        .await
     }
 
     async fn mark(&self, instance: InstanceId, marks: Marks) -> Result<()> {
-        self.admit("mark a machine", move |host, session| host.mark(session, instance, marks)).await
+        // Also of one that is being changed and does not get to the end of it.
+        self.call("mark a machine", move |host, session| host.mark(session, instance, marks)).await
     }
 
     async fn start(&self, instance: InstanceId) -> Result<()> {
-        self.open_volumes("start a machine", move |host, session| host.start(session, instance))
-            .await
+        let start = move |host: &Inner, session: &Session| Ok(host.start(session, instance));
+        self.opened(self.change("start a machine", instance, start).await?).await
     }
 
     async fn ask_to_stop(&self, instance: InstanceId) -> Result<()> {
-        let Some(run) = self.press(instance).await? else { return Ok(()) };
+        let Some(run) = self.run_of(instance).await? else { return Ok(()) };
+        self.press(instance).await?;
         if self.inner.asking.lock().insert((instance, run)) {
             tokio::spawn(self.clone().keep_pressing(instance, run));
         }
@@ -358,11 +281,11 @@ impl Hypervisor for QemuHost {
     }
 
     async fn force_stop(&self, instance: InstanceId) -> Result<()> {
-        self.call("end a machine", move |_, session| session.domains.force_stop(instance)).await
+        self.fence("end a machine", move |session| session.domains.force_stop(instance)).await
     }
 
     async fn undefine(&self, instance: InstanceId) -> Result<()> {
-        self.admit("undefine a machine", move |host, session| {
+        self.change("undefine a machine", instance, move |host, session| {
             session.domains.undefine(instance)?;
             host.consoles.remove(instance);
             host.seeds.remove(instance);
@@ -381,12 +304,13 @@ impl Hypervisor for QemuHost {
                 source: error.into(),
             })
         };
-        self.threads.call(attempted, read).await
+        self.lanes.main.call(attempted, read).await
     }
 
     async fn statistics(&self, instance: InstanceId) -> Result<Option<Statistics>> {
-        self.call("measure a machine", move |host, session| host.statistics(session, instance))
-            .await
+        let attempted = "measure a machine";
+        let measure = move |host: &Inner, session: &Session| host.statistics(session, instance);
+        within(ANSWERS, attempted, self.talk(attempted, instance, measure)).await
     }
 
     async fn memory(&self) -> Result<HostMemory> {
@@ -414,7 +338,7 @@ impl Hypervisor for QemuHost {
     }
 
     async fn change_key(&self, volume: VolumeId, keys: KeyChange) -> Result<()> {
-        let _making = self.inner.making.lock().await;
+        let _volume = self.inner.volumes.lock(volume).await;
         self.exchange_key(volume, keys).await
     }
 
@@ -451,19 +375,24 @@ impl Hypervisor for QemuHost {
     }
 
     async fn grow_volume(&self, volume: VolumeId, size: Gib) -> Result<()> {
-        let _making = self.inner.making.lock().await;
-        let missing = || HypervisorError::not_found(volume);
-        let found = self.inner.files.find(volume)?.ok_or_else(missing)?;
+        let _volume = self.inner.volumes.lock(volume).await;
+        let found = self.inner.require(volume)?;
         if found.size >= size {
             return Ok(());
         }
-        self.inner.files.require_room(&found.class, size.saturating_sub(found.size))?;
-        let live = found.clone();
-        let grown = self
-            .admit("grow a volume", move |host, session| {
-                host.grow_live(session, volume, &live, size)
-            })
-            .await?;
+        let making = self.inner.making.lock().await;
+        let _room = self.inner.files.promise(volume, &found, size)?;
+        drop(making);
+        let grown = match self.user_of(volume).await? {
+            None => false,
+            Some(instance) => {
+                let live = found.clone();
+                self.talk("grow a volume", instance, move |host, session| {
+                    host.grow_live(session, instance, (volume, &live), size)
+                })
+                .await?
+            }
+        };
         if !grown {
             let key = self.inner.keys.get(volume)?;
             // A machine that starts now holds a lock on the file, and this fails and is repeated.
@@ -475,7 +404,9 @@ impl Hypervisor for QemuHost {
 
     async fn delete_volume(&self, volume: VolumeId) -> Result<()> {
         let _making = self.inner.making.lock().await;
-        self.admit("delete a volume", move |host, session| host.delete_volume(session, volume))
+        let changes = || HypervisorError::busy(volume, "it is being changed");
+        let _volume = self.inner.volumes.try_lock(volume).ok_or_else(changes)?;
+        self.call("delete a volume", move |host, session| host.delete_volume(session, volume))
             .await?;
         self.hint(volume);
         Ok(())
@@ -497,18 +428,18 @@ impl Hypervisor for QemuHost {
 
     async fn attach(&self, instance: InstanceId, disk: &Disk) -> Result<()> {
         let disk = disk.clone();
-        self.open_volumes("attach a disk", move |host, session| {
-            host.attach(session, instance, &disk)
-        })
-        .await
+        let attach =
+            move |host: &Inner, session: &Session| Ok(host.attach(session, instance, &disk));
+        self.opened(self.talk("attach a disk", instance, attach).await?).await
     }
 
     async fn detach(&self, instance: InstanceId, disk: &str) -> Result<()> {
         let begin = Instant::now();
         loop {
             let name = disk.to_owned();
-            let gone = self
-                .admit("detach a disk", move |host, session| host.detach(session, instance, &name));
+            let gone = self.talk("detach a disk", instance, move |host, session| {
+                host.detach(session, instance, &name)
+            });
             if gone.await? {
                 return Ok(());
             }
@@ -520,14 +451,15 @@ impl Hypervisor for QemuHost {
     }
 
     async fn resize(&self, instance: InstanceId, vcpus: Vcpus, memory: Mib) -> Result<()> {
-        self.admit("resize a machine", move |host, session| {
+        self.talk("resize a machine", instance, move |host, session| {
             host.resize(session, instance, (vcpus, memory))
         })
         .await
     }
 
     async fn hold(&self, instance: InstanceId) -> Result<()> {
-        self.open_volumes("hold a machine", move |host, session| host.hold(session, instance)).await
+        let hold = move |host: &Inner, session: &Session| Ok(host.hold(session, instance));
+        self.opened(self.change("hold a machine", instance, hold).await?).await
     }
 
     async fn describe(&self, instance: InstanceId) -> Result<Description> {

@@ -14,6 +14,8 @@ use crate::error::failed;
 #[derive(Debug, Default)]
 pub(super) struct Keyring {
     keys: Mutex<HashMap<VolumeId, Arc<VolumeKey>>>,
+    /// How often each key is lent now.
+    lent: Arc<Mutex<HashMap<VolumeId, usize>>>,
 }
 
 impl Keyring {
@@ -29,23 +31,18 @@ impl Keyring {
         let missing = || HypervisorError::KeyMissing { what: volume.to_string() };
         self.keys.lock().get(&volume).cloned().ok_or_else(missing)
     }
-}
 
-/// A key that libvirt has for now, as a secret that it keeps in memory and shows to nobody; it is
-/// taken back when this is dropped.
-#[derive(Debug)]
-pub(super) struct Lent {
-    secret: Secret,
-    volume: VolumeId,
-}
-
-impl Lent {
-    pub(super) fn lend(connection: &Connect, volume: VolumeId, key: &VolumeKey) -> Result<Self> {
+    /// Lends a key to libvirt.
+    pub(super) fn lend(&self, connection: &Connect, volume: VolumeId) -> Result<Lent> {
+        let key = self.get(volume)?;
+        let mut lent = self.lent.lock();
         let secret = connection
             .define_secret_xml(&xml::secret(volume), 0)
             .map_err(failed(format!("prepare libvirt for the key of {volume}")))?;
+        *lent.entry(volume).or_default() += 1;
+        drop(lent);
         // From here on it is taken back, also when the value is refused.
-        let lent = Self { secret, volume };
+        let lent = Lent { of: Arc::clone(&self.lent), secret, volume };
         lent.secret
             .set_value(key.passphrase().as_bytes(), 0)
             .map_err(failed(format!("lend the key of {volume} to libvirt")))?;
@@ -53,8 +50,25 @@ impl Lent {
     }
 }
 
+/// A key that libvirt has for now, as a secret that it keeps in memory and shows to nobody; it is
+/// taken back when the last of these for a volume is dropped.
+#[derive(Debug)]
+pub(super) struct Lent {
+    of: Arc<Mutex<HashMap<VolumeId, usize>>>,
+    secret: Secret,
+    volume: VolumeId,
+}
+
 impl Drop for Lent {
     fn drop(&mut self) {
+        let mut lent = self.of.lock();
+        if let Some(others) = lent.get_mut(&self.volume)
+            && *others > 1
+        {
+            *others -= 1;
+            return;
+        }
+        lent.remove(&self.volume);
         if let Err(error) = self.secret.undefine() {
             // libvirt forgets it at its own end; the next loan takes its place before that.
             tracing::warn!(volume = %self.volume, %error, "a key could not be taken back from libvirt");

@@ -1,9 +1,9 @@
 //! What is done to machines: blocking calls on one connection, for the host's threads.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use fairmazon_hypervisor::{
-    Halt, HypervisorError, Machine, Marks, Promised, Result, RunState, Statistics, Traffic,
+    Access, Halt, HypervisorError, Machine, Marks, Promised, Result, RunState, Statistics, Traffic,
 };
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
@@ -15,6 +15,7 @@ use virt::domain::Domain;
 use virt_sys as sys;
 
 use super::{
+    admission::Admitted,
     files::Found,
     growth::{self, Growth},
     host::Inner,
@@ -24,24 +25,30 @@ use super::{
     session::Session,
     xml::{self, LiveDisk, Parts},
 };
-use crate::{
-    domains::{Domains, refuse_taken},
-    error::failed,
-    xml::device_name,
-};
+use crate::{domains::refuse_taken, error::failed, note::Note, xml::device_name};
 
 const LIVE: u32 = sys::VIR_DOMAIN_AFFECT_LIVE;
 
 impl Inner {
     pub(super) fn define(&self, session: &Session, spec: &MachineSpec, marks: Marks) -> Result<()> {
         let xml = self.domain(session, spec, None, None)?;
+        let _alone = self.notes.lock();
         session.domains.define(spec, marks, xml)
     }
 
-    /// Writes the definition of a machine whose disks have changed while it runs.
-    fn write(&self, session: &Session, spec: &MachineSpec, marks: Marks) -> Result<()> {
-        let xml = self.domain(session, spec, None, None)?;
-        session.domains.write(spec, marks, xml)
+    /// Writes down what has changed of a machine. What else is written down stays: a disk may be on
+    /// its way into a machine that does not have it yet.
+    fn write(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+        change: impl FnOnce(&mut Note),
+    ) -> Result<()> {
+        let _alone = self.notes.lock();
+        let mut note = session.domains.noted(instance)?;
+        change(&mut note);
+        let xml = self.domain(session, &note.spec, None, None)?;
+        session.domains.write(&note, xml)
     }
 
     /// Makes the domain of a machine from its UUID and note. Its kernel is named at the start only,
@@ -97,7 +104,7 @@ impl Inner {
         let (_, machine) = session.domains.expect(instance)?;
         match machine.run {
             RunState::Held => Err(HypervisorError::busy(instance, "it is held").into()),
-            RunState::Off(_) => self.launch(session, &machine, Domains::start),
+            RunState::Off(_) => self.launch(session, &machine, RunState::Running),
             RunState::Running | RunState::Incoming | RunState::Arrived => Ok(()),
         }
     }
@@ -113,7 +120,7 @@ impl Inner {
         let why_not = match machine.run {
             RunState::Held => return Ok(()),
             RunState::Off(_) if machine.marks.halt == Halt::Held => {
-                return self.launch(session, &machine, Domains::hold);
+                return self.launch(session, &machine, RunState::Held);
             }
             RunState::Off(_) => "it is not marked to be held",
             RunState::Running | RunState::Incoming | RunState::Arrived => "it runs",
@@ -121,54 +128,63 @@ impl Inner {
         Err(HypervisorError::busy(instance, why_not).into())
     }
 
-    /// Has libvirt start a machine that is off.
+    /// Has libvirt start a machine that is off, to run or to be held.
     fn launch(
         &self,
         session: &Session,
         machine: &Machine,
-        launch: fn(&Domains, InstanceId) -> Result<()>,
+        run: RunState,
     ) -> std::result::Result<(), NotStarted> {
         let (instance, spec) = (machine.instance(), &machine.definition);
-        let opened = self.take_place(session, machine)?;
+        let (opened, admitted) = self.take_place(session, machine)?;
+        let _claim = admitted.claim(machine, run);
         let kernel = image::kernel(&self.images, &spec.image)?;
         // Names the files of volumes that were made after the machine was defined, too.
         let xml = self.domain(session, spec, kernel, None)?;
-        session.domains.define(spec, machine.marks, xml)?;
+        {
+            let _alone = self.notes.lock();
+            session.domains.define(spec, machine.marks, xml)?;
+        }
         // Taken back at the end of this function: QEMU has them by then, or has failed.
         let _lent = spec
             .all_disks()
             .map(|disk| self.lend(session, disk.volume))
             .collect::<Result<Vec<_>>>()?;
-        launch(&session.domains, instance).map_err(|error| NotStarted { error, opened })
+        let launched = match run {
+            RunState::Held => session.domains.hold(instance),
+            _ => session.domains.start(instance),
+        };
+        launched.map_err(|error| NotStarted { error, opened })
     }
 
     /// Whether a machine that is off can run, be held or come here, with its console and its seed
-    /// made ready for it; the files of its volumes.
+    /// made ready for it; the files of its volumes, and what nobody else is admitted until then.
     pub(super) fn take_place(
         &self,
         session: &Session,
         machine: &Machine,
-    ) -> Result<Vec<(VolumeId, PathBuf)>> {
+    ) -> Result<(Vec<(VolumeId, PathBuf)>, Admitted<'_>)> {
         let (instance, spec) = (machine.instance(), &machine.definition);
-        let others = session.domains.list()?.machines;
+        let admitted = self.admitted(session)?;
+        let others = &admitted.machines;
         let mut opened = Vec::with_capacity(1 + spec.disks.len());
         for disk in spec.all_disks() {
             opened.push((disk.volume, self.require(disk.volume)?.path));
-            refuse_taken(&others, instance, disk)?;
+            refuse_taken(others, instance, disk)?;
         }
         let more = match (machine.marks.halt, spec.power) {
             (Halt::Held, _) | (Halt::Arriving, Power::Stopped) => None,
             _ => Some(Promised::from(spec.as_ref())),
         };
         if let Some(more) = more {
-            self.has_memory(&others, more)?;
+            self.has_memory(others, more)?;
         }
         self.consoles.prepare(instance).map_err(|error| HypervisorError::Driver {
             attempted: format!("prepare the console of {instance}"),
             source: error.into(),
         })?;
         self.seeds.write(spec, machine.marks, &self.config.network)?;
-        Ok(opened)
+        Ok((opened, admitted))
     }
 
     /// Whether there is so much memory beside what these machines have.
@@ -194,18 +210,22 @@ impl Inner {
             return Err(HypervisorError::busy(instance, "it is being sent to another host"));
         }
         // As it is, whatever an earlier call has written down before it ended.
-        let mut spec = (*machine.definition).clone();
+        let spec = &machine.definition;
         let attempted = || failed(format!("resize {instance}"));
         if (spec.vcpus, spec.memory) != (vcpus, memory) {
             let live = domain.xml_desc(0).map_err(attempted())?;
             let growth = Growth::read(&live).ok().flatten();
-            let fits = growth.is_some_and(|growth| growth.takes(&spec, vcpus, memory));
+            let fits = growth.is_some_and(|growth| growth.takes(spec, vcpus, memory));
             if !fits {
                 return Err(growth::CANT_GROW);
             }
             let more = memory.saturating_sub(spec.memory);
-            let module = MachineSpec { memory: more, ..spec.clone() };
-            self.has_memory(&session.domains.list()?.machines, Promised::from(&module))?;
+            let module = MachineSpec { memory: more, ..(**spec).clone() };
+            let admitted = self.admitted(session)?;
+            self.has_memory(&admitted.machines, Promised::from(&module))?;
+            let grown = Arc::new(MachineSpec { vcpus, memory, ..(**spec).clone() });
+            let grown = Machine { definition: grown, ..machine.clone() };
+            let _claim = admitted.claim(&grown, machine.run);
             if more > Mib(0) {
                 let module = growth::module(more, None);
                 domain.attach_device_flags(&module, LIVE).map_err(attempted())?;
@@ -214,8 +234,10 @@ impl Inner {
                 domain.set_vcpus_flags(vcpus.0, LIVE).map_err(attempted())?;
             }
         }
-        (spec.vcpus, spec.memory) = (vcpus, memory);
-        self.write(session, &spec, machine.marks)?;
+        self.write(session, instance, |note| {
+            let spec = Arc::make_mut(&mut note.spec);
+            (spec.vcpus, spec.memory) = (vcpus, memory);
+        })?;
         self.agents.ask_soon(instance);
         Ok(())
     }
@@ -223,11 +245,12 @@ impl Inner {
     /// Writes the marks of a machine.
     pub(super) fn mark(&self, session: &Session, instance: InstanceId, marks: Marks) -> Result<()> {
         let (_, machine) = session.domains.expect(instance)?;
-        let moves = matches!(machine.marks.halt, Halt::Leaving | Halt::Held | Halt::Arriving);
-        if machine.runs() && moves {
-            // While a machine moves, libvirt writes no metadata, but takes a whole definition.
-            self.write(session, &machine.definition, marks)
+        if machine.runs() || machine.marks.halt == Halt::Left {
+            // libvirt writes no metadata while a machine moves or its QEMU has not answered, but
+            // takes a whole definition.
+            self.write(session, instance, |note| note.marks = marks)
         } else {
+            let _alone = self.notes.lock();
             session.domains.mark(instance, marks)
         }
     }
@@ -241,20 +264,29 @@ impl Inner {
     ) -> std::result::Result<(), NotStarted> {
         let (domain, machine) = session.domains.expect(instance)?;
         refuse_coming(&machine)?;
-        let mut spec = (*machine.definition).clone();
-        if spec.disks.contains(disk) {
+        let spec = &machine.definition;
+        // What is in flux is looked for where it should be: it may not have got there.
+        if spec.disks.contains(disk) && !session.domains.noted(instance)?.in_flux {
             return Ok(());
         }
-        if spec.disks.iter().any(|other| other.name == disk.name) {
+        if spec.disks.iter().any(|other| other.name == disk.name && other != disk) {
             return Err(HypervisorError::busy(instance, "another disk has this name").into());
         }
         let found = self.require(disk.volume)?;
-        refuse_taken(&session.domains.list()?.machines, instance, disk)?;
-        let had = spec.clone();
-        spec.disks.push(disk.clone());
-        // Before it is plugged in, so that what is plugged in is always written down; what is
-        // written down and not plugged in counts as not there.
-        self.write(session, &spec, machine.marks)?;
+        let admitted = self.admitted(session)?;
+        refuse_taken(&admitted.machines, instance, disk)?;
+        let mut with = (**spec).clone();
+        with.disks.retain(|each| each != disk);
+        with.disks.push(disk.clone());
+        let with = Machine { definition: Arc::new(with), ..machine.clone() };
+        let _claim = admitted.claim(&with, machine.run);
+        // Before it is plugged in, so that what is plugged in is always written down.
+        self.write(session, instance, |note| {
+            let disks = &mut Arc::make_mut(&mut note.spec).disks;
+            disks.retain(|each| each.name != disk.name && each.volume != disk.volume);
+            disks.push(disk.clone());
+            note.in_flux = machine.runs();
+        })?;
         if machine.runs() {
             let live = live_disks(&domain, instance)?;
             // One that is plugged in already is left from a call that did not get to its end.
@@ -266,10 +298,11 @@ impl Inner {
                 drop(lent);
                 let opened = vec![(disk.volume, found.path)];
                 if let Err(error) = attached {
-                    self.write(session, &had, machine.marks)?;
+                    self.write(session, instance, |note| without(note, disk))?;
                     return Err(NotStarted { error, opened });
                 }
             }
+            self.write(session, instance, |note| note.in_flux = false)?;
         }
         Ok(())
     }
@@ -283,11 +316,9 @@ impl Inner {
     ) -> Result<bool> {
         let (domain, machine) = session.domains.expect(instance)?;
         refuse_coming(&machine)?;
-        let mut spec = (*machine.definition).clone();
-        let Some(index) = spec.disks.iter().position(|other| other.name == name) else {
+        let Some(gone) = machine.definition.disks.iter().find(|other| other.name == name) else {
             return Ok(true);
         };
-        let gone = spec.disks.remove(index);
         if machine.runs()
             && let Some(found) = self.files.find(gone.volume)?
         {
@@ -296,6 +327,7 @@ impl Inner {
                 Ok::<_, HypervisorError>(disks.into_iter().find(|each| each.file == found.path))
             };
             if let Some(plugged) = live(&domain)? {
+                self.write(session, instance, |note| note.in_flux = true)?;
                 let asked = domain.detach_device_flags(&plugged.element, LIVE);
                 if live(&domain)?.is_some() {
                     // A guest that still boots does not hear it, and QEMU refuses to ask again
@@ -305,37 +337,33 @@ impl Inner {
                 }
             }
         }
-        self.write(session, &spec, machine.marks)?;
+        self.write(session, instance, |note| without(note, gone))?;
         Ok(true)
     }
 
-    /// Grows a volume that a running machine has; `false` when none has.
+    /// Grows a volume that a running machine has; `false` when it has it no more.
     pub(super) fn grow_live(
         &self,
         session: &Session,
-        volume: VolumeId,
-        found: &Found,
+        instance: InstanceId,
+        (volume, found): (VolumeId, &Found),
         to: Gib,
     ) -> Result<bool> {
-        for machine in session.domains.list()?.machines {
-            if !machine.runs() || machine.uses(volume).is_none() {
-                continue;
-            }
-            refuse_coming(&machine)?;
-            let (domain, _) = session.domains.expect(machine.instance())?;
-            let live = live_disks(&domain, machine.instance())?;
-            let Some(disk) = live.into_iter().find(|each| each.file == found.path) else {
-                continue;
-            };
-            if machine.uses(volume) == Some(fairmazon_hypervisor::Access::Read) {
-                return Err(HypervisorError::busy(volume, "a machine reads it"));
-            }
-            domain
-                .block_resize(&disk.device, to.0 << 30, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)
-                .map_err(failed(format!("grow {volume}")))?;
-            return Ok(true);
+        let (domain, machine) = session.domains.expect(instance)?;
+        refuse_coming(&machine)?;
+        let access = machine.uses(volume).filter(|_| machine.runs());
+        let Some(access) = access else { return Ok(false) };
+        let live = live_disks(&domain, instance)?;
+        let Some(disk) = live.into_iter().find(|each| each.file == found.path) else {
+            return Ok(false);
+        };
+        if access == Access::Read {
+            return Err(HypervisorError::busy(volume, "a machine reads it"));
         }
-        Ok(false)
+        domain
+            .block_resize(&disk.device, to.0 << 30, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+            .map_err(failed(format!("grow {volume}")))?;
+        Ok(true)
     }
 
     /// What a machine has used in its run; none while it is off or not there.
@@ -388,8 +416,9 @@ impl Inner {
     }
 
     pub(super) fn delete_volume(&self, session: &Session, volume: VolumeId) -> Result<()> {
-        let machines = session.domains.list()?.machines;
-        if machines.iter().any(|machine| machine.runs() && machine.uses(volume).is_some()) {
+        let admitted = self.admitted(session)?;
+        let uses = |machine: &Machine| machine.runs() && machine.uses(volume).is_some();
+        if admitted.machines.iter().any(uses) {
             return Err(HypervisorError::busy(volume, "a running machine uses it"));
         }
         self.files.delete(volume)
@@ -400,7 +429,7 @@ impl Inner {
     }
 
     pub(super) fn lend(&self, session: &Session, volume: VolumeId) -> Result<Lent> {
-        Lent::lend(&session.domains.connection, volume, &*self.keys.get(volume)?)
+        self.keys.lend(&session.domains.connection, volume)
     }
 }
 
@@ -425,6 +454,12 @@ fn takes_memory(machine: &Machine) -> bool {
         RunState::Incoming | RunState::Arrived => machine.definition.power == Power::Running,
         RunState::Held | RunState::Off(_) => false,
     }
+}
+
+/// Notes that a machine is without a disk.
+fn without(note: &mut Note, disk: &Disk) {
+    Arc::make_mut(&mut note.spec).disks.retain(|each| each != disk);
+    note.in_flux = false;
 }
 
 /// Refuses to change a machine whose guest is not all here.

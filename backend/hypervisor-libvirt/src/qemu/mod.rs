@@ -8,10 +8,12 @@
 //! [`give_key`]: fairmazon_hypervisor::Hypervisor::give_key
 
 mod accelerator;
+mod admission;
 mod agents;
 mod asker;
 mod backup;
 mod balloon;
+mod calls;
 mod console;
 mod copy;
 mod exported;
@@ -24,6 +26,7 @@ mod incoming;
 mod keyring;
 mod line;
 mod live;
+mod locks;
 mod migration;
 mod process;
 pub mod proof;

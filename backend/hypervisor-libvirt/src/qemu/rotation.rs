@@ -85,7 +85,8 @@ impl QemuHost {
         halves: &'static [Half],
     ) -> Result<KeyChange> {
         let path = found.path.clone();
-        self.admit("change a key of a running machine's volume", move |host, session| {
+        let attempted = "change a key of a running machine's volume";
+        self.talk(attempted, instance, move |host, session| {
             let (domain, _) = session.domains.expect(instance)?;
             let monitor = Monitor { domain: &domain, volume };
             let node = monitor.node(&path)?;

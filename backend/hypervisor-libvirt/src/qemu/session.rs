@@ -1,5 +1,7 @@
-//! The connection to libvirt's daemon, opened again after the daemon was restarted: guests go on
-//! meanwhile, and are there again in the new connection.
+//! The connections to libvirt's daemon, opened again after the daemon was restarted: guests go on
+//! meanwhile, and are there again in the new connection. One is for all that speaks to no QEMU that
+//! runs. The daemon does five calls of a connection at once, and a QEMU that hangs has it do a call
+//! for ever: what speaks to one has a connection of its own for that time.
 
 use std::sync::Arc;
 
@@ -18,11 +20,13 @@ use crate::{
 /// Seconds between signs of life, and how many may be missed.
 pub(super) const KEEP_ALIVE: (i32, u32) = (5, 3);
 
+const CONNECT: &str = "connect to libvirt";
+
 /// One connection and what hangs on it.
 #[derive(Debug)]
 pub(super) struct Session {
     // Before the connection, so that it ends first.
-    _watch: Watch,
+    _watch: Option<Watch>,
     pub(super) domains: Domains,
 }
 
@@ -36,6 +40,8 @@ pub(super) struct Sessions {
     left: Left,
     guests: Arc<Guests>,
     current: Mutex<Option<Arc<Session>>>,
+    /// Those that are for one call each, and in none now.
+    idle: Mutex<Vec<Session>>,
 }
 
 impl Sessions {
@@ -47,7 +53,16 @@ impl Sessions {
         left: Left,
         guests: Arc<Guests>,
     ) -> Self {
-        Self { uri, accelerator, hints, user_data, left, guests, current: Mutex::default() }
+        Self {
+            uri,
+            accelerator,
+            hints,
+            user_data,
+            left,
+            guests,
+            current: Mutex::default(),
+            idle: Mutex::default(),
+        }
     }
 
     /// The connection, a new one where the last has ended.
@@ -60,19 +75,53 @@ impl Sessions {
             tracing::warn!("the connection to libvirt has ended; opening another");
         }
         *current = None;
-        let session = Arc::new(self.open().map_err(failed("connect to libvirt"))?);
+        let session = Arc::new(self.open_main().map_err(failed(CONNECT))?);
         *current = Some(Arc::clone(&session));
         // Whatever happened meanwhile gave no event. Nobody listening is no failure.
         let _ = self.hints.send(Hint::All);
         Ok(session)
     }
 
-    fn open(&self) -> std::result::Result<Session, Error> {
-        let connection = Connect::open(Some(&self.uri))?;
-        connection.set_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)?;
+    /// Does a call over a connection that nobody else has meanwhile.
+    pub(super) fn alone<T>(&self, call: impl FnOnce(&Session) -> Result<T>) -> Result<T> {
+        let session = match self.idle_one() {
+            Some(session) => session,
+            None => {
+                let connection = self.connect().map_err(failed(CONNECT))?;
+                Session { _watch: None, domains: self.domains(connection) }
+            }
+        };
+        let outcome = call(&session);
+        self.idle.lock().push(session);
+        outcome
+    }
+
+    fn idle_one(&self) -> Option<Session> {
+        loop {
+            let session = self.idle.lock().pop()?;
+            if session.domains.connection.is_alive().unwrap_or(false) {
+                return Some(session);
+            }
+        }
+    }
+
+    fn open_main(&self) -> std::result::Result<Session, Error> {
+        let connection = self.connect()?;
         keyring::take_back_all(&connection)?;
         let watch = Watch::start(&connection, self.hints.clone())?;
-        let domains = Domains {
+        let domains = self.domains(connection);
+        domains.each(resume_stranded);
+        Ok(Session { _watch: Some(watch), domains })
+    }
+
+    fn connect(&self) -> std::result::Result<Connect, Error> {
+        let connection = Connect::open(Some(&self.uri))?;
+        connection.set_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)?;
+        Ok(connection)
+    }
+
+    fn domains(&self, connection: Connect) -> Domains {
+        Domains {
             connection,
             domain_type: self.accelerator.domain_type(),
             // Nothing leases addresses here; the host has seen who answers on the bridge. What a
@@ -87,9 +136,7 @@ impl Sessions {
             // disks by now, or will be, and a guest that went on with it would ruin them.
             start: sys::VIR_DOMAIN_START_FORCE_BOOT,
             plugged: Some(live_volumes),
-        };
-        domains.each(resume_stranded);
-        Ok(Session { _watch: watch, domains })
+        }
     }
 }
 

@@ -28,7 +28,7 @@ impl QemuHost {
     pub(super) async fn go_on(&self, instance: InstanceId) -> Result<()> {
         self.has_room(instance).await?;
         tokio::time::sleep(TOLD_LATE).await;
-        self.call("let a guest go on", move |_, session| {
+        self.talk("let a guest go on", instance, move |_, session| {
             let (domain, _) = session.domains.expect(instance)?;
             let attempted = || failed(format!("let {instance} go on"));
             // libvirt learns that a guest goes on only from one that stood still, and may be wrong

@@ -12,6 +12,7 @@ mod full;
 mod growth;
 mod guest_agent;
 mod guests;
+mod hung;
 mod images;
 mod imports;
 mod lab;

@@ -145,7 +145,7 @@ impl QemuHost {
         // One that does not end is said to be awaited still.
         let _ = timeout(LISTENS_WITHIN, ended).await;
         let ready = self
-            .admit("prepare for a machine", move |host, session| {
+            .change("prepare for a machine", instance, move |host, session| {
                 host.make_ready(session, instance, &places)
             })
             .await?;
@@ -170,7 +170,7 @@ impl QemuHost {
 
     /// See [`resume`](fairmazon_hypervisor::Hypervisor::resume).
     pub(in crate::qemu) async fn let_run(&self, instance: InstanceId) -> Result<()> {
-        self.admit("let a machine run", move |_, session| {
+        self.talk("let a machine run", instance, move |_, session| {
             let (domain, machine) = session.domains.expect(instance)?;
             match machine.run {
                 RunState::Arrived | RunState::Running => {}
@@ -235,12 +235,13 @@ impl Inner {
         if places.growth.as_ref().is_some_and(|growth| !growth.is_of(spec)) {
             return Err(HypervisorError::refused(instance, "it has another size than here"));
         }
-        self.take_place(session, &machine)?;
+        let (_, admitted) = self.take_place(session, &machine)?;
         let memory = match spec.power {
             Power::Stopped => Promised::default(),
             Power::Running => spec.as_ref().into(),
         };
         let kept = self.landings.keep(instance, memory)?;
+        drop(admitted);
         let xml = self.domain(session, spec, kernel, Some(places))?;
         session.domains.define(spec, machine.marks, xml)?;
         let lent = spec
@@ -315,7 +316,7 @@ impl Drop for Loan {
         };
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move {
-                let ended = host.admit("end a landing", move |host, _| {
+                let ended = host.change("end a landing", instance, move |host, _| {
                     end(host);
                     Ok(())
                 });
@@ -323,7 +324,7 @@ impl Drop for Loan {
                     tracing::warn!(%instance, %error, "a landing was not ended in order");
                 }
             })),
-            Err(_) => host.threads.clone().later(move || end(&host.inner)),
+            Err(_) => host.lanes.main.clone().later(move || end(&host.inner)),
         }
     }
 }

@@ -235,7 +235,8 @@ impl QemuHost {
             tracing::info!(%instance, %error, "libvirt says of a machine that has left that it has not");
         }
         drop((carried, departure));
-        let marked = self.admit("mark a machine", move |host, session| {
+        let marked = self.call("mark a machine", move |host, session| {
+            let _alone = host.notes.lock();
             let Some(machine) = session.domains.machine(instance)? else { return Ok(()) };
             // As the note has it, until something else was written: then that is newer.
             if machine.marks.halt == Halt::Left && host.left.is_there(instance) {
@@ -313,7 +314,8 @@ impl QemuHost {
                 return Err(not_sent(instance, format!("it is {run:?} after all of it went")));
             }
         }
-        self.admit("mark a machine", move |_, session| {
+        self.call("mark a machine", move |host, session| {
+            let _alone = host.notes.lock();
             let (_, machine) = session.domains.expect(instance)?;
             session.domains.mark(instance, Marks { halt: Halt::Left, ..machine.marks })
         })
