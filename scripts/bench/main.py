@@ -233,8 +233,10 @@ def version():
 
 
 def run(*command):
-    """What a program prints; it must succeed."""
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    """What a program prints; it must succeed. libvirt's daemon writes the log of a host meanwhile, not
+    that of a test."""
+    environment = {**os.environ, "FAIRMAZON_LAB_LOG": "3"}
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def cargo_bench(package, bench):
