@@ -3,7 +3,12 @@
 //! A domain is the platform's when its UUID is the instance's id and its metadata has the note;
 //! every other one is foreign and only counted.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Instant,
+};
 
 use fairmazon_hypervisor::{
     Halt, HypervisorError, Machine, Marks, OffReason, Result, RunState, keeps, same_disks,
@@ -133,7 +138,7 @@ impl Domains {
         xml: impl FnOnce(&str, &str) -> String,
     ) -> Result<()> {
         self.refuse_foreign(spec.instance)?;
-        let mut note = Note { marks, spec: Arc::new(spec.clone()), in_flux: false };
+        let mut note = Note { marks, spec: Arc::new(spec.clone()), in_flux: BTreeSet::new() };
         if let Some(had) = self.machine(spec.instance)?
             && had.runs()
         {
@@ -155,7 +160,7 @@ impl Domains {
         self.connection
             .define_domain_xml(&xml)
             .map_err(failed(format!("define {}", spec.instance)))?;
-        self.marked(spec.instance);
+        self.marked(spec.instance, note.marks);
         Ok(())
     }
 
@@ -171,14 +176,20 @@ impl Domains {
                 CONFIG,
             )
             .map_err(failed(format!("mark {instance}")))?;
-        self.marked(instance);
+        self.marked(instance, marks);
         Ok(())
     }
 
-    /// Marks have been written: what was noted of the machine in their place is old.
-    fn marked(&self, instance: InstanceId) {
-        if let Some(left) = &self.left {
-            left.forget(instance);
+    /// Marks have been written: what was noted of the machine in their place is old, but for those
+    /// that were read before that was noted.
+    fn marked(&self, instance: InstanceId, marks: Marks) {
+        let Some(left) = &self.left else { return };
+        match left.has(instance, marks) {
+            Ok(false) => left.forget(instance),
+            Ok(true) => {}
+            Err(error) => {
+                tracing::warn!(%instance, %error, "the note that a machine has left stays");
+            }
         }
     }
 
@@ -252,7 +263,9 @@ impl Domains {
         if let Some(kept) = &self.user_data {
             kept.remove(instance);
         }
-        self.marked(instance);
+        if let Some(left) = &self.left {
+            left.forget(instance);
+        }
         Ok(())
     }
 
@@ -265,6 +278,22 @@ impl Domains {
             // With the UUID of a machine of ours and without our note: not ours to touch.
             None => Err(HypervisorError::Foreign { what: instance.to_string() }),
         }
+    }
+
+    /// Whether a machine is on, by a look that waits for no QEMU.
+    pub(crate) fn is_on(&self, instance: InstanceId) -> Result<bool> {
+        let missing = || HypervisorError::not_found(instance);
+        let seen = self.glance(&self.domain(instance)?.ok_or_else(missing)?)?;
+        let foreign = || HypervisorError::Foreign { what: instance.to_string() };
+        seen.map(|(_, run, _)| !matches!(run, RunState::Off(_))).ok_or_else(foreign)
+    }
+
+    /// The domain of a machine whose guest runs here, and what is written down of it; none of any
+    /// other.
+    pub(crate) fn running(&self, instance: InstanceId) -> Result<Option<(Domain, Note)>> {
+        let Some(domain) = self.domain(instance)? else { return Ok(None) };
+        let seen = self.glance(&domain)?.filter(|(_, run, _)| *run == RunState::Running);
+        Ok(seen.map(|(note, ..)| (domain, note)))
     }
 
     /// What is written down of a machine, whatever it has of that.
@@ -299,17 +328,7 @@ impl Domains {
 
     /// The domain as a machine; none when it is not the platform's, or has just gone.
     fn read(&self, domain: &Domain) -> Result<Option<Machine>> {
-        let Some(mut note) = self.note_of(domain)? else { return Ok(None) };
-        let (mut run, stalled) = if self.has_left(&mut note)? {
-            // Also before libvirt has seen the end of its QEMU.
-            (RunState::Off(OffReason::Moved), false)
-        } else {
-            match run_state(domain, note.marks) {
-                Ok(seen) => seen,
-                Err(error) if is_missing(&error) => return Ok(None),
-                Err(error) => return Err(failed("read the state of a machine")(error)),
-            }
-        };
+        let Some((mut note, mut run, stalled)) = self.glance(domain)? else { return Ok(None) };
         if matches!(run, RunState::Running | RunState::Arrived) {
             match domain.info() {
                 Ok(info) => as_large_as_it_is(&mut note.spec, &info),
@@ -317,7 +336,7 @@ impl Domains {
                 Err(error) => return Err(failed("read the size of a machine")(error)),
             }
         }
-        if run == RunState::Running && note.in_flux {
+        if run == RunState::Running && !note.in_flux.is_empty() {
             match self.settle_disks(domain, &mut note)? {
                 Some(seen) => run = seen,
                 None => return Ok(None),
@@ -333,6 +352,21 @@ impl Domains {
         Ok(Some(Machine { definition, marks: note.marks, run, stalled, addresses, guest }))
     }
 
+    /// What is written down of a domain, how it runs, and whether its guest has stalled; none when it
+    /// is not the platform's, or has just gone.
+    fn glance(&self, domain: &Domain) -> Result<Option<(Note, RunState, bool)>> {
+        let Some(mut note) = self.note_of(domain)? else { return Ok(None) };
+        if self.has_left(&mut note)? {
+            // Also before libvirt has seen the end of its QEMU.
+            return Ok(Some((note, RunState::Off(OffReason::Moved), false)));
+        }
+        match run_state(domain, note.marks) {
+            Ok((run, stalled)) => Ok(Some((note, run, stalled))),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(failed("read the state of a machine")(error)),
+        }
+    }
+
     /// Whether a machine has left and is not marked so yet; it reads as if it were.
     fn has_left(&self, note: &mut Note) -> Result<bool> {
         let Some(left) = &self.left else { return Ok(false) };
@@ -343,9 +377,9 @@ impl Domains {
         Ok(has_left)
     }
 
-    /// Leaves of the disks that are written down those that are plugged in; how the machine runs by
-    /// then, none when it has gone. While QEMU is asked for something, which may be a disk, all of
-    /// them count: whoever looks does not wait for QEMU.
+    /// Leaves of the disks in flux those that are plugged in; how the machine runs by then, none when
+    /// it has gone. While QEMU is asked for something, which may be a disk, all of them count: whoever
+    /// looks does not wait for QEMU.
     fn settle_disks(&self, domain: &Domain, note: &mut Note) -> Result<Option<RunState>> {
         let Some(plugged) = self.plugged else { return Ok(Some(RunState::Running)) };
         let look = || {
@@ -355,8 +389,10 @@ impl Domains {
         match look() {
             Ok(Some(live)) => {
                 let volumes = plugged(&live);
-                let disks = &mut Arc::make_mut(&mut note.spec).disks;
-                disks.retain(|disk| volumes.contains(&disk.volume));
+                let in_flux = &note.in_flux;
+                let has =
+                    |disk: &Disk| !in_flux.contains(&disk.volume) || volumes.contains(&disk.volume);
+                Arc::make_mut(&mut note.spec).disks.retain(has);
             }
             Ok(None) => {}
             Err(error) if is_missing(&error) => return Ok(None),

@@ -1,10 +1,10 @@
 //! The note that a domain carries in its metadata: that it is the platform's, its marks, and the
 //! spec it was defined from.
 
-use std::{fmt::Write, sync::Arc};
+use std::{collections::BTreeSet, fmt::Write, sync::Arc};
 
 use fairmazon_hypervisor::{HypervisorError, Marks};
-use fairmazon_model::machine::MachineSpec;
+use fairmazon_model::{id::VolumeId, machine::MachineSpec};
 use serde::{Deserialize, Serialize};
 
 /// What the note says.
@@ -12,31 +12,31 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Note {
     pub(crate) marks: Marks,
     pub(crate) spec: Arc<MachineSpec>,
-    /// A disk was about to come or to go when this was written. Of those that are in the spec a
+    /// The volumes of disks that were about to come or to go when this was written. Of these a
     /// machine that runs has what is plugged in.
-    pub(crate) in_flux: bool,
+    pub(crate) in_flux: BTreeSet<VolumeId>,
 }
 
 #[derive(Serialize)]
 struct NoteOut<'a> {
     marks: Marks,
     spec: &'a MachineSpec,
-    in_flux: bool,
+    in_flux: &'a BTreeSet<VolumeId>,
 }
 
 #[derive(Deserialize)]
 struct NoteIn {
     marks: Marks,
     spec: MachineSpec,
-    #[serde(default)]
-    in_flux: bool,
+    /// Notes of earlier versions do not say.
+    in_flux: Option<BTreeSet<VolumeId>>,
 }
 
 impl Note {
     /// The note as JSON in ASCII without control characters: XML carries that unchanged.
     pub(crate) fn encode(&self) -> Result<String, HypervisorError> {
         let Self { marks, spec, in_flux } = self;
-        let json = serde_json::to_string(&NoteOut { marks: *marks, spec, in_flux: *in_flux })
+        let json = serde_json::to_string(&NoteOut { marks: *marks, spec, in_flux })
             .map_err(|error| broken("write the note of a machine", error))?;
         let mut ascii = String::with_capacity(json.len());
         for character in json.chars() {
@@ -55,7 +55,10 @@ impl Note {
     pub(crate) fn decode(text: &str) -> Result<Self, HypervisorError> {
         let note: NoteIn = serde_json::from_str(text)
             .map_err(|error| broken("read the note of a machine", error))?;
-        Ok(Self { marks: note.marks, spec: Arc::new(note.spec), in_flux: note.in_flux })
+        let NoteIn { marks, spec, in_flux } = note;
+        let all = || spec.disks.iter().map(|disk| disk.volume).collect();
+        let in_flux = in_flux.unwrap_or_else(all);
+        Ok(Self { marks, spec: Arc::new(spec), in_flux })
     }
 }
 
@@ -66,17 +69,31 @@ fn broken(attempted: &str, error: serde_json::Error) -> HypervisorError {
 #[cfg(test)]
 mod tests {
     use fairmazon_hypervisor::{Marks, contract};
+    use fairmazon_model::machine::Disk;
     use proptest::prelude::*;
 
     use super::*;
     use crate::xml;
+
+    #[test]
+    fn disks_are_looked_for_where_a_note_does_not_say_which_may_be_elsewhere() {
+        let disk = |number| Disk { volume: contract::volume(number), ..contract::spec(1).boot };
+        let spec = MachineSpec { disks: vec![disk(2), disk(3)], ..contract::spec(1) };
+        let note = Note { marks: Marks::default(), spec: spec.into(), in_flux: BTreeSet::new() };
+        let text = note.encode().unwrap();
+        assert_eq!(Note::decode(&text).unwrap(), note);
+        let earlier = text.replace(r#","in_flux":[]"#, "");
+        assert_ne!(earlier, text);
+        let both = [contract::volume(2), contract::volume(3)].into();
+        assert_eq!(Note::decode(&earlier).unwrap(), Note { in_flux: both, ..note });
+    }
 
     proptest! {
         #[test]
         fn a_note_survives_xml(
             name in any::<String>(),
             user_data in any::<String>(),
-            in_flux in any::<bool>(),
+            in_flux in prop::collection::btree_set(any::<u128>().prop_map(contract::volume), 0..3),
         ) {
             let mut spec = contract::spec(1);
             (spec.name, spec.user_data) = (name, user_data);

@@ -10,11 +10,17 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{host::Inner, session::Session};
 
-type Claims = HashMap<InstanceId, Machine>;
-
 /// What machines are about to have.
 #[derive(Debug, Default)]
 pub(super) struct Admission(Mutex<Claims>);
+
+#[derive(Debug, Default)]
+struct Claims {
+    of: HashMap<InstanceId, Machine>,
+    /// How many have ended: a list of the machines from before one has may not show what that one
+    /// has got.
+    ended: u64,
+}
 
 /// All machines, with what they are about to have. Nobody else is admitted until this is dropped, so
 /// nothing is asked of a QEMU meanwhile.
@@ -32,16 +38,22 @@ pub(super) struct Claim<'a> {
 }
 
 impl Inner {
-    /// Waits for whoever is being admitted now, which takes a few looks at libvirt.
+    /// Waits for whoever is being admitted now, and nobody for the look at libvirt.
     pub(super) fn admitted(&self, session: &Session) -> Result<Admitted<'_>> {
-        let claims = self.admission.0.lock();
-        let mut machines = session.domains.list()?.machines;
-        for machine in &mut machines {
-            if let Some(claim) = claims.get(&machine.instance()) {
-                machine.clone_from(claim);
+        loop {
+            let ended = self.admission.0.lock().ended;
+            let mut machines = session.domains.list()?.machines;
+            let claims = self.admission.0.lock();
+            if claims.ended != ended {
+                continue;
             }
+            for machine in &mut machines {
+                if let Some(claim) = claims.of.get(&machine.instance()) {
+                    machine.clone_from(claim);
+                }
+            }
+            return Ok(Admitted { of: &self.admission, claims, machines });
         }
-        Ok(Admitted { of: &self.admission, claims, machines })
     }
 }
 
@@ -49,13 +61,15 @@ impl<'a> Admitted<'a> {
     /// Has the machine count as this one: by its definition, and as running in that state.
     pub(super) fn claim(mut self, machine: &Machine, run: RunState) -> Claim<'a> {
         let instance = machine.instance();
-        self.claims.insert(instance, Machine { run, ..machine.clone() });
+        self.claims.of.insert(instance, Machine { run, ..machine.clone() });
         Claim { of: self.of, instance }
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.of.0.lock().remove(&self.instance);
+        let mut claims = self.of.0.lock();
+        claims.of.remove(&self.instance);
+        claims.ended += 1;
     }
 }

@@ -57,7 +57,9 @@ pub(super) fn progress(domain: &Domain) -> Result<Progress> {
     if runs != sys::VIR_DOMAIN_JOB_NONE {
         return Ok(Progress::Runs);
     }
-    let ended = job(domain, sys::VIR_DOMAIN_JOB_STATS_COMPLETED).map_err(attempted())?;
+    // Kept, since nobody may hear this answer.
+    let kept = sys::VIR_DOMAIN_JOB_STATS_COMPLETED | sys::VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED;
+    let ended = job(domain, kept).map_err(attempted())?;
     Ok(if ended == sys::VIR_DOMAIN_JOB_COMPLETED { Progress::Done } else { Progress::Failed })
 }
 

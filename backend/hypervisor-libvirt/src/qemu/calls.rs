@@ -7,7 +7,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{HypervisorError, Result};
 use fairmazon_model::id::InstanceId;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::{
     host::{Inner, QemuHost},
@@ -36,13 +36,17 @@ pub(super) const ASK_AGAIN: Duration = Duration::from_millis(1_500);
 pub(super) struct Lanes {
     pub(super) main: Threads,
     talking: Threads,
+    /// Of each call that speaks to a QEMU, so that none waits for a thread: it would keep its machine
+    /// to itself also when nobody waits for it any more.
+    free: Arc<Semaphore>,
     fencing: Threads,
 }
 
 impl Lanes {
     pub(super) fn start() -> io::Result<Self> {
         let start = |count| Threads::start(count, DEADLINE);
-        Ok(Self { main: start(MAIN)?, talking: start(TALKING)?, fencing: start(FENCING)? })
+        let free = Arc::new(Semaphore::new(TALKING));
+        Ok(Self { main: start(MAIN)?, talking: start(TALKING)?, free, fencing: start(FENCING)? })
     }
 }
 
@@ -86,12 +90,21 @@ impl QemuHost {
         call: impl FnOnce(&Inner, &Session) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let alone = self.alone(attempted, instance).await?;
+        let free = within(DEADLINE, attempted, self.thread(attempted)).await?;
         let inner = Arc::clone(&self.inner);
         let call = move || {
-            let _alone = alone;
+            let _until_its_end = (alone, free);
             inner.sessions.alone(|session| call(&inner, session))
         };
         self.lanes.talking.call(attempted, call).await
+    }
+
+    async fn thread(&self, attempted: &str) -> Result<OwnedSemaphorePermit> {
+        let free = Arc::clone(&self.lanes.free).acquire_owned().await;
+        free.map_err(|error| HypervisorError::Driver {
+            attempted: attempted.into(),
+            source: error.into(),
+        })
     }
 
     /// Ends something, whatever the others are at.

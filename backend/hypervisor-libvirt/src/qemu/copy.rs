@@ -19,7 +19,7 @@ use super::{
     session::Session,
     tool, xml,
 };
-use crate::{error::failed, jobs};
+use crate::{domains::Domains, error::failed, jobs};
 
 /// Between two looks at a copy that QEMU makes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -85,16 +85,16 @@ impl QemuHost {
         let mut begun = begun?;
         loop {
             tokio::time::sleep(LOOK).await;
-            let look = move |_: &Inner, session: &Session| {
-                backup::progress(&session.domains.expect(instance)?.0)
-            };
-            match self.talk("look after a copy", instance, look).await? {
-                Progress::Runs => {}
-                Progress::Done => {
+            let look = move |domains: &Domains| backup::progress(&domains.expect(instance)?.0);
+            match self.inner.asker.ask("look after a copy", instance, look).await {
+                // One that does not answer now, or is asked for something else, copies on.
+                Ok(Progress::Runs) | Err(HypervisorError::Timeout { .. }) => {}
+                Err(error) => return Err(error),
+                Ok(Progress::Done) => {
                     begun.instance = None;
                     return Ok(());
                 }
-                Progress::Failed => {
+                Ok(Progress::Failed) => {
                     begun.instance = None;
                     return Err(HypervisorError::Driver {
                         attempted: format!("copy a disk to {to}"),
@@ -135,12 +135,19 @@ impl Drop for Begun {
         let Some(instance) = self.instance else { return };
         let host = self.host.clone();
         tokio::spawn(async move {
-            let end = move |_: &Inner, session: &Session| {
-                let (domain, _) = session.domains.expect(instance)?;
-                jobs::abort(&domain).map_err(failed(format!("end a copy from {instance}")))
-            };
-            if let Err(error) = host.talk("end a copy", instance, end).await {
-                tracing::debug!(%instance, %error, "a copy that nobody waits for was not ended");
+            loop {
+                let end = move |domains: &Domains| {
+                    let (domain, _) = domains.expect(instance)?;
+                    jobs::abort(&domain).map_err(failed(format!("end a copy from {instance}")))
+                };
+                match host.inner.asker.ask("end a copy", instance, end).await {
+                    // It is asked for something else, how far the copy is for one.
+                    Err(HypervisorError::Timeout { .. }) => tokio::time::sleep(LOOK).await,
+                    Err(error) => {
+                        return tracing::debug!(%instance, %error, "a copy was not ended that nobody waits for");
+                    }
+                    Ok(()) => return,
+                }
             }
         });
     }

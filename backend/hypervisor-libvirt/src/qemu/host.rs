@@ -87,7 +87,7 @@ pub(super) struct Inner {
     pub(super) landings: Landings,
     pub(super) left: Left,
     pub(super) expendable: Expendable,
-    asker: Asker,
+    pub(super) asker: Asker,
     /// Who may have memory and volumes.
     pub(super) admission: Admission,
     /// Held while the definition of a machine is read and written.
@@ -127,6 +127,7 @@ impl QemuHost {
         let swept = [config.consoles.clone(), beside("seeds"), beside("user-data"), of_left];
         let hints = broadcast::Sender::new(HINTS_KEPT);
         let guests = Arc::new(Guests::default());
+        let keys = Keyring::default();
         let sessions = Sessions::new(
             config.uri.clone(),
             config.accelerator,
@@ -134,6 +135,7 @@ impl QemuHost {
             user_data,
             left.clone(),
             Arc::clone(&guests),
+            keys.lent(),
         );
         let listed = sessions.get().and_then(|session| session.domains.list());
         let listed = listed.map_err(|source| LibvirtError::Daemon {
@@ -155,7 +157,7 @@ impl QemuHost {
             config,
             files,
             images,
-            keys: Keyring::default(),
+            keys,
             consoles,
             seeds,
             agents,
@@ -262,13 +264,21 @@ impl Hypervisor for QemuHost {
     }
 
     async fn mark(&self, instance: InstanceId, marks: Marks) -> Result<()> {
-        // Also of one that is being changed and does not get to the end of it.
-        self.call("mark a machine", move |host, session| host.mark(session, instance, marks)).await
+        let attempted = "mark a machine";
+        // One that is on also while it is being changed: that may never end.
+        let mark_if_on =
+            move |host: &Inner, session: &Session| host.mark_if_on(session, instance, marks);
+        if self.call(attempted, mark_if_on).await? {
+            return Ok(());
+        }
+        // One that is off not while it is being started with the marks that it has.
+        self.change(attempted, instance, move |host, session| host.mark(session, instance, marks))
+            .await
     }
 
     async fn start(&self, instance: InstanceId) -> Result<()> {
         let start = move |host: &Inner, session: &Session| Ok(host.start(session, instance));
-        self.opened(self.change("start a machine", instance, start).await?).await
+        self.opened(self.talk("start a machine", instance, start).await?).await
     }
 
     async fn ask_to_stop(&self, instance: InstanceId) -> Result<()> {
@@ -286,10 +296,7 @@ impl Hypervisor for QemuHost {
 
     async fn undefine(&self, instance: InstanceId) -> Result<()> {
         self.change("undefine a machine", instance, move |host, session| {
-            session.domains.undefine(instance)?;
-            host.consoles.remove(instance);
-            host.seeds.remove(instance);
-            Ok(())
+            host.undefine(session, instance)
         })
         .await
     }
@@ -459,7 +466,7 @@ impl Hypervisor for QemuHost {
 
     async fn hold(&self, instance: InstanceId) -> Result<()> {
         let hold = move |host: &Inner, session: &Session| Ok(host.hold(session, instance));
-        self.opened(self.change("hold a machine", instance, hold).await?).await
+        self.opened(self.talk("hold a machine", instance, hold).await?).await
     }
 
     async fn describe(&self, instance: InstanceId) -> Result<Description> {

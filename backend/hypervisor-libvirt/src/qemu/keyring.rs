@@ -14,11 +14,18 @@ use crate::error::failed;
 #[derive(Debug, Default)]
 pub(super) struct Keyring {
     keys: Mutex<HashMap<VolumeId, Arc<VolumeKey>>>,
-    /// How often each key is lent now.
-    lent: Arc<Mutex<HashMap<VolumeId, usize>>>,
+    lent: LentNow,
 }
 
+/// How often each key is lent to libvirt now.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LentNow(Arc<Mutex<HashMap<VolumeId, usize>>>);
+
 impl Keyring {
+    pub(super) fn lent(&self) -> LentNow {
+        self.lent.clone()
+    }
+
     pub(super) fn give(&self, volume: VolumeId, key: VolumeKey) {
         self.keys.lock().insert(volume, Arc::new(key));
     }
@@ -35,14 +42,14 @@ impl Keyring {
     /// Lends a key to libvirt.
     pub(super) fn lend(&self, connection: &Connect, volume: VolumeId) -> Result<Lent> {
         let key = self.get(volume)?;
-        let mut lent = self.lent.lock();
+        let mut lent = self.lent.0.lock();
         let secret = connection
             .define_secret_xml(&xml::secret(volume), 0)
             .map_err(failed(format!("prepare libvirt for the key of {volume}")))?;
         *lent.entry(volume).or_default() += 1;
         drop(lent);
         // From here on it is taken back, also when the value is refused.
-        let lent = Lent { of: Arc::clone(&self.lent), secret, volume };
+        let lent = Lent { of: self.lent.clone(), secret, volume };
         lent.secret
             .set_value(key.passphrase().as_bytes(), 0)
             .map_err(failed(format!("lend the key of {volume} to libvirt")))?;
@@ -54,14 +61,14 @@ impl Keyring {
 /// taken back when the last of these for a volume is dropped.
 #[derive(Debug)]
 pub(super) struct Lent {
-    of: Arc<Mutex<HashMap<VolumeId, usize>>>,
+    of: LentNow,
     secret: Secret,
     volume: VolumeId,
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let mut lent = self.of.lock();
+        let mut lent = self.of.0.lock();
         if let Some(others) = lent.get_mut(&self.volume)
             && *others > 1
         {
@@ -76,14 +83,23 @@ impl Drop for Lent {
     }
 }
 
-/// Takes back the keys that an earlier process of the agent lent and could not take back.
-pub(super) fn take_back_all(connection: &Connect) -> std::result::Result<(), virt::error::Error> {
-    // Not `usage_id`, which in virt 0.5 frees a text that stays libvirt's.
-    let ours = format!("<volume>{}", xml::SECRET_USAGE);
-    for secret in connection.list_all_secrets(0)? {
-        if secret.xml_desc(0)?.contains(&ours) {
-            secret.undefine()?;
+impl LentNow {
+    /// Takes back the keys that an earlier process of the agent lent and could not take back, and
+    /// those that this one could not.
+    pub(super) fn take_back_others(
+        &self,
+        connection: &Connect,
+    ) -> std::result::Result<(), virt::error::Error> {
+        let lent = self.0.lock();
+        // Not `usage_id`, which in virt 0.5 frees a text that stays libvirt's.
+        let ours = format!("<volume>{}", xml::SECRET_USAGE);
+        for secret in connection.list_all_secrets(0)? {
+            let text = secret.xml_desc(0)?;
+            let is_lent = |volume: &VolumeId| text.contains(&xml::secret_usage(*volume));
+            if text.contains(&ours) && !lent.keys().any(is_lent) {
+                secret.undefine()?;
+            }
         }
+        Ok(())
     }
-    Ok(())
 }

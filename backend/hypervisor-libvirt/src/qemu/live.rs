@@ -1,9 +1,9 @@
 //! What is done to machines: blocking calls on one connection, for the host's threads.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use fairmazon_hypervisor::{
-    Access, Halt, HypervisorError, Machine, Marks, Promised, Result, RunState, Statistics, Traffic,
+    Access, Halt, HypervisorError, Machine, Marks, Promised, Result, RunState,
 };
 use fairmazon_model::{
     id::{InstanceId, VolumeId},
@@ -11,6 +11,7 @@ use fairmazon_model::{
     machine::{Disk, MachineSpec},
     units::{Gib, Mib, Vcpus},
 };
+use parking_lot::MutexGuard;
 use virt::domain::Domain;
 use virt_sys as sys;
 
@@ -36,15 +37,40 @@ impl Inner {
         session.domains.define(spec, marks, xml)
     }
 
+    /// Defines a machine anew as it was seen, unless it is written down otherwise by now.
+    pub(super) fn define_as_seen(
+        &self,
+        session: &Session,
+        seen: &Machine,
+        xml: impl FnOnce(&str, &str) -> String,
+    ) -> Result<()> {
+        let _alone = self.notes.lock();
+        let noted = session.domains.noted(seen.instance())?;
+        if (noted.marks, &noted.spec) != (seen.marks, &seen.definition) {
+            return Err(HypervisorError::busy(seen.instance(), "it was changed meanwhile"));
+        }
+        session.domains.define(&seen.definition, seen.marks, xml)
+    }
+
     /// Writes down what has changed of a machine. What else is written down stays: a disk may be on
     /// its way into a machine that does not have it yet.
-    fn write(
+    pub(super) fn write(
         &self,
         session: &Session,
         instance: InstanceId,
         change: impl FnOnce(&mut Note),
     ) -> Result<()> {
-        let _alone = self.notes.lock();
+        self.write_alone(&self.notes.lock(), session, instance, change)
+    }
+
+    /// As [`write`](Self::write), for who has the lock already.
+    fn write_alone(
+        &self,
+        _alone: &MutexGuard<'_, ()>,
+        session: &Session,
+        instance: InstanceId,
+        change: impl FnOnce(&mut Note),
+    ) -> Result<()> {
         let mut note = session.domains.noted(instance)?;
         change(&mut note);
         let xml = self.domain(session, &note.spec, None, None)?;
@@ -141,10 +167,7 @@ impl Inner {
         let kernel = image::kernel(&self.images, &spec.image)?;
         // Names the files of volumes that were made after the machine was defined, too.
         let xml = self.domain(session, spec, kernel, None)?;
-        {
-            let _alone = self.notes.lock();
-            session.domains.define(spec, machine.marks, xml)?;
-        }
+        self.define_as_seen(session, machine, xml)?;
         // Taken back at the end of this function: QEMU has them by then, or has failed.
         let _lent = spec
             .all_disks()
@@ -242,17 +265,41 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes the marks of a machine.
+    /// Writes the marks of a machine that is off. What else is in its definition stays: it may be
+    /// made ready for one that comes.
     pub(super) fn mark(&self, session: &Session, instance: InstanceId, marks: Marks) -> Result<()> {
-        let (_, machine) = session.domains.expect(instance)?;
-        if machine.runs() || machine.marks.halt == Halt::Left {
-            // libvirt writes no metadata while a machine moves or its QEMU has not answered, but
-            // takes a whole definition.
-            self.write(session, instance, |note| note.marks = marks)
-        } else {
-            let _alone = self.notes.lock();
-            session.domains.mark(instance, marks)
+        let alone = self.notes.lock();
+        let has_left = session.domains.noted(instance)?.marks.halt == Halt::Left;
+        if has_left || session.domains.is_on(instance)? {
+            // One that has left is maybe still on for libvirt. See below.
+            return self.write_alone(&alone, session, instance, |note| note.marks = marks);
         }
+        session.domains.mark(instance, marks)
+    }
+
+    /// Writes the marks of a machine that is on; `false` of one that is off. Not in its metadata:
+    /// libvirt writes these when whatever it does with the machine has ended, and takes a whole
+    /// definition at any time.
+    pub(super) fn mark_if_on(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+        marks: Marks,
+    ) -> Result<bool> {
+        let alone = self.notes.lock();
+        let is_on = session.domains.is_on(instance)?;
+        if is_on {
+            self.write_alone(&alone, session, instance, |note| note.marks = marks)?;
+        }
+        Ok(is_on)
+    }
+
+    pub(super) fn undefine(&self, session: &Session, instance: InstanceId) -> Result<()> {
+        let _alone = self.notes.lock();
+        session.domains.undefine(instance)?;
+        self.consoles.remove(instance);
+        self.seeds.remove(instance);
+        Ok(())
     }
 
     /// Plugs in a disk; the volume that may be why not, with the error.
@@ -265,8 +312,9 @@ impl Inner {
         let (domain, machine) = session.domains.expect(instance)?;
         refuse_coming(&machine)?;
         let spec = &machine.definition;
-        // What is in flux is looked for where it should be: it may not have got there.
-        if spec.disks.contains(disk) && !session.domains.noted(instance)?.in_flux {
+        // One of a machine that runs is looked for where it should be: it may not have got there, and a
+        // guest may give one back that nobody asks for.
+        if spec.disks.contains(disk) && !machine.runs() {
             return Ok(());
         }
         if spec.disks.iter().any(|other| other.name == disk.name && other != disk) {
@@ -285,11 +333,12 @@ impl Inner {
             let disks = &mut Arc::make_mut(&mut note.spec).disks;
             disks.retain(|each| each.name != disk.name && each.volume != disk.volume);
             disks.push(disk.clone());
-            note.in_flux = machine.runs();
+            note.in_flux.extend(machine.runs().then_some(disk.volume));
         })?;
         if machine.runs() {
             let live = live_disks(&domain, instance)?;
-            // One that is plugged in already is left from a call that did not get to its end.
+            // One that is plugged in already is left from a call that did not get to its end. It stays
+            // in flux: the guest may have been asked to let go of it, and may do so at any time.
             if !live.iter().any(|each| each.file == found.path) {
                 let lent = self.lend(session, disk.volume)?;
                 let element = xml::disk(disk, &found.path, &free_device(&live), None);
@@ -301,8 +350,10 @@ impl Inner {
                     self.write(session, instance, |note| without(note, disk))?;
                     return Err(NotStarted { error, opened });
                 }
+                self.write(session, instance, |note| {
+                    note.in_flux.retain(|each| *each != disk.volume);
+                })?;
             }
-            self.write(session, instance, |note| note.in_flux = false)?;
         }
         Ok(())
     }
@@ -316,7 +367,9 @@ impl Inner {
     ) -> Result<bool> {
         let (domain, machine) = session.domains.expect(instance)?;
         refuse_coming(&machine)?;
-        let Some(gone) = machine.definition.disks.iter().find(|other| other.name == name) else {
+        // Also one that is written down and did not get to be plugged in.
+        let noted = session.domains.noted(instance)?.spec;
+        let Some(gone) = noted.disks.iter().find(|other| other.name == name) else {
             return Ok(true);
         };
         if machine.runs()
@@ -327,7 +380,7 @@ impl Inner {
                 Ok::<_, HypervisorError>(disks.into_iter().find(|each| each.file == found.path))
             };
             if let Some(plugged) = live(&domain)? {
-                self.write(session, instance, |note| note.in_flux = true)?;
+                self.write(session, instance, |note| note.in_flux.extend([gone.volume]))?;
                 let asked = domain.detach_device_flags(&plugged.element, LIVE);
                 if live(&domain)?.is_some() {
                     // A guest that still boots does not hear it, and QEMU refuses to ask again
@@ -364,55 +417,6 @@ impl Inner {
             .block_resize(&disk.device, to.0 << 30, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)
             .map_err(failed(format!("grow {volume}")))?;
         Ok(true)
-    }
-
-    /// What a machine has used in its run; none while it is off or not there.
-    pub(super) fn statistics(
-        &self,
-        session: &Session,
-        instance: InstanceId,
-    ) -> Result<Option<Statistics>> {
-        let (domain, machine) = match session.domains.expect(instance) {
-            Err(HypervisorError::NotFound { .. }) => return Ok(None),
-            other => other?,
-        };
-        // One that comes has not run here yet.
-        if machine.run != RunState::Running {
-            return Ok(None);
-        }
-        let run = domain.id();
-        match self.measure(&domain, &machine.definition) {
-            // One that has ended meanwhile, or runs again, is no failure.
-            Err(_) if domain.id() != run => Ok(None),
-            other => other.map(Some),
-        }
-    }
-
-    fn measure(&self, domain: &Domain, spec: &MachineSpec) -> Result<Statistics> {
-        let instance = spec.instance;
-        let attempted = || format!("measure what {instance} uses");
-        let incarnation = self.seeds.incarnation(instance).map_err(|error| {
-            HypervisorError::Driver { attempted: attempted(), source: error.into() }
-        })?;
-        let info = domain.info().map_err(failed(attempted()))?;
-        let xml = domain.xml_desc(0).map_err(failed(attempted()))?;
-        let live = xml::live_disks(&xml);
-        let mut volumes = BTreeMap::new();
-        for disk in spec.all_disks() {
-            let Some(found) = self.files.find(disk.volume)? else { continue };
-            let Some(live) = live.iter().find(|live| live.file == found.path) else { continue };
-            let seen = domain.block_stats(&live.device).map_err(failed(attempted()))?;
-            volumes.insert(disk.volume, traffic(seen.rd_bytes, seen.wr_bytes));
-        }
-        let mut network = Traffic::default();
-        for card in xml::live_cards(&xml) {
-            let seen = domain.interface_stats(&card).map_err(failed(attempted()))?;
-            let seen = traffic(seen.rx_bytes, seen.tx_bytes);
-            network.read_bytes += seen.read_bytes;
-            network.written_bytes += seen.written_bytes;
-        }
-        let (cpu_ns, memory_bytes) = (info.cpu_time, info.memory.saturating_mul(1_024));
-        Ok(Statistics { incarnation, cpu_ns, memory_bytes, volumes, network })
     }
 
     pub(super) fn delete_volume(&self, session: &Session, volume: VolumeId) -> Result<()> {
@@ -459,7 +463,7 @@ fn takes_memory(machine: &Machine) -> bool {
 /// Notes that a machine is without a disk.
 fn without(note: &mut Note, disk: &Disk) {
     Arc::make_mut(&mut note.spec).disks.retain(|each| each != disk);
-    note.in_flux = false;
+    note.in_flux.remove(&disk.volume);
 }
 
 /// Refuses to change a machine whose guest is not all here.
@@ -471,12 +475,6 @@ fn refuse_coming(machine: &Machine) -> Result<()> {
         }
         RunState::Running | RunState::Off(_) => Ok(()),
     }
-}
-
-/// libvirt has -1 for what it does not know.
-fn traffic(read: i64, written: i64) -> Traffic {
-    let known = |bytes| u64::try_from(bytes).unwrap_or(0);
-    Traffic { read_bytes: known(read), written_bytes: known(written) }
 }
 
 fn live_disks(domain: &Domain, instance: InstanceId) -> Result<Vec<LiveDisk>> {

@@ -34,6 +34,7 @@ mod rotation;
 mod seed;
 mod session;
 mod stalled;
+mod statistics;
 mod tool;
 mod xml;
 

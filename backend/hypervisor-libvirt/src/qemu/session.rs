@@ -3,16 +3,22 @@
 //! runs. The daemon does five calls of a connection at once, and a QEMU that hangs has it do a call
 //! for ever: what speaks to one has a connection of its own for that time.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use fairmazon_hypervisor::{Hint, Result};
-use fairmazon_model::id::VolumeId;
+use fairmazon_model::id::{InstanceId, VolumeId};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use virt::{connect::Connect, error::Error};
 use virt_sys as sys;
 
-use super::{Accelerator, files::volume_of, keyring, migration::resume_stranded, xml::live_disks};
+use super::{
+    Accelerator,
+    files::volume_of,
+    keyring::LentNow,
+    migration::{is_stranded, resume_stranded},
+    xml::live_disks,
+};
 use crate::{
     domains::Domains, error::failed, events::Watch, guests::Guests, left::Left, user_data::UserData,
 };
@@ -39,6 +45,7 @@ pub(super) struct Sessions {
     user_data: UserData,
     left: Left,
     guests: Arc<Guests>,
+    lent: LentNow,
     current: Mutex<Option<Arc<Session>>>,
     /// Those that are for one call each, and in none now.
     idle: Mutex<Vec<Session>>,
@@ -52,6 +59,7 @@ impl Sessions {
         user_data: UserData,
         left: Left,
         guests: Arc<Guests>,
+        lent: LentNow,
     ) -> Self {
         Self {
             uri,
@@ -60,6 +68,7 @@ impl Sessions {
             user_data,
             left,
             guests,
+            lent,
             current: Mutex::default(),
             idle: Mutex::default(),
         }
@@ -107,11 +116,33 @@ impl Sessions {
 
     fn open_main(&self) -> std::result::Result<Session, Error> {
         let connection = self.connect()?;
-        keyring::take_back_all(&connection)?;
+        self.lent.take_back_others(&connection)?;
         let watch = Watch::start(&connection, self.hints.clone())?;
         let domains = self.domains(connection);
-        domains.each(resume_stranded);
+        domains.each(|domain, machine| {
+            if is_stranded(domain, machine) {
+                self.let_go_on(machine.instance());
+            }
+        });
         Ok(Session { _watch: Some(watch), domains })
+    }
+
+    /// Lets a machine go on in a thread and over a connection of its own: its QEMU may hang.
+    fn let_go_on(&self, instance: InstanceId) {
+        let begun = self.connect().map_err(|error| error.to_string()).and_then(|connection| {
+            let domains = self.domains(connection);
+            let resume = move || match domains.expect(instance) {
+                Ok((domain, machine)) => resume_stranded(&domain, &machine),
+                Err(error) => {
+                    tracing::error!(%instance, %error, "a machine has stopped on its way");
+                }
+            };
+            let thread = thread::Builder::new().name("stranded".into()).spawn(resume);
+            thread.map(drop).map_err(|error| error.to_string())
+        });
+        if let Err(error) = begun {
+            tracing::error!(%instance, error, "a machine has stopped on its way");
+        }
     }
 
     fn connect(&self) -> std::result::Result<Connect, Error> {

@@ -29,7 +29,10 @@ impl QemuHost {
         self.has_room(instance).await?;
         tokio::time::sleep(TOLD_LATE).await;
         self.talk("let a guest go on", instance, move |_, session| {
-            let (domain, _) = session.domains.expect(instance)?;
+            let (domain, machine) = session.domains.expect(instance)?;
+            if !machine.stalled {
+                return Ok(());
+            }
             let attempted = || failed(format!("let {instance} go on"));
             // libvirt learns that a guest goes on only from one that stood still, and may be wrong
             // about this one.

@@ -198,9 +198,15 @@ fn address(at: Option<Pci>) -> String {
 pub(super) fn secret(volume: VolumeId) -> String {
     format!(
         "<secret ephemeral='yes' private='yes'><uuid>{}</uuid>\
-         <usage type='volume'><volume>{SECRET_USAGE}{volume}</volume></usage></secret>",
-        secret_uuid(volume)
+         <usage type='volume'>{}</usage></secret>",
+        secret_uuid(volume),
+        secret_usage(volume)
     )
+}
+
+/// What the secret of a volume is for.
+pub(super) fn secret_usage(volume: VolumeId) -> String {
+    format!("<volume>{SECRET_USAGE}{volume}</volume>")
 }
 
 /// The volume's id in the form of a UUID: both are 128 bits.

@@ -12,7 +12,7 @@ use fairmazon_model::{
     units::Gib,
 };
 
-use crate::lab::{IMAGE, IMAGE_TEXT, Lab, PATIENCE, give_keys, key_bytes, says};
+use crate::lab::{IMAGE, IMAGE_TEXT, Lab, PATIENCE, give_keys, key_bytes, marked, says};
 
 /// What the user data of a running machine begins with.
 pub(crate) const USER_DATA: &str = "user-data-of-a-customer";
@@ -176,6 +176,10 @@ async fn a_disk_that_was_on_its_way_when_libvirt_ended_is_where_it_is() {
         assert!(begin.elapsed() < PATIENCE, "{:?}", disks().await);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+    // Nor is it after another has come and gone.
+    says(&host, id, "GUEST-COUNTER vdb 1").await;
+    host.detach(id, "data-2").await.unwrap();
+    assert_eq!(disks().await, Some(0));
     // It is nobody's, and the same call gets it.
     host.delete_volume(volume(3)).await.unwrap();
     host.create_volume(&wish(3)).await.unwrap();
@@ -183,10 +187,63 @@ async fn a_disk_that_was_on_its_way_when_libvirt_ended_is_where_it_is() {
     while let Err(error) = host.attach(id, &data(3)).await {
         assert!(begin.elapsed() < PATIENCE, "{error}");
     }
-    says(&host, id, "GUEST-COUNTER vdc 1").await;
-    assert_eq!(disks().await, Some(2));
-    host.detach(id, "data-3").await.unwrap();
     assert_eq!(disks().await, Some(1));
+    // By whichever name its guest has it.
+    let begun = |said: &str| marked(said, "GUEST-COUNTER ").filter(|it| it.ends_with(" 1")).count();
+    loop {
+        let said = host.console(id).await.unwrap();
+        let said = String::from_utf8_lossy(&said);
+        if begun(&said) == 2 {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{said}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    host.detach(id, "data-3").await.unwrap();
+    assert_eq!(disks().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_disk_that_its_guest_has_given_back_is_not_there() {
+    let mut lab = Lab::start();
+    let host = running(&lab).await;
+    host.create_volume(&wish(3)).await.unwrap();
+    host.attach(instance(1), &data(3)).await.unwrap();
+    says(&host, instance(1), "GUEST-COUNTER vdc 1").await;
+    let id = instance(1);
+    // Nobody of the platform had asked for that.
+    lab.run(&format!("virsh detach-disk {id} vdc --live"));
+    says(&host, id, "GUEST-GONE vdc").await;
+    // The same call gets it again.
+    host.attach(id, &data(3)).await.unwrap();
+    says(&host, id, "GUEST-COUNTER vdc 2").await;
+    lab.run(&format!("virsh detach-disk {id} vdc --live"));
+    let measured = async || host.statistics(id).await.unwrap().unwrap().volumes;
+    let begin = std::time::Instant::now();
+    while measured().await.contains_key(&volume(3)) {
+        assert!(begin.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let volumes = async || {
+        let machine = host.machine(id).await.unwrap().unwrap();
+        machine.definition.all_disks().map(|disk| disk.volume).collect::<Vec<_>>()
+    };
+    assert_eq!(volumes().await, [volume(1), volume(2)]);
+    // It is free for another machine.
+    let boot = HostVolume { image: Some(IMAGE.into()), ..wish(4) };
+    host.create_volume(&boot).await.unwrap();
+    let other = Disk { volume: volume(4), ..spec(2).boot };
+    let other = MachineSpec { boot: other, disks: vec![data(3)], ..spec(2) };
+    host.define(&Arc::new(other), Marks::default()).await.unwrap();
+    host.start(instance(2)).await.unwrap();
+    let taken = host.attach(id, &data(3)).await;
+    assert!(matches!(taken, Err(HypervisorError::Busy { .. })), "{taken:?}");
+    host.force_stop(instance(2)).await.unwrap();
+    host.attach(id, &data(3)).await.unwrap();
+    host.attach(id, &data(3)).await.unwrap();
+    assert_eq!(volumes().await, [volume(1), volume(2), volume(3)]);
+    host.detach(id, "data-3").await.unwrap();
+    host.delete_volume(volume(3)).await.unwrap();
 }
 
 #[tokio::test]

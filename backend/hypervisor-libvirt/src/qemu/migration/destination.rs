@@ -191,7 +191,7 @@ impl QemuHost {
 
     /// See [`refuse`](fairmazon_hypervisor::Hypervisor::refuse).
     pub(in crate::qemu) async fn turn_away(&self, instance: InstanceId) -> Result<()> {
-        self.call("turn a machine away", move |_, session| {
+        self.fence("turn a machine away", move |session| {
             match session.domains.machine(instance)?.map(|machine| machine.run) {
                 Some(RunState::Incoming | RunState::Arrived) => {
                     session.domains.force_stop(instance)
@@ -243,7 +243,7 @@ impl Inner {
         let kept = self.landings.keep(instance, memory)?;
         drop(admitted);
         let xml = self.domain(session, spec, kernel, Some(places))?;
-        session.domains.define(spec, machine.marks, xml)?;
+        self.define_as_seen(session, &machine, xml)?;
         let lent = spec
             .all_disks()
             .map(|disk| self.lend(session, disk.volume))

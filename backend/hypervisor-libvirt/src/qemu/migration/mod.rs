@@ -30,7 +30,7 @@ pub(super) use destination::Landings;
 pub use moves::FOLDER as MOVES;
 pub(super) use moves::Moves;
 pub(super) use places::{Pci, Places};
-pub(super) use source::{Departures, resume_stranded};
+pub(super) use source::{Departures, is_stranded, resume_stranded};
 
 /// How a guest moves: see the module. One that writes faster than its memory can be sent is slowed
 /// down, for it would never arrive.

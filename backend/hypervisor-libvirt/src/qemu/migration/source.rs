@@ -3,7 +3,7 @@
 use std::{collections::HashSet, io, sync::Arc, thread, time::Duration};
 
 use fairmazon_hypervisor::{
-    Channels, Description, Halt, HypervisorError, Machine, Marks, OffReason, Result, RunState,
+    Channels, Description, Halt, HypervisorError, Machine, OffReason, Result, RunState,
 };
 use fairmazon_model::{id::InstanceId, units::Epoch};
 use parking_lot::Mutex;
@@ -23,8 +23,10 @@ use virt_sys as sys;
 
 use super::{Channel, FLAGS, LandingNote, Places, handover::Handover};
 use crate::{
+    domains::Domains,
     error::failed,
     jobs,
+    note::Note,
     qemu::{
         host::{Inner, QemuHost},
         session::{KEEP_ALIVE, Session},
@@ -93,7 +95,7 @@ enum Ended {
 impl QemuHost {
     /// See [`describe`](fairmazon_hypervisor::Hypervisor::describe).
     pub(in crate::qemu) async fn description(&self, instance: InstanceId) -> Result<Description> {
-        self.call("describe a machine", move |host, session| {
+        self.talk("describe a machine", instance, move |host, session| {
             let (domain, machine) = host.movable(session, instance)?;
             let attempted = || format!("describe {instance}");
             let domain =
@@ -165,7 +167,7 @@ impl QemuHost {
         channels: Arc<dyn Channels>,
     ) -> Result<Sending> {
         let (disks, epoch) = self
-            .call("look at a machine", move |host, session| {
+            .talk("look at a machine", instance, move |host, session| {
                 let (domain, machine) = host.movable(session, instance)?;
                 let attempted = failed(format!("look at the disks of {instance}"));
                 let live = live_disks(&domain.xml_desc(0).map_err(attempted)?);
@@ -236,11 +238,10 @@ impl QemuHost {
         }
         drop((carried, departure));
         let marked = self.call("mark a machine", move |host, session| {
-            let _alone = host.notes.lock();
-            let Some(machine) = session.domains.machine(instance)? else { return Ok(()) };
-            // As the note has it, until something else was written: then that is newer.
-            if machine.marks.halt == Halt::Left && host.left.is_there(instance) {
-                session.domains.mark(instance, machine.marks)?;
+            // As the note has it, until something else was written: then that is newer, and the note
+            // has gone.
+            if host.left.is_there(instance) {
+                host.write(session, instance, |_| {})?;
             }
             Ok(())
         });
@@ -284,11 +285,11 @@ impl QemuHost {
     }
 
     async fn abort(&self, instance: InstanceId) {
-        let aborted = self.call("give a migration up", move |_, session| {
-            let (domain, _) = session.domains.expect(instance)?;
+        let abort = move |domains: &Domains| {
+            let (domain, _) = domains.expect(instance)?;
             jobs::abort(&domain).map_err(failed(format!("give the migration of {instance} up")))
-        });
-        if let Err(error) = aborted.await {
+        };
+        if let Err(error) = self.inner.asker.ask("give a migration up", instance, abort).await {
             // Before it has begun, and at its very end, there is nothing to give up.
             tracing::debug!(%instance, %error, "a migration was not given up");
         }
@@ -296,15 +297,15 @@ impl QemuHost {
 
     /// What has become of a machine that was sent: what libvirt says is not believed without a look.
     async fn settle(&self, instance: InstanceId, outcome: Result<()>) -> Result<()> {
-        let run = self
-            .call("look at a machine", move |_, session| {
+        let (run, epoch) = self
+            .talk("look at a machine", instance, move |_, session| {
                 let (domain, machine) = session.domains.expect(instance)?;
                 resume_stranded(&domain, &machine);
                 if machine.run == RunState::Held {
                     // QEMU may not send a guest twice that it has not let run in between.
                     session.domains.force_stop(instance)?;
                 }
-                Ok(machine.run)
+                Ok((machine.run, machine.marks.epoch))
             })
             .await?;
         match (run, outcome) {
@@ -315,9 +316,12 @@ impl QemuHost {
             }
         }
         self.call("mark a machine", move |host, session| {
-            let _alone = host.notes.lock();
-            let (_, machine) = session.domains.expect(instance)?;
-            session.domains.mark(instance, Marks { halt: Halt::Left, ..machine.marks })
+            host.write(session, instance, |Note { marks, .. }| {
+                // Unless it is to come again by now.
+                if marks.epoch == epoch && matches!(marks.halt, Halt::Leaving | Halt::Held) {
+                    marks.halt = Halt::Left;
+                }
+            })
         })
         .await
     }
@@ -349,18 +353,25 @@ impl Inner {
     }
 }
 
-/// Lets a machine go on that libvirt has stopped for its last step to another host and then forgot:
-/// it does so when it is restarted in that step. Nothing runs at the other host then, since what
-/// arrives there waits for this host's word.
-pub(in crate::qemu) fn resume_stranded(domain: &Domain, machine: &Machine) {
-    let stranded = matches!(
-        domain.state(),
-        Ok((Enum::Known(DomainState::Paused), Enum::Known(DomainStateReason::Paused(reason))))
-            if reason.is(DomainPausedReason::Migration)
-    );
+/// Whether libvirt has stopped a machine for its last step to another host and then forgot it: it does
+/// so when it is restarted in that step. Nothing runs at the other host then, since what arrives there
+/// waits for this host's word.
+pub(in crate::qemu) fn is_stranded(domain: &Domain, machine: &Machine) -> bool {
+    let stands = || {
+        matches!(
+            domain.state(),
+            Ok((Enum::Known(DomainState::Paused), Enum::Known(DomainStateReason::Paused(reason))))
+                if reason.is(DomainPausedReason::Migration)
+        )
+    };
     let idle = || domain.job_info().is_ok_and(|job| is_none(job.r#type));
     let handed_over = machine.marks.halt == Halt::Left;
-    if machine.run != RunState::Running || handed_over || !stranded || !idle() {
+    machine.run == RunState::Running && !handed_over && stands() && idle()
+}
+
+/// Lets a machine go on that is [stranded](is_stranded).
+pub(in crate::qemu) fn resume_stranded(domain: &Domain, machine: &Machine) {
+    if !is_stranded(domain, machine) {
         return;
     }
     let instance = machine.instance();

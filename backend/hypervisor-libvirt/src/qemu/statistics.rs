@@ -1,0 +1,102 @@
+//! What machines have used: blocking calls, for the host's threads.
+
+use std::collections::BTreeMap;
+
+use fairmazon_hypervisor::{HypervisorError, Result, Statistics, Traffic};
+use fairmazon_model::id::{InstanceId, VolumeId};
+use virt::domain::Domain;
+
+use super::{
+    Network,
+    host::Inner,
+    session::Session,
+    xml::{live_cards, live_disks},
+};
+use crate::{error::failed, note::Note, xml::mac};
+
+impl Inner {
+    /// What a machine has used in its run; none while it is off or not there.
+    pub(super) fn statistics(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+    ) -> Result<Option<Statistics>> {
+        // One that comes has not run here yet.
+        let Some((domain, note)) = session.domains.running(instance)? else { return Ok(None) };
+        let run = domain.id();
+        match self.measure(session, &domain, &note) {
+            // One that has ended meanwhile, or runs again, is no failure.
+            Err(_) if domain.id() != run => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn measure(
+        &self,
+        session: &Session,
+        domain: &Domain,
+        Note { spec, in_flux, .. }: &Note,
+    ) -> Result<Statistics> {
+        let mut files = Vec::with_capacity(1 + spec.disks.len());
+        for disk in spec.all_disks() {
+            files.extend(self.files.find(disk.volume)?.map(|found| (disk.volume, found.path)));
+        }
+        // By what libvirt has them under as well, which spares its description of the machine.
+        let names =
+            files.iter().map(|(volume, path)| (*volume, path.to_string_lossy().into_owned()));
+        let has_card = matches!(self.config.network, Network::Bridge(_));
+        let cards = has_card.then(|| mac(spec)).into_iter().collect();
+        if let Ok(measured) = self.read_counters(domain, spec.instance, (names.collect(), cards)) {
+            return Ok(measured);
+        }
+        let attempted = failed(format!("measure what {} uses", spec.instance));
+        let xml = domain.xml_desc(0).map_err(attempted)?;
+        let (mut live, mut gone) = (Vec::new(), Vec::new());
+        let plugged = live_disks(&xml);
+        for (volume, path) in files {
+            match plugged.iter().find(|disk| disk.file == path) {
+                Some(disk) => live.push((volume, disk.device.clone())),
+                None => gone.push(volume),
+            }
+        }
+        if gone.iter().any(|volume| !in_flux.contains(volume)) {
+            // Its guest has given a disk back that nobody had asked for.
+            self.write(session, spec.instance, |note| note.in_flux.extend(gone))?;
+        }
+        self.read_counters(domain, spec.instance, (live, live_cards(&xml)))
+    }
+
+    /// Reads the counters of these disks and cards, by names that libvirt has for them.
+    fn read_counters(
+        &self,
+        domain: &Domain,
+        instance: InstanceId,
+        (disks, cards): (Vec<(VolumeId, String)>, Vec<String>),
+    ) -> Result<Statistics> {
+        let attempted = || format!("measure what {instance} uses");
+        let incarnation = self.seeds.incarnation(instance).map_err(|error| {
+            HypervisorError::Driver { attempted: attempted(), source: error.into() }
+        })?;
+        let info = domain.info().map_err(failed(attempted()))?;
+        let mut volumes = BTreeMap::new();
+        for (volume, disk) in disks {
+            let seen = domain.block_stats(&disk).map_err(failed(attempted()))?;
+            volumes.insert(volume, traffic(seen.rd_bytes, seen.wr_bytes));
+        }
+        let mut network = Traffic::default();
+        for card in cards {
+            let seen = domain.interface_stats(&card).map_err(failed(attempted()))?;
+            let seen = traffic(seen.rx_bytes, seen.tx_bytes);
+            network.read_bytes += seen.read_bytes;
+            network.written_bytes += seen.written_bytes;
+        }
+        let (cpu_ns, memory_bytes) = (info.cpu_time, info.memory.saturating_mul(1_024));
+        Ok(Statistics { incarnation, cpu_ns, memory_bytes, volumes, network })
+    }
+}
+
+/// libvirt has -1 for what it does not know.
+fn traffic(read: i64, written: i64) -> Traffic {
+    let known = |bytes| u64::try_from(bytes).unwrap_or(0);
+    Traffic { read_bytes: known(read), written_bytes: known(written) }
+}
