@@ -472,7 +472,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let engine = engine(folder.path()).await;
         let (account, host) = (AccountId::from_parts(1, 1), HostId::from_parts(1, 1));
-        let volume = VolumeId::from_parts(1, 1);
         tokio::time::pause();
         // So much every few seconds.
         let trickle = |bytes: usize, parts: usize| {
@@ -482,7 +481,7 @@ mod tests {
             })
         };
         for (bytes, ends_well) in [(0, false), (1, false), (4_096, true)] {
-            let mut open = engine.inner.transfers.open(id(1), account, (volume, host)).unwrap();
+            let mut open = engine.inner.transfers.open(id(1), account, (VOLUME, host)).unwrap();
             let takes = tokio::spawn(async move { while open.parts.recv().await.is_some() {} });
             let taken = engine.take_volume(host, id(1), trickle(bytes, 100)).await;
             assert_eq!(taken.is_ok(), ends_well, "{bytes} bytes at a time: {taken:?}");

@@ -9,8 +9,8 @@ use crate::resources::shared::{computed, labels, name, name_in, placement, timeo
 pub(super) fn schema() -> Schema {
     Schema::builder()
         .describe(
-            "A disk that outlives machines. It gets its place when it is first attached, and stays \
-             there.",
+            "A disk that outlives machines. It gets its place when it is first attached, and goes \
+             along when its machine moves.",
         )
         .attribute(computed("id", "Id of the volume. It stays for its whole life."))
         .attribute(name("Name for people."))
@@ -99,6 +99,6 @@ fn source() -> Attribute {
     })
     .describe(
         "What it is made of: one of these. A copy of a volume or of a snapshot is made on the host \
-         of its source, and stays there.",
+         of its source.",
     )
 }
