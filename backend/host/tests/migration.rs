@@ -58,6 +58,23 @@ struct Pair {
 }
 
 impl Pair {
+    /// The agent of one end is killed so many calls of its hypervisor after something began, and
+    /// comes back.
+    async fn ends_after(&mut self, (at_source, calls): (bool, u64), begin: impl FnOnce(&Self)) {
+        let host = if at_source { &self.from.host } else { &self.to.host };
+        let (host, end) = (host.clone(), host.calls() + calls);
+        begin(self);
+        // Also where so many are never made.
+        let mut idle = 0;
+        while host.calls() < end && idle < 2_000 {
+            tokio::task::yield_now().await;
+            idle += 1;
+        }
+        let ends = if at_source { &mut self.from } else { &mut self.to };
+        ends.crash_agent().await;
+        ends.start_agent();
+    }
+
     fn new(encrypts: bool) -> Self {
         let mut from = Subject::idle(Arc::new(MemoryState::default()));
         let mut to = from.beside(other_id());
@@ -520,18 +537,7 @@ async fn agents_that_end_midway_leave_it_at_one_host() {
             let mut pair = Pair::running().await;
             pair.expect(1);
             pair.to.broker.sees(|seen| has_volume(seen, volume(1))).await;
-            let host = if at_source { &pair.from.host } else { &pair.to.host };
-            let end = host.calls() + calls;
-            let host = host.clone();
-            pair.send_off(2);
-            let mut idle = 0;
-            while host.calls() < end && idle < 2_000 {
-                tokio::task::yield_now().await;
-                idle += 1;
-            }
-            let ends = if at_source { &mut pair.from } else { &mut pair.to };
-            ends.crash_agent().await;
-            ends.start_agent();
+            pair.ends_after((at_source, calls), |pair| pair.send_off(2)).await;
             // As the broker decides it.
             let both = async {
                 let left = pair.from.broker.sees(is_left);

@@ -176,18 +176,7 @@ async fn agents_that_end_midway_leave_it_off_and_whole() {
             let mut pair = stopped().await;
             pair.to.broker.desire(awaited(1));
             pair.to.broker.sees(|seen| has_volume(seen, volume(1))).await;
-            let host = if at_source { &pair.from.host } else { &pair.to.host };
-            let end = host.calls() + calls;
-            let host = host.clone();
-            pair.from.broker.desire(sent(3));
-            let mut idle = 0;
-            while host.calls() < end && idle < 2_000 {
-                tokio::task::yield_now().await;
-                idle += 1;
-            }
-            let ends = if at_source { &mut pair.from } else { &mut pair.to };
-            ends.crash_agent().await;
-            ends.start_agent();
+            pair.ends_after((at_source, calls), |pair| pair.from.broker.desire(sent(3))).await;
             let both = async {
                 let left = pair.from.broker.sees(is_left);
                 let there = pair.to.broker.sees(|seen| has_arrived(seen) || is_off_there(seen));

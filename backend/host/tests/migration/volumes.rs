@@ -101,19 +101,11 @@ async fn agents_that_end_midway_leave_it_whole() {
     for at_source in [true, false] {
         for calls in 0..28 {
             let mut pair = left_behind().await;
-            let host = if at_source { &pair.from.host } else { &pair.to.host };
-            let end = host.calls() + calls;
-            let host = host.clone();
-            pair.to.broker.desire(awaited(1));
-            pair.from.broker.desire(told(3, vec![carrier()]));
-            let mut idle = 0;
-            while host.calls() < end && idle < 2_000 {
-                tokio::task::yield_now().await;
-                idle += 1;
-            }
-            let ends = if at_source { &mut pair.from } else { &mut pair.to };
-            ends.crash_agent().await;
-            ends.start_agent();
+            let begin = |pair: &Pair| {
+                pair.to.broker.desire(awaited(1));
+                pair.from.broker.desire(told(3, vec![carrier()]));
+            };
+            pair.ends_after((at_source, calls), begin).await;
             let both = async {
                 tokio::join!(pair.from.broker.sees(has_left), pair.to.broker.sees(has_come))
             };
