@@ -3,6 +3,7 @@
 //! Every test starts a backend of its own with simulated hosts (unless it says otherwise) and
 //! runs with each client on this machine.
 
+mod attached;
 mod capture;
 mod damage;
 mod examples;
