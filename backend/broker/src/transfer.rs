@@ -21,6 +21,7 @@ use fairmazon_model::{
     transfer::{Part, ReceiveVolume, SendVolume, TransferId},
     volume::Volume,
 };
+use fairmazon_store::AuditEntry;
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use parking_lot::Mutex;
 use tokio::{
@@ -231,7 +232,9 @@ impl Engine {
         let mut receiving = self.inner.transfers.open(transfer, account, (volume, host))?;
         let plan = |state: &mut State| {
             exported(state, caller, volume)?;
-            Ok(self.begins(caller, "volume.export", volume))
+            let mut draft = Draft::default();
+            draft.audit(self.begins(caller, "volume.export", volume));
+            Ok(Planned { draft, answer: () })
         };
         self.run(plan).await.map_err(DomainError::from)?;
         let asked = SendVolume { transfer, volume, offset };
@@ -255,11 +258,10 @@ impl Engine {
         self.inner.transfers.sends(volume)
     }
 
-    /// Has the audit log say what a customer begins.
-    fn begins(&self, caller: &Caller, verb: &'static str, volume: VolumeId) -> Planned<()> {
-        let (mut draft, nothing) = (Draft::default(), None::<&Volume>);
-        draft.audit(audit::entry(caller, self.now(), verb, &volume, nothing, nothing));
-        Planned { draft, answer: () }
+    /// What the audit log says of a transfer that a customer begins: the row stays as it is.
+    fn begins(&self, caller: &Caller, verb: &'static str, volume: VolumeId) -> AuditEntry {
+        let nothing = None::<&Volume>;
+        audit::entry(caller, self.now(), verb, &volume, nothing, nothing)
     }
 
     /// Takes what a host sends for a transfer, as fast as the customer takes it.

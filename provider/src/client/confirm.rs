@@ -57,7 +57,7 @@ impl Client {
     }
 
     async fn send_confirmations(&self, ids: Vec<String>) -> Result<(), ClientError> {
-        let request = v1::ConfirmCreatedRequest { ids };
+        let request = v1::ConfirmCreatedRequest { ids, idempotency_key: self.keys.for_change() };
         self.call(request, |request| {
             let mut service = self.operations_service();
             async move { service.confirm_created(request).await }

@@ -35,8 +35,9 @@ impl Client {
                 .into_iter()
                 .map(|request| keyring.answer(request, now).map_err(Box::new));
             let keys = keys.collect::<Result<Vec<_>, _>>()?;
+            let idempotency_key = self.keys.for_change();
             let given = self
-                .call(v1::GiveKeysRequest { keys }, |request| {
+                .call(v1::GiveKeysRequest { keys, idempotency_key }, |request| {
                     let mut service = self.volumes_service();
                     async move { service.give_keys(request).await }
                 })

@@ -114,33 +114,16 @@ impl Engine {
             None => None,
         };
         let token = self.token(account.id, Role::Customer, "first token", None, None);
-        let plan = |request: Option<&Request>| {
+        let plan = |_: &mut State, request: Option<&Request>| {
             let mut draft = Draft::default();
-            let at = self.now();
-            draft.audit(audit::entry(
-                caller,
-                at,
-                "account.create",
-                &account.id,
-                None,
-                Some(&account),
-            ));
-            draft.answer(request.and_then(|request| request.record(self, &account.id, None)));
+            let (at, id) = (self.now(), account.id);
+            draft.audit(audit::entry(caller, at, "account.create", &id, None, Some(&account)));
+            draft.answer(request.and_then(|request| request.record(self, &id, None)));
             draft.insert(account.clone());
             insert_token(&mut draft, caller, at, &token.credential);
-            Planned { draft, answer: () }
+            Ok(Planned { draft, answer: () })
         };
-        match request {
-            Some(request) => {
-                self.once(
-                    request,
-                    |_, request| Ok(plan(Some(request))),
-                    |_, _, _| shown_once("the account"),
-                )
-                .await?;
-            }
-            None => self.run(|_| Ok(plan(None))).await?,
-        }
+        self.once_if_named(request, plan, |_, _, _| shown_once("the account")).await?;
         Ok((Arc::new(account), token))
     }
 
@@ -223,36 +206,44 @@ impl Engine {
         Ok(Arc::new(credential))
     }
 
-    /// Revokes a credential at once; repeating it changes nothing. Those of one's own role and
+    /// Revokes a credential at once; one that is revoked stays as it is. Those of one's own role and
     /// account; operators of hosts those of their hosts, the platform's operators any.
     ///
     /// # Errors
-    /// `NotFound` when the caller has no such credential.
+    /// `NotFound` when the caller has no such credential, also once it is forgotten.
     pub async fn revoke_token(
         &self,
         caller: &Caller,
         id: TokenId,
         key: &str,
     ) -> Result<Arc<Credential>, DomainError> {
-        // The key is asked for as with every change, but revoking is idempotent by itself.
-        Request::new(AccountId::from_parts(0, 0), "tokens.revoke", key, &id)?;
         let may = |row: &Credential| {
             let of_own_role = row.role == caller.role
                 || (caller.role == Role::HostOperator && row.role == Role::Host);
             caller.role == Role::PlatformOperator || (of_own_role && caller.may_change(row.account))
         };
-        let plan = |state: &mut State| {
+        let find = |state: &State| {
             let row = state.world.credentials.get(id).filter(|row| may(row));
-            let old = row.cloned().ok_or_else(|| DomainError::not_found("token", id))?;
-            if old.revoked_at.is_some() {
-                return Ok(Planned { draft: Draft::default(), answer: old });
-            }
-            let at = self.now();
-            let mut draft = Draft::default();
-            let new = revoke(&mut draft, caller, at, &old);
-            Ok(Planned { draft, answer: Arc::new(new) })
+            row.cloned().ok_or_else(|| DomainError::not_found("token", id))
         };
-        Ok(self.run(plan).await?)
+        let account = find(&self.state())?.account;
+        let account = caller.account.unwrap_or(account);
+        let request = Request::new(account, "tokens.revoke", key, &id)?;
+        self.once(
+            request,
+            |state, request| {
+                let old = find(state)?;
+                let mut draft = Draft::default();
+                draft.answer(request.record(self, &id, None));
+                if old.revoked_at.is_some() {
+                    return Ok(Planned { draft, answer: old });
+                }
+                let new = revoke(&mut draft, caller, self.now(), &old);
+                Ok(Planned { draft, answer: Arc::new(new) })
+            },
+            |_, _, _| Ok(Again::Same(find(&self.state())?)),
+        )
+        .await
     }
 
     /// The credential with this hash, valid or not.

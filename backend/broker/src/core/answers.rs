@@ -97,6 +97,23 @@ impl Request {
         Ok(Self { account, key, single, fingerprint, replaces: None })
     }
 
+    /// As [`Request::new`]; none without a key. For changes that asked for no key at first, whose
+    /// older clients send none: their repetition does no harm by itself.
+    ///
+    /// # Errors
+    /// `Invalid` when the key is too long.
+    pub(crate) fn if_named(
+        account: AccountId,
+        method: &str,
+        key: &str,
+        content: &impl Serialize,
+    ) -> Result<Option<Self>, DomainError> {
+        if key.is_empty() {
+            return Ok(None);
+        }
+        Self::new(account, method, key, content).map(Some)
+    }
+
     /// The record that goes into the draft of the change.
     pub(crate) fn record(
         &self,
@@ -234,6 +251,24 @@ impl Engine {
                 Again::Retired if request.single && there => return Err(taken(&answer)),
                 Again::Retired => request.replaces = Some(answer.kept),
             }
+        }
+    }
+
+    /// As [`Engine::once`] for a request with a key; without one the change is done each time.
+    ///
+    /// # Errors
+    /// As [`Engine::once`].
+    pub(crate) async fn once_if_named<T: Send>(
+        &self,
+        request: Option<Request>,
+        mut plan: impl FnMut(&mut State, Option<&Request>) -> Result<Planned<T>, PlanError> + Send,
+        again: impl Fn(&Answer, &Request, Option<Row>) -> Result<Again<T>, DomainError> + Send,
+    ) -> Result<T, DomainError> {
+        match request {
+            Some(request) => {
+                self.once(request, |state, request| plan(state, Some(request)), again).await
+            }
+            None => Ok(self.run(|state| plan(state, None)).await?),
         }
     }
 

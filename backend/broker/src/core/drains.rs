@@ -129,23 +129,32 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound`, `Precondition` when the platform empties it.
-    pub async fn cancel_drain(&self, caller: &Caller, id: HostId) -> Result<HostView, DomainError> {
+    pub async fn cancel_drain(
+        &self,
+        caller: &Caller,
+        id: HostId,
+        key: &str,
+    ) -> Result<HostView, DomainError> {
         let account = self.owner_of_host(caller, id)?;
-        let plan = |state: &mut State| {
+        let request = Request::if_named(account, "hosts.cancel_drain", key, &id)?;
+        let plan = |state: &mut State, request: Option<&Request>| {
             let old = host_of(state, account, id)?;
             let mut draft = Draft::default();
-            if let Some(draining) = old.draining {
-                if draining.cause == DrainCause::Standard {
-                    return Err(stays_drained(&old).into());
-                }
-                let new = Host { draining: None, ..Host::clone(&old) };
-                let (at, verb) = (self.now(), "host.cancel_drain");
-                draft.audit(audit::entry(caller, at, verb, &id, Some(&*old), Some(&new)));
-                draft.update(new);
+            draft.answer(request.and_then(|request| request.record(self, &id, None)));
+            let Some(draining) = old.draining else {
+                return Ok(Planned { draft, answer: old });
+            };
+            if draining.cause == DrainCause::Standard {
+                return Err(stays_drained(&old).into());
             }
+            let new = Host { draining: None, ..Host::clone(&old) };
+            let (at, verb) = (self.now(), "host.cancel_drain");
+            draft.audit(audit::entry(caller, at, verb, &id, Some(&*old), Some(&new)));
+            draft.update(new);
             Ok(Planned { draft, answer: old })
         };
-        let row = self.run(plan).await?;
+        let again = |_: &_, _: &_, _| Ok(Again::Same(host_of(&self.state(), account, id)?));
+        let row = self.once_if_named(request, plan, again).await?;
         Ok(self.host_as_it_is(row))
     }
 

@@ -9,9 +9,11 @@ use fairmazon_model::{
     key::HostSealing,
     units::UnixMs,
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{
-    accounts::{insert_token, revoke},
+    accounts::{hash_secret, insert_token, revoke},
+    answers::{Again, Answer, Request},
     audit,
     caller::Caller,
     draft::Draft,
@@ -27,6 +29,8 @@ use super::{
 pub struct MadeCertificate {
     /// SHA-256 of its DER, in hex.
     pub sha256: String,
+    /// SHA-256 of the public key that it is for, in hex.
+    pub public_key: String,
     /// When it ends.
     pub expires_at: UnixMs,
     /// What it says of the host, with the certificate itself.
@@ -38,26 +42,44 @@ impl Engine {
     /// the host had, but for the one that it called with.
     ///
     /// The token that it joined with stays valid until the host has shown the certificate
-    /// ([`Engine::has_joined`]): an answer that is lost on its way costs nothing.
+    /// ([`Engine::has_joined`]): an answer that is lost on its way costs nothing. Answers with the
+    /// certificate that the host is given: the first one for the same `key`, which may be empty,
+    /// unless that has ended or another one has taken its place.
     ///
     /// # Errors
     /// `Forbidden` for a caller that is no host; `Precondition` when it comes with another
     /// sealing key while volumes are on the host, which were sealed to the first;
-    /// `Unauthenticated` when the credential was revoked since it was checked.
+    /// `Unauthenticated` when the credential was revoked since it was checked; `Conflict` when the
+    /// key was used for other keys of the host.
     pub async fn join_host(
         &self,
         caller: &Caller,
-        made: &MadeCertificate,
-    ) -> Result<(), DomainError> {
-        self.run(|state| self.plan_join(state, caller, made)).await.map_err(Into::into)
+        made: MadeCertificate,
+        key: &str,
+    ) -> Result<MadeCertificate, DomainError> {
+        let host = own_host(&self.state(), caller)?;
+        // Asked for again, the certificate is made with another number and time: what counts is
+        // what it says of the host.
+        let content = (host.id, &made.public_key, &made.sealing.key);
+        let request = Request::if_named(host.account, "hosts.join", key, &content)?;
+        let plan = |state: &mut State, request: Option<&Request>| {
+            self.plan_join(state, caller, &made, request)
+        };
+        let again = |answer: &Answer, _: &_, _| {
+            let state = self.state();
+            let given = given_then(&state, caller, answer.target()?, &made)?;
+            Ok(given.map_or(Again::Retired, Again::Same))
+        };
+        self.once_if_named(request, plan, again).await
     }
 
     fn plan_join(
         &self,
-        state: &mut State,
+        state: &State,
         caller: &Caller,
         made: &MadeCertificate,
-    ) -> Result<Planned<()>, PlanError> {
+        request: Option<&Request>,
+    ) -> Result<Planned<MadeCertificate>, PlanError> {
         let old = own_host(state, caller)?;
         let (id, at) = (old.id, self.now());
         let changes_key =
@@ -115,7 +137,8 @@ impl Engine {
             ..Credential::clone(&token.credential)
         };
         insert_token(&mut draft, caller, at, &credential);
-        Ok(Planned { draft, answer: () })
+        draft.answer(request.and_then(|request| request.record(self, &credential.id, None)));
+        Ok(Planned { draft, answer: made.clone() })
     }
 
     /// Notes that a host has shown its certificate: the token that it joined with, and
@@ -145,6 +168,25 @@ impl Engine {
         };
         self.run(plan).await.map_err(Into::into)
     }
+}
+
+/// The certificate that an earlier request was answered with, if the host still has no later one.
+/// `made` is for the same keys.
+fn given_then(
+    state: &State,
+    caller: &Caller,
+    id: TokenId,
+    made: &MadeCertificate,
+) -> Result<Option<MadeCertificate>, DomainError> {
+    let host = own_host(state, caller)?;
+    let given = state.world.credentials.get(id).filter(|row| row.revoked_at.is_none());
+    let (Some(given), Some(sealing)) = (given, host.sealing.clone()) else { return Ok(None) };
+    let shown = CertificateDer::from_pem_slice(sealing.certificate.as_bytes());
+    if shown.map_or(true, |shown| hash_secret(&shown) != given.sha256) {
+        return Ok(None);
+    }
+    let expires_at = given.expires_at.unwrap_or(made.expires_at);
+    Ok(Some(MadeCertificate { sha256: given.sha256.clone(), expires_at, sealing, ..made.clone() }))
 }
 
 /// The credential, still valid: a certificate that was shown since the call came in ends it.

@@ -12,6 +12,7 @@ use fairmazon_model::{
 };
 
 use super::{
+    answers::{Again, Request},
     audit,
     caller::Caller,
     draft::Draft,
@@ -77,12 +78,19 @@ impl Engine {
     ///
     /// A key that was given already is not replaced: its volume may have been made with it. The
     /// next one of a volume whose `key_version` was raised is kept beside it, until the host has
-    /// said that it took its place. The same again changes nothing.
+    /// said that it took its place. The same again changes nothing. `key` is that of the request,
+    /// and may be empty.
     ///
     /// # Errors
     /// `Invalid` for what is no key and for a volume that is named twice, `NotFound` for a volume that is not the caller's, `Conflict`
     /// for a host that does not wait for one, or for another key than was given first.
-    pub async fn give_keys(&self, caller: &Caller, keys: &[GivenKey]) -> Result<(), DomainError> {
+    pub async fn give_keys(
+        &self,
+        caller: &Caller,
+        keys: &[GivenKey],
+        key: &str,
+    ) -> Result<(), DomainError> {
+        let account = caller.owner()?;
         if keys.len() > KEYS_MAX {
             return Err(DomainError::invalid(
                 "keys",
@@ -100,12 +108,18 @@ impl Engine {
             }
             given.key.check().map_err(|error| error.below(&format!("keys[{index}]")))?;
         }
-        self.run(|state| self.plan_give_keys(state, caller, keys)).await.map_err(Into::into)
+        let request = Request::if_named(account, "volumes.give_keys", key, &keys)?;
+        let plan = |state: &mut State, request: Option<&Request>| {
+            let mut planned = self.plan_give_keys(state, caller, keys)?;
+            planned.draft.answer(request.and_then(|request| request.record(self, &account, None)));
+            Ok(planned)
+        };
+        self.once_if_named(request, plan, |_, _, _| Ok(Again::Same(()))).await
     }
 
     fn plan_give_keys(
         &self,
-        state: &mut State,
+        state: &State,
         caller: &Caller,
         keys: &[GivenKey],
     ) -> Result<Planned<()>, PlanError> {

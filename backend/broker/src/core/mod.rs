@@ -4,7 +4,7 @@
 //! atomic commit, and only then shown. Nothing here knows the wire.
 
 mod accounts;
-mod answers;
+pub(crate) mod answers;
 pub(crate) mod audit;
 pub(crate) mod books;
 pub(crate) mod boot_volumes;

@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use fairmazon_model::{DomainError, id::OperationId, operation::Operation, units::UnixMs};
-use fairmazon_store::Key;
+use fairmazon_store::{Key, Noun};
 use tokio::sync::watch;
 
 use super::{
+    answers::{Again, Request},
     audit,
     caller::Caller,
     draft::Draft,
@@ -101,29 +102,45 @@ impl Engine {
     }
 
     /// Notes that the client keeps these ids: their creation keys are free for new things.
-    /// Ids that are unknown to the caller, or need no confirmation, are passed over.
+    /// Ids that are unknown to the caller, or need no confirmation, are passed over. `key` is that
+    /// of the request, and may be empty.
     ///
     /// # Errors
-    /// `Invalid` when there are too many ids.
+    /// `Invalid` when there are too many ids; `Conflict` when the key was used for other ids.
     pub async fn confirm_created(
         &self,
         caller: &Caller,
         ids: &[String],
+        key: &str,
     ) -> Result<(), DomainError> {
+        let account = caller.owner()?;
         if ids.len() > CONFIRM_MAX {
             return Err(DomainError::invalid(
                 "ids",
                 format!("at most {CONFIRM_MAX} ids at a time, these are {}", ids.len()),
             ));
         }
-        let mut left: BTreeSet<_> = ids.iter().filter_map(|id| target_key(id)).collect();
-        while !left.is_empty() {
-            // What is held by others now is left for a later round: no row waits for another.
-            let done =
-                self.run(|state| plan_confirmation(state, caller, &left, self.now())).await?;
+        let mut request = Request::if_named(account, "operations.confirm_created", key, &ids)?;
+        let nouns = [Noun::Instance, Noun::Volume, Noun::PlacementGroup];
+        let keys = ids.iter().filter_map(|id| target_key(id));
+        let mut left: BTreeSet<_> = keys.filter(|key| nouns.contains(&key.noun())).collect();
+        loop {
+            let plan = |state: &mut State, request: Option<&Request>| {
+                let mut planned = plan_confirmation(state, caller, &left, self.now())?;
+                let record = request.and_then(|request| request.record(self, &account, None));
+                planned.draft.answer(record);
+                Ok(planned)
+            };
+            // The key is kept with the first round. A repetition does the other ones, which may
+            // have been cut off; what is confirmed stays so.
+            let again = |_: &_, _: &_, _| Ok(Again::Same(Vec::new()));
+            let done = self.once_if_named(request.take(), plan, again).await?;
             done.iter().for_each(|key| _ = left.remove(key));
+            if left.is_empty() {
+                return Ok(());
+            }
+            // What is held by others now is left for a later round: no row waits for another.
         }
-        Ok(())
     }
 }
 

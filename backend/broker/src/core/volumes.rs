@@ -250,7 +250,9 @@ impl Engine {
                 // One that has failed is over; its host goes on trying, and this one follows it.
                 let under_way = old.deleting.and_then(|id| state.world.operations.get(id));
                 if let Some(operation) = under_way.filter(|row| !row.state.is_final()).cloned() {
-                    return Ok(Planned { draft: Draft::default(), answer: operation });
+                    let mut draft = Draft::default();
+                    draft.answer(request.record(self, &id, Some(operation.id)));
+                    return Ok(Planned { draft, answer: operation });
                 }
                 let mut draft = Draft::default();
                 let mut operation = operation(self, old.account, OperationKind::Delete, &id, 0);

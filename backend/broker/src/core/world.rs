@@ -414,12 +414,14 @@ impl World {
     }
 }
 
-/// The row that has this id, of the nouns that customers make.
+/// The row that has this id, of the nouns that requests name.
 pub(crate) fn target_key(target: &str) -> Option<Key> {
     match target.split_once('-')?.0 {
         InstanceId::PREFIX => target.parse().ok().map(Key::Instance),
         VolumeId::PREFIX => target.parse().ok().map(Key::Volume),
         PlacementGroupId::PREFIX => target.parse().ok().map(Key::PlacementGroup),
+        HostId::PREFIX => target.parse().ok().map(Key::Host),
+        TokenId::PREFIX => target.parse().ok().map(Key::Credential),
         _ => None,
     }
 }

@@ -13,7 +13,14 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{
     Asked, BEGIN_WITHIN, Pace, STALLED, Transfers, WAITING, cut, nobody_waits, take_of, unavailable,
 };
-use crate::core::{Caller, Engine, Standing, rules, state::State};
+use crate::core::{
+    Caller, Engine, Standing,
+    answers::{Again, Request},
+    draft::Draft,
+    engine::Planned,
+    rules,
+    state::State,
+};
 
 /// Words of a host that wait for the customer's call: all of a transfer.
 const WORDS: usize = 2;
@@ -83,28 +90,39 @@ impl Parts {
 }
 
 impl Engine {
-    /// Has the host of a volume that is imported take its file.
+    /// Has the host of a volume that is imported take its file. `key` is that of the request, and
+    /// may be empty: the same one again goes on with the same import.
     ///
     /// # Errors
     /// `NotFound`; `Precondition` for a volume that is not imported, and when its host can't take
-    /// it; `LimitExceeded` for too many at once; `Unavailable` when its host does not begin: the
-    /// customer asks again.
+    /// it; `LimitExceeded` for too many at once; `Conflict` when the key was used for another
+    /// volume; `Unavailable` when its host does not begin: the customer asks again.
     pub async fn import_volume(
         &self,
         caller: &Caller,
         volume: VolumeId,
+        key: &str,
     ) -> Result<Importing, DomainError> {
         let (bytes, wanted) = imported(&self.state(), caller, volume)?;
-        let Some((account, host)) = wanted else {
+        let request = Request::if_named(caller.owner()?, "volumes.import", key, &volume)?;
+        let transfer = TransferId(self.inner.random.id().to_be_bytes());
+        let open = |(account, host)| self.inner.transfers.open_import(transfer, account, host);
+        let sending = wanted.map(open).transpose()?;
+        let plan = |state: &mut State, request: Option<&Request>| {
+            imported(state, caller, volume)?;
+            let mut draft = Draft::default();
+            if sending.is_some() {
+                draft.audit(self.begins(caller, "volume.import", volume));
+            }
+            draft.answer(request.and_then(|request| request.record(self, &volume, None)));
+            Ok(Planned { draft, answer: () })
+        };
+        self.once_if_named(request, plan, |_, _, _| Ok(Again::Same(()))).await?;
+        // A repetition is answered whatever the volume has become.
+        imported(&self.state(), caller, volume)?;
+        let (Some(mut sending), Some((_, host))) = (sending, wanted) else {
             return Ok(Importing { bytes, offset: bytes, sending: None });
         };
-        let transfer = TransferId(self.inner.random.id().to_be_bytes());
-        let mut sending = self.inner.transfers.open_import(transfer, account, host)?;
-        let plan = |state: &mut State| {
-            imported(state, caller, volume)?;
-            Ok(self.begins(caller, "volume.import", volume))
-        };
-        self.run(plan).await.map_err(DomainError::from)?;
         let asked = ReceiveVolume { transfer, volume };
         self.inner.transfers.ask(host, Asked::Receive(asked))?;
         let offset = match timeout(BEGIN_WITHIN, sending.words.recv()).await {

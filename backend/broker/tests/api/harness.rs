@@ -25,7 +25,7 @@ use fairmazon_model::{
 };
 use fairmazon_proto::v1;
 use fairmazon_store::{
-    Store,
+    AuditRecord, Store,
     sqlite::{SqliteOptions, SqliteStore},
 };
 use tempfile::TempDir;
@@ -167,16 +167,21 @@ impl Broker {
         Ok(InterceptedService::new(channel, Show(None)))
     }
 
+    /// The entries of the audit log after this one.
+    pub(crate) async fn audit_records(&self, after: u64) -> Vec<AuditRecord> {
+        self.store.audit(after, 1_000).await.unwrap()
+    }
+
     /// The verbs in the audit log after this entry, and the last entry.
     pub(crate) async fn audited(&self, after: u64) -> (Vec<String>, u64) {
-        let records = self.store.audit(after, 1_000).await.unwrap();
+        let records = self.audit_records(after).await;
         let last = records.last().map_or(after, |record| record.sequence);
         (records.into_iter().map(|record| record.entry.verb).collect(), last)
     }
 
     /// All that the audit log says of what rows were and became.
     pub(crate) async fn audit_text(&self) -> String {
-        let records = self.store.audit(0, 1_000).await.unwrap();
+        let records = self.audit_records(0).await;
         let rows = records.into_iter().flat_map(|record| [record.entry.before, record.entry.after]);
         rows.flatten().map(|row| row.to_string()).collect()
     }

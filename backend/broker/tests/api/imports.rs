@@ -50,7 +50,10 @@ struct Sending {
 
 async fn send(client: &Client, volume: &str) -> Result<Sending, Status> {
     let (parts, messages) = mpsc::channel(1);
-    let first = ImportVolumeRequest { part: Some(Part::VolumeId(volume.into())) };
+    let first = ImportVolumeRequest {
+        part: Some(Part::VolumeId(volume.into())),
+        idempotency_key: format!("import/{volume}"),
+    };
     parts.send(first).await.unwrap();
     let mut volumes = VolumesServiceClient::new(client.clone());
     let mut answers = volumes.import_volume(ReceiverStream::new(messages)).await?.into_inner();
@@ -74,7 +77,10 @@ impl Sending {
     /// Sends these bytes; whether somebody takes them.
     async fn data(&self, data: &[u8]) -> bool {
         for data in data.chunks(PART) {
-            let part = ImportVolumeRequest { part: Some(Part::Data(data.to_vec())) };
+            let part = ImportVolumeRequest {
+                part: Some(Part::Data(data.to_vec())),
+                ..ImportVolumeRequest::default()
+            };
             if self.parts.send(part).await.is_err() {
                 return false;
             }
@@ -363,7 +369,10 @@ async fn what_can_not_be_imported_is_refused() {
     assert_eq!(detail(&status).field, "data", "{status}");
     let (id, _) = platform.make(VolumeSpec { name: "large".into(), ..import(&file) }).await;
     let sending = send_soon(&platform.customer, &id).await;
-    let part = ImportVolumeRequest { part: Some(Part::Data(vec![0; CHUNK_MAX + 1])) };
+    let part = ImportVolumeRequest {
+        part: Some(Part::Data(vec![0; CHUNK_MAX + 1])),
+        ..ImportVolumeRequest::default()
+    };
     sending.parts.send(part).await.unwrap();
     let status = sending.end().await.unwrap_err();
     assert_eq!(detail(&status).field, "data", "{status}");

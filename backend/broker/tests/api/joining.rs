@@ -42,6 +42,8 @@ impl Machine {
         JoinHostRequest {
             certificate_request: self.identity.request().unwrap(),
             sealing_key: self.identity.secret().sealing_key().bytes().to_vec(),
+            // As agents that know of none: each request makes a certificate.
+            idempotency_key: String::new(),
         }
     }
 
@@ -110,6 +112,29 @@ async fn a_token_joins_until_the_certificate_is_shown() {
     refused(machine.join(&token).await, "revoked");
     refused(stream(&broker, &token).await, "revoked");
     machine.join(&client).await.unwrap();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_answers_with_the_first_certificate_until_there_is_a_later_one() {
+    let broker = Broker::start().await;
+    let (machine, token) = (Machine::new(), broker.as_role(Role::Host).await);
+    // A request is signed anew each time, and is the same all the same.
+    let ask = |key: &str| JoinHostRequest { idempotency_key: key.into(), ..machine.request() };
+    let first = join(&token, ask("one")).await.unwrap();
+    let again = join(&token, ask("one")).await.unwrap();
+    assert_eq!(again, first);
+    let status =
+        join(&token, JoinHostRequest { idempotency_key: "one".into(), ..Machine::new().request() });
+    let status = status.await.unwrap_err();
+    assert_eq!((status.code(), detail(&status).field.as_str()), (Code::Aborted, "idempotency_key"));
+
+    let later = join(&token, ask("two")).await.unwrap();
+    assert_ne!(serial(&later.certificate), serial(&first.certificate));
+    let anew = join(&token, ask("one")).await.unwrap();
+    assert_ne!(serial(&anew.certificate), serial(&first.certificate), "that one was taken back");
+    let client = machine.showing(&broker, &anew).await;
+    let _stream = stream(&broker, &client).await.unwrap();
     broker.stop().await;
 }
 
@@ -251,6 +276,7 @@ async fn what_a_request_asks_to_be_called_does_not_count() {
     let request = JoinHostRequest {
         certificate_request: params.serialize_request(&key).unwrap().pem().unwrap(),
         sealing_key: secret.sealing_key().bytes().to_vec(),
+        idempotency_key: String::new(),
     };
     // A request for an authority's certificate may be refused too.
     if let Ok(joined) = join(&client, request).await {

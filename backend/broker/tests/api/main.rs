@@ -4,7 +4,7 @@
 
 mod harness;
 
-mod audit;
+mod changes;
 mod connections;
 mod credentials;
 mod errors;

@@ -80,7 +80,9 @@ async fn instances_are_made_listed_changed_and_confirmed() {
     assert_eq!(changed.into_inner().instance.unwrap().spec.unwrap().name, "renamed");
 
     let mut operations = OperationsServiceClient::new(client);
-    operations.confirm_created(ConfirmCreatedRequest { ids: vec![one.id.clone()] }).await.unwrap();
+    let request =
+        ConfirmCreatedRequest { ids: vec![one.id.clone()], idempotency_key: "confirm".into() };
+    operations.confirm_created(request).await.unwrap();
     let request = GetInstanceRequest { id: one.id.clone() };
     assert!(!instances.get_instance(request).await.unwrap().into_inner().unconfirmed);
     let request = ListOperationsRequest { page: None, target_id: one.id.clone() };

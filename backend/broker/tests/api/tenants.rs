@@ -134,21 +134,24 @@ async fn as_customer(client: &Client, owned: &Owned) -> BTreeMap<&'static str, C
         sealed: vec![1],
         wrapped: vec![2],
     };
-    let request = v1::GiveKeysRequest { keys: vec![given] };
+    let request = v1::GiveKeysRequest { keys: vec![given], idempotency_key: key() };
     ended.insert("GiveKeys", code(volumes.give_keys(request).await));
     let request = v1::GetWrappedKeyRequest { volume_id: volume.clone() };
     ended.insert("GetWrappedKey", code(volumes.get_wrapped_key(request).await));
     let request = v1::ExportVolumeRequest { volume_id: volume.clone(), offset: 0 };
     ended.insert("ExportVolume", code(volumes.export_volume(request).await));
     let part = Some(v1::import_volume_request::Part::VolumeId(volume.clone()));
-    let request = futures::stream::iter([v1::ImportVolumeRequest { part }]);
+    let request = futures::stream::iter([v1::ImportVolumeRequest { part, idempotency_key: key() }]);
     ended.insert("ImportVolume", code(volumes.import_volume(request).await));
 
     let get = v1::GetOperationRequest { id: operation.clone() };
     ended.insert("GetOperation", code(operations.get_operation(get).await));
     let wait = v1::WaitOperationRequest { id: operation.clone() };
     ended.insert("WaitOperation", code(operations.wait_operation(wait).await));
-    let request = v1::ConfirmCreatedRequest { ids: vec![id(), volume.clone(), group.clone()] };
+    let request = v1::ConfirmCreatedRequest {
+        ids: vec![id(), volume.clone(), group.clone()],
+        idempotency_key: key(),
+    };
     ended.insert("ConfirmCreated", code(operations.confirm_created(request).await));
 
     let get = v1::GetPlacementGroupRequest { id: group.clone() };
@@ -187,7 +190,7 @@ async fn as_operator(client: &Client, owned: &Owned) -> BTreeMap<&'static str, C
     let request = v1::DrainHostRequest { id: id(), deadline_ms: 60_000, idempotency_key: key() };
     ended.insert("DrainHost", code(hosts.drain_host(request).await));
     ended.insert("GetDrain", code(hosts.get_drain(v1::GetDrainRequest { id: id() }).await));
-    let request = v1::CancelDrainRequest { id: id() };
+    let request = v1::CancelDrainRequest { id: id(), idempotency_key: key() };
     ended.insert("CancelDrain", code(hosts.cancel_drain(request).await));
     let request = v1::RotateHostTokenRequest { id: id(), idempotency_key: key() };
     ended.insert("RotateHostToken", code(hosts.rotate_host_token(request).await));

@@ -154,7 +154,9 @@ pub(crate) async fn wanted(
 
 pub(crate) async fn give(client: &Client, keys: Vec<GivenKey>) -> Result<(), Status> {
     let mut volumes = VolumesServiceClient::new(client.clone());
-    volumes.give_keys(GiveKeysRequest { keys }).await.map(|_| ())
+    // As clients that know of no key here.
+    let request = GiveKeysRequest { keys, ..GiveKeysRequest::default() };
+    volumes.give_keys(request).await.map(|_| ())
 }
 
 fn read(request: &v1::KeyRequest) -> KeyRequest {

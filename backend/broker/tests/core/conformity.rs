@@ -136,7 +136,7 @@ async fn a_host_that_stops_conforming_is_emptied_after_the_grace_until_it_confor
     assert!(drain.reason.contains("no-swap"), "{}", drain.reason);
     assert_eq!(drain.draining.deadline.0 - drain.draining.since.0, DRAIN_MS);
     assert!(!drain.is_over && drain.machines[0].state != DrainState::Migrating, "{drain:?}");
-    let error = kit.engine.cancel_drain(&kit.customer, id).await.unwrap_err();
+    let error = kit.engine.cancel_drain(&kit.customer, id, &kit.key()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Precondition);
     assert!(error.message.contains("no-swap"), "{error}");
 
@@ -170,7 +170,7 @@ async fn a_drain_of_the_operator_is_neither_replaced_nor_ended() {
     // operator's own, it stays.
     played.proves(proven(None)).await;
     known(&kit, id, true).await;
-    engine.cancel_drain(customer, id).await.unwrap();
+    engine.cancel_drain(customer, id, &kit.key()).await.unwrap();
     assert_eq!(cause(&kit, id), None);
     kit.clock.forward(GRACE_MS + 1);
     kit.until("it is emptied", || cause(&kit, id) == Some(DrainCause::Standard)).await;
@@ -180,7 +180,7 @@ async fn a_drain_of_the_operator_is_neither_replaced_nor_ended() {
     known(&kit, id, false).await;
     assert_eq!(cause(&kit, id), Some(DrainCause::Operator));
     assert_eq!(logged(&kit, &VERBS[1..]).await, [1, 0]);
-    engine.cancel_drain(customer, id).await.unwrap();
+    engine.cancel_drain(customer, id, &kit.key()).await.unwrap();
     kit.stop().await;
 }
 
@@ -273,6 +273,6 @@ async fn a_drain_of_its_operator_that_is_over_does_not_keep_a_host_from_being_em
     played.proves(proven(Some(1))).await;
     kit.until("it is as it was", || host(&kit, id).draining == asked).await;
     assert!(kit.engine.drain(&kit.customer, id).unwrap().is_over);
-    kit.engine.cancel_drain(&kit.customer, id).await.unwrap();
+    kit.engine.cancel_drain(&kit.customer, id, &kit.key()).await.unwrap();
     kit.stop().await;
 }

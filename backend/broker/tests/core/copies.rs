@@ -140,7 +140,10 @@ async fn a_copy_waits_for_its_key_and_holds_its_source() {
     let refused = engine.delete_volume(customer, data, &kit.key()).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Precondition, "{refused}");
     let key = fake_key(1, "A");
-    engine.give_keys(customer, &[GivenKey { volume: snapshot, host, key }]).await.unwrap();
+    engine
+        .give_keys(customer, &[GivenKey { volume: snapshot, host, key }], &kit.key())
+        .await
+        .unwrap();
     kit.until("the operation waits for keys no more", || !kit.waits_for_keys(made.operation.id))
         .await;
     hosts.kill_agent(0).await;

@@ -94,10 +94,11 @@ async fn a_host_that_renews_its_certificate_leaves_none_behind() {
         kit.clock.forward(i64::from(number) * 10 * HOUR_MS);
         let made = MadeCertificate {
             sha256: format!("{number:064x}"),
+            public_key: String::new(),
             expires_at: UnixMs(kit.clock_ms() + 30 * HOUR_MS),
             sealing: HostSealing { key: Blob(vec![1; 32]), certificate: String::new() },
         };
-        engine.join_host(&caller, &made).await.unwrap();
+        let made = engine.join_host(&caller, made, &kit.key()).await.unwrap();
         let credential = engine.credential_by_hash(&made.sha256).unwrap();
         caller = Caller::of(&credential);
         ids.push(credential.id);

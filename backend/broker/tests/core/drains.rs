@@ -142,9 +142,9 @@ async fn what_finds_no_place_stays_until_there_is_room() {
     kit.until("it is given up", || row(&kit, running[0]).migration.is_none_or(|to| to.given_up))
         .await;
     assert!(staying().reason.contains("being emptied itself"), "{:?}", staying());
-    let view = engine.cancel_drain(customer, source.id).await.unwrap();
+    let view = engine.cancel_drain(customer, source.id, &kit.key()).await.unwrap();
     assert_eq!(view.row.draining, None);
-    engine.cancel_drain(customer, source.id).await.unwrap();
+    engine.cancel_drain(customer, source.id, &kit.key()).await.unwrap();
     let placed = || row(&kit, made.instance.row.id).decision.is_some();
     kit.until("it takes new machines again", placed).await;
     kit.stop().await;

@@ -36,7 +36,7 @@ async fn a_repeated_creation_finds_the_first_machine_until_it_is_confirmed() {
     );
 
     let id = first.instance.row.id.to_string();
-    kit.engine.confirm_created(&kit.customer, std::slice::from_ref(&id)).await.unwrap();
+    kit.engine.confirm_created(&kit.customer, std::slice::from_ref(&id), &kit.key()).await.unwrap();
     let second = create("web").await.unwrap();
     assert_ne!(first.instance.row.id, second.instance.row.id);
     let again = create("web").await.unwrap();
@@ -52,7 +52,7 @@ async fn a_single_key_is_refused_while_what_it_made_is_kept() {
     let create = || kit.engine.create_instance(&kit.customer, spec("web"), "once/key");
     let first = create().await.unwrap().instance.row.id;
     assert_eq!(create().await.unwrap().instance.row.id, first, "nobody has confirmed it");
-    kit.engine.confirm_created(&kit.customer, &[first.to_string()]).await.unwrap();
+    kit.engine.confirm_created(&kit.customer, &[first.to_string()], &kit.key()).await.unwrap();
     let taken = create().await.unwrap_err();
     assert_eq!(
         (taken.kind, taken.field.as_deref()),
@@ -109,6 +109,23 @@ async fn the_key_of_a_deleted_machine_makes_a_new_one() {
 }
 
 #[tokio::test]
+async fn who_joins_a_deletion_under_way_is_answered_when_it_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let made = kit.engine.create_instance(&kit.customer, spec("web"), "key").await.unwrap();
+    let id = made.instance.row.id;
+    let delete = |key: &'static str| kit.engine.delete_instance(&kit.customer, id, key);
+    let first = delete("first").await.unwrap();
+    let joined = delete("second").await.unwrap();
+    assert_eq!(joined.id, first.id);
+    kit.done(first.id).await;
+    assert_eq!(delete("second").await.unwrap().id, first.id);
+    assert_eq!(delete("third").await.unwrap_err().kind, ErrorKind::NotFound);
+    kit.stop().await;
+}
+
+#[tokio::test]
 async fn a_key_is_forgotten_after_its_time() {
     let folder = tempfile::tempdir().unwrap();
     let kit = Kit::open(folder.path(), quick()).await;
@@ -124,7 +141,7 @@ async fn a_key_that_is_used_anew_counts_from_then_on() {
     let kit = Kit::open(folder.path(), quick()).await;
     let create = || kit.engine.create_instance(&kit.customer, spec("web"), "key");
     let first = create().await.unwrap().instance.row.id;
-    kit.engine.confirm_created(&kit.customer, &[first.to_string()]).await.unwrap();
+    kit.engine.confirm_created(&kit.customer, &[first.to_string()], &kit.key()).await.unwrap();
     kit.clock.forward(quick().idempotency_keep_ms - 60_000);
     // The client that asks for this one is killed before it keeps the id.
     let second = create().await.unwrap().instance.row.id;
@@ -141,7 +158,7 @@ async fn a_refused_repetition_of_a_retired_key_is_refused_once() {
     let kit = Kit::open(folder.path(), config).await;
     let create = || kit.engine.create_instance(&kit.customer, spec("web"), "key");
     let first = create().await.unwrap().instance.row.id;
-    kit.engine.confirm_created(&kit.customer, &[first.to_string()]).await.unwrap();
+    kit.engine.confirm_created(&kit.customer, &[first.to_string()], &kit.key()).await.unwrap();
     assert_eq!(create().await.unwrap_err().kind, ErrorKind::LimitExceeded);
 }
 
@@ -270,7 +287,7 @@ async fn a_row_that_changed_in_the_store_is_read_again_and_the_change_repeated()
     let put = Write::Put(row.into(), Expect::Revision(revision));
     kit.store.commit(Commit::of([put])).await.unwrap();
 
-    kit.engine.confirm_created(&kit.customer, &[id.to_string()]).await.unwrap();
+    kit.engine.confirm_created(&kit.customer, &[id.to_string()], &kit.key()).await.unwrap();
     let shown = kit.engine.instance(&kit.customer, id).unwrap();
     assert!(!shown.row.unconfirmed);
     assert_eq!(shown.row.spec.labels["by"], "somebody else");
@@ -298,7 +315,8 @@ async fn who_waits_for_a_row_is_not_refused_for_what_others_do_elsewhere() {
     let confirmed = {
         let (engine, customer) = (kit.engine.clone(), kit.customer);
         let ids = [slow.to_string(), other.to_string()];
-        tokio::spawn(async move { engine.confirm_created(&customer, &ids).await })
+        let key = kit.key();
+        tokio::spawn(async move { engine.confirm_created(&customer, &ids, &key).await })
     };
     for _ in 0..200 {
         create(kit.key()).await;

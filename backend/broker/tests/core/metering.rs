@@ -47,10 +47,11 @@ impl TestSigner {
         let caller = Caller { role: Role::Host, host: Some(host), ..kit.customer };
         let made = MadeCertificate {
             sha256: HostSigner::read(&signer.certificate).unwrap().sha256().to_owned(),
+            public_key: String::new(),
             expires_at: UnixMs(i64::MAX),
             sealing: HostSealing { key: Blob(vec![1; 32]), certificate: String::new() },
         };
-        kit.engine.join_host(&caller, &made).await.unwrap();
+        kit.engine.join_host(&caller, made, &kit.key()).await.unwrap();
         signer
     }
 

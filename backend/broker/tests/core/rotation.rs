@@ -44,7 +44,7 @@ fn key_for(request: &KeyRequest, secret: &HostSecret) -> GivenKey {
 async fn give(kit: &Kit, of: KeysOf, secret: &HostSecret) -> Vec<GivenKey> {
     let wanted = kit.engine.key_requests(&kit.customer, of).unwrap();
     let keys: Vec<_> = wanted.iter().map(|want| key_for(want, secret)).collect();
-    kit.engine.give_keys(&kit.customer, &keys).await.unwrap();
+    kit.engine.give_keys(&kit.customer, &keys, &kit.key()).await.unwrap();
     keys
 }
 
@@ -126,13 +126,13 @@ async fn a_raised_version_asks_for_one_more_key_and_keeps_both_until_the_host_ha
     // One for what was asked before is not what is asked for now.
     let secret = &hosts.hosts[0].secret;
     let late = key_for(&KeyRequest { made_for: 2, ..wanted[0].clone() }, secret);
-    let refused = kit.engine.give_keys(&kit.customer, &[late]).await.unwrap_err();
+    let refused = kit.engine.give_keys(&kit.customer, &[late], &kit.key()).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Conflict);
     let given = give(&kit, KeysOf::Volume(data.volume), secret).await;
     // The same again changes nothing, and another one is not taken.
-    kit.engine.give_keys(&kit.customer, &given).await.unwrap();
+    kit.engine.give_keys(&kit.customer, &given, &kit.key()).await.unwrap();
     let other = key_for(&wanted[0], secret);
-    let refused = kit.engine.give_keys(&kit.customer, &[other]).await.unwrap_err();
+    let refused = kit.engine.give_keys(&kit.customer, &[other], &kit.key()).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Conflict);
     let both = row(&kit, data.volume);
     assert_eq!(both.key(), Some(&first), "the customer has the key that opens it");

@@ -148,10 +148,11 @@ pub async fn joins(kit: &Kit, host: HostId) {
     let caller = Caller { role: Role::Host, host: Some(host), ..kit.customer };
     let made = MadeCertificate {
         sha256: "00".repeat(32),
+        public_key: String::new(),
         expires_at: UnixMs(i64::MAX),
         sealing: HostSealing { key: Blob(vec![1; 32]), certificate: String::new() },
     };
-    kit.engine.join_host(&caller, &made).await.unwrap();
+    kit.engine.join_host(&caller, made, &kit.key()).await.unwrap();
 }
 
 #[tokio::test]
@@ -184,7 +185,7 @@ async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() 
     let wanted = engine.key_requests(customer, KeysOf::Instance(never_id)).unwrap().remove(0);
     let key = fake_key(wanted.version, "A");
     let volume = wanted.volume;
-    engine.give_keys(customer, &[GivenKey { volume, host: first, key }]).await.unwrap();
+    engine.give_keys(customer, &[GivenKey { volume, host: first, key }], &kit.key()).await.unwrap();
     hosts.cut(0);
     kit.until("the lease lapses", || {
         engine.host(customer, first).unwrap().standing == Standing::Lapsed

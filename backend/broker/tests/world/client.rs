@@ -296,9 +296,9 @@ impl<'a> Client<'a> {
     }
 
     async fn confirm(&mut self, id: InstanceId) {
-        let caller = self.caller;
+        let (key, caller) = (self.key(), self.caller);
         let ids = [id.to_string()];
-        let confirm = async |engine: Engine| engine.confirm_created(&caller, &ids).await;
+        let confirm = async |engine: Engine| engine.confirm_created(&caller, &ids, &key).await;
         self.ask("confirm", confirm).await;
     }
 

@@ -53,7 +53,7 @@ impl Keys {
 
     /// Gives every key that is waited for, for ever.
     pub async fn give(self: Arc<Self>, customer: Caller, up: watch::Receiver<Up>) {
-        loop {
+        for round in 0_u64.. {
             tokio::time::sleep(LOOK).await;
             let Some(engine) = up.borrow().engine.clone() else { continue };
             let Ok(wanted) = engine.key_requests(&customer, KeysOf::All) else { continue };
@@ -65,7 +65,8 @@ impl Keys {
                 let key = VolumeHostKey { made_for: request.made_for, ..key };
                 // Somebody else may have been first, or the broker is gone: it is asked again.
                 let given = [GivenKey { volume, host, key }];
-                let give = engine.give_keys(&customer, &given);
+                let key = format!("{volume}-{round}");
+                let give = engine.give_keys(&customer, &given, &key);
                 let _ = tokio::time::timeout(Duration::from_secs(5), give).await;
             }
         }

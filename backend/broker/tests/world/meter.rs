@@ -57,10 +57,11 @@ pub async fn metering(
     let caller = Caller { role: Role::Host, host: Some(host), ..customer };
     let made = MadeCertificate {
         sha256: HostSigner::read(&certificate).unwrap().sha256().to_owned(),
+        public_key: String::new(),
         expires_at: UnixMs(HostWall::now(&*wall).0 + 1_000_000_000_000),
         sealing,
     };
-    engine.join_host(&caller, &made).await.unwrap();
+    engine.join_host(&caller, made, &format!("join-{host}")).await.unwrap();
     let ledger = MemoryLedger::new(host, Arc::new(WorldSigner { key, certificate }));
     Metering {
         ledger: Arc::new(ledger),

@@ -389,7 +389,7 @@ impl Platform {
             if begins {
                 engine.drain_host(&customer, id, DRAIN_MS, &key).await
             } else {
-                engine.cancel_drain(&customer, id).await
+                engine.cancel_drain(&customer, id, &key).await
             }
         };
         let said = tokio::time::timeout(Duration::from_secs(10), drain).await;

@@ -43,7 +43,8 @@ impl HostDrain {
         let id = self.host;
         if self.cancel {
             let what = format!("unable to let the host {id} take machines again");
-            let request = CancelDrainRequest { id: id.clone() };
+            let request =
+                CancelDrainRequest { id: id.clone(), idempotency_key: keys::idempotency()? };
             hosts.cancel_drain(request).await.map_err(refused(what))?;
             output::line(&format!("{id} takes new machines again"));
             return Ok(());

@@ -247,7 +247,8 @@ impl Giver {
             if number == 0 {
                 return Ok((given, not_believed));
             }
-            match volumes.give_keys(GiveKeysRequest { keys }).await {
+            let idempotency_key = crate::keys::idempotency()?;
+            match volumes.give_keys(GiveKeysRequest { keys, idempotency_key }).await {
                 Ok(_) => given += number,
                 // An apply gave one first, or a machine was placed elsewhere: asked anew.
                 Err(status) if status.code() == Code::Aborted && conflicts < CONFLICTS => {

@@ -109,7 +109,8 @@ impl GrpcTransport {
         Ok(Self { address: config.address.clone(), endpoint, token })
     }
 
-    /// Has the platform sign for this host; answers the certificate with its chain, PEM.
+    /// Has the platform sign for this host; answers the certificate with its chain, PEM: the first
+    /// one when it is asked again with the same key.
     ///
     /// # Errors
     /// When the broker can't be reached or refuses.
@@ -117,9 +118,11 @@ impl GrpcTransport {
         &self,
         certificate_request: String,
         sealing_key: Vec<u8>,
+        idempotency_key: String,
     ) -> Result<String, TransportError> {
         let mut client = HostsServiceClient::new(self.channel().await?);
-        let request = self.shown(JoinHostRequest { certificate_request, sealing_key });
+        let request =
+            self.shown(JoinHostRequest { certificate_request, sealing_key, idempotency_key });
         let answer = client.join_host(request).await.map_err(|status| refused(&status))?;
         Ok(answer.into_inner().certificate)
     }

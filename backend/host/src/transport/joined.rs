@@ -22,7 +22,9 @@ pub struct JoinedTransport {
     identity: Arc<HostIdentity>,
     /// For the first call; of no use after it.
     token: Option<String>,
-    joining: tokio::sync::Mutex<()>,
+    /// The key of a request whose answer may have been lost: asked again with it, the platform
+    /// answers with the certificate that it has made then.
+    joining: tokio::sync::Mutex<Option<String>>,
 }
 
 impl JoinedTransport {
@@ -56,12 +58,12 @@ impl JoinedTransport {
     /// # Errors
     /// `Setup` without a certificate and without a token; why the broker does not sign otherwise.
     pub async fn certificate(&self) -> Result<JoinedCertificate, TransportError> {
-        let _one_at_a_time = self.joining.lock().await;
+        let mut asked = self.joining.lock().await;
         let now = unix_now();
         let kept = self.identity.certificate().map_err(odd)?;
         match kept.filter(|kept| !kept.has_ended(now)) {
             Some(kept) if kept.is_old(now) => {
-                let renewed = self.join(self.shown(&kept)).await;
+                let renewed = self.join(self.shown(&kept), &mut asked).await;
                 renewed.or_else(|error| {
                     let error: &dyn std::error::Error = &error;
                     tracing::warn!(error, "the host's certificate was not renewed yet");
@@ -69,7 +71,7 @@ impl JoinedTransport {
                 })
             }
             Some(kept) => Ok(kept),
-            None => self.join_with_token().await,
+            None => self.join_with_token(&mut asked).await,
         }
     }
 
@@ -79,13 +81,16 @@ impl JoinedTransport {
     /// # Errors
     /// `Setup` without a token; why the broker does not sign otherwise.
     pub async fn join_anew(&self) -> Result<JoinedCertificate, TransportError> {
-        let _one_at_a_time = self.joining.lock().await;
-        self.join_with_token().await
+        let mut asked = self.joining.lock().await;
+        self.join_with_token(&mut asked).await
     }
 
-    async fn join_with_token(&self) -> Result<JoinedCertificate, TransportError> {
+    async fn join_with_token(
+        &self,
+        asked: &mut Option<String>,
+    ) -> Result<JoinedCertificate, TransportError> {
         match &self.token {
-            Some(token) => self.join(Credential::Token(token.clone())).await,
+            Some(token) => self.join(Credential::Token(token.clone()), asked).await,
             None => Err(TransportError::Setup {
                 what: "this host has no valid certificate and no token to join with: have its \
                        operator make one with `fairmazon host rotate-token`, and join with that"
@@ -94,11 +99,17 @@ impl JoinedTransport {
         }
     }
 
-    async fn join(&self, credential: Credential) -> Result<JoinedCertificate, TransportError> {
+    async fn join(
+        &self,
+        credential: Credential,
+        asked: &mut Option<String>,
+    ) -> Result<JoinedCertificate, TransportError> {
         let transport = GrpcTransport::new(&self.config(credential))?;
         let request = self.identity.request().map_err(odd)?;
         let sealing_key = *self.identity.secret().sealing_key().bytes();
-        let pem = transport.join(request, sealing_key.to_vec()).await?;
+        let key = asked.get_or_insert_with(|| format!("{:032x}", rand::random::<u128>()));
+        let pem = transport.join(request, sealing_key.to_vec(), key.clone()).await?;
+        *asked = None;
         self.identity.keep(&pem).map_err(odd)?;
         let kept = self.identity.certificate().map_err(odd)?;
         kept.ok_or_else(|| TransportError::Garbled { what: "its certificate is empty".into() })

@@ -71,6 +71,12 @@ impl Fake {
     }
 }
 
+/// That a change which the broker also takes without a key has one.
+fn has_key(key: &str) -> Result<(), Status> {
+    let none = || status(&DomainError::invalid("idempotency_key", "every change needs a key"));
+    if key.is_empty() { Err(none()) } else { Ok(()) }
+}
+
 fn missing(noun: &str, id: &str) -> Status {
     status(&DomainError::not_found(noun, id))
 }
@@ -341,6 +347,7 @@ impl volumes_service_server::VolumesService for Fake {
 
     async fn give_keys(&self, request: Request<GiveKeysRequest>) -> Answer<GiveKeysResponse> {
         let (state, request) = self.open("give_keys", request)?;
+        has_key(&request.idempotency_key)?;
         state.given.send_modify(|given| given.extend(request.keys));
         Ok(Response::new(GiveKeysResponse {}))
     }
@@ -495,6 +502,7 @@ impl operations_service_server::OperationsService for Fake {
         request: Request<ConfirmCreatedRequest>,
     ) -> Answer<ConfirmCreatedResponse> {
         let (mut state, request) = self.open("confirm_created", request)?;
+        has_key(&request.idempotency_key)?;
         for id in request.ids {
             if let Some(row) = state.instances.get_mut(&id) {
                 row.unconfirmed = false;

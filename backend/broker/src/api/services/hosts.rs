@@ -94,7 +94,8 @@ impl HostsService for Api {
             let (serial, now) = (self.engine.serial_number(), self.engine.now());
             let request = &message.certificate_request;
             let made = authority.sign(request, &message.sealing_key, host, serial, now)?;
-            self.engine.join_host(&context.caller, &made).await?;
+            let key = &message.idempotency_key;
+            let made = self.engine.join_host(&context.caller, made, key).await?;
             Ok(JoinHostResponse {
                 host_id: host.to_string(),
                 certificate: made.sealing.certificate,
@@ -124,7 +125,8 @@ impl HostsService for Api {
     ) -> Result<Response<Host>, Status> {
         let (context, message) = Context::of(request)?;
         let work = async {
-            let view = self.engine.cancel_drain(&context.caller, id("id", &message.id)?).await?;
+            let (target, key) = (id("id", &message.id)?, &message.idempotency_key);
+            let view = self.engine.cancel_drain(&context.caller, target, key).await?;
             Ok(host(&view))
         };
         context.answer(work).await

@@ -64,7 +64,9 @@ impl OperationsService for Api {
     ) -> Result<Response<ConfirmCreatedResponse>, Status> {
         let (context, message) = Context::of(request)?;
         let work = async {
-            self.engine.confirm_created(&context.caller, &message.ids).await?;
+            self.engine
+                .confirm_created(&context.caller, &message.ids, &message.idempotency_key)
+                .await?;
             Ok(ConfirmCreatedResponse {})
         };
         context.answer(work).await

@@ -128,7 +128,7 @@ impl VolumesService for Api {
                 key.try_into().map_err(|error: DomainError| error.below(&format!("keys[{index}]")))
             });
             let keys = keys.collect::<Result<Vec<GivenKey>, _>>()?;
-            self.engine.give_keys(&context.caller, &keys).await?;
+            self.engine.give_keys(&context.caller, &keys, &message.idempotency_key).await?;
             Ok(GiveKeysResponse {})
         };
         context.answer(work).await
@@ -167,11 +167,13 @@ impl VolumesService for Api {
         let work = async {
             let Some(ImportVolumeRequest {
                 part: Some(import_volume_request::Part::VolumeId(volume)),
+                idempotency_key: key,
             }) = first(&mut messages).await
             else {
                 return Err(DomainError::invalid("volume_id", "an import begins with it"));
             };
-            self.engine.import_volume(&context.caller, id("volume_id", &volume)?).await
+            let volume = id("volume_id", &volume)?;
+            self.engine.import_volume(&context.caller, volume, &key).await
         };
         let importing = work.await.map_err(|error| context.refuse(&error))?;
         let (offset, total_bytes) = (importing.offset, importing.bytes);

@@ -12,7 +12,7 @@ use fairmazon_model::{
 };
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
 };
 
 use super::{
@@ -80,6 +80,7 @@ impl HostAuthority {
         let validity = validity_of(made.der()).map_err(DomainError::internal)?;
         Ok(MadeCertificate {
             sha256: hash_secret(made.der()),
+            public_key: hash_secret(&asked.public_key.subject_public_key_info()),
             expires_at: UnixMs(validity.until_ms),
             sealing: HostSealing {
                 key: Blob(sealing_key.bytes().to_vec()),

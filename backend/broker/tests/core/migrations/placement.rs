@@ -201,7 +201,7 @@ async fn a_move_that_is_given_up_is_tried_again() {
     let why = || it.waits_for(operation);
     it.kit.until("it says why it stays", || why().contains("hosts that are being emptied")).await;
     assert!(it.reason().contains("stays there"), "{}", it.reason());
-    engine.cancel_drain(&customer, there).await.unwrap();
+    engine.cancel_drain(&customer, there, &it.kit.key()).await.unwrap();
     it.moves(1).await;
     it.kit.done(operation).await;
     it.ends().await;
@@ -229,7 +229,7 @@ async fn patience_ends_and_the_move_comes_about_all_the_same() {
     let renamed = renamed.await.unwrap();
     it.kit.done(renamed).await;
     assert_eq!(it.row().displaced, Some(operation));
-    engine.cancel_drain(&customer, there).await.unwrap();
+    engine.cancel_drain(&customer, there, &it.kit.key()).await.unwrap();
     it.moves(1).await;
     it.ends().await;
 }

@@ -24,7 +24,7 @@ async fn a_key_is_taken_from_the_host_that_the_machine_leaves_and_from_nobody_el
     kit.until("it is decided", || row(&kit, id).decision.is_some()).await;
     let host = row(&kit, id).decision.unwrap().host;
     let first = GivenKey { volume: boot, host, key: key(1, "A") };
-    engine.give_keys(customer, &[first]).await.unwrap();
+    engine.give_keys(customer, &[first], &kit.key()).await.unwrap();
     let at = hosts.iter().position(|played| played.id == host).unwrap();
     let mut source = hosts.remove(at);
     let set = source.told("its key", |set| set.volumes.iter().any(|wish| wish.key.is_some())).await;

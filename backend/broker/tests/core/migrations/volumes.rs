@@ -199,7 +199,7 @@ async fn its_next_host_has_a_key_of_its_own_without_its_customer() {
     let host = row(&kit, web).decision.unwrap().host;
     let given = |volume, print| GivenKey { volume, host, key: key(1, print) };
     let boot = made.instance.row.boot_volume_id;
-    engine.give_keys(&customer, &[given(data, "A"), given(boot, "C")]).await.unwrap();
+    engine.give_keys(&customer, &[given(data, "A"), given(boot, "C")], &kit.key()).await.unwrap();
     let (source, destination) = (hosts.remove(0), hosts.remove(0));
     let (mut source, destination) =
         if source.id == host { (source, destination) } else { (destination, source) };
@@ -352,7 +352,7 @@ async fn one_that_stays_after_all_is_where_it_was() {
     it.stays(DrainState::Staying, "being emptied").await;
     engine.audit_books().unwrap();
     // And it goes once it can.
-    engine.cancel_drain(&customer, it.destination.id).await.unwrap();
+    engine.cancel_drain(&customer, it.destination.id, &it.kit.key()).await.unwrap();
     let carrier = it.sets_out().await;
     it.has_come(&carrier).await;
     it.kit.stop().await;

@@ -28,7 +28,7 @@ use crate::{
     client::{Client, ClientOptions, refused},
     commands::key::Giver,
     error::CommandError,
-    output,
+    keys, output,
     signals::Signals,
 };
 
@@ -99,7 +99,10 @@ impl Import {
         if let Err(error) = done {
             return Err(given_up(&client, id, error).await);
         }
-        let request = ConfirmCreatedRequest { ids: vec![id.to_owned()] };
+        let request = ConfirmCreatedRequest {
+            ids: vec![id.to_owned()],
+            idempotency_key: keys::idempotency()?,
+        };
         let confirmed = OperationsServiceClient::new(client.clone()).confirm_created(request).await;
         confirmed.map_err(refused(format!("unable to confirm {id}")))?;
         output::line(&format!("{id}: {file}, {} as a snapshot", facts.size));

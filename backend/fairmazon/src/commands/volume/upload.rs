@@ -16,7 +16,7 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use super::attempts::{Attempts, Ended};
-use crate::{client::Client, error::CommandError};
+use crate::{client::Client, error::CommandError, keys};
 
 /// Messages that wait for the way there.
 const WAITING: usize = 2;
@@ -27,8 +27,10 @@ pub(super) async fn upload(client: &Client, volume: &str, path: &Path) -> Result
     let mut attempts = Attempts::new("the import".to_owned(), what);
     let mut volumes = VolumesServiceClient::new(client.clone());
     let mut reached = 0;
+    // The same for all attempts: they are one import.
+    let key = keys::idempotency()?;
     loop {
-        let mut upload = Upload { volumes: &mut volumes, volume, path, at: 0 };
+        let mut upload = Upload { volumes: &mut volumes, volume, path, key: &key, at: 0 };
         let Err(ended) = upload.attempt().await else { return Ok(()) };
         if upload.at > reached {
             reached = upload.at;
@@ -42,6 +44,7 @@ struct Upload<'a> {
     volumes: &'a mut VolumesServiceClient<Client>,
     volume: &'a str,
     path: &'a Path,
+    key: &'a str,
     /// Up to where the file was sent.
     at: u64,
 }
@@ -50,8 +53,9 @@ impl Upload<'_> {
     /// Sends the rest from where the host has it.
     async fn attempt(&mut self) -> Result<(), Ended> {
         let (sender, receiver) = mpsc::channel(WAITING);
-        let message = |part| ImportVolumeRequest { part: Some(part) };
-        let first = message(import_volume_request::Part::VolumeId(self.volume.to_owned()));
+        let volume = import_volume_request::Part::VolumeId(self.volume.to_owned());
+        let first =
+            ImportVolumeRequest { part: Some(volume), idempotency_key: self.key.to_owned() };
         let requests = stream::unfold(receiver, |mut receiver: mpsc::Receiver<_>| async move {
             Some((receiver.recv().await?, receiver))
         });
@@ -76,7 +80,8 @@ impl Upload<'_> {
                 ))));
             }
             at += read as u64;
-            let data = message(import_volume_request::Part::Data(data));
+            let part = Some(import_volume_request::Part::Data(data));
+            let data = ImportVolumeRequest { part, ..Default::default() };
             tokio::select! {
                 // Before all was sent this is an error.
                 answer = next(&mut answers) => {
