@@ -6,7 +6,7 @@ use fairmazon_model::catalogue::Catalogue;
 use fairmazon_proto::v1;
 use tokio::sync::OnceCell;
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, Page, Pages};
 
 /// The catalogue, once it was asked for.
 #[derive(Default)]
@@ -35,13 +35,23 @@ impl Client {
     /// # Errors
     /// When the broker does not answer.
     pub async fn sites(&self) -> Result<Vec<v1::Site>, ClientError> {
+        let mut pages = Pages::new(|token| self.sites_page(token));
+        let mut sites = Vec::new();
+        while let Some(rows) = pages.next().await? {
+            sites.extend(rows);
+        }
+        Ok(sites)
+    }
+
+    async fn sites_page(&self, token: String) -> Result<Page<v1::Site>, ClientError> {
+        let request = v1::ListSitesRequest { page: Some(v1::Page { size: 0, token }) };
         let answer = self
-            .call(v1::ListSitesRequest {}, |request| {
+            .call(request, |request| {
                 let mut service = self.sites_service();
                 async move { service.list_sites(request).await }
             })
             .await?;
-        Ok(answer.sites)
+        Ok(Page { rows: answer.sites, next: answer.next_page_token })
     }
 
     fn catalogue_service(

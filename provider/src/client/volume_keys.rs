@@ -59,7 +59,8 @@ fn wanted_of(target: &str) -> v1::ListKeyRequestsRequest {
         Ok(volume) => (String::new(), volume.to_string()),
         Err(_) => (target.to_owned(), String::new()),
     };
-    v1::ListKeyRequestsRequest { instance_id, volume_id }
+    // One page has room for all that an instance may have.
+    v1::ListKeyRequestsRequest { instance_id, volume_id, ..Default::default() }
 }
 
 fn now() -> UnixMs {

@@ -17,6 +17,7 @@ async fn data_sources_show_what_there_is() {
     assert_eq!(images["images"][1]["name"], "debian-13");
     let sites = client.data("fairmazon_sites", json!({})).await.unwrap();
     assert_eq!(sites["sites"][0]["latitude"], 50.11);
+    assert_eq!(sites["sites"][1]["name"], "fra2", "of the second page");
     for (name, role) in [("a", "web"), ("b", "db")] {
         let config = machine_with(json!({ "name": name, "labels": { "role": role } }));
         client.apply(&format!("fairmazon_instance.{name}"), config).await.unwrap();

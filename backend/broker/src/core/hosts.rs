@@ -1,6 +1,6 @@
 //! Commands and reads of provider hosts, and the sites that follow from them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use fairmazon_model::{
     DomainError,
@@ -228,7 +228,7 @@ impl Engine {
     }
 
     /// All sites, by name, with the revision that is shown. Everybody may see them.
-    pub fn sites(&self) -> (Vec<SiteView>, Revision) {
+    pub fn sites(&self, page: &PageRequest<String>) -> Page<SiteView, String> {
         let state = self.state();
         let mut sites: BTreeMap<&str, SiteView> = BTreeMap::new();
         for host in state.world.hosts.iter() {
@@ -241,7 +241,13 @@ impl Engine {
             let available = takes && state.standing(host.id) == Standing::Connected;
             view.hosts_available += u32::from(available);
         }
-        (sites.into_values().collect(), state.world.revision)
+        let after = page.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let found = sites
+            .range::<str, _>((after, Bound::Unbounded))
+            .map(|(_, view)| view.clone())
+            .take(page.size() + 1);
+        let name = |view: &SiteView| view.site.name.clone();
+        Page::of(found.collect(), page.size(), name, state.world.revision)
     }
 
     /// Recomputes the capacity books from what is booked: for operators and tests.

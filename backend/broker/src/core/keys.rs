@@ -18,12 +18,13 @@ use super::{
     draft::Draft,
     engine::{Engine, PlanError, Planned},
     state::State,
+    table::{Page, PageRequest},
 };
 
 /// The version of the key that a host is given first. A host is forgotten with its keys; as long as
 /// it has one, the next that is wanted has the version after it.
 pub(crate) const FIRST: u32 = 1;
-/// Most keys that are asked for or given at a time.
+/// Most keys that are given at a time: a page of those that are asked for.
 pub const KEYS_MAX: usize = 1_000;
 
 /// Which keys are asked about.
@@ -38,10 +39,10 @@ pub enum KeysOf {
 }
 
 impl Engine {
-    /// The keys that hosts wait for, of the caller's volumes: of one instance or volume, or of all. At most
-    /// [`KEYS_MAX`]; the rest is asked for once these are given. That of a volume which waits for
-    /// the file that it is imported from is named only where that volume is asked about: no other
-    /// key than the file's is of use, and who gives all that are wanted has not got it.
+    /// A page of the keys that hosts wait for, of the caller's volumes: of one instance or volume,
+    /// or of all. That of a volume which waits for the file that it is imported from is named only
+    /// where that volume is asked about: no other key than the file's is of use, and who gives all
+    /// that are wanted has not got it.
     ///
     /// # Errors
     /// `NotFound` for an instance or a volume that the caller does not see.
@@ -49,29 +50,35 @@ impl Engine {
         &self,
         caller: &Caller,
         of: KeysOf,
-    ) -> Result<Vec<KeyRequest>, DomainError> {
+        page: PageRequest<VolumeId>,
+    ) -> Result<Page<KeyRequest, VolumeId>, DomainError> {
         let account = caller.owner()?;
         let state = self.state();
+        let is_after = |id: VolumeId| page.after.is_none_or(|after| id > after);
+        let wanted = |row: &Volume, imports: bool| {
+            let is_meant = is_after(row.id) && (imports || row.imports().is_none());
+            if is_meant { state.key_request(row) } else { None }
+        };
+        let most = page.size() + 1;
         let requests = match of {
             KeysOf::Instance(id) => {
                 let row = state.world.machine(id).filter(|row| row.account == account);
                 let row = row.ok_or_else(|| DomainError::not_found("instance", id))?;
-                let volumes = state.all_volumes_of(row);
-                let made = volumes.iter().filter(|volume| volume.imports().is_none());
-                made.filter_map(|volume| state.key_request(volume)).collect()
+                let mut volumes = state.all_volumes_of(row);
+                volumes.sort_unstable_by_key(|volume| volume.id);
+                volumes.iter().filter_map(|row| wanted(row, false)).take(most).collect()
             }
             KeysOf::Volume(id) => {
                 let row = state.world.volumes.get(id).filter(|row| row.account == account);
                 let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
-                state.key_request(row).into_iter().collect()
+                wanted(row, true).into_iter().collect()
             }
             KeysOf::All => {
                 let volumes = state.world.volumes.of_account(account);
-                let made = volumes.filter(|row| row.imports().is_none());
-                made.filter_map(|row| state.key_request(row)).take(KEYS_MAX).collect()
+                volumes.filter_map(|row| wanted(row, false)).take(most).collect()
             }
         };
-        Ok(requests)
+        Ok(Page::of(requests, page.size(), |request| request.volume, state.world.revision))
     }
 
     /// Takes keys that hosts wait for. All of them or none.

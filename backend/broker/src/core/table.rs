@@ -59,6 +59,11 @@ pub struct PageRequest<Id> {
 }
 
 impl<Id> PageRequest<Id> {
+    /// The first page, as large as they come.
+    pub const fn first() -> Self {
+        Self { after: None, limit: 0 }
+    }
+
     /// How many rows the page has at most.
     pub(crate) const fn size(&self) -> usize {
         let fits = self.limit > 0 && self.limit <= limits::PAGE_MAX;
@@ -75,6 +80,21 @@ pub struct Page<T, Id> {
     pub next: Option<Id>,
     /// The revision that the page shows.
     pub revision: Revision,
+}
+
+impl<T, Id> Page<T, Id> {
+    /// The page of what follows it: `found` has one more than the page holds where there is more.
+    pub(crate) fn of(
+        mut found: Vec<T>,
+        size: usize,
+        id: impl Fn(&T) -> Id,
+        revision: Revision,
+    ) -> Self {
+        let more = found.len() > size;
+        found.truncate(size);
+        let next = found.last().filter(|_| more).map(id);
+        Self { items: found, next, revision }
+    }
 }
 
 /// The rows of one noun.

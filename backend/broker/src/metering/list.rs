@@ -40,10 +40,9 @@ impl Engine {
             return Err(DomainError::internal("a caller without an account asks for its usage"));
         }
         let query = UsageQuery { account, subject, from, until, after, limit };
-        let mut items = self.store().usage(query).await?;
-        let more = items.len() > size;
-        items.truncate(size);
-        let next = items.last().filter(|_| more).map(|sum| sum.subject);
-        Ok(Page { items, next, revision: self.state().world.revision })
+        // Before it is read: what the page shows is of this revision at least.
+        let revision = self.state().world.revision;
+        let found = self.store().usage(query).await?;
+        Ok(Page::of(found, size, |sum| sum.subject, revision))
     }
 }

@@ -12,6 +12,7 @@ mod host_stream;
 mod imports;
 mod joining;
 mod limits;
+mod lists;
 mod matrix;
 mod metrics;
 mod services;

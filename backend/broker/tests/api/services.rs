@@ -217,7 +217,7 @@ async fn hosts_are_registered_listed_changed_and_removed() {
     let status = hosts.get_host(GetHostRequest { id: made.id }).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
     let mut sites = SitesServiceClient::new(broker.as_role(Role::Customer).await);
-    let sites = sites.list_sites(ListSitesRequest {}).await.unwrap().into_inner().sites;
+    let sites = sites.list_sites(ListSitesRequest::default()).await.unwrap().into_inner().sites;
     assert_eq!(sites.len(), 1);
     assert_eq!((sites[0].country.as_str(), sites[0].hosts_available), ("DE", 0));
     broker.stop().await;

@@ -120,10 +120,9 @@ async fn as_customer(client: &Client, owned: &Owned) -> BTreeMap<&'static str, C
         idempotency_key: key(),
     };
     ended.insert("CreateVolume", code(volumes.create_volume(request).await));
-    let request = v1::ListKeyRequestsRequest { instance_id: id(), volume_id: String::new() };
+    let request = v1::ListKeyRequestsRequest { instance_id: id(), ..Default::default() };
     ended.insert("ListKeyRequests", code(volumes.list_key_requests(request).await));
-    let request =
-        v1::ListKeyRequestsRequest { instance_id: String::new(), volume_id: volume.clone() };
+    let request = v1::ListKeyRequestsRequest { volume_id: volume.clone(), ..Default::default() };
     ended.insert("ListKeyRequests of a volume", code(volumes.list_key_requests(request).await));
     let given = v1::GivenKey {
         volume_id: volume.clone(),

@@ -1,6 +1,6 @@
 //! Hosts that stop keeping the host standard and keep it again, with every host played.
 
-use fairmazon_broker::core::{CoreConfig, DrainState, InstanceView};
+use fairmazon_broker::core::{CoreConfig, DrainState, InstanceView, PageRequest};
 use fairmazon_model::{
     ErrorKind,
     conformity::{FailedCheck, Proof, UnprovenHosts},
@@ -102,10 +102,10 @@ async fn a_host_that_stops_conforming_is_emptied_after_the_grace_until_it_confor
     let first = make(&kit, spec("first")).await;
     let waits = || row(&kit, first).waiting_for;
     kit.until("it waits", || waits().contains("not conforming to the host standard: 1")).await;
-    assert_eq!(kit.engine.sites().0[0].hosts_available, 0);
+    assert_eq!(kit.engine.sites(&PageRequest::first()).items[0].hosts_available, 0);
     played.proves(proven(Some(1))).await;
     kit.until("it is placed", || row(&kit, first).decision.is_some()).await;
-    assert_eq!(kit.engine.sites().0[0].hosts_available, 1);
+    assert_eq!(kit.engine.sites(&PageRequest::first()).items[0].hosts_available, 1);
 
     // It stops: nothing new from then on, and nothing else before the grace has ended.
     for _ in 0..3 {

@@ -1,6 +1,6 @@
 //! Copies of volumes: snapshots, and volumes that are made of them.
 
-use fairmazon_broker::core::{KeysOf, VolumeState, VolumeUpdate};
+use fairmazon_broker::core::{KeysOf, PageRequest, VolumeState, VolumeUpdate};
 use fairmazon_hypervisor::Hypervisor;
 use fairmazon_model::{
     ErrorKind, id::VolumeId, instance::Attachment, key::GivenKey, units::Gib, volume::VolumeSpec,
@@ -131,10 +131,29 @@ async fn a_copy_waits_for_its_key_and_holds_its_source() {
     let made = engine.create_volume(customer, snapshot_of(data), &kit.key()).await.unwrap();
     let snapshot = made.volume.row.id;
     kit.until("the operation waits for keys", || kit.waits_for_keys(made.operation.id)).await;
-    let wanted = engine.key_requests(customer, KeysOf::Volume(snapshot)).unwrap();
+    let wanted = engine
+        .key_requests(customer, KeysOf::Volume(snapshot), PageRequest::first())
+        .unwrap()
+        .items;
     assert_eq!(wanted.iter().map(|key| key.volume).collect::<Vec<_>>(), [snapshot]);
-    assert_eq!(engine.key_requests(customer, KeysOf::All).unwrap().len(), 3);
-    let unseen = engine.key_requests(customer, KeysOf::Volume(VolumeId::from_parts(1, 1)));
+    let mut page = PageRequest { after: None, limit: 1 };
+    let mut waiting = Vec::new();
+    loop {
+        let found = engine.key_requests(customer, KeysOf::All, page).unwrap();
+        assert!(found.items.len() == 1 && found.revision.0 > 0);
+        waiting.extend(found.items.into_iter().map(|request| request.volume));
+        if found.next.is_none() {
+            break;
+        }
+        page.after = found.next;
+    }
+    assert_eq!(waiting.len(), 3);
+    assert!(waiting.is_sorted(), "in the order of the volumes, each once: {waiting:?}");
+    let unseen = engine.key_requests(
+        customer,
+        KeysOf::Volume(VolumeId::from_parts(1, 1)),
+        PageRequest::first(),
+    );
     assert_eq!(unseen.unwrap_err().kind, ErrorKind::NotFound);
 
     let refused = engine.delete_volume(customer, data, &kit.key()).await.unwrap_err();

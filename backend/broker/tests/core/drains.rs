@@ -1,6 +1,6 @@
 //! Hosts that are emptied, with every host played.
 
-use fairmazon_broker::core::{CoreConfig, DrainItem, DrainState};
+use fairmazon_broker::core::{CoreConfig, DrainItem, DrainState, PageRequest};
 use fairmazon_model::{
     ErrorKind,
     id::{HostId, InstanceId},
@@ -131,7 +131,7 @@ async fn what_finds_no_place_stays_until_there_is_room() {
     let made = engine.create_instance(customer, spec("new"), &kit.key()).await.unwrap();
     let waits = || row(&kit, made.instance.row.id).waiting_for;
     kit.until("it waits", || waits().contains("being emptied: 1")).await;
-    let site = &engine.sites().0[0];
+    let site = &engine.sites(&PageRequest::first()).items[0];
     assert_eq!(site.hosts_available, 0);
 
     let other = register(&kit, host_spec(1, "DE")).await;

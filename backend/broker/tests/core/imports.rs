@@ -1,7 +1,7 @@
 //! Volumes that are made from files: where they are put, and what becomes of those whose file
 //! never comes.
 
-use fairmazon_broker::core::{KeysOf, VolumeUpdate};
+use fairmazon_broker::core::{KeysOf, PageRequest, VolumeUpdate};
 use fairmazon_model::{
     ErrorKind, limits,
     operation::OperationState,
@@ -129,8 +129,9 @@ async fn nobody_is_asked_for_a_new_key_of_what_comes_with_its_own() {
     let made = engine.create_volume(customer, import("back"), &kit.key()).await.unwrap();
     let id = made.volume.row.id;
     // `fairmazon key give` asks so: the key that it would make opens no file.
-    assert_eq!(engine.key_requests(customer, KeysOf::All).unwrap(), []);
-    let wanted = engine.key_requests(customer, KeysOf::Volume(id)).unwrap();
+    assert_eq!(engine.key_requests(customer, KeysOf::All, PageRequest::first()).unwrap().items, []);
+    let wanted =
+        engine.key_requests(customer, KeysOf::Volume(id), PageRequest::first()).unwrap().items;
     assert_eq!((wanted.len(), wanted[0].volume), (1, id));
     hosts.kill_agent(0).await;
     kit.stop().await;

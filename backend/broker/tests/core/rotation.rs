@@ -1,7 +1,7 @@
 //! The exchange of a volume's key: asked for by its version, given beside the one that it has, and
 //! taken over when the host has said that it alone opens the volume.
 
-use fairmazon_broker::core::{KeysOf, VolumeUpdate};
+use fairmazon_broker::core::{KeysOf, PageRequest, VolumeUpdate};
 use std::sync::LazyLock;
 
 use fairmazon_hypervisor::{
@@ -42,7 +42,7 @@ fn key_for(request: &KeyRequest, secret: &HostSecret) -> GivenKey {
 
 /// Gives all keys that are waited for; those.
 async fn give(kit: &Kit, of: KeysOf, secret: &HostSecret) -> Vec<GivenKey> {
-    let wanted = kit.engine.key_requests(&kit.customer, of).unwrap();
+    let wanted = kit.engine.key_requests(&kit.customer, of, PageRequest::first()).unwrap().items;
     let keys: Vec<_> = wanted.iter().map(|want| key_for(want, secret)).collect();
     kit.engine.give_keys(&kit.customer, &keys, &kit.key()).await.unwrap();
     keys
@@ -121,7 +121,11 @@ async fn a_raised_version_asks_for_one_more_key_and_keeps_both_until_the_host_ha
     hosts.hosts[0].sim.set_faults(no_exchange);
     let operation = raise(&kit, data.volume, 3).await;
     kit.until("it waits for a key", || kit.waits_for_keys(operation)).await;
-    let wanted = kit.engine.key_requests(&kit.customer, KeysOf::Volume(data.volume)).unwrap();
+    let wanted = kit
+        .engine
+        .key_requests(&kit.customer, KeysOf::Volume(data.volume), PageRequest::first())
+        .unwrap()
+        .items;
     assert_eq!((wanted[0].version, wanted[0].made_for, wanted[0].host), (2, 3, data.host));
     // One for what was asked before is not what is asked for now.
     let secret = &hosts.hosts[0].secret;
@@ -148,7 +152,13 @@ async fn a_raised_version_asks_for_one_more_key_and_keeps_both_until_the_host_ha
     kit.done(operation).await;
     let after = row(&kit, data.volume);
     assert_eq!((after.key(), after.next_keys.len()), (Some(&given[0].key), 0));
-    assert!(kit.engine.key_requests(&kit.customer, KeysOf::All).unwrap().is_empty());
+    assert!(
+        kit.engine
+            .key_requests(&kit.customer, KeysOf::All, PageRequest::first())
+            .unwrap()
+            .items
+            .is_empty()
+    );
     let lower = VolumeSpec { key_version: 2, ..after.spec };
     let update = VolumeUpdate { id: data.volume, spec: lower, expected_revision: 0 };
     let refused = kit.engine.update_volume(&kit.customer, update, &kit.key()).await.unwrap_err();
@@ -180,7 +190,13 @@ async fn what_was_asked_for_and_left_goes_on_with_the_next_update_and_ends_with_
     raise(&kit, data.volume, 4).await;
     let deleted = kit.engine.delete_volume(&kit.customer, data.volume, &kit.key()).await.unwrap();
     kit.done(deleted.id).await;
-    assert!(kit.engine.key_requests(&kit.customer, KeysOf::All).unwrap().is_empty());
+    assert!(
+        kit.engine
+            .key_requests(&kit.customer, KeysOf::All, PageRequest::first())
+            .unwrap()
+            .items
+            .is_empty()
+    );
     kit.stop().await;
 }
 
@@ -300,7 +316,13 @@ async fn a_next_key_that_its_host_can_t_open_is_asked_for_again_but_not_for_ever
     let ended = kit.ended(operation).await;
     let OperationState::Failed { error } = &ended.state else { panic!("{ended:?}") };
     assert!(error.message.contains("none of the last 3 keys"), "{error}");
-    assert!(kit.engine.key_requests(&kit.customer, KeysOf::All).unwrap().is_empty());
+    assert!(
+        kit.engine
+            .key_requests(&kit.customer, KeysOf::All, PageRequest::first())
+            .unwrap()
+            .items
+            .is_empty()
+    );
     assert!(is_right(&kit, &hosts, data.volume), "it stays as it was");
     // Who changes it again is asked again.
     let again = raise(&kit, data.volume, 3).await;

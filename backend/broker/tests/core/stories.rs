@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use fairmazon_broker::core::{
-    Caller, InstanceState, InstanceUpdate, KeysOf, MadeCertificate, Standing, VolumeState,
-    VolumeUpdate,
+    Caller, InstanceState, InstanceUpdate, KeysOf, MadeCertificate, PageRequest, Standing,
+    VolumeState, VolumeUpdate,
 };
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError,
@@ -182,7 +182,11 @@ async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() 
         engine.instance(customer, never_id).unwrap().row.decision.is_some()
     })
     .await;
-    let wanted = engine.key_requests(customer, KeysOf::Instance(never_id)).unwrap().remove(0);
+    let wanted = engine
+        .key_requests(customer, KeysOf::Instance(never_id), PageRequest::first())
+        .unwrap()
+        .items
+        .remove(0);
     let key = fake_key(wanted.version, "A");
     let volume = wanted.volume;
     engine.give_keys(customer, &[GivenKey { volume, host: first, key }], &kit.key()).await.unwrap();

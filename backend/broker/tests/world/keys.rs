@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fairmazon_broker::core::{Caller, KeysOf};
+use fairmazon_broker::core::{Caller, KeysOf, PageRequest};
 use fairmazon_keys::{Binding, HostSecret, Identity, Purpose, make_key};
 use fairmazon_model::{
     id::HostId,
@@ -56,8 +56,11 @@ impl Keys {
         for round in 0_u64.. {
             tokio::time::sleep(LOOK).await;
             let Some(engine) = up.borrow().engine.clone() else { continue };
-            let Ok(wanted) = engine.key_requests(&customer, KeysOf::All) else { continue };
-            for request in wanted {
+            let Ok(wanted) = engine.key_requests(&customer, KeysOf::All, PageRequest::first())
+            else {
+                continue;
+            };
+            for request in wanted.items {
                 let (volume, host, version) = (request.volume, request.host, request.version);
                 let binding = Binding { volume, host, purpose: Purpose::Run, version };
                 let to = self.secret(host).sealing_key();

@@ -18,7 +18,7 @@ use fairmazon_model::{
     units::UnixMs,
 };
 use fairmazon_proto::v1::{
-    self, GetWrappedKeyRequest, GiveKeysRequest, ListKeyRequestsRequest,
+    self, GetWrappedKeyRequest, GiveKeysRequest, ListKeyRequestsRequest, Page,
     volumes_service_client::VolumesServiceClient,
 };
 use tonic::Code;
@@ -219,10 +219,11 @@ impl Giver {
         key: Option<&VolumeKey>,
     ) -> Result<(usize, BTreeMap<HostId, KeyError>), CommandError> {
         let path = self.known_hosts.path();
-        let (mut given, mut conflicts) = (0, 0);
+        let (mut of, mut not_believed) = (of.clone(), BTreeMap::new());
+        let (mut given, mut given_before, mut conflicts) = (0, 0, 0);
         loop {
-            let wanted = wanted(volumes, of.clone()).await?;
-            let (mut keys, mut not_believed) = (Vec::with_capacity(wanted.len()), BTreeMap::new());
+            let (wanted, next) = wanted(volumes, of.clone()).await?;
+            let mut keys = Vec::with_capacity(wanted.len());
             for request in wanted {
                 let now = UnixMs(now_ms());
                 let answer = match key {
@@ -244,18 +245,27 @@ impl Giver {
                 keys.push(GivenKey { volume, host, key: answer.key }.into());
             }
             let number = keys.len();
-            if number == 0 {
-                return Ok((given, not_believed));
-            }
-            let idempotency_key = crate::keys::idempotency()?;
-            match volumes.give_keys(GiveKeysRequest { keys, idempotency_key }).await {
-                Ok(_) => given += number,
-                // An apply gave one first, or a machine was placed elsewhere: asked anew.
-                Err(status) if status.code() == Code::Aborted && conflicts < CONFLICTS => {
-                    conflicts += 1;
+            if number > 0 {
+                let idempotency_key = crate::keys::idempotency()?;
+                match volumes.give_keys(GiveKeysRequest { keys, idempotency_key }).await {
+                    Ok(_) => given += number,
+                    // An apply gave one first, or a machine was placed elsewhere: asked anew.
+                    Err(status) if status.code() == Code::Aborted && conflicts < CONFLICTS => {
+                        conflicts += 1;
+                        continue;
+                    }
+                    Err(status) => return Err(refused("unable to give the keys")(status)),
                 }
-                Err(status) => return Err(refused("unable to give the keys")(status)),
             }
+            if next.is_empty() {
+                if given == given_before {
+                    return Ok((given, not_believed));
+                }
+                // From the beginning, until there is nothing more to give.
+                given_before = given;
+                not_believed.clear();
+            }
+            of.page = Some(Page { size: 0, token: next });
         }
     }
 
@@ -294,15 +304,17 @@ fn ended(
     )))
 }
 
+/// A page of the keys that are wanted, and the token of the next one.
 async fn wanted(
     volumes: &mut VolumesServiceClient<Client>,
     of: ListKeyRequestsRequest,
-) -> Result<Vec<KeyRequest>, CommandError> {
+) -> Result<(Vec<KeyRequest>, String), CommandError> {
     let what = "unable to ask which keys hosts wait for";
     let answer = volumes.list_key_requests(of).await;
-    let requests = answer.map_err(refused(what))?.into_inner().requests;
+    let page = answer.map_err(refused(what))?.into_inner();
     let read = |request: v1::KeyRequest| request.try_into();
-    requests.into_iter().map(read).collect::<Result<_, _>>().map_err(CommandError::refused(what))
+    let requests = page.requests.into_iter().map(read).collect::<Result<_, _>>();
+    Ok((requests.map_err(CommandError::refused(what))?, page.next_page_token))
 }
 
 async fn fetch(client: &ClientOptions, volume: VolumeId, file: &Path) -> Result<(), CommandError> {

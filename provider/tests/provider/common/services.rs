@@ -342,7 +342,10 @@ impl volumes_service_server::VolumesService for Fake {
             host_certificate: certificate.clone(),
             key_version: FIRST_KEY_VERSION,
         });
-        Ok(Response::new(ListKeyRequestsResponse { requests: asked.into_iter().collect() }))
+        Ok(Response::new(ListKeyRequestsResponse {
+            requests: asked.into_iter().collect(),
+            ..ListKeyRequestsResponse::default()
+        }))
     }
 
     async fn give_keys(&self, request: Request<GiveKeysRequest>) -> Answer<GiveKeysResponse> {
@@ -526,9 +529,12 @@ impl catalogue_service_server::CatalogueService for Fake {
 #[tonic::async_trait]
 impl sites_service_server::SitesService for Fake {
     async fn list_sites(&self, request: Request<ListSitesRequest>) -> Answer<ListSitesResponse> {
-        drop(self.open("list_sites", request)?);
+        let (_, request) = self.open("list_sites", request)?;
+        // Two pages of one site each.
+        let is_first = request.page.is_none_or(|page| page.token.is_empty());
+        let (name, next) = if is_first { ("fra1", "fra1") } else { ("fra2", "") };
         let site = v1::Site {
-            name: "fra1".to_owned(),
+            name: name.to_owned(),
             town: "Frankfurt".to_owned(),
             country: "DE".to_owned(),
             region: "eu-central".to_owned(),
@@ -536,7 +542,8 @@ impl sites_service_server::SitesService for Fake {
             longitude: 8.68,
             hosts_available: 2,
         };
-        Ok(Response::new(ListSitesResponse { sites: vec![site], revision: 1 }))
+        let (sites, next_page_token) = (vec![site], next.to_owned());
+        Ok(Response::new(ListSitesResponse { sites, revision: 1, next_page_token }))
     }
 }
 

@@ -107,7 +107,8 @@ fn required<T>(field: &str, value: Option<T>) -> Result<T, DomainError> {
     value.ok_or_else(|| DomainError::invalid(field, "it is missing"))
 }
 
-/// Which part of a list is asked for. The token of a page is the last id of the page before.
+/// Which part of a list is asked for. The token of a page is the last id of the page before, or
+/// the last name.
 fn page<Id>(page: Option<v1::Page>) -> Result<PageRequest<Id>, DomainError>
 where
     Id: FromStr<Err: Display>,
@@ -126,7 +127,7 @@ where
 }
 
 /// The token of the next page; empty when there is none.
-fn page_token<Id: Display>(next: Option<Id>) -> String {
+fn page_token(next: Option<impl Display>) -> String {
     next.map(|id| id.to_string()).unwrap_or_default()
 }
 
@@ -139,7 +140,7 @@ fn cut<T, M, Id>(
 ) -> (Vec<M>, String)
 where
     M: prost::Message,
-    Id: Display + Copy,
+    Id: Display,
 {
     let (mut messages, mut bytes) = (Vec::with_capacity(found.items.len()), 0);
     for (index, item) in found.items.iter().enumerate() {
@@ -150,7 +151,7 @@ where
         }
         messages.push(message);
     }
-    (messages, page_token(found.next))
+    (messages, page_token(found.next.as_ref()))
 }
 
 /// Name and country of where something is; empty when it is nowhere yet.

@@ -5,7 +5,7 @@ use fairmazon_proto::v1::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use super::Api;
+use super::{Api, cut, page};
 use crate::{api::context::Context, core::SiteView};
 
 #[async_trait]
@@ -14,10 +14,11 @@ impl SitesService for Api {
         &self,
         request: Request<ListSitesRequest>,
     ) -> Result<Response<ListSitesResponse>, Status> {
-        let (context, _) = Context::of(request)?;
+        let (context, message) = Context::of(request)?;
         let work = async {
-            let (sites, revision) = self.engine.sites();
-            Ok(ListSitesResponse { sites: sites.iter().map(site).collect(), revision: revision.0 })
+            let found = self.engine.sites(&page(message.page)?);
+            let (sites, next_page_token) = cut(&found, |view| view.site.name.clone(), site);
+            Ok(ListSitesResponse { sites, revision: found.revision.0, next_page_token })
         };
         context.answer(work).await
     }

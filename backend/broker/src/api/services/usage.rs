@@ -27,7 +27,7 @@ impl UsageService for Api {
             };
             let found = self.engine.usage(&context.caller, wanted).await?;
             let (usage, next_page_token) = cut(&found, |sum| sum.subject, message);
-            Ok(ListUsageResponse { usage, next_page_token })
+            Ok(ListUsageResponse { usage, next_page_token, revision: found.revision.0 })
         };
         context.answer(work).await
     }

@@ -111,9 +111,10 @@ impl VolumesService for Api {
                     return Err(DomainError::invalid("volume_id", both));
                 }
             };
-            let requests = self.engine.key_requests(&context.caller, of)?;
-            let requests = requests.into_iter().map(Into::into).collect();
-            Ok(ListKeyRequestsResponse { requests })
+            let found = self.engine.key_requests(&context.caller, of, page(message.page)?)?;
+            let (requests, next_page_token) =
+                cut(&found, |request| request.volume, |request| request.clone().into());
+            Ok(ListKeyRequestsResponse { requests, next_page_token, revision: found.revision.0 })
         };
         context.answer(work).await
     }

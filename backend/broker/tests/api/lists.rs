@@ -1,0 +1,117 @@
+//! Every list comes in pages, with the revision that they show.
+
+use std::collections::BTreeMap;
+
+use fairmazon_broker::core::Caller;
+use fairmazon_model::access::Role;
+use fairmazon_proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{
+        ListSitesRequest, ListUsageRequest, Page, sites_service_client::SitesServiceClient,
+        usage_service_client::UsageServiceClient,
+    },
+};
+use prost::Message as _;
+use prost_types::{
+    DescriptorProto, FileDescriptorSet,
+    field_descriptor_proto::{Label, Type},
+};
+
+use crate::harness::{Broker, host_spec};
+
+/// Methods that answer with several things and have no pages, and why.
+const WITHOUT_PAGES: [(&str, &str); 2] = [
+    ("GetCatalogue", "it is small, and one version of it is one whole"),
+    ("GetDrain", "it is the report of one host at one moment"),
+];
+
+/// Whether a message has a field of this name and type.
+fn has(message: &DescriptorProto, name: &str, kind: Type) -> bool {
+    message.field.iter().any(|field| field.name() == name && field.r#type() == kind)
+}
+
+/// Whether a message has rows; maps are none.
+fn has_rows(message: &DescriptorProto) -> bool {
+    let is_map = |name: &str| {
+        let entry = name.rsplit('.').next().unwrap();
+        message.nested_type.iter().any(|nested| nested.name() == entry)
+    };
+    message.field.iter().any(|field| {
+        let is_many = field.label() == Label::Repeated && field.r#type() == Type::Message;
+        is_many && !is_map(field.type_name())
+    })
+}
+
+#[test]
+fn every_list_has_pages_and_a_revision() {
+    let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+    let mut messages = BTreeMap::new();
+    for file in &set.file {
+        for message in &file.message_type {
+            messages.insert(format!(".{}.{}", file.package(), message.name()), message);
+        }
+    }
+    let mut exceptions: BTreeMap<_, _> = WITHOUT_PAGES.into_iter().collect();
+    let mut lists = 0;
+    for method in set.file.iter().flat_map(|file| &file.service).flat_map(|of| &of.method) {
+        let (name, answer) = (method.name(), messages[method.output_type()]);
+        let is_list = name.starts_with("List") || has_rows(answer);
+        if !is_list || method.server_streaming() || exceptions.remove(name).is_some() {
+            continue;
+        }
+        lists += 1;
+        let request = messages[method.input_type()];
+        let asks = request.field.iter().find(|field| field.name() == "page");
+        let asks = asks.map(|field| field.type_name());
+        assert_eq!(asks, Some(".fairmazon.v1.Page"), "{name} takes a page");
+        assert!(has(answer, "next_page_token", Type::String), "{name} says where it goes on");
+        assert!(has(answer, "revision", Type::Uint64), "{name} says of which revision it is");
+    }
+    assert!(lists > 8, "{lists}");
+    assert!(exceptions.is_empty(), "these are no lists: {exceptions:?}");
+}
+
+fn one_after(token: String) -> Option<Page> {
+    Some(Page { size: 1, token })
+}
+
+#[tokio::test]
+async fn sites_come_in_pages_by_their_names() {
+    let broker = Broker::start().await;
+    let operator = Caller {
+        credential: None,
+        account: Some(broker.engine.account_named("HostOperator").unwrap().id),
+        role: Role::HostOperator,
+        host: None,
+    };
+    for site in ["waw1", "ams1", "par1"] {
+        let mut spec = host_spec(site);
+        spec.site.name = site.into();
+        broker.engine.register_host(&operator, spec, site).await.unwrap();
+    }
+    let mut sites = SitesServiceClient::new(broker.as_role(Role::Customer).await);
+    let (mut names, mut token) = (Vec::new(), String::new());
+    loop {
+        let request = ListSitesRequest { page: one_after(token) };
+        let answer = sites.list_sites(request).await.unwrap().into_inner();
+        assert!(answer.sites.len() == 1 && answer.revision > 0);
+        names.extend(answer.sites.into_iter().map(|site| site.name));
+        if answer.next_page_token.is_empty() {
+            break;
+        }
+        token = answer.next_page_token;
+    }
+    assert_eq!(names, ["ams1", "fra1", "par1", "waw1"]);
+    let all = sites.list_sites(ListSitesRequest::default()).await.unwrap().into_inner();
+    assert_eq!(all.sites.len(), 4, "who asks for no page gets the largest");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn usage_says_of_which_revision_it_is() {
+    let broker = Broker::start().await;
+    let mut usage = UsageServiceClient::new(broker.as_role(Role::Customer).await);
+    let answer = usage.list_usage(ListUsageRequest::default()).await.unwrap().into_inner();
+    assert!(answer.revision > 0 && answer.next_page_token.is_empty());
+    broker.stop().await;
+}
