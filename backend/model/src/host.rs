@@ -77,8 +77,11 @@ impl HostSpec {
         if !limits::is_word(&self.site.region) {
             return Err(DomainError::invalid(
                 "site.region",
-                "a region has small letters, digits and `-`, as `eu-central` has, or nobody could \
-                 ask for it",
+                format!(
+                    "a region has 1 to {} small letters, digits and `-`, as `eu-central` has, or \
+                     nobody could ask for it",
+                    limits::WORD_MAX
+                ),
             ));
         }
         let town = &self.site.town;
@@ -94,8 +97,9 @@ impl HostSpec {
             return Err(DomainError::invalid(
                 "features",
                 format!(
-                    "at most {}, each of small letters, digits and `-`, as `confidential` is",
-                    limits::FEATURES_MAX
+                    "at most {}, each of 1 to {} small letters, digits and `-`, as `confidential` is",
+                    limits::FEATURES_MAX,
+                    limits::WORD_MAX
                 ),
             ));
         }

@@ -266,7 +266,12 @@ fn check_ssh_key(key: &str) -> Result<(), DomainError> {
     let has_blob = words.next().is_some_and(|blob| {
         blob.len() >= 16 && blob.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
     });
-    if known_type && has_blob && key.len() <= limits::SSH_KEY_MAX && !key.contains(['\n', '\r']) {
+    if key.len() > limits::SSH_KEY_MAX {
+        let text =
+            format!("a key has at most {} bytes, one has {}", limits::SSH_KEY_MAX, key.len());
+        return Err(DomainError::invalid("ssh_keys", text));
+    }
+    if known_type && has_blob && !key.contains(['\n', '\r']) {
         return Ok(());
     }
     Err(DomainError::invalid(

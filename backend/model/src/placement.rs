@@ -53,8 +53,10 @@ impl Placement {
                 return Err(DomainError::invalid(
                     "regions",
                     format!(
-                        "`{}` is not a region: small letters, digits and `-`, as in `eu-central`",
-                        region.escape_debug()
+                        "`{}` is not a region: 1 to {} small letters, digits and `-`, as in \
+                         `eu-central`",
+                        region.escape_debug(),
+                        limits::WORD_MAX
                     ),
                 ));
             }

@@ -93,6 +93,14 @@ impl Broker {
     }
 
     pub(crate) async fn start_with(configure: impl FnOnce(&mut ApiConfig)) -> Self {
+        Self::start_on(CoreConfig::default(), configure).await
+    }
+
+    /// On a core with this configuration, which believes hosts what they offer.
+    pub(crate) async fn start_on(
+        config: CoreConfig,
+        configure: impl FnOnce(&mut ApiConfig),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = SqliteOptions::new(folder.path().join("broker.db"));
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options).unwrap());
@@ -102,10 +110,7 @@ impl Broker {
             clock: clock.clone(),
             random: Randomness::from_seed(1),
             catalogue: Catalogue::default_catalogue(),
-            config: CoreConfig {
-                unproven_hosts: UnprovenHosts::AsOffered,
-                ..CoreConfig::default()
-            },
+            config: CoreConfig { unproven_hosts: UnprovenHosts::AsOffered, ..config },
         };
         let engine = Engine::open(parts).await.unwrap();
         let authority = Authority::in_folder(folder.path().join("tls"));

@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod bounds;
 mod changes;
 mod connections;
 mod credentials;
