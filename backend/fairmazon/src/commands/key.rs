@@ -220,7 +220,7 @@ impl Giver {
     ) -> Result<(usize, BTreeMap<HostId, KeyError>), CommandError> {
         let path = self.known_hosts.path();
         let (mut of, mut not_believed) = (of.clone(), BTreeMap::new());
-        let (mut given, mut given_before, mut conflicts) = (0, 0, 0);
+        let (mut rounds, mut conflicts) = (Rounds::default(), 0);
         loop {
             let (wanted, next) = wanted(volumes, of.clone()).await?;
             let mut keys = Vec::with_capacity(wanted.len());
@@ -248,7 +248,7 @@ impl Giver {
             if number > 0 {
                 let idempotency_key = crate::keys::idempotency()?;
                 match volumes.give_keys(GiveKeysRequest { keys, idempotency_key }).await {
-                    Ok(_) => given += number,
+                    Ok(_) => rounds.given += number,
                     // An apply gave one first, or a machine was placed elsewhere: asked anew.
                     Err(status) if status.code() == Code::Aborted && conflicts < CONFLICTS => {
                         conflicts += 1;
@@ -257,15 +257,13 @@ impl Giver {
                     Err(status) => return Err(refused("unable to give the keys")(status)),
                 }
             }
-            if next.is_empty() {
-                if given == given_before {
-                    return Ok((given, not_believed));
-                }
-                // From the beginning, until there is nothing more to give.
-                given_before = given;
+            let Some(token) = rounds.page_after(next) else {
+                return Ok((rounds.given, not_believed));
+            };
+            if token.is_empty() {
                 not_believed.clear();
             }
-            of.page = Some(Page { size: 0, token: next });
+            of.page = Some(Page { size: 0, token });
         }
     }
 
@@ -282,6 +280,29 @@ impl Giver {
             return Ok(());
         }
         ended(given, &not_believed, self.known_hosts.path())
+    }
+}
+
+/// The pages of the wanted keys, over and over until there is nothing more to give.
+#[derive(Debug, Default)]
+struct Rounds {
+    /// Keys that were given by now.
+    given: usize,
+    /// And at the end of the round before.
+    before: usize,
+}
+
+impl Rounds {
+    /// The page to ask for after one that says which is `next`; none after a whole round in which
+    /// nothing was given.
+    fn page_after(&mut self, next: String) -> Option<String> {
+        if next.is_empty() {
+            if self.given == self.before {
+                return None;
+            }
+            self.before = self.given;
+        }
+        Some(next)
     }
 }
 
@@ -354,6 +375,16 @@ fn passphrase(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_without_a_key_to_give_does_not_end_a_round() {
+        let mut rounds = Rounds::default();
+        assert_eq!(rounds.page_after("b".into()).as_deref(), Some("b"), "no host was believed");
+        rounds.given += 1;
+        assert_eq!(rounds.page_after(String::new()).as_deref(), Some(""), "from the beginning");
+        assert_eq!(rounds.page_after("b".into()).as_deref(), Some("b"));
+        assert_eq!(rounds.page_after(String::new()), None);
+    }
 
     #[test]
     fn an_identity_is_made_once_and_for_the_owner_alone() {

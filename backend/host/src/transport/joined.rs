@@ -158,3 +158,25 @@ impl Transport for JoinedTransport {
 fn odd(error: IdentityError) -> TransportError {
     TransportError::Identity(Box::new(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_not_answered_is_asked_again_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Arc::new(HostIdentity::open(folder.path()).unwrap());
+        let ca = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        // Taken, and nobody listens there any more.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("https://localhost:{port}");
+        let token = Some("fmz_token".to_owned());
+        let transport = JoinedTransport::new(address, ca.cert.pem(), identity, token);
+        transport.join_anew().await.unwrap_err();
+        let first = transport.joining.lock().await.clone();
+        assert!(first.as_ref().is_some_and(|key| key.len() == 32), "{first:?}");
+        transport.join_anew().await.unwrap_err();
+        assert_eq!(*transport.joining.lock().await, first);
+    }
+}
