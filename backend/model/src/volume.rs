@@ -1,5 +1,5 @@
-//! Volumes: data and boot. A volume binds to a host when it is first attached and stays there,
-//! so a volume that nothing uses yet never stands in the way of placing its machine.
+//! Volumes: data and boot. A volume binds to a host when it is first attached and leaves it with its
+//! machine only, so a volume that nothing uses yet never stands in the way of placing one.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -36,6 +36,7 @@ pub async fn all(platform: &Platform, acknowledged: &Acknowledged, quiet: bool) 
     spot::check(platform, &shown, acknowledged, &mut wrong);
     operations(platform, acknowledged, quiet, &mut wrong);
     hosts(platform, &shown, &mut wrong).await;
+    groups(&shown, &mut wrong);
     keys(platform, &shown, &mut wrong);
     books(platform, &shown, &mut wrong);
     audit(platform, acknowledged, &mut wrong).await;
@@ -228,6 +229,22 @@ pub fn customer_has_keys(platform: &Platform) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Machines that stay away from each other's group are on different hosts.
+fn groups(shown: &Shown, wrong: &mut Vec<String>) {
+    let mut taken = BTreeMap::new();
+    for row in shown.instances.values().map(|view| &view.row) {
+        let Some(decision) = &row.decision else { continue };
+        for group in &row.spec.placement.not_with {
+            if let Some(other) = taken.insert((decision.host, *group), row.id) {
+                wrong.push(format!(
+                    "{} and {other} of {group} are both on {}",
+                    row.id, decision.host
+                ));
+            }
+        }
+    }
 }
 
 /// What the hosts have is what the broker wants of them, no more and no less.

@@ -10,7 +10,7 @@ use std::{
 use fairmazon_broker::core::{Caller, Engine, InstanceUpdate, VolumeUpdate};
 use fairmazon_model::{
     DomainError, ErrorKind,
-    id::{InstanceId, OperationId, VolumeId},
+    id::{InstanceId, OperationId, PlacementGroupId, VolumeId},
     instance::{Attachment, BootVolumeSpec, InstanceSpec, OnInterrupt, Power, Spot},
     placement::Placement,
     price::NanoEur,
@@ -66,6 +66,9 @@ pub struct Client<'a> {
     keys: u64,
     /// An interruption may delete its machine.
     may_vanish: bool,
+    /// Its machines stay away from each other.
+    group: Option<PlacementGroupId>,
+    snapshots: Vec<VolumeId>,
 }
 
 impl<'a> Client<'a> {
@@ -77,7 +80,18 @@ impl<'a> Client<'a> {
         log: Log,
         acknowledged: &'a RefCell<Acknowledged>,
     ) -> Self {
-        Self { number, caller, random, broker, log, acknowledged, keys: 0, may_vanish: false }
+        Self {
+            number,
+            caller,
+            random,
+            broker,
+            log,
+            acknowledged,
+            keys: 0,
+            may_vanish: false,
+            group: None,
+            snapshots: Vec::new(),
+        }
     }
 
     /// Does that many things.
@@ -85,6 +99,9 @@ impl<'a> Client<'a> {
         let mut volume = None;
         if self.chance(60) {
             volume = self.create_volume().await;
+        }
+        if self.chance(30) {
+            self.group = self.create_group().await;
         }
         // Spot machines that nobody does anything with.
         for _ in 0..self.random.random_range(0..3) {
@@ -113,13 +130,13 @@ impl<'a> Client<'a> {
     /// One random command; whether the machine is to be gone.
     async fn command(&mut self, id: InstanceId, volume: &mut Option<VolumeId>) -> bool {
         let mut spec = self.acknowledged.borrow().instances[&id].clone();
-        match self.random.random_range(0..14) {
+        match self.random.random_range(0..17) {
             13 => {
                 let countries: &[&str] =
                     [&[][..], &["DE"], &["FR"]][self.random.random_range(0..3)];
                 spec.placement.countries = countries.iter().copied().map(Into::into).collect();
             }
-            10.. => {
+            10..=12 => {
                 self.migrate(id).await;
                 return false;
             }
@@ -154,9 +171,17 @@ impl<'a> Client<'a> {
                 }
             },
             7 => spec.boot_volume.size.0 += 1,
-            8 => match *volume {
+            8 | 14.. => match *volume {
                 Some(data) => {
-                    self.change_volume(data).await;
+                    match self.random.random_range(0..5) {
+                        0 | 1 => self.snapshot(data).await,
+                        2 => match self.snapshots.pop() {
+                            Some(snapshot) => drop(self.delete_volume(snapshot).await),
+                            None if self.delete_volume(data).await => *volume = None,
+                            None => {}
+                        },
+                        _ => self.change_volume(data).await,
+                    }
                     return false;
                 }
                 None => self.confirm(id).await,
@@ -188,6 +213,7 @@ impl<'a> Client<'a> {
         if self.chance(30) {
             spec.placement.min_conformity = 1;
         }
+        spec.placement.not_with.extend(self.group);
         if spot.is_some() {
             // Nothing but an interruption ends it by force after the notice alone.
             spec.stop_timeout_ms = 2 * 1_000 * u64::from(NOTICE_SECONDS);
@@ -213,8 +239,41 @@ impl<'a> Client<'a> {
         Some(id)
     }
 
+    async fn create_group(&mut self) -> Option<PlacementGroupId> {
+        let (key, caller, name) = (self.key(), self.caller, format!("group-{}", self.number));
+        let create = async |engine: Engine| {
+            Ok(engine.create_group(&caller, &name, &BTreeMap::new(), &key).await?.id)
+        };
+        self.ask("create group", create).await
+    }
+
     async fn create_volume(&mut self) -> Option<VolumeId> {
-        let spec = volume_spec(&format!("volume-{}", self.number));
+        self.make_volume(volume_spec(&format!("volume-{}", self.number))).await
+    }
+
+    async fn snapshot(&mut self, of: VolumeId) {
+        let spec = VolumeSpec {
+            size: self.acknowledged.borrow().volumes[&of].size,
+            source: Some(of),
+            read_only: true,
+            ..volume_spec(&format!("snapshot-{}", self.number))
+        };
+        let made = self.make_volume(spec).await;
+        self.snapshots.extend(made);
+    }
+
+    /// Whether it is to be gone.
+    async fn delete_volume(&mut self, id: VolumeId) -> bool {
+        let (key, caller) = (self.key(), self.caller);
+        let delete = async |engine: Engine| Ok(engine.delete_volume(&caller, id, &key).await?.id);
+        let Some(operation) = self.ask("delete volume", delete).await else { return false };
+        let mut acknowledged = self.acknowledged.borrow_mut();
+        acknowledged.volumes.remove(&id);
+        acknowledged.operations.push(Promise { id: operation, kind: Kind::Delete });
+        true
+    }
+
+    async fn make_volume(&mut self, spec: VolumeSpec) -> Option<VolumeId> {
         let key = self.key();
         let (caller, wanted) = (self.caller, spec.clone());
         let create = async |engine: Engine| {

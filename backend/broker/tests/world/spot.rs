@@ -129,7 +129,13 @@ fn fits(platform: &Platform, shown: &Shown, view: &InstanceView, host: &Host) ->
     let engine = platform.engine();
     let spec = engine.host(&platform.customer, host.id).unwrap().row.spec.clone();
     let countries = &row.spec.placement.countries;
-    let may_be_there = countries.is_empty() || countries.contains(&spec.site.country);
+    let apart = &row.spec.placement.not_with;
+    // A machine that it stays away from is not ended for it, spot or not.
+    let is_near = shown.instances.values().any(|other| {
+        let is_there = other.row.decision.as_ref().is_some_and(|there| there.host == host.id);
+        is_there && !apart.is_disjoint(&other.row.spec.placement.not_with)
+    });
+    let may_be_there = !is_near && (countries.is_empty() || countries.contains(&spec.site.country));
     let capacity = spec.capacity;
     let on_it = shown.volumes.values().filter(|volume| volume.host == Some(host.id));
     let taken: u64 = on_it.map(|volume| volume.spec.size.0).sum();
