@@ -91,14 +91,15 @@ impl HostSpec {
                 format!("at most {} characters on one line", limits::NAME_MAX),
             ));
         }
-        if self.features.len() > limits::FEATURES_MAX
-            || !self.features.iter().all(|feature| limits::is_word(feature))
-        {
+        if self.features.len() > limits::FEATURES_MAX {
+            let text = format!("at most {} features", limits::FEATURES_MAX);
+            return Err(DomainError::invalid("features", text));
+        }
+        if !self.features.iter().all(|feature| limits::is_word(feature)) {
             return Err(DomainError::invalid(
                 "features",
                 format!(
-                    "at most {}, each of 1 to {} small letters, digits and `-`, as `confidential` is",
-                    limits::FEATURES_MAX,
+                    "each has 1 to {} small letters, digits and `-`, as `confidential` has",
                     limits::WORD_MAX
                 ),
             ));

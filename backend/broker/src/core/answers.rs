@@ -111,7 +111,9 @@ impl Request {
         if key.is_empty() {
             return Ok(None);
         }
-        Self::new(account, method, key, content).map(Some)
+        // None of them makes what only its first answer can show.
+        Self::new(account, method, key, content)
+            .map(|request| Some(Self { single: false, ..request }))
     }
 
     /// The record that goes into the draft of the change.

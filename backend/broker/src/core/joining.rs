@@ -61,7 +61,9 @@ impl Engine {
         // Asked for again, the certificate is made with another number and time: what counts is
         // what it says of the host.
         let content = (host.id, &made.public_key, &made.sealing.key);
-        let request = Request::if_named(host.account, "hosts.join", key, &content)?;
+        // Each host has keys of its own, also where one account has many.
+        let method = format!("hosts.join.{}", host.id);
+        let request = Request::if_named(host.account, &method, key, &content)?;
         let plan = |state: &mut State, request: Option<&Request>| {
             self.plan_join(state, caller, &made, request)
         };

@@ -104,7 +104,9 @@ impl Engine {
         key: &str,
     ) -> Result<Importing, DomainError> {
         let (bytes, wanted) = imported(&self.state(), caller, volume)?;
-        let request = Request::if_named(caller.owner()?, "volumes.import", key, &volume)?;
+        // The audit log names who has begun it, and nobody else goes on with it.
+        let content = (volume, caller.credential);
+        let request = Request::if_named(caller.owner()?, "volumes.import", key, &content)?;
         let transfer = TransferId(self.inner.random.id().to_be_bytes());
         let open = |(account, host)| self.inner.transfers.open_import(transfer, account, host);
         let sending = wanted.map(open).transpose()?;

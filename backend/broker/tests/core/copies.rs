@@ -148,7 +148,10 @@ async fn a_copy_waits_for_its_key_and_holds_its_source() {
         page.after = found.next;
     }
     assert_eq!(waiting.len(), 3);
-    assert!(waiting.is_sorted(), "in the order of the volumes, each once: {waiting:?}");
+    assert!(
+        waiting.is_sorted_by(|one, next| one < next),
+        "in the order of the volumes, each once: {waiting:?}"
+    );
     let unseen = engine.key_requests(
         customer,
         KeysOf::Volume(VolumeId::from_parts(1, 1)),
