@@ -58,23 +58,6 @@ struct Pair {
 }
 
 impl Pair {
-    /// The agent of one end is killed so many calls of its hypervisor after something began, and
-    /// comes back.
-    async fn ends_after(&mut self, (at_source, calls): (bool, u64), begin: impl FnOnce(&Self)) {
-        let host = if at_source { &self.from.host } else { &self.to.host };
-        let (host, end) = (host.clone(), host.calls() + calls);
-        begin(self);
-        // Also where so many are never made.
-        let mut idle = 0;
-        while host.calls() < end && idle < 2_000 {
-            tokio::task::yield_now().await;
-            idle += 1;
-        }
-        let ends = if at_source { &mut self.from } else { &mut self.to };
-        ends.crash_agent().await;
-        ends.start_agent();
-    }
-
     fn new(encrypts: bool) -> Self {
         let mut from = Subject::idle(Arc::new(MemoryState::default()));
         let mut to = from.beside(other_id());
@@ -113,6 +96,23 @@ impl Pair {
 
     fn is_right(&self) {
         assert_eq!(self.from.world.ledger().violations(), []);
+    }
+
+    /// The agent of one end is killed so many calls of its hypervisor after something began, and
+    /// comes back.
+    async fn ends_after(&mut self, (at_source, calls): (bool, u64), begin: impl FnOnce(&Self)) {
+        let host = if at_source { &self.from.host } else { &self.to.host };
+        let (host, end) = (host.clone(), host.calls() + calls);
+        begin(self);
+        // Also where so many are never made.
+        let mut idle = 0;
+        while host.calls() < end && idle < 2_000 {
+            tokio::task::yield_now().await;
+            idle += 1;
+        }
+        let ends = if at_source { &mut self.from } else { &mut self.to };
+        ends.crash_agent().await;
+        ends.start_agent();
     }
 }
 

@@ -23,11 +23,14 @@ impl Inner {
     ) -> Result<Option<Statistics>> {
         // One that comes has not run here yet.
         let Some((domain, note)) = session.domains.running(instance)? else { return Ok(None) };
-        let run = domain.id();
         match self.measure(session, &domain, &note) {
-            // One that has ended meanwhile, or runs again, is no failure.
-            Err(_) if domain.id() != run => Ok(None),
-            other => other.map(Some),
+            Ok(measured) => Ok(Some(measured)),
+            // One that has ended meanwhile, or runs again, is no failure. Looked up anew: a domain
+            // keeps the number of the run that it was found in.
+            Err(error) => match session.domains.running(instance)? {
+                Some((now, _)) if now.id() == domain.id() => Err(error),
+                _ => Ok(None),
+            },
         }
     }
 
