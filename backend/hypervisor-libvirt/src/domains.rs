@@ -288,12 +288,26 @@ impl Domains {
         seen.map(|(_, run, _)| !matches!(run, RunState::Off(_))).ok_or_else(foreign)
     }
 
-    /// The domain of a machine whose guest runs here, and what is written down of it; none of any
-    /// other.
-    pub(crate) fn running(&self, instance: InstanceId) -> Result<Option<(Domain, Note)>> {
+    /// The domain of a machine whose guest runs here, what is written down of it, and what it has and
+    /// has used; none of any other.
+    pub(crate) fn running(
+        &self,
+        instance: InstanceId,
+    ) -> Result<Option<(Domain, Note, DomainInfo)>> {
         let Some(domain) = self.domain(instance)? else { return Ok(None) };
-        let seen = self.glance(&domain)?.filter(|(_, run, _)| *run == RunState::Running);
-        Ok(seen.map(|(note, ..)| (domain, note)))
+        let info = match domain.info() {
+            Ok(info) => info,
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(failed("read the state of a machine")(error)),
+        };
+        let Some(mut note) = self.note_of(&domain)? else { return Ok(None) };
+        if self.has_left(&mut note)? {
+            return Ok(None);
+        }
+        // Only what stands still does so for a reason, which takes another call.
+        let runs = info.state.is(DomainState::Running)
+            || matches!(run_state(&domain, note.marks), Ok((RunState::Running, _)));
+        Ok(runs.then_some((domain, note, info)))
     }
 
     /// What is written down of a machine, whatever it has of that.

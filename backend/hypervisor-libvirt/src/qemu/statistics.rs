@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fairmazon_hypervisor::{HypervisorError, Result, Statistics, Traffic};
 use fairmazon_model::id::{InstanceId, VolumeId};
-use virt::domain::Domain;
+use virt::domain::{Domain, DomainInfo};
 
 use super::{
     Network,
@@ -22,13 +22,15 @@ impl Inner {
         instance: InstanceId,
     ) -> Result<Option<Statistics>> {
         // One that comes has not run here yet.
-        let Some((domain, note)) = session.domains.running(instance)? else { return Ok(None) };
-        match self.measure(session, &domain, &note) {
+        let Some((domain, note, info)) = session.domains.running(instance)? else {
+            return Ok(None);
+        };
+        match self.measure(session, (&domain, &info), &note) {
             Ok(measured) => Ok(Some(measured)),
             // One that has ended meanwhile, or runs again, is no failure. Looked up anew: a domain
             // keeps the number of the run that it was found in.
             Err(error) => match session.domains.running(instance)? {
-                Some((now, _)) if now.id() == domain.id() => Err(error),
+                Some((now, ..)) if now.id() == domain.id() => Err(error),
                 _ => Ok(None),
             },
         }
@@ -37,7 +39,7 @@ impl Inner {
     fn measure(
         &self,
         session: &Session,
-        domain: &Domain,
+        seen: (&Domain, &DomainInfo),
         Note { spec, in_flux, .. }: &Note,
     ) -> Result<Statistics> {
         let mut files = Vec::with_capacity(1 + spec.disks.len());
@@ -49,11 +51,11 @@ impl Inner {
             files.iter().map(|(volume, path)| (*volume, path.to_string_lossy().into_owned()));
         let has_card = matches!(self.config.network, Network::Bridge(_));
         let cards = has_card.then(|| mac(spec)).into_iter().collect();
-        if let Ok(measured) = self.read_counters(domain, spec.instance, (names.collect(), cards)) {
+        if let Ok(measured) = self.read_counters(seen, spec.instance, (names.collect(), cards)) {
             return Ok(measured);
         }
         let attempted = failed(format!("measure what {} uses", spec.instance));
-        let xml = domain.xml_desc(0).map_err(attempted)?;
+        let xml = seen.0.xml_desc(0).map_err(attempted)?;
         let (mut live, mut gone) = (Vec::new(), Vec::new());
         let plugged = live_disks(&xml);
         for (volume, path) in files {
@@ -66,13 +68,13 @@ impl Inner {
             // Its guest has given a disk back that nobody had asked for.
             self.write(session, spec.instance, |note| note.in_flux.extend(gone))?;
         }
-        self.read_counters(domain, spec.instance, (live, live_cards(&xml)))
+        self.read_counters(seen, spec.instance, (live, live_cards(&xml)))
     }
 
     /// Reads the counters of these disks and cards, by names that libvirt has for them.
     fn read_counters(
         &self,
-        domain: &Domain,
+        (domain, info): (&Domain, &DomainInfo),
         instance: InstanceId,
         (disks, cards): (Vec<(VolumeId, String)>, Vec<String>),
     ) -> Result<Statistics> {
@@ -80,7 +82,6 @@ impl Inner {
         let incarnation = self.seeds.incarnation(instance).map_err(|error| {
             HypervisorError::Driver { attempted: attempted(), source: error.into() }
         })?;
-        let info = domain.info().map_err(failed(attempted()))?;
         let mut volumes = BTreeMap::new();
         for (volume, disk) in disks {
             let seen = domain.block_stats(&disk).map_err(failed(attempted()))?;
