@@ -6,6 +6,7 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
+mod deadline;
 mod error;
 mod machine;
 mod memory;
@@ -24,6 +25,7 @@ use fairmazon_model::{
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+pub use deadline::within;
 pub use error::HypervisorError;
 pub use fairmazon_keys::VolumeKey;
 pub use machine::{

@@ -4,7 +4,9 @@
 
 use std::{future::ready, time::Duration};
 
-use fairmazon_hypervisor::{Halt, HostMemory, HypervisorError, MachineMemory, Result, RunState};
+use fairmazon_hypervisor::{
+    Halt, HostMemory, HypervisorError, MachineMemory, Result, RunState, within,
+};
 use fairmazon_model::{id::InstanceId, instance::Power, units::Mib};
 use futures::{StreamExt, stream};
 
@@ -13,7 +15,7 @@ use super::{
     book::{Book, MachineRecord},
     observe::ms,
     queue::Target,
-    work::{Done, Hands, Work, within},
+    work::{Done, Hands, Work},
 };
 use crate::{
     plan::MemoryCase,

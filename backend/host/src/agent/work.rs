@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{
-    HostMemory, Hypervisor, HypervisorError, Inventory, KeyChange, Machine, Result, Volume,
+    HostMemory, Hypervisor, HypervisorError, Inventory, KeyChange, Machine, Result, Volume, within,
 };
 use fairmazon_keys::{Binding, HostSecret, KeyError, Opened as OpenedSeal, Purpose, SealedKey};
 use fairmazon_model::{
@@ -375,13 +375,4 @@ impl Hands {
 
 fn not_opened(volume: VolumeId, error: &KeyError) -> HypervisorError {
     HypervisorError::KeySealed { what: volume.to_string(), reason: error.to_string() }
-}
-
-pub(super) async fn within<T>(
-    deadline: Duration,
-    attempted: &str,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let late = |_| HypervisorError::late(attempted, deadline);
-    tokio::time::timeout(deadline, work).await.map_err(late)?
 }

@@ -51,10 +51,7 @@ impl Asker {
         instance: InstanceId,
         question: impl FnOnce(&Domains) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let late = || HypervisorError::Timeout {
-            attempted: attempted.into(),
-            deadline_ms: u64::try_from(ANSWERS_WITHIN.as_millis()).unwrap_or(u64::MAX),
-        };
+        let late = || HypervisorError::late(attempted, ANSWERS_WITHIN);
         if !self.asked.lock().insert(instance) {
             return Err(late());
         }

@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use fairmazon_hypervisor::{HypervisorError, Result};
+use fairmazon_hypervisor::{HypervisorError, Result, within};
 use fairmazon_model::id::InstanceId;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
@@ -182,14 +182,4 @@ impl QemuHost {
             }
         }
     }
-}
-
-/// Does something in this time at most.
-pub(super) async fn within<T>(
-    time: Duration,
-    attempted: &str,
-    call: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let late = |_| HypervisorError::late(attempted, time);
-    tokio::time::timeout(time, call).await.map_err(late)?
 }

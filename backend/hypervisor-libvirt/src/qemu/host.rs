@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use fairmazon_hypervisor::{
     Channels, Description, Features, Hint, HostMemory, Hypervisor, HypervisorError, Inventory,
     KeyChange, Landing, Machine, MachineMemory, Marks, Result, Statistics, Volume, VolumeFile,
-    VolumeKey, VolumeSink,
+    VolumeKey, VolumeSink, within,
 };
 use fairmazon_image::Images;
 use fairmazon_model::{
@@ -33,7 +33,7 @@ use super::{
     agents::Agents,
     asker::Asker,
     balloon::{self, Expendable},
-    calls::{ANSWERS, ASK_AGAIN, Lanes, within},
+    calls::{ANSWERS, ASK_AGAIN, Lanes},
     console::Consoles,
     files::Files,
     image::{self, ImageDisk},
