@@ -165,8 +165,8 @@ impl Domains {
     }
 
     pub(crate) fn mark(&self, instance: InstanceId, marks: Marks) -> Result<()> {
-        let (domain, _) = self.expect(instance)?;
-        let note = Note { marks, ..self.noted(instance)? };
+        let (domain, note) = self.found(instance)?;
+        let note = Note { marks, ..note };
         domain
             .set_metadata(
                 ELEMENT,
@@ -271,21 +271,16 @@ impl Domains {
 
     /// The domain and what it is as a machine.
     pub(crate) fn expect(&self, instance: InstanceId) -> Result<(Domain, Machine)> {
-        let missing = || HypervisorError::not_found(instance);
-        let domain = self.domain(instance)?.ok_or_else(missing)?;
-        match self.read(&domain)? {
-            Some(machine) => Ok((domain, machine)),
-            // With the UUID of a machine of ours and without our note: not ours to touch.
-            None => Err(HypervisorError::Foreign { what: instance.to_string() }),
-        }
+        let domain = self.existing(instance)?;
+        let machine = self.read(&domain)?.ok_or_else(|| foreign(instance))?;
+        Ok((domain, machine))
     }
 
     /// Whether a machine is on, by a look that waits for no QEMU.
     pub(crate) fn is_on(&self, instance: InstanceId) -> Result<bool> {
-        let missing = || HypervisorError::not_found(instance);
-        let seen = self.glance(&self.domain(instance)?.ok_or_else(missing)?)?;
-        let foreign = || HypervisorError::Foreign { what: instance.to_string() };
-        seen.map(|(_, run, _)| !matches!(run, RunState::Off(_))).ok_or_else(foreign)
+        let seen = self.glance(&self.existing(instance)?)?;
+        let (_, run, _) = seen.ok_or_else(|| foreign(instance))?;
+        Ok(!matches!(run, RunState::Off(_)))
     }
 
     /// The domain of a machine whose guest runs here, what is written down of it, and what it has and
@@ -312,12 +307,15 @@ impl Domains {
 
     /// What is written down of a machine, whatever it has of that.
     pub(crate) fn noted(&self, instance: InstanceId) -> Result<Note> {
-        let missing = || HypervisorError::not_found(instance);
-        let domain = self.domain(instance)?.ok_or_else(missing)?;
-        let foreign = || HypervisorError::Foreign { what: instance.to_string() };
-        let mut note = self.note_of(&domain)?.ok_or_else(foreign)?;
+        Ok(self.found(instance)?.1)
+    }
+
+    /// The domain of a machine and what is written down of it.
+    fn found(&self, instance: InstanceId) -> Result<(Domain, Note)> {
+        let domain = self.existing(instance)?;
+        let mut note = self.note_of(&domain)?.ok_or_else(|| foreign(instance))?;
         self.has_left(&mut note)?;
-        Ok(note)
+        Ok((domain, note))
     }
 
     /// The note of a domain; none when it is not the platform's, or has just gone.
@@ -447,6 +445,10 @@ impl Domains {
         }
     }
 
+    fn existing(&self, instance: InstanceId) -> Result<Domain> {
+        self.domain(instance)?.ok_or_else(|| HypervisorError::not_found(instance))
+    }
+
     fn domain(&self, instance: InstanceId) -> Result<Option<Domain>> {
         match self.connection.lookup_domain_by_uuid_string(&uuid(instance)) {
             Ok(domain) => Ok(Some(domain)),
@@ -457,16 +459,20 @@ impl Domains {
 
     /// Refuses an instance whose name or UUID something else has.
     fn refuse_foreign(&self, instance: InstanceId) -> Result<()> {
-        let foreign = || HypervisorError::Foreign { what: instance.to_string() };
         if let Some(domain) = self.domain(instance)? {
-            return self.read(&domain)?.map(drop).ok_or_else(foreign);
+            return self.read(&domain)?.map(drop).ok_or_else(|| foreign(instance));
         }
         match self.connection.lookup_domain_by_name(&instance.to_string()) {
-            Ok(_) => Err(foreign()),
+            Ok(_) => Err(foreign(instance)),
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(failed(format!("look {instance} up"))(error)),
         }
     }
+}
+
+/// With the UUID or the name of a machine of ours and without our note: not ours to touch.
+fn foreign(instance: InstanceId) -> HypervisorError {
+    HypervisorError::Foreign { what: instance.to_string() }
 }
 
 /// A machine that runs has what it was given, whatever was written down when that was done.
