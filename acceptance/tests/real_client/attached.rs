@@ -5,17 +5,10 @@ use std::{fs, process::Command, time::Duration};
 use acceptance::{Binaries, Outcome, Product, Running, Workspace};
 use rustix::process::Signal;
 
-use crate::with_each_client;
+use crate::{MACHINE, with_each_client};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const VARIABLE: &str = "TF_REATTACH_PROVIDERS=";
-const MACHINE: &str = r#"
-resource "fairmazon_instance" "it" {
-  name   = "one"
-  flavor = "small"
-  image  = "debian-13"
-}
-"#;
 
 #[test]
 fn a_plugin_that_was_started_by_hand_serves_run_after_run_until_it_is_ended() -> Outcome {

@@ -6,15 +6,7 @@ use acceptance::{Environment, Failure, Outcome, Workspace};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::with_each_client;
-
-const MACHINE: &str = r#"
-resource "fairmazon_instance" "it" {
-  name   = "one"
-  flavor = "small"
-  image  = "debian-13"
-}
-"#;
+use crate::{MACHINE, with_each_client};
 
 #[test]
 fn a_wrong_token_is_named_as_the_cause() -> Outcome {

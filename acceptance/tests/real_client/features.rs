@@ -2,15 +2,7 @@
 
 use acceptance::{Outcome, Workspace};
 
-use crate::with_each_client;
-
-const MACHINE: &str = r#"
-resource "fairmazon_instance" "it" {
-  name   = "one"
-  flavor = "small"
-  image  = "debian-13"
-}
-"#;
+use crate::{MACHINE, with_each_client};
 
 #[test]
 fn functions_answer_and_blame_their_argument() -> Outcome {

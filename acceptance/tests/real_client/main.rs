@@ -20,6 +20,15 @@ mod values;
 
 use acceptance::{Backend, Cli, Environment, Outcome, Workspace};
 
+/// One machine, and nothing else.
+const MACHINE: &str = r#"
+resource "fairmazon_instance" "it" {
+  name   = "one"
+  flavor = "small"
+  image  = "debian-13"
+}
+"#;
+
 /// Runs a test with every client, each against a backend of its own.
 fn with_each_client(test: impl Fn(&Cli, &mut Backend) -> Outcome) -> Outcome {
     for cli in Cli::all()? {

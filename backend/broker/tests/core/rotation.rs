@@ -108,6 +108,12 @@ fn is_right(kit: &Kit, hosts: &Hosts, volume: VolumeId) -> bool {
         && row.next_keys.is_empty()
 }
 
+/// How many keys its customer is asked for.
+fn asked_for(kit: &Kit) -> usize {
+    let asked = kit.engine.key_requests(&kit.customer, KeysOf::All, PageRequest::first());
+    asked.unwrap().items.len()
+}
+
 #[tokio::test]
 async fn a_raised_version_asks_for_one_more_key_and_keeps_both_until_the_host_has_changed() {
     let folder = tempfile::tempdir().unwrap();
@@ -152,13 +158,7 @@ async fn a_raised_version_asks_for_one_more_key_and_keeps_both_until_the_host_ha
     kit.done(operation).await;
     let after = row(&kit, data.volume);
     assert_eq!((after.key(), after.next_keys.len()), (Some(&given[0].key), 0));
-    assert!(
-        kit.engine
-            .key_requests(&kit.customer, KeysOf::All, PageRequest::first())
-            .unwrap()
-            .items
-            .is_empty()
-    );
+    assert_eq!(asked_for(&kit), 0);
     let lower = VolumeSpec { key_version: 2, ..after.spec };
     let update = VolumeUpdate { id: data.volume, spec: lower, expected_revision: 0 };
     let refused = kit.engine.update_volume(&kit.customer, update, &kit.key()).await.unwrap_err();
@@ -190,13 +190,7 @@ async fn what_was_asked_for_and_left_goes_on_with_the_next_update_and_ends_with_
     raise(&kit, data.volume, 4).await;
     let deleted = kit.engine.delete_volume(&kit.customer, data.volume, &kit.key()).await.unwrap();
     kit.done(deleted.id).await;
-    assert!(
-        kit.engine
-            .key_requests(&kit.customer, KeysOf::All, PageRequest::first())
-            .unwrap()
-            .items
-            .is_empty()
-    );
+    assert_eq!(asked_for(&kit), 0);
     kit.stop().await;
 }
 
@@ -316,13 +310,7 @@ async fn a_next_key_that_its_host_can_t_open_is_asked_for_again_but_not_for_ever
     let ended = kit.ended(operation).await;
     let OperationState::Failed { error } = &ended.state else { panic!("{ended:?}") };
     assert!(error.message.contains("none of the last 3 keys"), "{error}");
-    assert!(
-        kit.engine
-            .key_requests(&kit.customer, KeysOf::All, PageRequest::first())
-            .unwrap()
-            .items
-            .is_empty()
-    );
+    assert_eq!(asked_for(&kit), 0);
     assert!(is_right(&kit, &hosts, data.volume), "it stays as it was");
     // Who changes it again is asked again.
     let again = raise(&kit, data.volume, 3).await;
