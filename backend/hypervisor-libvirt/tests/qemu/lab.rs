@@ -137,10 +137,15 @@ impl Lab {
 
     pub(crate) fn kill_libvirt(&mut self) {
         // Until it has ended it holds its PID file, and the next one does not start.
-        self.run(
-            "pid=$(cat /run/libvirtd.pid); kill -9 $pid; \
+        self.end("/run/libvirtd.pid");
+    }
+
+    /// Kills the process of this PID file, and waits until it has ended.
+    fn end(&mut self, pid_file: &str) {
+        self.run(&format!(
+            "pid=$(cat {pid_file}) && kill -9 $pid && \
              while grep -q 'State:.[^Z]' /proc/$pid/status; do sleep 0.01; done",
-        );
+        ));
     }
 
     /// The host loses power: everything in the laboratory ends at once, and with it what was in memory
@@ -154,7 +159,13 @@ impl Lab {
     }
 
     pub(crate) fn kill_guest(&mut self, instance: InstanceId) {
-        self.run(&format!("kill -9 $(cat /run/libvirt/qemu/{instance}.pid)"));
+        self.end(&format!("/run/libvirt/qemu/{instance}.pid"));
+    }
+
+    /// Waits until libvirt, which runs, knows that a machine that was killed is off. Until then it
+    /// says that it is on, and a start is nothing to do.
+    pub(crate) fn guest_is_seen_off(&mut self, instance: InstanceId) {
+        self.run(&format!("while virsh list --name | grep -q {instance}; do sleep 0.05; done"));
     }
 
     /// The QEMU of a machine does nothing more, and does not end.

@@ -281,6 +281,7 @@ async fn whoever_is_killed_in_whatever_step_nothing_is_lost_and_the_same_call_ge
                 }
                 Killed::Qemu => {
                     lab.run(go_on);
+                    lab.guest_is_seen_off(instance(1));
                     let _ = agent.answer();
                 }
                 Killed::Host => {}
