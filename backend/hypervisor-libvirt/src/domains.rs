@@ -283,26 +283,22 @@ impl Domains {
         Ok(!matches!(run, RunState::Off(_)))
     }
 
-    /// The domain of a machine whose guest runs here, what is written down of it, and what it has and
-    /// has used; none of any other.
-    pub(crate) fn running(
-        &self,
-        instance: InstanceId,
-    ) -> Result<Option<(Domain, Note, DomainInfo)>> {
-        let Some(domain) = self.domain(instance)? else { return Ok(None) };
+    /// What is written down of a machine whose guest runs here, and what it has and has used; none
+    /// of any other.
+    pub(crate) fn running(&self, domain: &Domain) -> Result<Option<(Note, DomainInfo)>> {
         let info = match domain.info() {
             Ok(info) => info,
             Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => return Err(failed("read the state of a machine")(error)),
         };
-        let Some(mut note) = self.note_of(&domain)? else { return Ok(None) };
+        let Some(mut note) = self.note_of(domain)? else { return Ok(None) };
         if self.has_left(&mut note)? {
             return Ok(None);
         }
         // Only what stands still does so for a reason, which takes another call.
         let runs = info.state.is(DomainState::Running)
-            || matches!(run_state(&domain, note.marks), Ok((RunState::Running, _)));
-        Ok(runs.then_some((domain, note, info)))
+            || matches!(run_state(domain, note.marks), Ok((RunState::Running, _)));
+        Ok(runs.then_some((note, info)))
     }
 
     /// What is written down of a machine, whatever it has of that.
@@ -449,7 +445,8 @@ impl Domains {
         self.domain(instance)?.ok_or_else(|| HypervisorError::not_found(instance))
     }
 
-    fn domain(&self, instance: InstanceId) -> Result<Option<Domain>> {
+    /// The domain that has the UUID of a machine, whose ever it is.
+    pub(crate) fn domain(&self, instance: InstanceId) -> Result<Option<Domain>> {
         match self.connection.lookup_domain_by_uuid_string(&uuid(instance)) {
             Ok(domain) => Ok(Some(domain)),
             Err(error) if is_missing(&error) => Ok(None),

@@ -3,13 +3,13 @@
 //! runs. The daemon does five calls of a connection at once, and a QEMU that hangs has it do a call
 //! for ever: what speaks to one has a connection of its own for that time.
 
-use std::{sync::Arc, thread};
+use std::{collections::BTreeMap, sync::Arc, thread};
 
 use fairmazon_hypervisor::{Hint, Result};
 use fairmazon_model::id::{InstanceId, VolumeId};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
-use virt::{connect::Connect, error::Error};
+use virt::{connect::Connect, domain::Domain, error::Error};
 use virt_sys as sys;
 
 use super::{
@@ -34,6 +34,15 @@ pub(super) struct Session {
     // Before the connection, so that it ends first.
     _watch: Option<Watch>,
     pub(super) domains: Domains,
+    /// The domains of machines that were measured: to look each up again and again would be a good
+    /// part of what it takes.
+    pub(super) measured: Mutex<BTreeMap<InstanceId, Arc<Domain>>>,
+}
+
+impl Session {
+    fn new(watch: Option<Watch>, domains: Domains) -> Self {
+        Self { _watch: watch, domains, measured: Mutex::default() }
+    }
 }
 
 /// Opens connections.
@@ -97,7 +106,7 @@ impl Sessions {
             Some(session) => session,
             None => {
                 let connection = self.connect().map_err(failed(CONNECT))?;
-                Session { _watch: None, domains: self.domains(connection) }
+                Session::new(None, self.domains(connection))
             }
         };
         let outcome = call(&session);
@@ -124,7 +133,7 @@ impl Sessions {
                 self.let_go_on(machine.instance());
             }
         });
-        Ok(Session { _watch: Some(watch), domains })
+        Ok(Session::new(Some(watch), domains))
     }
 
     /// Lets a machine go on in a thread and over a connection of its own: its QEMU may hang.

@@ -1,6 +1,6 @@
 //! What machines have used: blocking calls, for the host's threads.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use fairmazon_hypervisor::{HypervisorError, Result, Statistics, Traffic};
 use fairmazon_model::id::{InstanceId, VolumeId};
@@ -21,19 +21,36 @@ impl Inner {
         session: &Session,
         instance: InstanceId,
     ) -> Result<Option<Statistics>> {
-        // One that comes has not run here yet.
-        let Some((domain, note, info)) = session.domains.running(instance)? else {
+        let known = session.measured.lock().get(&instance).cloned();
+        if let Some(domain) = known
+            && let Ok(Some(measured)) = self.measure_running(session, &domain)
+        {
+            return Ok(Some(measured));
+        }
+        let Some(domain) = session.domains.domain(instance)? else {
+            session.measured.lock().remove(&instance);
             return Ok(None);
         };
-        match self.measure(session, (&domain, &info), &note) {
-            Ok(measured) => Ok(Some(measured)),
+        let domain = Arc::new(domain);
+        session.measured.lock().insert(instance, Arc::clone(&domain));
+        self.measure_running(session, &domain).or_else(|error| {
             // One that has ended meanwhile, or runs again, is no failure. Looked up anew: a domain
             // keeps the number of the run that it was found in.
-            Err(error) => match session.domains.running(instance)? {
-                Some((now, ..)) if now.id() == domain.id() => Err(error),
+            match session.domains.domain(instance)? {
+                Some(now)
+                    if now.id() == domain.id() && session.domains.running(&now)?.is_some() =>
+                {
+                    Err(error)
+                }
                 _ => Ok(None),
-            },
-        }
+            }
+        })
+    }
+
+    fn measure_running(&self, session: &Session, domain: &Domain) -> Result<Option<Statistics>> {
+        // One that comes has not run here yet.
+        let Some((note, info)) = session.domains.running(domain)? else { return Ok(None) };
+        self.measure(session, (domain, &info), &note).map(Some)
     }
 
     fn measure(
