@@ -2,7 +2,7 @@
 //! has by QEMU itself, as it was at the beginning. Source and copy are encrypted, each with a key
 //! of its own, and nothing of them is in any other file.
 
-use std::{ffi::OsStr, time::Duration};
+use std::{ffi::OsStr, sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{HypervisorError, Machine, Result, VolumeKey};
 use fairmazon_model::{
@@ -10,6 +10,7 @@ use fairmazon_model::{
     machine::HostVolume,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::MutexGuard;
 
 use super::{
@@ -72,17 +73,18 @@ impl QemuHost {
         let path = path.to_owned();
         // What the copy has is the disk at its beginning.
         let still = self.hold_still(instance).await;
+        // From here on it is ended when nobody waits for it any more.
+        let copy = Backup { host: self.clone(), instance, phase: Arc::default() };
+        let phase = Arc::clone(&copy.phase);
         let begun = self
             .talk("begin to copy a disk", instance, move |inner, session| {
-                inner.begin_backup(session, instance, &found, (to, &path))
+                inner.begin_backup(session, instance, &found, (to, &path), &phase)
             })
             .await;
-        // From here on it is ended when nobody waits for it any more.
-        let begun = begun.map(|()| Begun { host: self.clone(), instance: Some(instance) });
         if let Some(still) = still {
             still.end().await;
         }
-        let mut begun = begun?;
+        begun?;
         loop {
             tokio::time::sleep(LOOK).await;
             let look = move |domains: &Domains| backup::progress(&domains.expect(instance)?.0);
@@ -91,11 +93,11 @@ impl QemuHost {
                 Ok(Progress::Runs) | Err(HypervisorError::Timeout { .. }) => {}
                 Err(error) => return Err(error),
                 Ok(Progress::Done) => {
-                    begun.instance = None;
+                    *copy.phase.lock() = Phase::Over;
                     return Ok(());
                 }
                 Ok(Progress::Failed) => {
-                    begun.instance = None;
+                    *copy.phase.lock() = Phase::Over;
                     return Err(HypervisorError::Driver {
                         attempted: format!("copy a disk to {to}"),
                         source: "QEMU ended it before all of it was there".into(),
@@ -113,6 +115,7 @@ impl Inner {
         instance: InstanceId,
         found: &Found,
         (volume, path): (VolumeId, &std::path::Path),
+        phase: &Mutex<Phase>,
     ) -> Result<()> {
         let (domain, _) = session.domains.expect(instance)?;
         let xml = domain.xml_desc(0).map_err(failed(format!("look at the disks of {instance}")))?;
@@ -120,20 +123,49 @@ impl Inner {
         let disk = disk.ok_or_else(|| HypervisorError::busy(instance, "its disks change"))?;
         // Taken back once QEMU has opened the file.
         let _lent = self.lend(session, volume)?;
-        backup::begin(&domain, &disk.device, (volume, path))
+        backup::begin(&domain, &disk.device, (volume, path))?;
+        let mut phase = phase.lock();
+        if *phase == Phase::Dropped {
+            return jobs::abort(&domain).map_err(failed(format!("end a copy from {instance}")));
+        }
+        *phase = Phase::Begun;
+        Ok(())
     }
 }
 
-/// A copy that QEMU makes.
-struct Begun {
-    host: QemuHost,
-    instance: Option<InstanceId>,
+/// How far a copy is that QEMU makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    /// QEMU may have been asked to begin, and whoever asks it goes on also when nobody waits.
+    #[default]
+    Beginning,
+    Begun,
+    Over,
+    /// Nobody waited for it any more before it had begun: whoever begins it ends it.
+    Dropped,
 }
 
-impl Drop for Begun {
+/// A copy that QEMU makes, ended when nobody waits for it any more.
+struct Backup {
+    host: QemuHost,
+    instance: InstanceId,
+    phase: Arc<Mutex<Phase>>,
+}
+
+impl Drop for Backup {
     fn drop(&mut self) {
-        let Some(instance) = self.instance else { return };
-        let host = self.host.clone();
+        let mut phase = self.phase.lock();
+        match *phase {
+            Phase::Beginning => *phase = Phase::Dropped,
+            Phase::Begun => self.end(),
+            Phase::Over | Phase::Dropped => {}
+        }
+    }
+}
+
+impl Backup {
+    fn end(&self) {
+        let (host, instance) = (self.host.clone(), self.instance);
         tokio::spawn(async move {
             loop {
                 let end = move |domains: &Domains| {
