@@ -11,8 +11,10 @@ use std::{
 
 /// The program that runs guests.
 pub(super) const EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
-/// How long the probe's guest may take: it takes 0.2 s in software.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the probe's guest may take with KVM, which may hang; it takes some milliseconds.
+const KVM: (&str, Duration) = ("kvm", Duration::from_secs(3));
+/// In software it takes 0.2 s, and more on a host that has a lot to do.
+const TCG: (&str, Duration) = ("tcg", Duration::from_secs(30));
 /// What the probe's guest writes to the port that ends QEMU, and what QEMU makes of it.
 const WORD: u8 = 0x21;
 const STATUS: i32 = (0x21 << 1) | 1;
@@ -29,7 +31,7 @@ pub enum Accelerator {
 impl Accelerator {
     /// KVM when a guest really boots with it, software otherwise. Blocks for up to some seconds.
     pub fn probe() -> Self {
-        if File::open("/dev/kvm").is_ok() && boots("kvm") { Self::Kvm } else { Self::Tcg }
+        if File::open("/dev/kvm").is_ok() && boots(KVM) { Self::Kvm } else { Self::Tcg }
     }
 
     /// What a guest has really booted with, the better first; none when no guest boots here.
@@ -37,7 +39,7 @@ impl Accelerator {
     pub fn prove() -> Option<Self> {
         match Self::probe() {
             Self::Kvm => Some(Self::Kvm),
-            Self::Tcg => boots("tcg").then_some(Self::Tcg),
+            Self::Tcg => boots(TCG).then_some(Self::Tcg),
         }
     }
 
@@ -60,7 +62,7 @@ impl fmt::Display for Accelerator {
 }
 
 /// Whether a boot sector gets to run: `mov al, WORD; out 0xf4, al; jmp $`.
-fn boots(accelerator: &str) -> bool {
+fn boots((accelerator, patience): (&str, Duration)) -> bool {
     let mut sector = [0_u8; 512];
     sector[..6].copy_from_slice(&[0xb0, WORD, 0xe6, 0xf4, 0xeb, 0xfe]);
     sector[510..].copy_from_slice(&[0x55, 0xaa]);
@@ -78,7 +80,7 @@ fn boots(accelerator: &str) -> bool {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
-    child.is_ok_and(|child| ends_well(child, Instant::now() + PATIENCE))
+    child.is_ok_and(|child| ends_well(child, Instant::now() + patience))
 }
 
 fn ends_well(mut child: Child, deadline: Instant) -> bool {
@@ -101,14 +103,14 @@ mod tests {
 
     #[test]
     fn a_guest_boots_in_software_and_not_with_what_is_no_accelerator() {
-        assert!(boots("tcg"));
-        assert!(!boots("none-such"));
+        assert!(boots(TCG));
+        assert!(!boots(("none-such", TCG.1)));
     }
 
     #[test]
     fn a_probe_ends_and_names_what_boots() {
         let found = Accelerator::probe();
-        assert_eq!(boots("kvm"), found == Accelerator::Kvm, "{found}");
+        assert_eq!(boots(KVM), found == Accelerator::Kvm, "{found}");
         assert_eq!(Accelerator::prove(), Some(found));
     }
 }
