@@ -78,8 +78,7 @@ async fn who_is_known_takes_no_strangers_place() {
 
 #[tokio::test]
 async fn who_shows_no_credential_does_not_stay_and_who_does_may_rest() {
-    let broker =
-        Broker::start_with(|config| config.stranger_time = Duration::from_millis(1_500)).await;
+    let broker = Broker::start_with(|config| config.stranger_time = Duration::from_secs(5)).await;
     let known = broker.as_role(Role::Customer).await;
     is_known(&known).await;
     let mut rests = watch(&known).await;

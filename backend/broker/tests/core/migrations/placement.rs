@@ -87,6 +87,13 @@ impl Moved {
         self.kit.until("it is there", || host() == there).await;
     }
 
+    /// Both hosts have been told of its move: what they are told next is what has become of it.
+    async fn is_sent(&mut self) {
+        let comes = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| arrival.open);
+        self.there.told_of("it comes", self.id, comes).await;
+        self.here.told_of("it leaves", self.id, |spec| spec.departure.is_some()).await;
+    }
+
     /// Both hosts show that its move was given up, and nothing of it is left at the other one.
     async fn stays(&mut self) {
         let refused =
@@ -161,6 +168,7 @@ async fn a_machine_that_is_off_goes_as_it_is_or_once_it_runs() {
     let operation = it.ask(&["FR"], |_| ()).await.unwrap();
     it.kit.until("it is on its way", || it.row().migration.is_some_and(|to| to.off)).await;
     assert!(it.waits_for(operation).contains("moves to another host"));
+    it.is_sent().await;
     // Started, it goes as soon as it runs.
     it.ask(&["FR"], |spec| spec.power = Power::Running).await.unwrap();
     it.stays().await;
@@ -193,8 +201,7 @@ async fn what_else_changes_is_brought_about_before_it_goes() {
 async fn a_move_that_is_given_up_is_tried_again() {
     let mut it = Moved::running(quick()).await;
     let operation = it.ask(&["FR"], |_| ()).await.unwrap();
-    let comes = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| arrival.open);
-    it.there.told_of("it comes", it.id, comes).await;
+    it.is_sent().await;
     let (engine, customer, there) = (it.kit.engine.clone(), it.kit.customer, it.there.id);
     engine.drain_host(&customer, there, 60_000, &it.kit.key()).await.unwrap();
     it.stays().await;
@@ -212,6 +219,7 @@ async fn patience_ends_and_the_move_comes_about_all_the_same() {
     let mut it = Moved::running(quick()).await;
     let patience = it.kit.engine.config().placement_patience_ms;
     let operation = it.ask(&["FR"], |_| ()).await.unwrap();
+    it.is_sent().await;
     let (engine, customer, there) = (it.kit.engine.clone(), it.kit.customer, it.there.id);
     engine.drain_host(&customer, there, 10 * patience, &it.kit.key()).await.unwrap();
     it.kit.until("its move is given up", || it.row().open_migration().is_none()).await;

@@ -47,14 +47,14 @@ async fn a_key_is_taken_from_the_host_that_the_machine_leaves_and_from_nobody_el
         |to: HostId, version, print| GivenKey { volume: boot, host: to, key: key(version, print) };
     let keys = || engine.volume(customer, boot).unwrap().row.keys.clone();
     // Those that are refused are followed by a report that is seen to have been taken.
+    let told_before = [&stranger, &destination].map(|host| (host.id, host.set().generation));
     stranger.keys = vec![made(to, 1, "B")];
     stranger.reports().await;
     destination.keys = vec![made(to, 1, "C")];
     destination.reports().await;
     let observed = |host| engine.host(customer, host).unwrap();
-    for host in [&stranger, &destination] {
-        let generation = host.set().generation;
-        kit.until("it was heard", || observed(host.id).observed_generation >= generation).await;
+    for (host, generation) in told_before {
+        kit.until("it was heard", || observed(host).observed_generation >= generation).await;
     }
     assert_eq!(keys().len(), 1);
     source.keys = vec![made(stranger.id, 1, "D"), made(host, 1, "E"), made(to, 2, "F")];
