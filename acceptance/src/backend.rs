@@ -5,13 +5,21 @@
 
 use std::{
     collections::BTreeMap,
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use rustix::process::Signal;
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with,
+        sockopt::set_socket_reuseaddr,
+    },
+    process::Signal,
+};
 use tempfile::TempDir;
 
 use crate::{Binaries, Failure, Outcome, Running};
@@ -49,7 +57,7 @@ pub struct Backend {
     program: PathBuf,
     options: BackendOptions,
     data: PathBuf,
-    port: u16,
+    port: Port,
     running: Option<Running>,
     environment: Environment,
     /// Goes after all that uses it.
@@ -78,7 +86,7 @@ impl Backend {
                 (own.path().to_owned(), Some(own))
             }
         };
-        let port = free_port()?;
+        let port = Port::free()?;
         let environment = Environment::new();
         let mut backend =
             Self { program, options, data, port, running: None, environment, _own: own };
@@ -127,7 +135,7 @@ impl Backend {
         command
             .arg("dev")
             .args(["--hypervisor", self.options.hypervisor])
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--listen", &format!("127.0.0.1:{}", self.port.number)])
             .arg("--data-dir")
             .arg(&self.data)
             .args(&self.options.more);
@@ -192,12 +200,26 @@ fn export(line: &str) -> Option<(String, String)> {
     Some((name.to_owned(), quoted.unwrap_or(value).to_owned()))
 }
 
-/// A port that nobody listens on now.
-fn free_port() -> Outcome<u16> {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(Failure::file("listen on", "127.0.0.1"))
+/// A port of this machine that nobody is given while this is there, and who asks for it gets: it is
+/// bound, and not listened on.
+#[derive(Debug)]
+struct Port {
+    number: u16,
+    _held: OwnedFd,
+}
+
+impl Port {
+    fn free() -> Outcome<Self> {
+        let bound = || {
+            let held =
+                socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            set_socket_reuseaddr(&held, true)?;
+            bind(&held, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+            let number = SocketAddrV4::try_from(getsockname(&held)?)?.port();
+            Ok(Self { number, _held: held })
+        };
+        bound().map_err(|error: Errno| Failure::file("bind", "127.0.0.1")(error.into()))
+    }
 }
 
 #[cfg(test)]
