@@ -25,8 +25,8 @@ use fairmazon_model::{
 };
 
 use crate::{
-    Access, Counters, Halt, Hint, Hypervisor, HypervisorError, KeyChange, Marks, OffReason, Result,
-    RunState, VolumeKey,
+    Access, Counters, Halt, Hint, Hypervisor, HypervisorError, KeyChange, Machine, Marks,
+    OffReason, Result, RunState, VolumeKey,
 };
 
 pub use growth::a_running_machine_grows;
@@ -43,6 +43,24 @@ pub use memory::{
 
 /// The storage class of every volume of the suite.
 pub const CLASS: &str = "standard";
+
+/// How long a clause waits for what a guest or its host does by itself.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Asks until it is answered in time, as an agent does: a machine that is busy may not at once.
+pub async fn answered<T>(mut ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let asked = async {
+        loop {
+            match ask().await {
+                Err(HypervisorError::Timeout { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                answer => return answer,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.unwrap()
+}
 
 /// Defines one test per clause of the contract; `$make` is an expression that gives a future
 /// of `Arc<dyn Hypervisor>`, evaluated anew for each.
@@ -163,7 +181,7 @@ async fn off(host: &Subject, instance: InstanceId) -> OffReason {
             let _ = hints.recv().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap()
+    tokio::time::timeout(PATIENCE, wait).await.unwrap()
 }
 
 pub async fn a_machine_lives_and_goes(host: Subject) {
@@ -392,12 +410,15 @@ pub async fn the_inventory_is_whole_and_ordered(host: Subject) {
         run(&host, &Arc::new(spec(number))).await.unwrap();
     }
     let inventory = host.inventory().await.unwrap();
-    let machines: Vec<_> = inventory.machines.iter().map(crate::Machine::instance).collect();
+    let machines: Vec<_> = inventory.machines.iter().map(Machine::instance).collect();
     assert_eq!(machines, [instance(1), instance(2), instance(3)]);
     let volumes: Vec<_> = inventory.volumes.iter().map(|found| found.volume).collect();
     assert_eq!(volumes, [volume(1), volume(2), volume(3)]);
-    for machine in &inventory.machines {
-        assert_eq!(host.machine(machine.instance()).await.unwrap().as_ref(), Some(machine));
+    // The addresses of a guest may become known at any time.
+    let unaddressed = |machine: Machine| Machine { addresses: Vec::new(), ..machine };
+    for machine in inventory.machines {
+        let same = host.machine(machine.instance()).await.unwrap().unwrap();
+        assert_eq!(unaddressed(same), unaddressed(machine));
     }
 }
 
@@ -414,7 +435,7 @@ pub async fn changes_are_hinted(host: Subject) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap();
+    tokio::time::timeout(PATIENCE, wait).await.unwrap();
 }
 
 pub async fn what_a_machine_uses_is_measured_by_run(host: Subject) {

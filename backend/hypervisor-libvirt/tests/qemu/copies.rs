@@ -121,7 +121,9 @@ dd if=/dev/urandom of=/data/vdb/fill bs=64k count=768 conv=fsync 2>/dev/null && 
 pub(crate) async fn grows(lab: &Lab, number: u128, bytes: u64) {
     let new = lab.pool().join(CLASS).join(format!("{}.new", volume(number)));
     let begin = Instant::now();
-    while std::fs::metadata(&new).map_or(0, |file| file.blocks() * 512) < bytes {
+    // Once it is whole it has another name.
+    let whole = new.with_extension("");
+    while std::fs::metadata(&new).map_or(0, |file| file.blocks() * 512) < bytes && !whole.exists() {
         assert!(begin.elapsed() < PATIENCE, "{} does not grow", new.display());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -53,7 +53,8 @@ async fn booted(host: &QemuHost) -> Machine {
 
 /// The boot that it has spoken of last.
 fn boot(said: &str) -> &str {
-    said.trim_end().rsplit_once(" in boot ").unwrap().1
+    let (_, after) = said.rsplit_once(" in boot ").unwrap();
+    after.split_whitespace().next().unwrap()
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     env, fs,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -142,9 +142,10 @@ impl Lab {
 
     /// Kills the process of this PID file, and waits until it has ended.
     fn end(&mut self, pid_file: &str) {
+        // A process whose first thread has ended holds its files until its others have.
         self.run(&format!(
             "pid=$(cat {pid_file}) && kill -9 $pid && \
-             while grep -q 'State:.[^Z]' /proc/$pid/status; do sleep 0.01; done",
+             while grep -q 'State:.[^Z]' /proc/$pid/task/*/status; do sleep 0.01; done",
         ));
     }
 
@@ -165,7 +166,9 @@ impl Lab {
     /// Waits until libvirt, which runs, knows that a machine that was killed is off. Until then it
     /// says that it is on, and a start is nothing to do.
     pub(crate) fn guest_is_seen_off(&mut self, instance: InstanceId) {
-        self.run(&format!("while virsh list --name | grep -q {instance}; do sleep 0.05; done"));
+        self.run(&format!(
+            "until [ \"$(virsh -q domstate {instance})\" = 'shut off' ]; do sleep 0.05; done"
+        ));
     }
 
     /// The QEMU of a machine does nothing more, and does not end.
@@ -354,11 +357,18 @@ pub(crate) fn files_with(folder: &Path, needles: &[Vec<u8>]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let kind = fs::symlink_metadata(&path).unwrap().file_type();
+        // What is there for a moment only may be gone by now.
+        let kind = match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found.unwrap().file_type(),
+        };
         if kind.is_dir() {
             found.extend(files_with(&path, needles));
         } else if kind.is_file() {
-            let data = fs::read(&path).unwrap();
+            let data = match fs::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                data => data.unwrap(),
+            };
             if needles.iter().any(|needle| contains(&data, needle)) {
                 found.push(path);
             }

@@ -9,7 +9,7 @@ use std::{
 
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError, MachineMemory, Marks,
-    contract::{instance, spec, wish},
+    contract::{answered, instance, spec, wish},
 };
 use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 use fairmazon_model::{
@@ -57,13 +57,7 @@ async fn started(host: &QemuHost, machine: MachineSpec) {
 }
 
 async fn memory(host: &QemuHost, number: u128) -> MachineMemory {
-    loop {
-        match host.guest_memory(id(number)).await {
-            // On a busy machine it may.
-            Err(HypervisorError::Timeout { .. }) => tokio::task::yield_now().await,
-            says => return says.unwrap(),
-        }
-    }
+    answered(async || host.guest_memory(id(number)).await).await.unwrap()
 }
 
 async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
@@ -127,7 +121,7 @@ async fn a_guest_gives_memory_back_and_gets_it_again() {
     assert_eq!(scores.each_ref().map(|score| score.trim()), ["1000", "0"]);
 
     let (before, free_before) = (resident(&mut lab), free(&host).await);
-    host.set_balloon(id(1), Mib(DEFINED / 2)).await.unwrap();
+    answered(async || host.set_balloon(id(1), Mib(DEFINED / 2)).await).await.unwrap();
     has(&host, DEFINED / 2).await;
     let mut less = || resident(&mut lab) + 100 < before;
     until("the host has its memory", async || less().then_some(())).await;
@@ -140,14 +134,14 @@ async fn a_guest_gives_memory_back_and_gets_it_again() {
     drop(host);
     let host = lab.host();
     has(&host, DEFINED / 2).await;
-    host.set_balloon(id(1), Mib(DEFINED)).await.unwrap();
+    answered(async || host.set_balloon(id(1), Mib(DEFINED)).await).await.unwrap();
     has(&host, DEFINED).await;
     let more = async || (free(&host).await > DEFINED / 2).then_some(());
     until("the guest has it again", more).await;
 
     // A balloon is of one run.
     give_keys(&host).await;
-    host.set_balloon(id(1), Mib(DEFINED / 2)).await.unwrap();
+    answered(async || host.set_balloon(id(1), Mib(DEFINED / 2)).await).await.unwrap();
     has(&host, DEFINED / 2).await;
     host.force_stop(id(1)).await.unwrap();
     host.start(id(1)).await.unwrap();
@@ -210,7 +204,7 @@ async fn a_qemu_that_hangs_holds_up_no_other() {
         let listed = host.memory().await.unwrap().machines;
         assert_eq!(listed.iter().map(|it| it.instance).collect::<Vec<_>>(), [id(1), id(2)]);
     }
-    host.set_balloon(id(1), Mib(DEFINED / 2)).await.unwrap();
+    answered(async || host.set_balloon(id(1), Mib(DEFINED / 2)).await).await.unwrap();
     has(&host, DEFINED / 2).await;
     lab.run(&format!("kill -CONT {hung}"));
     until("it answers again", async || host.guest_memory(id(2)).await.ok()).await;

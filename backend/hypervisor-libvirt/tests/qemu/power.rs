@@ -62,8 +62,11 @@ async fn what_is_deleted_is_not_back_after_a_loss_of_power() {
     drop(host.begin_import(&coming).await.unwrap());
     run("sync", &[&"--file-system", &lab.pool()]);
 
-    let after_a_loss = || {
-        let (copy, at) = (beside.path().join("copy"), beside.path().join("at"));
+    let mut losses = 0;
+    let mut after_a_loss = || {
+        losses += 1;
+        // Names of its own each time: what another test has of an earlier mount keeps that one.
+        let [copy, at] = ["copy", "at"].map(|name| beside.path().join(format!("{name}-{losses}")));
         fs::copy(&file, &copy).unwrap();
         let disk = Disk::mount(&copy, &at);
         let found = fs::read_dir(disk.at.join(CLASS)).unwrap();

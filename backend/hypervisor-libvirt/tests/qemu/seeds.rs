@@ -11,7 +11,7 @@ use fairmazon_model::machine::{HostVolume, MachineSpec};
 
 use crate::{
     guests::is_off,
-    lab::{IMAGE, Lab, give_keys, says},
+    lab::{IMAGE, Lab, give_keys, marked, says},
 };
 
 const SCRIPT: &str = "#!/bin/sh\nset -e\necho \"the script runs on $(hostname)\"\n";
@@ -45,7 +45,7 @@ async fn said_times(host: &QemuHost, text: &str, times: usize) -> String {
     let begin = std::time::Instant::now();
     loop {
         let said = says(host, instance(1), text).await;
-        if said.matches(text).count() == times {
+        if marked(&said, text).count() == times {
             return said;
         }
         assert!(begin.elapsed() < crate::lab::PATIENCE, "{said}");

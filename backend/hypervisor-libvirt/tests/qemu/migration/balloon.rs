@@ -1,5 +1,6 @@
 //! Machines that move with less memory than they are defined with.
 
+use fairmazon_hypervisor::contract::answered;
 use fairmazon_model::units::Mib;
 
 use super::*;
@@ -24,17 +25,17 @@ async fn a_guest_takes_its_balloon_along_and_gets_its_memory_back_there() {
     let spot = MachineSpec { spot: true, ..machine() };
     source.define(&Arc::new(spot), found.marks).await.unwrap();
     mark(&source, Halt::Started).await;
-    source.set_balloon(instance(1), Mib(192)).await.unwrap();
+    answered(async || source.set_balloon(instance(1), Mib(192)).await).await.unwrap();
     has(&source, 192).await;
     let target = ready(&source, &there).await;
-    let refused = source.set_balloon(instance(1), Mib(256)).await;
+    let refused = answered(async || source.set_balloon(instance(1), Mib(256)).await).await;
     assert!(matches!(refused, Err(HypervisorError::Busy { .. })), "it leaves: {refused:?}");
     moves(&source, &target).await;
     counts_on(&target).await;
     has(&target, 192).await;
-    target.set_balloon(instance(1), Mib(256)).await.unwrap();
+    answered(async || target.set_balloon(instance(1), Mib(256)).await).await.unwrap();
     has(&target, 256).await;
-    target.set_balloon(instance(1), Mib(160)).await.unwrap();
+    answered(async || target.set_balloon(instance(1), Mib(160)).await).await.unwrap();
     has(&target, 160).await;
     counts_on(&target).await;
 }

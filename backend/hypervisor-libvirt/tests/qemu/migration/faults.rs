@@ -15,8 +15,8 @@ use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DISKS, LIBVIRT, MEMORY, Wire, counting, counts_on, depart, depart_until, landing, mark, moves,
-    ready, run,
+    DISKS, HALFWAY, LIBVIRT, MEMORY, Wire, counting, counts_on, depart, depart_until, landing,
+    mark, moves, ready, run,
 };
 use crate::lab::{Lab, PATIENCE, says};
 
@@ -109,7 +109,7 @@ async fn a_channel_of_disks_that_is_cut_leaves_the_guest_where_it_is() {
 /// Waits until enough of the guest has gone for it to be in the middle.
 async fn halfway(carried: &[AtomicU64; 3]) {
     let begin = std::time::Instant::now();
-    while carried[usize::from(MEMORY)].load(Ordering::Relaxed) < 4 << 20 {
+    while carried[usize::from(MEMORY)].load(Ordering::Relaxed) < HALFWAY {
         assert!(begin.elapsed() < PATIENCE, "{carried:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -121,8 +121,9 @@ async fn a_migration_that_is_given_up_leaves_the_guest_where_it_is() {
     let source = counting(&here).await;
     let target = ready(&source, &there).await;
     let awaited = landing(&source, &target).await;
-    let wire = Wire::to(&awaited);
-    let (carried, give_up) = (Arc::clone(&wire.carried), CancellationToken::new());
+    let give_up = CancellationToken::new();
+    let wire = Wire { until: Some(give_up.clone()), ..Wire::to(&awaited) };
+    let carried = Arc::clone(&wire.carried);
     let (sent, ()) = tokio::join!(depart_until(&source, &awaited, wire, give_up.clone()), async {
         halfway(&carried).await;
         assert_eq!(run(&target).await, RunState::Incoming);

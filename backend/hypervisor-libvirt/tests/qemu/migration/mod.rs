@@ -15,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use async_trait::async_trait;
@@ -53,11 +53,17 @@ struct Wire {
     cut: Option<(u8, u64)>,
     /// Done once when the other libvirt has said that it has all of the guest, before that is heard.
     taken: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// The guest's memory stops in its middle until then.
+    until: Option<CancellationToken>,
 }
+
+/// What has gone of a guest's memory when it is in the middle, in bytes.
+const HALFWAY: u64 = 4 << 20;
 
 impl Wire {
     fn to(landing: &Landing) -> Self {
-        Self { to: Arc::clone(&landing.channels), carried: Arc::default(), cut: None, taken: None }
+        let to = Arc::clone(&landing.channels);
+        Self { to, carried: Arc::default(), cut: None, taken: None, until: None }
     }
 }
 
@@ -71,6 +77,11 @@ impl Channels for Wire {
             carried: Arc::clone(&self.carried),
             most: self.cut.and_then(of).unwrap_or(u64::MAX),
             taken: self.taken.clone().filter(|_| channel == LIBVIRT),
+            until: self.until.clone().filter(|_| channel == MEMORY).map(|until| {
+                let until: Pin<Box<dyn Future<Output = ()> + Send>> =
+                    Box::pin(until.cancelled_owned());
+                until
+            }),
         }))
     }
 }
@@ -81,6 +92,7 @@ struct Carried {
     carried: Arc<[AtomicU64; 3]>,
     most: u64,
     taken: Option<Arc<dyn Fn() + Send + Sync>>,
+    until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 /// How libvirt's answer to the end of a migration begins after its length: program, version,
@@ -124,6 +136,12 @@ impl AsyncWrite for Carried {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.carried[usize::from(self.channel)].load(Ordering::Relaxed) >= HALFWAY
+            && let Some(until) = &mut self.until
+        {
+            ready!(until.as_mut().poll(context));
+            self.until = None;
+        }
         match Pin::new(&mut self.inner).poll_write(context, bytes) {
             Poll::Ready(Ok(written)) => Poll::Ready(self.count(written).map(|()| written)),
             other => other,
