@@ -20,3 +20,4 @@ mod rotation;
 mod sets;
 mod spot;
 mod stories;
+mod wishes;

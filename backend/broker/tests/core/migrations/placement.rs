@@ -246,8 +246,7 @@ async fn patience_ends_and_the_move_comes_about_all_the_same() {
 async fn a_placement_that_is_taken_back_ends_the_move() {
     let mut it = Moved::running(quick()).await;
     it.ask(&["FR"], |_| ()).await.unwrap();
-    let comes = |spec: &MachineSpec| spec.arrival.as_ref().is_some_and(|arrival| arrival.open);
-    it.there.told_of("it comes", it.id, comes).await;
+    it.is_sent().await;
     let back = it.ask(&["DE"], |_| ()).await.unwrap();
     it.kit.done(back).await;
     assert_eq!(it.row().displaced, None);
