@@ -61,7 +61,8 @@ pub trait Resource: Send + Sync + 'static {
         false
     }
 
-    /// Checks the configuration beyond what the schema's own validators do. Values may be
+    /// Checks the configuration beyond what the schema's own validators do. As all that only looks
+    /// it is dropped where it stands when the user wants everything to stop. Values may be
     /// unknown: an unknown is never a mistake. The provider may not be configured yet.
     ///
     /// # Errors
@@ -75,7 +76,8 @@ pub trait Resource: Send + Sync + 'static {
     }
 
     /// Refines the plan after the schema's rules made it: values that are known already,
-    /// further reasons for a replacement, warnings.
+    /// further reasons for a replacement, warnings. Dropped where it stands when the user wants
+    /// everything to stop.
     ///
     /// # Errors
     /// Why it can't be done.
@@ -99,7 +101,7 @@ pub trait Resource: Send + Sync + 'static {
     ) -> Result<(), Diagnostics>;
 
     /// Looks at the object. The sink holds what was known; save what is there now, or call
-    /// [`StateSink::gone`].
+    /// [`StateSink::gone`]. Dropped where it stands when the user wants everything to stop.
     ///
     /// # Errors
     /// Why it can't be looked at. An object that does not exist any more is no error.
@@ -138,7 +140,8 @@ pub trait Resource: Send + Sync + 'static {
         state: &mut StateSink<'_, Self::Model>,
     ) -> Result<(), Diagnostics>;
 
-    /// Finds an existing object and saves its whole state.
+    /// Finds an existing object and saves its whole state. Dropped where it stands when the user
+    /// wants everything to stop.
     ///
     /// # Errors
     /// Why there is none.

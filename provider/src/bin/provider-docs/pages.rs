@@ -10,7 +10,13 @@ use crate::page::{Page, Writer, type_name};
 /// Attributes and more that the design has and this version has not: told, so that nobody looks
 /// for them.
 const NOT_YET: [(&str, &str); 4] = [
-    ("provider", "The resources for standby pairs, networks and billing accounts."),
+    (
+        "provider",
+        "The resources for standby pairs, networks, billing accounts, host offers and SSH keys, the \
+         data source `fairmazon_account`, the ephemeral resources `fairmazon_console` and \
+         `fairmazon_volume_key`, and the action `failover`. A volume's key is had with \
+         `fairmazon key fetch` and `fairmazon key passphrase`.",
+    ),
     (
         "fairmazon_instance",
         "`networks`, `ssh_command` and `host_fingerprint`, which need the overlay network or the \

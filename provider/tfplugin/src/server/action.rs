@@ -25,8 +25,8 @@ impl<P: Provider> Server<P> {
         let done = async {
             let entry = find(&self.inner.catalogue.actions, &request.type_name, KIND)?;
             let value = config::decode(&mut call, &entry.schema, request.config.as_ref())?;
-            config::check(&entry.schema, &value)?;
-            call.guard(entry.handler.validate(&call.cx, &value)).await
+            call.guard_now(|| config::check(&entry.schema, &value))?;
+            call.look(entry.handler.validate(&call.cx, &value)).await
         };
         let failed = done.await.err();
         pb::validate_action_config::Response { diagnostics: call.finish_wire(failed) }
@@ -41,7 +41,7 @@ impl<P: Provider> Server<P> {
         let done = async {
             let entry = find(&self.inner.catalogue.actions, &request.action_type, KIND)?;
             let value = config::decode(&mut call, &entry.schema, request.config.as_ref())?;
-            call.guard(entry.handler.plan(&call.cx, &value)).await
+            call.look(entry.handler.plan(&call.cx, &value)).await
         };
         let failed = done.await.err();
         pb::plan_action::Response { diagnostics: call.finish_wire(failed), deferred: None }

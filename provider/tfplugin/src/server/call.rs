@@ -4,7 +4,7 @@
 use std::{
     any::Any,
     future::Future,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -54,9 +54,10 @@ impl<P: Provider> Server<P> {
     pub(super) fn early_call(
         &self,
         rpc: &'static str,
+        name: &str,
         client: Option<&pb::ClientCapabilities>,
     ) -> Call<()> {
-        self.call_with(rpc, "", client, None)
+        self.call_with(rpc, name, client, None)
     }
 
     fn call_with<D>(
@@ -106,6 +107,24 @@ impl<D> Call<D> {
             Ok(done) => done,
             Err(panic) => Err(self.panicked(&*panic)),
         }
+    }
+
+    /// As [`guard`](Self::guard), for what changes nothing anywhere: when the user wants everything to
+    /// stop it is dropped where it stands.
+    pub(super) async fn look<T: Send>(
+        &self,
+        work: impl Future<Output = Result<T, Diagnostics>> + Send,
+    ) -> Result<T, Diagnostics> {
+        self.guard(async { self.cx.unless_cancelled(work).await? }).await
+    }
+
+    /// As [`guard`](Self::guard), for an author's code that waits for nothing.
+    pub(super) fn guard_now<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Diagnostics>,
+    ) -> Result<T, Diagnostics> {
+        let done = self.span.in_scope(|| catch_unwind(AssertUnwindSafe(work)));
+        done.unwrap_or_else(|panic| Err(self.panicked(&*panic)))
     }
 
     fn panicked(&self, panic: &(dyn Any + Send)) -> Diagnostics {

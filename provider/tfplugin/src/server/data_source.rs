@@ -13,8 +13,8 @@ impl<P: Provider> Server<P> {
             let entry =
                 find(&self.inner.catalogue.data_sources, &request.type_name, "data source")?;
             let value = config::decode(&mut call, &entry.schema, request.config.as_ref())?;
-            config::check(&entry.schema, &value)?;
-            call.guard(entry.handler.validate(&call.cx, &value)).await
+            call.guard_now(|| config::check(&entry.schema, &value))?;
+            call.look(entry.handler.validate(&call.cx, &value)).await
         };
         let failed = done.await.err();
         pb::validate_data_resource_config::Response { diagnostics: call.finish_wire(failed) }
@@ -33,7 +33,7 @@ impl<P: Provider> Server<P> {
             let schema = &entry.schema;
             let value = config::decode(&mut call, schema, request.config.as_ref())?;
             let found = entry.handler.read(&call.cx, &value, schema.object_type());
-            let found = call.guard(found).await?;
+            let found = call.look(found).await?;
             call.hide(schema.sensitive_strings(&found));
             settle::refuse_unknown("ReadDataSource", &request.type_name, &found).into_result()?;
             if self.inner.check {

@@ -18,8 +18,8 @@ impl<P: Provider> Server<P> {
         let done = async {
             let entry = find(&self.inner.catalogue.ephemerals, &request.type_name, KIND)?;
             let value = config::decode(&mut call, &entry.schema, request.config.as_ref())?;
-            config::check(&entry.schema, &value)?;
-            call.guard(entry.handler.validate(&call.cx, &value)).await
+            call.guard_now(|| config::check(&entry.schema, &value))?;
+            call.look(entry.handler.validate(&call.cx, &value)).await
         };
         let failed = done.await.err();
         pb::validate_ephemeral_resource_config::Response { diagnostics: call.finish_wire(failed) }

@@ -23,7 +23,7 @@ impl<P: Provider> Server<P> {
         &self,
         request: pb::call_function::Request,
     ) -> pb::call_function::Response {
-        let call = self.early_call("CallFunction", None);
+        let call = self.early_call("CallFunction", &request.name, None);
         // A function's own error travels beside the diagnostics that a panic leaves.
         let called = call.guard(async { Ok(self.call_by_name(&request)) }).await;
         let answer = called.unwrap_or_else(|told| Err(FunctionError::new(text_of(&told))));

@@ -102,12 +102,12 @@ async fn change<D>(
     let (planned, requires_replace) = if kind == ChangeKind::Delete {
         (Value::Null, Vec::new())
     } else {
-        let planned = plan::plan(&entry.schema, prior, proposed, config);
+        let planned = call.guard_now(|| Ok(plan::plan(&entry.schema, prior, proposed, config)))?;
         (planned.state, planned.requires_replace)
     };
     let mut change =
         Change { kind, schema: &entry.schema, config, prior, planned, requires_replace, private };
-    call.guard(entry.handler.plan(&call.cx, &mut change)).await?;
+    call.look(entry.handler.plan(&call.cx, &mut change)).await?;
     Ok(Planned {
         state: change.planned,
         requires_replace: change.requires_replace,

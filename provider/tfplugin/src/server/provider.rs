@@ -83,12 +83,12 @@ impl<P: Provider> Server<P> {
         &self,
         request: pb::validate_provider_config::Request,
     ) -> pb::validate_provider_config::Response {
-        let mut call = self.early_call("ValidateProviderConfig", None);
+        let mut call = self.early_call("ValidateProviderConfig", "", None);
         let done = async {
             let schema = &self.inner.catalogue.provider;
             let value = config::decode(&mut call, schema, request.config.as_ref())?;
-            config::check(schema, &value)?;
-            call.guard(self.inner.provider.validate(&call.cx, View::new(&value))).await
+            call.guard_now(|| config::check(schema, &value))?;
+            call.look(self.inner.provider.validate(&call.cx, View::new(&value))).await
         };
         let failed = done.await.err();
         pb::validate_provider_config::Response { diagnostics: call.finish_wire(failed) }
@@ -100,7 +100,7 @@ impl<P: Provider> Server<P> {
     ) -> pb::configure_provider::Response {
         self.inner.configured.write().terraform_version = request.terraform_version.into();
         let client = request.client_capabilities.as_ref();
-        let mut call = self.early_call("ConfigureProvider", client);
+        let mut call = self.early_call("ConfigureProvider", "", client);
         let done = async {
             let schema = &self.inner.catalogue.provider;
             let value = config::decode(&mut call, schema, request.config.as_ref())?;

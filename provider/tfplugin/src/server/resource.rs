@@ -35,8 +35,8 @@ impl<P: Provider> Server<P> {
             let entry = find(&self.inner.catalogue.resources, &request.type_name, KIND)?;
             let value = config::decode(&mut call, &entry.schema, request.config.as_ref())?;
             refuse_write_only(&call, entry, &value)?;
-            config::check(&entry.schema, &value)?;
-            call.guard(entry.handler.validate(&call.cx, &value)).await
+            call.guard_now(|| config::check(&entry.schema, &value))?;
+            call.look(entry.handler.validate(&call.cx, &value)).await
         };
         let failed = done.await.err();
         pb::validate_resource_config::Response { diagnostics: call.finish_wire(failed) }
@@ -74,7 +74,7 @@ impl<P: Provider> Server<P> {
         let current = config::decode(call, &entry.schema, request.current_state.as_ref())?;
         let mut slot = entry.slot(current.clone(), Private::decode(&request.private));
         if !current.is_null() {
-            call.guard(entry.handler.read(&call.cx, &mut slot)).await?;
+            call.look(entry.handler.read(&call.cx, &mut slot)).await?;
         }
         let identity = slot.identity();
         slot.value = keep_types(std::mem::take(&mut slot.value), &current, &slot.ty);

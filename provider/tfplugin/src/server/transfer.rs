@@ -100,7 +100,7 @@ impl<P: Provider> Server<P> {
             _ => ImportTarget::Id(request.id.clone()),
         };
         let mut slot = entry.slot(Value::Null, Private::default());
-        call.guard(entry.handler.import(&call.cx, target, &mut slot)).await?;
+        call.look(entry.handler.import(&call.cx, target, &mut slot)).await?;
         if slot.value.is_null() {
             return Err(Diagnostics::error(
                 "Unable to import",

@@ -11,8 +11,9 @@ use tfplugin::{
     Action, Attr, Attribute, Change, ChangeKind, Context, DataSource, Diagnostic, Diagnostics,
     EphemeralResource, Function, FunctionError, IdentitySchema, ImportTarget, ListResource,
     ListSink, MoveSource, Offers, Opened, Planned, Private, Progress, Provider, Resource, Schema,
-    Signature, StateSink, Type, Upgrader, View, async_trait, harness::Harness,
-    schema::validators::length,
+    Signature, StateSink, Type, Upgrader, View, async_trait,
+    harness::Harness,
+    schema::validators::{Validator, custom, length},
 };
 use tokio::sync::Notify;
 
@@ -87,6 +88,20 @@ impl Provider for Lab {
     }
 }
 
+/// Waits for ever, and does not listen to whether it shall stop.
+async fn hangs(cx: &Context<Arc<Service>>) -> Result<(), Diagnostics> {
+    cx.data()?.waiting.notify_one();
+    std::future::pending().await
+}
+
+/// A rule with a mistake in it.
+fn unpuzzled() -> impl Validator {
+    custom("a name", |value| {
+        assert_ne!(value.as_str(), Some("puzzle"), "a mistake in a rule");
+        Ok(())
+    })
+}
+
 pub(crate) struct ThingResource;
 
 #[async_trait]
@@ -102,8 +117,17 @@ impl Resource for ThingResource {
         Schema::builder()
             .version(2)
             .attribute(Attribute::string("id").computed().use_state_for_unknown())
-            .attribute(Attribute::string("name").required().validate(length(1..=20)))
-            .attribute(Attribute::string("kind").default("plain").requires_replace())
+            .attribute(
+                Attribute::string("name").required().validate(length(1..=20)).validate(unpuzzled()),
+            )
+            .attribute(Attribute::string("kind").default("plain").requires_replace_if(
+                "it is of another kind",
+                |change| {
+                    let kind = change.planned.as_str();
+                    assert_ne!(kind, Some("puzzle"), "a mistake in a rule");
+                    true
+                },
+            ))
             .attribute(Attribute::integer("size").default(1))
             .attribute(Attribute::string("label").optional().computed())
             .attribute(Attribute::string("token").optional().sensitive())
@@ -165,6 +189,11 @@ impl Resource for ThingResource {
             cx.warn(Diagnostic::warning("It goes for good"));
             return Ok(());
         }
+        let name = change.planned().get::<String>("name")?.known().unwrap_or_default();
+        assert_ne!(name, "unplannable", "a mistake in a plan");
+        if name == "ponders" {
+            hangs(cx).await?;
+        }
         change.private().set("planned", &true)?;
         if change.planned().at("label").is_unknown()
             && let Some(name) = change.planned().get::<String>("name")?.known()
@@ -220,6 +249,10 @@ impl Resource for ThingResource {
         prior: Thing,
         state: &mut StateSink<'_, Thing>,
     ) -> Result<(), Diagnostics> {
+        assert_ne!(prior.name, "unreadable", "a mistake in a look");
+        if prior.name == "hides" {
+            hangs(cx).await?;
+        }
         let id = prior.id.known().unwrap_or_default();
         match cx.data()?.things().get(&id) {
             Some(thing) => state.save(thing)?,
@@ -264,6 +297,10 @@ impl Resource for ThingResource {
         target: ImportTarget,
         state: &mut StateSink<'_, Thing>,
     ) -> Result<(), Diagnostics> {
+        assert_ne!(target.text("id")?, "none", "a mistake in an import");
+        if target.text("id")? == "far" {
+            hangs(cx).await?;
+        }
         if let Some(thing) = cx.data()?.things().get(target.text("id")?) {
             state.save(thing)?;
         }

@@ -29,7 +29,8 @@ async fn a_panic_is_an_error_that_names_the_call() {
     let state = client.state("lab_thing").expect("it is stored");
     assert_eq!(state["id"], "thing-0", "what was saved before is kept");
     let told = client.call("join", vec![json!("panic"), Json::Null]).await;
-    assert!(told.expect_err("it panics").to_string().contains("CallFunction"));
+    let told = told.expect_err("it panics").to_string();
+    assert!(told.contains("CallFunction of join panicked"), "{told}");
     let told = client.invoke("lab_poke", json!({ "what": "void" })).await;
     let told = told.expect_err("it panics").to_string();
     assert!(told.contains("InvokeAction of lab_poke panicked"), "{told}");
@@ -50,6 +51,52 @@ async fn a_stop_reaches_what_is_under_way() {
     assert_eq!(client.state("lab_thing").map(|state| state["id"].clone()), Ok(json!("thing-0")));
     let after = client.apply("lab_thing.other", json!({ "name": "a" })).await;
     assert!(after.is_ok(), "what starts later is not stopped");
+}
+
+#[tokio::test]
+async fn a_panic_in_a_rule_or_a_look_names_the_call() {
+    let (mut client, _) = harness().await;
+    let thing = |name: &str| json!({ "name": name });
+    let names = |told: String, call: &str, why: &str| {
+        assert!(told.contains(&format!("{call} of lab_thing panicked")), "{told}");
+        assert!(told.contains(why), "{told}");
+    };
+    let told = client.validate("lab_thing", thing("puzzle")).await.expect_err("it panics");
+    names(told.to_string(), "ValidateResourceConfig", "a mistake in a rule");
+    let told = client.plan("lab_thing", thing("unplannable")).await.expect_err("it panics");
+    names(told.to_string(), "PlanResourceChange", "a mistake in a plan");
+    let told = client.import("lab_thing.c", "none").await.expect_err("it panics");
+    names(told.to_string(), "ImportResourceState", "a mistake in an import");
+    client.apply("lab_thing", thing("a")).await.expect("it is made");
+    let puzzle = json!({ "name": "a", "kind": "puzzle" });
+    let told = client.plan("lab_thing", puzzle).await.expect_err("it panics");
+    names(told.to_string(), "PlanResourceChange", "a mistake in a rule");
+    client.apply("lab_thing.b", thing("unreadable")).await.expect("it is made");
+    let told = client.refresh("lab_thing.b").await.expect_err("it panics");
+    names(told.to_string(), "ReadResource", "a mistake in a look");
+}
+
+#[tokio::test]
+async fn a_stop_reaches_what_only_looks_and_does_not_listen() {
+    let (mut client, service) = harness().await;
+    client.apply("lab_thing.hides", json!({ "name": "hides" })).await.expect("it is made");
+    for what in ["plan", "read", "import"] {
+        let stopper = client.stopper();
+        let stopping = async {
+            service.waiting.notified().await;
+            stopper.stop().await
+        };
+        let looking = async {
+            match what {
+                "plan" => client.plan("lab_thing", json!({ "name": "ponders" })).await.map(drop),
+                "read" => client.refresh("lab_thing.hides").await.map(drop),
+                _ => client.import("lab_thing.far", "far").await.map(drop),
+            }
+        };
+        let (told, stopped) = tokio::join!(looking, stopping);
+        assert_eq!(stopped, Ok(()));
+        assert!(told.expect_err("it was stopped").to_string().contains("Cancelled"), "{what}");
+    }
 }
 
 #[tokio::test]

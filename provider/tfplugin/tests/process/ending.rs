@@ -81,16 +81,20 @@ async fn end_while_it_hangs(how: &str, ask: Ask) -> Outcome {
     let mut plugin = Plugin::start(command).await?;
     let channel = plugin.connect_plain().await?;
     let mut provider = ProviderClient::new(channel.clone());
-    let state = serde_json::json!({ "how": how }).to_string().into();
-    let request = tfplugin::proto::tfplugin6::read_resource::Request {
+    // A change: what only looks is dropped when everything is to stop.
+    let of = |value: serde_json::Value| {
+        let json = value.to_string().into();
+        Some(tfplugin::proto::tfplugin6::DynamicValue { json, ..Default::default() })
+    };
+    let thing = serde_json::json!({ "how": how });
+    let request = tfplugin::proto::tfplugin6::apply_resource_change::Request {
         type_name: "stuck_thing".to_owned(),
-        current_state: Some(tfplugin::proto::tfplugin6::DynamicValue {
-            json: state,
-            ..Default::default()
-        }),
+        prior_state: of(serde_json::Value::Null),
+        planned_state: of(thing.clone()),
+        config: of(thing),
         ..Default::default()
     };
-    let call = tokio::spawn(async move { provider.read_resource(request).await });
+    let call = tokio::spawn(async move { provider.apply_resource_change(request).await });
     let mut log = BufReader::new(plugin.child.stderr.take().ok_or("no stderr")?).lines();
     loop {
         let line = log.next_line().await?.ok_or("it ended before it hung")?;
