@@ -32,10 +32,14 @@ ALLOWED = {
     "0BSD",
     "BSL-1.0",
     "CC0-1.0",
-    # libvirt's client library: linked dynamically, replaceable by the user.
+    # `virt` and `virt-sys`, which NOTICE names. Whoever wants another version of them builds the
+    # programs again: all that takes is in this repository.
     "LGPL-2.1",
     "LGPL-2.1-or-later",
 }
+
+# Sources that packages have with them and that are not compiled into the programs.
+NOT_BUILT = {"sqlcipher"}
 
 
 def alternatives(expression):
@@ -98,10 +102,13 @@ def linked(metadata):
 
 
 def licence_texts(package):
-    """The licence and notice files in the package's source."""
+    """The licence and notice files in the package's source, and in the C sources in it."""
     folder = Path(package["manifest_path"]).parent
     wanted = re.compile(r"^(LICEN[CS]E|COPYING|NOTICE|UNLICENSE|COPYRIGHT)", re.IGNORECASE)
     files = sorted(f for f in folder.iterdir() if f.is_file() and wanted.match(f.name))
+    if package["name"].endswith("-sys"):
+        deeper = sorted(f for f in folder.glob("*/**/*") if f.is_file() and wanted.match(f.name))
+        files += [f for f in deeper if NOT_BUILT.isdisjoint(f.relative_to(folder).parts)]
     texts = [f.read_text(encoding="utf-8", errors="replace") for f in files]
     return ["\n".join(line.rstrip() for line in text.strip().splitlines()) for text in texts]
 
