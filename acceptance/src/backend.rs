@@ -200,8 +200,8 @@ fn export(line: &str) -> Option<(String, String)> {
     Some((name.to_owned(), quoted.unwrap_or(value).to_owned()))
 }
 
-/// A port of this machine that nobody is given while this is there, and who asks for it gets: it is
-/// bound, and not listened on.
+/// A port of this machine that nobody is given while this is there: it is bound. It is not listened
+/// on, so that who asks for just it, and sets `SO_REUSEADDR`, gets it.
 #[derive(Debug)]
 struct Port {
     number: u16,

@@ -445,7 +445,7 @@ impl Domains {
         self.domain(instance)?.ok_or_else(|| HypervisorError::not_found(instance))
     }
 
-    /// The domain that has the UUID of a machine, whose ever it is.
+    /// The domain that has the UUID of a machine, whosever it is.
     pub(crate) fn domain(&self, instance: InstanceId) -> Result<Option<Domain>> {
         match self.connection.lookup_domain_by_uuid_string(&uuid(instance)) {
             Ok(domain) => Ok(Some(domain)),

@@ -82,7 +82,8 @@ impl Threads {
 mod tests {
     use super::*;
 
-    /// What hangs is ended after it; what does not, on a machine that is busy, is done by then.
+    /// Who waits for what hangs gives up after it; what does not hang is done by then, on a busy
+    /// machine too.
     const SHORT: Duration = Duration::from_secs(2);
 
     #[tokio::test]

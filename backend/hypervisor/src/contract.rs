@@ -47,7 +47,7 @@ pub const CLASS: &str = "standard";
 /// How long a clause waits for what a guest or its host does by itself.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Asks until it is answered in time, as an agent does: a machine that is busy may not at once.
+/// Asks until it is answered in time, as an agent does: a machine that is busy may not answer at once.
 pub async fn answered<T>(mut ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let asked = async {
         loop {
@@ -59,7 +59,7 @@ pub async fn answered<T>(mut ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, asked).await.unwrap()
+    tokio::time::timeout(PATIENCE, asked).await.expect("a machine answers in the end")
 }
 
 /// Defines one test per clause of the contract; `$make` is an expression that gives a future

@@ -11,7 +11,7 @@ use std::{
 
 /// The program that runs guests.
 pub(super) const EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
-/// How long the probe's guest may take with KVM, which may hang; it takes some milliseconds.
+/// How long the probe's guest may take with KVM, which may hang: what takes longer is of no use.
 const KVM: (&str, Duration) = ("kvm", Duration::from_secs(3));
 /// In software it takes 0.2 s, and more on a host that has a lot to do.
 const TCG: (&str, Duration) = ("tcg", Duration::from_secs(30));
@@ -35,7 +35,7 @@ impl Accelerator {
     }
 
     /// What a guest has really booted with, the better first; none when no guest boots here.
-    /// Blocks for up to some seconds.
+    /// Blocks for half a minute at the worst.
     pub fn prove() -> Option<Self> {
         match Self::probe() {
             Self::Kvm => Some(Self::Kvm),

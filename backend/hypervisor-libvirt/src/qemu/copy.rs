@@ -126,7 +126,11 @@ impl Inner {
         backup::begin(&domain, &disk.device, (volume, path))?;
         let mut phase = phase.lock();
         if *phase == Phase::Dropped {
-            return jobs::abort(&domain).map_err(failed(format!("end a copy from {instance}")));
+            // Who asked does not hear how this goes.
+            if let Err(error) = jobs::abort(&domain) {
+                not_ended(instance, &failed(format!("end a copy from {instance}"))(error));
+            }
+            return Ok(());
         }
         *phase = Phase::Begun;
         Ok(())
@@ -175,14 +179,16 @@ impl Backup {
                 match host.inner.asker.ask("end a copy", instance, end).await {
                     // It is asked for something else, how far the copy is for one.
                     Err(HypervisorError::Timeout { .. }) => tokio::time::sleep(LOOK).await,
-                    Err(error) => {
-                        return tracing::debug!(%instance, %error, "a copy was not ended that nobody waits for");
-                    }
+                    Err(error) => return not_ended(instance, &error),
                     Ok(()) => return,
                 }
             }
         });
     }
+}
+
+fn not_ended(instance: InstanceId, error: &HypervisorError) {
+    tracing::debug!(%instance, %error, "a copy was not ended that nobody waits for");
 }
 
 type KeyOf<'a> = (VolumeId, &'a VolumeKey);

@@ -33,15 +33,15 @@ const CONNECT: &str = "connect to libvirt";
 pub(super) struct Session {
     // Before the connection, so that it ends first.
     _watch: Option<Watch>,
-    pub(super) domains: Domains,
-    /// The domains of machines that were measured: to look each up again and again would be a good
-    /// part of what it takes.
+    /// The domains of machines that run and were measured: to look each up again and again would be
+    /// a good part of what it takes.
     pub(super) measured: Mutex<BTreeMap<InstanceId, Arc<Domain>>>,
+    pub(super) domains: Domains,
 }
 
 impl Session {
     fn new(watch: Option<Watch>, domains: Domains) -> Self {
-        Self { _watch: watch, domains, measured: Mutex::default() }
+        Self { _watch: watch, measured: Mutex::default(), domains }
     }
 }
 

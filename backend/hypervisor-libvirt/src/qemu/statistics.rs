@@ -22,18 +22,14 @@ impl Inner {
         instance: InstanceId,
     ) -> Result<Option<Statistics>> {
         let known = session.measured.lock().get(&instance).cloned();
-        if let Some(domain) = known
-            && let Ok(Some(measured)) = self.measure_running(session, &domain)
-        {
-            return Ok(Some(measured));
-        }
-        let Some(domain) = session.domains.domain(instance)? else {
-            session.measured.lock().remove(&instance);
-            return Ok(None);
+        let domain = match known {
+            Some(domain) => domain,
+            None => match session.domains.domain(instance)? {
+                Some(domain) => Arc::new(domain),
+                None => return Ok(None),
+            },
         };
-        let domain = Arc::new(domain);
-        session.measured.lock().insert(instance, Arc::clone(&domain));
-        self.measure_running(session, &domain).or_else(|error| {
+        let measured = self.measure_running(session, &domain).or_else(|error| {
             // One that has ended meanwhile, or runs again, is no failure. Looked up anew: a domain
             // keeps the number of the run that it was found in.
             match session.domains.domain(instance)? {
@@ -44,7 +40,14 @@ impl Inner {
                 }
                 _ => Ok(None),
             }
-        })
+        });
+        // One that has not been measured is looked up again the next time.
+        let mut known = session.measured.lock();
+        match &measured {
+            Ok(Some(_)) => known.insert(instance, domain),
+            Ok(None) | Err(_) => known.remove(&instance),
+        };
+        measured
     }
 
     fn measure_running(&self, session: &Session, domain: &Domain) -> Result<Option<Statistics>> {

@@ -122,7 +122,7 @@ pub(crate) async fn grows(lab: &Lab, number: u128, bytes: u64) {
     let new = lab.pool().join(CLASS).join(format!("{}.new", volume(number)));
     let begin = Instant::now();
     // Once it is whole it has another name.
-    let whole = new.with_extension("");
+    let whole = new.with_extension("qcow2");
     while std::fs::metadata(&new).map_or(0, |file| file.blocks() * 512) < bytes && !whole.exists() {
         assert!(begin.elapsed() < PATIENCE, "{} does not grow", new.display());
         tokio::time::sleep(Duration::from_millis(1)).await;

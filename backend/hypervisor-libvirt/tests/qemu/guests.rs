@@ -215,7 +215,9 @@ async fn a_disk_that_its_guest_has_given_back_is_not_there() {
     lab.run(&format!("virsh detach-disk {id} vdc --live"));
     says(&host, id, "GUEST-GONE vdc").await;
     // The guest lets go of it before libvirt has heard that it did.
-    lab.run(&format!("while virsh domblklist {id} | grep -q vdc; do sleep 0.05; done"));
+    lab.run(&format!(
+        "until said=$(virsh domblklist {id}) && ! echo $said | grep -q vdc; do sleep 0.05; done"
+    ));
     // The same call gets it again.
     host.attach(id, &data(3)).await.unwrap();
     says(&host, id, "GUEST-COUNTER vdc 2").await;

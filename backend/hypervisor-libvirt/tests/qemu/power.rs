@@ -65,7 +65,8 @@ async fn what_is_deleted_is_not_back_after_a_loss_of_power() {
     let mut losses = 0;
     let mut after_a_loss = || {
         losses += 1;
-        // Names of its own each time: what another test has of an earlier mount keeps that one.
+        // Names of its own each time: an earlier mount may still be there, in the namespaces of another
+        // test, and would be mounted again in place of the copy.
         let [copy, at] = ["copy", "at"].map(|name| beside.path().join(format!("{name}-{losses}")));
         fs::copy(&file, &copy).unwrap();
         let disk = Disk::mount(&copy, &at);
