@@ -66,7 +66,7 @@ impl DataSource for Flavors {
         cx: &Context<Platform>,
         _: FlavorsModel,
     ) -> Result<FlavorsModel, Diagnostics> {
-        let asked = cx.unless_cancelled(cx.data()?.client()?.catalogue()).await?;
+        let asked = cx.data()?.client()?.catalogue().await;
         let catalogue = asked.map_err(|error| Attempt::new("read", "catalogue").failed(&error))?;
         let flavors = catalogue.flavors.iter().map(|flavor| Flavor {
             name: flavor.name.clone(),

@@ -61,7 +61,7 @@ impl DataSource for Images {
         cx: &Context<Platform>,
         _: ImagesModel,
     ) -> Result<ImagesModel, Diagnostics> {
-        let asked = cx.unless_cancelled(cx.data()?.client()?.catalogue()).await?;
+        let asked = cx.data()?.client()?.catalogue().await;
         let catalogue = asked.map_err(|error| Attempt::new("read", "catalogue").failed(&error))?;
         let images = catalogue.images.iter().map(|image| Image {
             id: image.id.clone(),

@@ -102,9 +102,7 @@ impl DataSource for Instances {
         let mut found = Vec::new();
         let mut pages = Pages::new(|token| client.instances_page(token, labels.clone()));
         let attempt = Attempt::new("list", "instances");
-        while let Some(rows) =
-            cx.unless_cancelled(pages.next()).await?.map_err(|error| attempt.failed(&error))?
-        {
+        while let Some(rows) = pages.next().await.map_err(|error| attempt.failed(&error))? {
             found.extend(rows.into_iter().map(instance));
         }
         found.sort_by(|one, other| one.id.cmp(&other.id));

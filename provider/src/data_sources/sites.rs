@@ -59,7 +59,7 @@ impl DataSource for Sites {
     }
 
     async fn read(&self, cx: &Context<Platform>, _: SitesModel) -> Result<SitesModel, Diagnostics> {
-        let asked = cx.unless_cancelled(cx.data()?.client()?.sites()).await?;
+        let asked = cx.data()?.client()?.sites().await;
         let rows = asked.map_err(|error| Attempt::new("read", "sites").failed(&error))?;
         let sites = rows.into_iter().map(|row| Site {
             name: row.name,

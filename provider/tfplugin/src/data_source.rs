@@ -32,7 +32,8 @@ pub trait DataSource: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Looks it up: computed values of `config` are null and come back filled in.
+    /// Looks it up: computed values of `config` are null and come back filled in. Dropped where it
+    /// stands when the user wants everything to stop.
     ///
     /// # Errors
     /// Why it can't be found.

@@ -151,7 +151,7 @@ impl Resource for PlacementGroupResource {
         // Without a known endpoint there is nobody to ask: what was known stays.
         let Some(client) = platform.try_client() else { return Ok(()) };
         let id = prior.id.get().cloned().unwrap_or_default();
-        match cx.unless_cancelled(client.placement_group(&id)).await? {
+        match client.placement_group(&id).await {
             Ok(row) => {
                 confirm::confirm(client, &id, false, state.private()).await;
                 state.save(&of_row(&prior, &row, platform.default_labels()))

@@ -14,9 +14,10 @@ pub(super) fn decode<D>(
     Ok(value)
 }
 
-/// Applies the validators that the schema declares.
-pub(super) fn check(schema: &Schema, value: &Value) -> Result<(), Diagnostics> {
-    let problems = validate::config(schema, value)
+/// Applies the validators that the schema declares, which are the author's code.
+pub(super) fn check<D>(call: &Call<D>, schema: &Schema, value: &Value) -> Result<(), Diagnostics> {
+    let problems = call.guard_now(|| Ok(validate::config(schema, value)))?;
+    let problems = problems
         .into_iter()
         .map(|problem| Diagnostic::error(problem.summary).detail(problem.detail).at(problem.path));
     problems.collect::<Diagnostics>().into_result()

@@ -18,7 +18,7 @@ impl<P: Provider> Server<P> {
         let done = async {
             let entry = find(&self.inner.catalogue.ephemerals, &request.type_name, KIND)?;
             let value = config::decode(&mut call, &entry.schema, request.config.as_ref())?;
-            call.guard_now(|| config::check(&entry.schema, &value))?;
+            config::check(&call, &entry.schema, &value)?;
             call.look(entry.handler.validate(&call.cx, &value)).await
         };
         let failed = done.await.err();

@@ -24,7 +24,7 @@ impl<P: Provider> Server<P> {
         let done = async {
             let entry = find(&self.inner.catalogue.lists, &request.type_name, KIND)?;
             let value = config::decode(&mut call, &entry.schema, request.config.as_ref())?;
-            call.guard_now(|| config::check(&entry.schema, &value))?;
+            config::check(&call, &entry.schema, &value)?;
             call.look(entry.handler.validate(&call.cx, &value)).await
         };
         let failed = done.await.err();

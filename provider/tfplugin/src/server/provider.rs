@@ -87,7 +87,7 @@ impl<P: Provider> Server<P> {
         let done = async {
             let schema = &self.inner.catalogue.provider;
             let value = config::decode(&mut call, schema, request.config.as_ref())?;
-            call.guard_now(|| config::check(schema, &value))?;
+            config::check(&call, schema, &value)?;
             call.look(self.inner.provider.validate(&call.cx, View::new(&value))).await
         };
         let failed = done.await.err();

@@ -35,7 +35,7 @@ impl<P: Provider> Server<P> {
             let entry = find(&self.inner.catalogue.resources, &request.type_name, KIND)?;
             let value = config::decode(&mut call, &entry.schema, request.config.as_ref())?;
             refuse_write_only(&call, entry, &value)?;
-            call.guard_now(|| config::check(&entry.schema, &value))?;
+            config::check(&call, &entry.schema, &value)?;
             call.look(entry.handler.validate(&call.cx, &value)).await
         };
         let failed = done.await.err();
