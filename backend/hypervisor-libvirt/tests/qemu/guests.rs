@@ -40,6 +40,12 @@ pub(crate) async fn started(lab: &Lab, spec: MachineSpec) -> QemuHost {
     host
 }
 
+/// The machine without its addresses, which are known while its neighbours have heard of it lately.
+pub(crate) async fn seen(host: &QemuHost) -> Machine {
+    let machine = host.machine(instance(1)).await.unwrap().unwrap();
+    Machine { addresses: Vec::new(), ..machine }
+}
+
 pub(crate) async fn is_off(host: &QemuHost) -> OffReason {
     let begin = std::time::Instant::now();
     loop {
@@ -265,15 +271,10 @@ async fn a_wrong_key_is_named_and_nothing_is_half_made() {
     for number in [2, 3] {
         host.give_key(volume(number), VolumeKey::new(&[1; 32])).await.unwrap();
     }
-    // Its address is known while its neighbours have heard of it lately.
-    let now = async || {
-        let machine = host.machine(instance(1)).await.unwrap().unwrap();
-        Machine { addresses: Vec::new(), ..machine }
-    };
-    let before = now().await;
+    let before = seen(&host).await;
     wrong(3, host.attach(instance(1), &data(3)).await);
     wrong(3, host.grow_volume(volume(3), Gib(2)).await);
-    assert_eq!(now().await, before);
+    assert_eq!(seen(&host).await, before);
     assert_eq!(host.volume(volume(3)).await.unwrap().unwrap().size, Gib(1));
     host.force_stop(instance(1)).await.unwrap();
     wrong(2, host.start(instance(1)).await);

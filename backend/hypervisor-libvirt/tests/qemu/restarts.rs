@@ -1,22 +1,16 @@
 //! What happens when something that a machine stands on is killed.
 
 use fairmazon_hypervisor::{
-    Halt, Hypervisor, Machine, Marks, OffReason,
+    Halt, Hypervisor, Marks, OffReason,
     contract::{instance, volume},
 };
 use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 use fairmazon_model::units::Gib;
 
 use crate::{
-    guests::{is_off, running},
+    guests::{is_off, running, seen},
     lab::{Lab, PATIENCE, give_keys, says},
 };
-
-/// The machine without its addresses, which may become known at any time.
-async fn seen(host: &QemuHost) -> Machine {
-    let machine = host.machine(instance(1)).await.unwrap().unwrap();
-    Machine { addresses: Vec::new(), ..machine }
-}
 
 #[tokio::test]
 async fn a_killed_guest_is_seen_as_ended_from_outside() {
