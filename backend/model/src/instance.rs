@@ -402,7 +402,7 @@ pub struct Instance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interruption: Option<Interruption>,
     /// The operation that wants it on another host, as its own does not obey what its placement
-    /// has become; until it is on one that does.
+    /// has become; until it is on one that does. An id of its own, where none waits for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub displaced: Option<OperationId>,
     /// The highest epoch ever decided, so that a next run always has a higher one.

@@ -7,7 +7,7 @@ use std::{
 
 use fairmazon_model::{
     DomainError, ErrorKind,
-    id::{HostId, InstanceId},
+    id::{HostId, InstanceId, OperationId},
     instance::{Decision, Instance, ObservedState},
     machine::MachineSeen,
     migration::{Handover, Migration},
@@ -155,7 +155,13 @@ impl Batch<'_> {
             volume.may_be_on.insert(from);
             self.change_volume(volume);
         }
+        // It had come already when its placement became one that this host does not obey.
+        let strays = || {
+            let disobeys = self.disobeys(instance, to).is_some();
+            disobeys.then(|| self.engine.new_id(OperationId::from_parts))
+        };
         self.change_instance(Instance {
+            displaced: instance.displaced.or_else(strays),
             decision: Some(decided),
             migration: None,
             observed: observed.unwrap_or_else(|| instance.observed.clone()),

@@ -299,6 +299,34 @@ async fn a_placement_that_its_move_leads_to_anyway_is_taken() {
 }
 
 #[tokio::test]
+async fn a_machine_that_comes_where_it_may_not_be_any_more_goes_back() {
+    let mut it = Moved::running(quick()).await;
+    let anywhere = it.ask(&[], |_| ()).await.unwrap();
+    it.kit.done(anywhere).await;
+    it.kit.engine.migrate_instance(&it.kit.customer, it.id, &it.kit.key()).await.unwrap();
+    it.is_sent().await;
+    let set = it.there.set();
+    it.there.makes_volumes(&set.volumes);
+    // Both have done their parts before they are told that it shall stay.
+    let allowed = it.ask(&["DE"], |_| ()).await.unwrap();
+    it.kit.done(allowed).await;
+    let epoch = it.row().migration.unwrap().epoch;
+    it.here.has(it.id, Epoch(1), ObservedState::Stopped, Some(Handover::Left)).await;
+    it.there.has(it.id, epoch, ObservedState::Running, None).await;
+    let host = |it: &Moved| it.row().decision.map(|at| at.host);
+    let there = Some(it.there.id);
+    it.kit.until("it is there", || host(&it) == there).await;
+    let boot = it.row().boot_volume_id;
+    it.here.lost(it.id).await;
+    let goes = |set: &DesiredSet| wish(set, boot) == Some(VolumeWish::Delete);
+    it.here.told("what was left is deleted", goes).await;
+    it.here.destroyed(boot).await;
+    std::mem::swap(&mut it.here, &mut it.there);
+    it.moves(1).await;
+    it.ends().await;
+}
+
+#[tokio::test]
 async fn a_guest_that_has_powered_off_is_told_as_that() {
     let mut it = Moved::running(quick()).await;
     let never = |spec: &mut InstanceSpec| spec.restart_policy = RestartPolicy::Never;
