@@ -161,6 +161,15 @@ impl Kit {
         *self.reconciler.lock() = Some((shutdown, task));
     }
 
+    /// Ends the reconciler wherever it is.
+    pub async fn die(&self) {
+        let running = self.reconciler.lock().take();
+        if let Some((_, task)) = running {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
     /// Ends the reconciler and gives the store back.
     pub async fn stop(&self) {
         let running = self.reconciler.lock().take();

@@ -6,6 +6,7 @@
 mod commands;
 mod conformity;
 mod copies;
+mod crashes;
 mod credentials;
 mod drains;
 mod idempotency;
