@@ -349,6 +349,12 @@ fn off(case: &MachineCase<'_>, seen: &Machine, spec: &Arc<MachineSpec>) -> Step<
     if spec.power == Power::Stopped || !may_restart(seen, spec.restart) {
         return stays_off(case, seen, spec);
     }
+    if spec.held {
+        return match disks_wait_for(case, spec) {
+            None => step(Do::Settled, "it is made, and not to be started yet"),
+            Some(why) => step(Do::Wait, why),
+        };
+    }
     if !case.leased {
         return step(Do::Wait, "there is no lease");
     }

@@ -399,6 +399,25 @@ proptest! {
     }
 
     #[test]
+    fn what_is_held_is_made_and_not_started(start in any_start(), desired in any_spec()) {
+        block_on(async {
+            let (_, host) = world(&start).await;
+            let held = Arc::new(MachineSpec { held: true, power: Power::Running, ..desired });
+            let trace = converge(&host, Set::With, &held, &all_volumes(), true).await;
+            prop_assert!(!trace.actions.contains(&MachineAction::Start), "{:?}", trace);
+            let machine = host.machine(instance(1)).await.unwrap().unwrap();
+            if machine.runs() || machine.marks.epoch > held.epoch {
+                return Ok(());
+            }
+            let told = Arc::new(MachineSpec { held: false, ..MachineSpec::clone(&held) });
+            let trace = converge(&host, Set::With, &told, &all_volumes(), true).await;
+            let ended_by_itself = machine.marks.halt == Halt::Started;
+            prop_assert!(ended_by_itself || trace.actions.contains(&MachineAction::Start));
+            Ok(())
+        })?;
+    }
+
+    #[test]
     fn without_a_lease_nothing_runs(start in any_start(), desired in any_spec(), set in 0..3) {
         block_on(async {
             let set = [Set::Unknown, Set::Without, Set::With][usize::try_from(set).unwrap()];

@@ -130,6 +130,7 @@ pub fn spec(number: u128) -> MachineSpec {
         spot: false,
         image: "img-alpine-3.22".into(),
         power: Power::Running,
+        held: false,
         restart: RestartPolicy::Always,
         boot: Disk { name: "boot".into(), volume: volume(number), read_only: false },
         disks: Vec::new(),

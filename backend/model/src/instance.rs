@@ -296,6 +296,16 @@ pub struct Decision {
     /// The spot machines whose room it gets there: its host is told of it when they are off.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub after: BTreeSet<InstanceId>,
+    /// Whether its host may have been told to start it: false until a machine of this run was seen
+    /// there. Until then another host can be decided when this one falls silent, whatever became of
+    /// its agent.
+    #[serde(default = "may_run_by_default")]
+    pub may_run: bool,
+}
+
+/// Decisions that were written without it had their machines started at once.
+const fn may_run_by_default() -> bool {
+    true
 }
 
 /// What was last seen of the machine.

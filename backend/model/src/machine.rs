@@ -40,6 +40,10 @@ pub struct MachineSpec {
     pub image: String,
     /// Whether it shall run now (working hours are the broker's to apply).
     pub power: Power,
+    /// Whether it is made and not started yet: its host reports it off first, and the broker writes
+    /// that down before it says more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// What to do when it stops by itself.
     pub restart: RestartPolicy,
     /// The volume that it boots from.

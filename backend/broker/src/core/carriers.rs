@@ -154,6 +154,7 @@ impl Load {
             reason: String::new(),
             at: now,
             after: BTreeSet::new(),
+            may_run: false,
         };
         Some(Instance {
             id,

@@ -353,17 +353,32 @@ fn host_of(row: Option<&Instance>) -> Option<HostId> {
     row.and_then(|row| row.decision.as_ref()).map(|decision| decision.host)
 }
 
-/// Version, run, whether it is spot, whether it goes, whether it waits for room or is interrupted,
-/// and where it goes to.
-type Published = (u64, Epoch, bool, bool, bool, Option<bool>, Option<(HostId, Epoch, bool)>);
-
 /// What a host is told of an instance changes when this does.
+#[derive(PartialEq, Eq)]
+struct Published {
+    spec_version: u64,
+    epoch: Epoch,
+    may_run: bool,
+    is_spot: bool,
+    goes: bool,
+    waits_for_room: bool,
+    /// Whether it holds its room, where it is interrupted.
+    interrupted: Option<bool>,
+    /// Where it goes to, as which run, and whether that was given up.
+    migration: Option<(HostId, Epoch, bool)>,
+}
+
 fn published(row: Option<&Instance>) -> Option<Published> {
     let row = row?;
-    let epoch = row.decision.as_ref()?.epoch;
-    let migration = row.migration.as_ref().map(|to| (to.to, to.epoch, to.given_up));
-    let interrupted = row.interruption.as_ref().map(Interruption::holds_room);
-    let (goes, waits) = (row.goes(), row.waits_for_room());
-    let is_spot = row.spec.spot.is_some();
-    Some((row.spec_version, epoch, is_spot, goes, waits, interrupted, migration))
+    let decision = row.decision.as_ref()?;
+    Some(Published {
+        spec_version: row.spec_version,
+        epoch: decision.epoch,
+        may_run: decision.may_run,
+        is_spot: row.spec.spot.is_some(),
+        goes: row.goes(),
+        waits_for_room: row.waits_for_room(),
+        interrupted: row.interruption.as_ref().map(Interruption::holds_room),
+        migration: row.migration.as_ref().map(|to| (to.to, to.epoch, to.given_up)),
+    })
 }

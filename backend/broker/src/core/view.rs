@@ -252,6 +252,8 @@ pub(crate) fn instance_state(
         (ObservedState::Failed { .. }, _) => InstanceState::Failed,
         (ObservedState::Running, true) => InstanceState::Running,
         (ObservedState::Running, false) | (ObservedState::Stopping, _) => InstanceState::Stopping,
+        // It was made, and is not started yet.
+        (ObservedState::Stopped, true) if row.observed.spec_version == 0 => InstanceState::Starting,
         (ObservedState::Stopped, _) => InstanceState::Stopped,
         (ObservedState::Unknown | ObservedState::Absent | ObservedState::Starting, _) => {
             InstanceState::Starting

@@ -140,6 +140,7 @@ impl Batch<'_> {
             reason: migration.reason.clone(),
             at: self.now,
             after: BTreeSet::new(),
+            may_run: true,
         };
         let seen = self.state.hosts.get(to).and_then(|now| now.moving(instance.id, decided.epoch));
         let observed = seen

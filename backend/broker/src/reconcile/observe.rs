@@ -58,7 +58,11 @@ impl Batch<'_> {
                 continue;
             }
             let observed = InstanceObserved { at: self.now, ..new };
-            self.change_instance(Instance { observed, ..Instance::clone(&row) });
+            let mut new = Instance { observed, ..Instance::clone(&row) };
+            if let Some(decision) = &mut new.decision {
+                decision.may_run |= is_there(&new.observed.state);
+            }
+            self.change_instance(new);
             self.look_at_instance(id);
         }
         let here: Vec<_> = self.state.world.volumes_on(host).map(|row| row.id).collect();
@@ -122,6 +126,7 @@ impl Batch<'_> {
         let mut new = Instance { last_epoch: seen.epoch, ..Instance::clone(&row) };
         if let Some(decision) = new.decision.as_mut().filter(|decision| decision.host == host) {
             decision.epoch = seen.epoch.next();
+            decision.may_run = true;
             new.last_epoch = decision.epoch;
         }
         tracing::warn!(
@@ -253,6 +258,11 @@ fn observed_instance(
         && old.addresses == seen.addresses
         && old.guest == seen.guest;
     (!same).then(|| observed(seen, old.at))
+}
+
+/// Whether a machine was made that is in this state.
+const fn is_there(state: &ObservedState) -> bool {
+    !matches!(state, ObservedState::Unknown | ObservedState::Absent | ObservedState::Failed { .. })
 }
 
 /// What a host's report says of a machine, as the row keeps it.

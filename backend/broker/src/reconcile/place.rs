@@ -81,7 +81,7 @@ impl Batch<'_> {
             return;
         }
         let epoch = instance.last_epoch.next();
-        let decision = Decision { host, epoch, flavor, reason, at: self.now, after };
+        let decision = Decision { host, epoch, flavor, reason, at: self.now, after, may_run: false };
         let new = Instance {
             decision: Some(decision),
             last_epoch: epoch,

@@ -209,7 +209,10 @@ fn tell(
         return before;
     }
     let spec = match way {
-        Way::Stays => machine(row, decision, catalogue, runs)?,
+        Way::Stays => MachineSpec {
+            held: runs && !decision.may_run,
+            ..machine(row, decision, catalogue, runs)?
+        },
         Way::Leaves(departure) => MachineSpec {
             departure: Some(departure.clone()),
             ..machine(row, decision, catalogue, runs)?
@@ -257,6 +260,7 @@ fn machine(
         spot: row.spec.spot.is_some(),
         image,
         power: if runs { Power::Running } else { Power::Stopped },
+        held: false,
         restart: row.spec.restart_policy,
         boot: Disk { name: BOOT_DISK.into(), volume: row.boot_volume_id, read_only: false },
         disks: row.spec.volumes.iter().map(disk).collect(),

@@ -63,8 +63,8 @@ impl InstanceFacts<'_> {
 pub(crate) enum Step {
     /// Decide a host, under the next epoch.
     Place,
-    /// Decide another host, under the next epoch: the old one runs nothing any more, and
-    /// nothing was ever there.
+    /// Decide another host, under the next epoch: the old one was never told to start it, and has
+    /// no data of it.
     Replace,
     /// The machine is nowhere: its row goes.
     Remove,
@@ -128,7 +128,8 @@ impl Waiting {
             Self::Failure(reason) => format!("its host reports: {reason}; it tries again"),
             Self::Lease => "its host does not answer; it may still run there".into(),
             Self::Data => {
-                "its host is not reachable, and its data is there; it goes on when the host is back"
+                "its host is not reachable, and it or its data is there; it goes on when the host is \
+                 back"
                     .into()
             }
             Self::Price => "the spot price is above max_price_per_hour".into(),
@@ -160,7 +161,9 @@ pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
         return if nowhere { Step::Remove } else { Step::Wait(waiting_to_stop(facts)) };
     }
     match facts.standing {
-        Standing::Lapsed if facts.has_data || facts.moving.is_some() || was_seen(instance) => {
+        // A lease fences a host, and not one whose agent is dead: what it may have been told to
+        // start can run there still.
+        Standing::Lapsed if facts.has_data || facts.moving.is_some() || may_run(instance) => {
             Step::Wait(Waiting::Data)
         }
         Standing::Lapsed => Step::Replace,
@@ -202,13 +205,9 @@ fn waiting_for_host(instance: &Instance) -> Waiting {
     failure.map_or(Waiting::Host, |reason| Waiting::Failure(reason.to_owned()))
 }
 
-/// Whether a machine of it was ever seen, so that there may be data of it. A failure to make
-/// one is none; what it left of volumes is seen with them.
-const fn was_seen(instance: &Instance) -> bool {
-    !matches!(
-        instance.observed.state,
-        ObservedState::Unknown | ObservedState::Absent | ObservedState::Failed { .. }
-    )
+/// Whether its host may have been told to start it.
+fn may_run(instance: &Instance) -> bool {
+    instance.decision.as_ref().is_some_and(|decision| decision.may_run)
 }
 
 /// Whether the decided run has been seen in the wanted state with this version of the spec.

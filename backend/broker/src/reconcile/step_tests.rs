@@ -87,13 +87,14 @@ fn situation() -> impl Strategy<Value = Situation> {
         any::<bool>(),
     );
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    let around = (standing(), flags);
+    let around = (standing(), flags, any::<bool>());
     let spot = (proptest::option::of(spot()), any::<bool>(), any::<bool>(), any::<bool>());
     (row, around, spot).prop_map(|((epoch, state, versions, policy, deleting), around, spot)| {
         let mut instance = instance(policy);
+        let (standing, (wants_to_run, spot_allows, gone, has_data, lacks_key), may_run) = around;
         let (observed_epoch, observed_version, version) = versions;
         instance.spec_version = version;
-        instance.decision = epoch.map(decision);
+        instance.decision = epoch.map(|epoch| Decision { may_run, ..decision(epoch) });
         instance.last_epoch = Epoch(epoch.unwrap_or(0));
         instance.observed = InstanceObserved {
             state,
@@ -105,7 +106,6 @@ fn situation() -> impl Strategy<Value = Situation> {
             at: UnixMs(1),
         };
         instance.deleting = deleting.then(|| OperationId::from_parts(1, 1));
-        let (standing, (wants_to_run, spot_allows, gone, has_data, lacks_key)) = around;
         let (spot, is_off, lacks_memory, awaits_room) = spot;
         let (terms, interruption) = spot.unzip();
         instance.spec.spot = terms;
@@ -159,6 +159,7 @@ pub(super) fn decision(epoch: u64) -> Decision {
         reason: String::new(),
         at: UnixMs(1),
         after: Default::default(),
+        may_run: false,
     }
 }
 
@@ -250,7 +251,8 @@ fn take(situation: &mut Situation, step: &Step) -> bool {
             true
         }
         Step::Wait(Waiting::Host | Waiting::Failure(_)) => {
-            let decided = instance.decision.as_ref().unwrap();
+            let decided = instance.decision.as_mut().unwrap();
+            decided.may_run = true;
             instance.observed = InstanceObserved {
                 state: if situation.wants_to_run {
                     ObservedState::Running
@@ -331,10 +333,8 @@ proptest! {
             Step::Replace => {
                 prop_assert_eq!(situation.standing, Standing::Lapsed);
                 prop_assert!(!situation.has_data);
-                prop_assert!(!matches!(
-                    situation.instance.observed.state,
-                    ObservedState::Running | ObservedState::Stopped
-                ));
+                let decision = situation.instance.decision.as_ref();
+                prop_assert!(decision.is_some_and(|decision| !decision.may_run));
             }
             _ => {}
         }

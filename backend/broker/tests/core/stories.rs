@@ -15,7 +15,7 @@ use fairmazon_model::{
     access::Role,
     host::HostSpec,
     id::HostId,
-    instance::{Attachment, InstanceSpec, Power},
+    instance::{Attachment, InstanceSpec, ObservedState, Power},
     key::{Blob, GivenKey, HostSealing},
     machine::{CloudInit, GuestSeen},
     operation::OperationState,
@@ -24,7 +24,10 @@ use fairmazon_model::{
     volume::VolumeSpec,
 };
 
-use super::kit::{Hosts, Kit, fake_key, host_spec, quick, spec, volume_spec};
+use super::{
+    kit::{Hosts, Kit, fake_key, host_spec, quick, spec, volume_spec},
+    played::{Played, register},
+};
 
 fn update(id: fairmazon_model::id::InstanceId, spec: InstanceSpec) -> InstanceUpdate {
     InstanceUpdate { id, spec, expected_revision: 0, allow_rebuild: false }
@@ -221,6 +224,47 @@ async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() 
     engine.audit_books().unwrap();
     hosts.kill_agent(0).await;
     hosts.kill_agent(1).await;
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_host_was_told_to_start_is_never_decided_elsewhere_and_what_it_was_not_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = fairmazon_broker::core::CoreConfig {
+        lease_term: std::time::Duration::from_millis(600),
+        lease_margin: std::time::Duration::from_millis(100),
+        ..quick()
+    };
+    let kit = Kit::open(folder.path(), config).await;
+    kit.start();
+    let here = register(&kit, host_spec(0, "DE")).await;
+    let mut here = Played::open(&kit, here, "").await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let told = engine.create_instance(customer, spec("told"), &kit.key()).await.unwrap();
+    let told = told.instance.row.id;
+    let held = here.told_of("that it is to be made", told, |spec| spec.held).await;
+    assert_eq!(held.power, Power::Running);
+    here.has(told, Epoch(1), ObservedState::Stopped, None).await;
+    // From here on it may run, whatever the host says of it or of a volume.
+    here.told_of("that it may run", told, |spec| !spec.held).await;
+    let broken = ObservedState::Failed { reason: "it does not start".into() };
+    here.has(told, Epoch(1), broken, None).await;
+    kit.until("its failure is known", || {
+        engine.instance(customer, told).unwrap().state == InstanceState::Failed
+    })
+    .await;
+    let made = engine.create_instance(customer, spec("not told"), &kit.key()).await.unwrap();
+    let not_told = made.instance.row.id;
+    here.told_of("that it is to be made", not_told, |spec| spec.held).await;
+    // Its agent dies, and what it began goes on without one.
+    here.die();
+    let there = register(&kit, host_spec(1, "DE")).await;
+    let _there = Played::open(&kit, there, "").await;
+    let host = |id| engine.instance(customer, id).unwrap().row.decision.clone().map(|at| at.host);
+    kit.until("the other one is decided anew", || host(not_told) == Some(there)).await;
+    let view = engine.instance(customer, told).unwrap();
+    assert_eq!((view.state, host(told)), (InstanceState::Unknown, Some(here.id)), "{view:?}");
+    engine.audit_books().unwrap();
     kit.stop().await;
 }
 

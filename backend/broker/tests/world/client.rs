@@ -25,6 +25,8 @@ use super::{net::Up, run::Log};
 /// The notice of every spot machine.
 pub const NOTICE_SECONDS: u32 = 30;
 
+const CREATE_INSTANCE: &str = "create instance";
+
 /// What was acknowledged.
 #[derive(Debug, Default)]
 pub struct Acknowledged {
@@ -113,8 +115,6 @@ impl<'a> Client<'a> {
             match machine {
                 None => {
                     let spot = if self.chance(30) { Some(self.spot()) } else { None };
-                    let deletes = |spot: Spot| spot.on_interrupt == OnInterrupt::Delete;
-                    self.may_vanish = spot.is_some_and(deletes);
                     machine = self.create_instance(volume, spot).await;
                 }
                 Some(id) => {
@@ -209,6 +209,7 @@ impl<'a> Client<'a> {
         volume: Option<VolumeId>,
         spot: Option<Spot>,
     ) -> Option<InstanceId> {
+        self.may_vanish = spot.is_some_and(|spot| spot.on_interrupt == OnInterrupt::Delete);
         let mut spec = instance_spec(&format!("machine-{}", self.number));
         if self.chance(30) {
             spec.placement.min_conformity = 1;
@@ -229,7 +230,7 @@ impl<'a> Client<'a> {
             let made = engine.create_instance(&caller, wanted.clone(), &key).await?;
             Ok((made.instance.row.id, made.operation.id))
         };
-        let (id, operation) = self.ask("create instance", create).await?;
+        let (id, operation) = self.ask(CREATE_INSTANCE, create).await?;
         let mut acknowledged = self.acknowledged.borrow_mut();
         acknowledged.created.insert(id);
         acknowledged.spot.extend(spec.spot.map(|_| id));
@@ -391,6 +392,8 @@ impl<'a> Client<'a> {
         if self.chance(25) {
             match self.until_answered(what, &call).await {
                 Ok(again) if again == answer => {}
+                // The first one was interrupted, and deleted for that, before it was asked again.
+                Ok(again) if self.may_vanish && what == CREATE_INSTANCE => return Some(again),
                 other => self.wrong(format!("{what} repeated: first {answer:?}, then {other:?}")),
             }
         }

@@ -189,7 +189,8 @@ impl Hypervisor for SimHost {
             state.define(spec, marks)?;
             // Placed here anew, it begins with what is made here; one that comes brings its data, and
             // what has no image is defined for volumes that have some.
-            if is_new && marks.halt != Halt::Arriving && !spec.image.is_empty() {
+            let is_last = self.world.ledger().is_last(spec.instance, marks.epoch);
+            if is_new && is_last && marks.halt != Halt::Arriving && !spec.image.is_empty() {
                 for disk in spec.all_disks() {
                     if state.volumes.get(&disk.volume).is_none_or(|found| found.writes == 0) {
                         self.world.ledger().emptied(disk.volume);
@@ -329,7 +330,8 @@ impl Hypervisor for SimHost {
             if state.delete_volume(volume)? {
                 self.world.ledger().deleted(volume);
                 // Its machine is rebuilt, or is not started any more.
-                if state.is_named(volume) {
+                let last = |instance, epoch| self.world.ledger().is_last(instance, epoch);
+                if state.is_named(volume, last) {
                     self.world.ledger().emptied(volume);
                 }
             }

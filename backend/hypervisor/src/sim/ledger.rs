@@ -146,6 +146,11 @@ impl Ledger {
         self.0.lock().turns.get(&instance).copied().unwrap_or(0)
     }
 
+    /// Whether no later run of the machine has begun anywhere.
+    pub(super) fn is_last(&self, instance: InstanceId, epoch: Epoch) -> bool {
+        self.0.lock().highest.get(&instance).is_none_or(|highest| epoch >= *highest)
+    }
+
     /// The machine goes on where it was.
     pub(super) fn went_on(&self, instance: InstanceId) {
         *self.0.lock().turns.entry(instance).or_default() += 1;

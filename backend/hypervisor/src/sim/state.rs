@@ -10,7 +10,7 @@ use fairmazon_model::{
     host::Capacity,
     id::{InstanceId, VolumeId},
     machine::{CloudInit, Disk, GuestSeen, HostVolume, MachineSpec, VolumeCopy},
-    units::{Gib, Mib, Vcpus},
+    units::{Epoch, Gib, Mib, Vcpus},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -229,9 +229,15 @@ impl HostState {
             .any(|machine| machine.definition.all_disks().any(|disk| disk.volume == volume))
     }
 
-    /// Whether a machine is defined with the volume.
-    pub(super) fn is_named(&self, volume: VolumeId) -> bool {
-        let mut machines = self.machines.values();
+    /// Whether a machine is defined with the volume, among those that count.
+    pub(super) fn is_named(
+        &self,
+        volume: VolumeId,
+        among: impl Fn(InstanceId, Epoch) -> bool,
+    ) -> bool {
+        let machines = self.machines.iter();
+        let mut machines =
+            machines.filter(|(id, machine)| among(**id, machine.marks.epoch)).map(|(_, it)| it);
         machines.any(|machine| machine.definition.all_disks().any(|disk| disk.volume == volume))
     }
 
