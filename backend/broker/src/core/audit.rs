@@ -1,6 +1,11 @@
 //! What the audit log says of a change: who, what, before and after, without secrets.
 
-use fairmazon_model::{instance::Instance, units::UnixMs, volume::Volume};
+use fairmazon_model::{
+    id::VolumeId,
+    instance::{Decision, Instance},
+    units::UnixMs,
+    volume::Volume,
+};
 use fairmazon_store::{Actor, AuditEntry};
 use serde::Serialize;
 use serde_json::Value;
@@ -20,9 +25,20 @@ impl Audited for fairmazon_model::access::Account {}
 impl Audited for fairmazon_model::access::Credential {}
 impl Audited for fairmazon_model::host::Host {}
 impl Audited for fairmazon_model::placement::PlacementGroup {}
-impl Audited for fairmazon_model::instance::Decision {}
+impl Audited for Decision {}
 impl Audited for fairmazon_model::interruption::Interruption {}
 impl Audited for fairmazon_model::migration::Migration {}
+
+/// A decision, with the volumes that are bound to its host by it.
+#[derive(Serialize)]
+pub(crate) struct Placing<'a> {
+    #[serde(flatten)]
+    pub(crate) decision: &'a Decision,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<VolumeId>,
+}
+
+impl Audited for Placing<'_> {}
 
 impl Audited for Volume {
     /// Which keys there are, without what opens them for somebody: the log outlives the volume.

@@ -368,9 +368,7 @@ impl<'a> Batch<'a> {
                 (true, Some(_)) => {
                     self.change_volume(Volume { deleting: instance.deleting, ..left });
                 }
-                (true, None) => {
-                    self.removed.insert(Key::Volume(volume.id), volume.revision);
-                }
+                (true, None) => self.remove_volume(&volume),
             }
         }
         let after = None::<&Instance>;
@@ -378,6 +376,14 @@ impl<'a> Batch<'a> {
         self.log(audit::own_entry(self.now, "broker.remove_instance", &id, Some(instance), after));
         self.removed.insert(Key::Instance(id), instance.revision);
         self.end_operations(Key::Instance(id));
+    }
+
+    fn remove_volume(&mut self, volume: &Volume) {
+        let after = None::<&Volume>;
+        let verb = "broker.remove_volume";
+        self.log(audit::own_entry(self.now, verb, &volume.id, Some(volume), after));
+        self.removed.insert(volume.id.into(), volume.revision);
+        self.end_operations(volume.id.into());
     }
 
     /// Takes the next step of a volume.
@@ -406,21 +412,15 @@ impl<'a> Batch<'a> {
             let Volume { keys, next_keys, host, may_be_on, .. } = &mut row;
             keys.retain(|of, _| *host == Some(*of) || may_be_on.contains(of));
             next_keys.retain(|of, _| keys.contains_key(of));
+            if row.keys != volume.keys {
+                let (before, after) = (Some(&*volume), Some(&row));
+                self.log(audit::own_entry(self.now, "broker.drop_key", &id, before, after));
+            }
             self.change_volume(row.clone());
             Arc::new(row)
         };
         if next_volume_step(&volume, gone) == VolumeStep::Remove {
-            let after = None::<&Volume>;
-            self.log(audit::own_entry(
-                self.now,
-                "broker.remove_volume",
-                &id,
-                Some(&*volume),
-                after,
-            ));
-            self.removed.insert(key, volume.revision);
-            self.end_operations(key);
-            return;
+            return self.remove_volume(&volume);
         }
         let volume = self.expire(volume);
         let open: Vec<_> = self.state.world.open_operations(key).cloned().collect();

@@ -202,7 +202,7 @@ impl Batch<'_> {
             decision.epoch = instance.last_epoch.next();
             new.last_epoch = decision.epoch;
         }
-        self.log_way("broker.stay", instance, instance.migration.as_ref(), None);
+        self.log_way("broker.stay", instance, Some(instance), Some(&new));
         self.change_instance(new);
     }
 

@@ -15,7 +15,12 @@ use fairmazon_model::{
 use fairmazon_scheduler::{MadeRoom, Placed, Request, Size};
 
 use super::batch::Batch;
-use crate::core::{audit, books::machine_booking, preferences::weighed, rules};
+use crate::core::{
+    audit::{self, Placing},
+    books::machine_booking,
+    preferences::weighed,
+    rules,
+};
 
 impl Batch<'_> {
     /// Decides a host; `away_from` is the one that it was decided on in vain. Where none will
@@ -81,7 +86,8 @@ impl Batch<'_> {
             return;
         }
         let epoch = instance.last_epoch.next();
-        let decision = Decision { host, epoch, flavor, reason, at: self.now, after, may_run: false };
+        let decision =
+            Decision { host, epoch, flavor, reason, at: self.now, after, may_run: false };
         let new = Instance {
             decision: Some(decision),
             last_epoch: epoch,
@@ -108,17 +114,18 @@ impl Batch<'_> {
                 self.interrupt(&victim, InterruptionCause::Capacity(instance.id));
             }
         }
-        let (before, after) = (instance.decision.as_ref(), new.decision.as_ref());
-        let verb = if before.is_some() { "broker.place_again" } else { "broker.place" };
+        let is_new =
+            |volume: &Volume| self.volume(volume.id).is_none_or(|was| was.host != volume.host);
+        let bound: Vec<Volume> = bound.into_iter().filter(is_new).collect();
+        let verb = if away_from.is_some() { "broker.place_again" } else { "broker.place" };
         let id = new.id;
-        self.log(audit::own_entry(self.now, verb, &id, before, after));
+        let placing = |decision, volumes| Placing { decision, volumes };
+        let before = instance.decision.as_ref().map(|it| placing(it, Vec::new()));
+        let volumes = || bound.iter().map(|volume| volume.id).collect();
+        let after = new.decision.as_ref().map(|it| placing(it, volumes()));
+        self.log(audit::own_entry(self.now, verb, &id, before.as_ref(), after.as_ref()));
         self.rely_on(host);
-        for volume in bound {
-            let was = self.volume(volume.id);
-            if was.is_none_or(|was| was.host != volume.host) {
-                self.change_volume(volume);
-            }
-        }
+        bound.into_iter().for_each(|volume| self.change_volume(volume));
         self.change_instance(new);
         if let Some(old) = away_from {
             // From here on no set of the old host names it, whatever comes of the commit first.

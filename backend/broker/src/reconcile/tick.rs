@@ -8,6 +8,7 @@ use std::{
 };
 
 use fairmazon_model::{
+    access::Credential,
     host::Host,
     id::{HostId, InstanceId, VolumeId},
     instance::Instance,
@@ -17,7 +18,7 @@ use fairmazon_model::{
 use fairmazon_store::StoreError;
 use tokio::time::Instant;
 
-use crate::core::{Engine, Standing, draft::Draft, state::State, view::wants_to_run};
+use crate::core::{Engine, Standing, audit, draft::Draft, state::State, view::wants_to_run};
 
 /// Most rows or keys forgotten at one tick.
 const FORGET_MAX: usize = 2_000;
@@ -228,11 +229,13 @@ impl Ticker {
         forget(engine, old).await;
     }
 
-    /// The audit log keeps what became of them.
     async fn forget_credentials(&self, engine: &Engine, now: UnixMs) {
         let end = UnixMs(now.0.saturating_sub(engine.config().credential_keep_ms));
         let old = |state: &State, draft: &mut Draft| {
             for row in state.world.useless_before(end).take(FORGET_MAX) {
+                let after = None::<&Credential>;
+                let before = Some(row.as_ref());
+                draft.audit(audit::own_entry(now, "broker.remove_token", &row.id, before, after));
                 draft.delete(row.id, row.revision);
             }
         };

@@ -42,7 +42,7 @@ use fairmazon_model::{
     volume::VolumeSpec,
 };
 use fairmazon_store::{
-    Store,
+    AuditEntry, Store,
     sqlite::{SqliteOptions, SqliteStore},
 };
 use futures::StreamExt;
@@ -213,6 +213,19 @@ impl Kit {
             }
         };
         assert!(tokio::time::timeout(GIVE_UP, wait).await.is_ok(), "never: {what}");
+    }
+
+    /// What the audit log says that the platform did with it by itself, in order.
+    pub async fn own_changes(&self, target: impl ToString) -> Vec<AuditEntry> {
+        let records = self.store.audit(0, 10_000).await.unwrap();
+        let (entries, target) =
+            (records.into_iter().map(|record| record.entry), target.to_string());
+        entries.filter(|it| it.target == target && it.verb.starts_with("broker.")).collect()
+    }
+
+    /// The verbs of these changes.
+    pub async fn own_verbs(&self, target: impl ToString) -> Vec<String> {
+        self.own_changes(target).await.into_iter().map(|entry| entry.verb).collect()
     }
 
     /// Whether the operation waits for keys.

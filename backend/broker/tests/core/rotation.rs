@@ -163,6 +163,7 @@ async fn a_raised_version_asks_for_one_more_key_and_keeps_both_until_the_host_ha
     let update = VolumeUpdate { id: data.volume, spec: lower, expected_revision: 0 };
     let refused = kit.engine.update_volume(&kit.customer, update, &kit.key()).await.unwrap_err();
     assert_eq!((refused.kind, refused.field.as_deref()), (ErrorKind::Invalid, Some("key_version")));
+    assert!(kit.own_verbs(data.volume).await.contains(&"broker.change_key".to_owned()));
     hosts.check();
     kit.stop().await;
 }
@@ -263,6 +264,8 @@ async fn a_broker_restored_to_any_moment_of_an_exchange_is_told_the_key_that_ope
         kit.until("it knows the key", || is_right(&kit, &hosts, volume)).await;
         let now = row(&kit, volume).key().cloned().unwrap();
         assert_eq!((now.version, now.fingerprint), (key.version, key.fingerprint), "{moment:?}");
+        let taken = if moment == Moment::Amid { "broker.change_key" } else { "broker.adopt_key" };
+        assert_eq!(kit.own_verbs(volume).await.last().unwrap(), taken, "{moment:?}");
         // And the next exchange begins from there.
         let operation = raise(&kit, volume, 5).await;
         kit.until("it waits for a key", || kit.waits_for_keys(operation)).await;

@@ -222,6 +222,9 @@ async fn a_run_and_data_that_only_a_host_knows_of_are_taken_into_account() {
     one.reports(report).await;
     let set = one.hears(|set| set.machines.iter().any(|machine| machine.epoch > Epoch(1))).await;
     assert_eq!(set.machines[0].epoch, Epoch(8), "a run of its own, after the one that is there");
+    assert_eq!(kit.own_verbs(row.id).await, ["broker.place", "broker.outrun_instance"]);
+    let known = kit.engine.instance(&kit.customer, row.id).unwrap().row;
+    assert!(known.decision.clone().is_some_and(|decision| decision.may_run), "it runs there");
 
     // Another host has data of the boot volume, as if it had been there after the backup.
     let mut other = Mouth::open(&kit, hosts[1], Generation(0)).await;

@@ -203,6 +203,11 @@ async fn one_spot_machine_makes_room_has_its_notice_and_comes_back() {
     assert_eq!(after.row.decision, before.row.decision);
     assert_eq!(after.row.observed.addresses, before.row.observed.addresses);
     assert_eq!(stage.hosts.world.ledger().starts(victim), 2);
+    let verbs = stage.kit.own_verbs(victim).await;
+    let ends = ["broker.interrupt", "broker.interrupted", "broker.return_interrupted"];
+    assert_eq!(verbs, [&["broker.place"], &ends[..]].concat());
+    let verbs = stage.kit.own_verbs(new).await;
+    assert_eq!(verbs, ["broker.place", "broker.enter", "broker.remove_instance"]);
     stage.end().await;
 }
 
@@ -284,6 +289,12 @@ async fn one_whose_terms_say_so_is_deleted_and_its_data_volume_stays() {
     let page = fairmazon_broker::core::PageRequest { after: None, limit: 0 };
     let operations = engine.operations(customer, page, Some(&victim.to_string())).items;
     assert!(operations.iter().all(|row| row.state == OperationState::Done), "{operations:?}");
+    let changes = stage.kit.own_changes(victim).await;
+    let verbs: Vec<_> = changes.iter().map(|entry| entry.verb.as_str()).collect();
+    let ends = ["broker.interrupted", "broker.delete_interrupted", "broker.remove_instance"];
+    assert_eq!(verbs, [&["broker.place", "broker.interrupt"], &ends[..]].concat());
+    assert!(changes.last().is_some_and(|entry| entry.before.is_some() && entry.after.is_none()));
+    assert_eq!(stage.kit.own_verbs(boot).await, ["broker.remove_volume"]);
     stage.end().await;
 }
 

@@ -24,6 +24,8 @@ use fairmazon_model::{
     volume::VolumeSpec,
 };
 
+use serde_json::{Value, json};
+
 use super::{
     kit::{Hosts, Kit, fake_key, host_spec, quick, spec, volume_spec},
     played::{Played, register},
@@ -220,6 +222,20 @@ async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() 
         engine.volume(customer, volume).unwrap().row.keys.is_empty()
     })
     .await;
+    let dropped = kit.own_changes(volume).await.remove(0);
+    assert_eq!(dropped.verb, "broker.drop_key");
+    let keys = |row: Option<Value>| row.unwrap()["keys"].as_object().map_or(0, |keys| keys.len());
+    assert_eq!((keys(dropped.before), keys(dropped.after)), (1, 0));
+    let [placed, again] = &kit.own_changes(never_id).await[..] else { panic!("placed twice") };
+    let verbs = (placed.verb.as_str(), again.verb.as_str());
+    assert_eq!(verbs, ("broker.place", "broker.place_again"));
+    let second = hosts.hosts[1].id;
+    for (entry, host) in [(placed, first), (again, second)] {
+        let after = entry.after.as_ref().unwrap();
+        assert_eq!((&after["host"], &after["volumes"]), (&json!(host), &json!([volume])));
+    }
+    assert_eq!(placed.before, None);
+    assert_eq!(again.before.as_ref().unwrap()["host"], json!(first));
     hosts.check();
     engine.audit_books().unwrap();
     hosts.kill_agent(0).await;

@@ -13,7 +13,8 @@ use fairmazon_model::{
     units::{Gib, Mib, Vcpus},
     volume::Volume,
 };
-use fairmazon_store::Row;
+use fairmazon_store::{AuditRecord, Row};
+use serde_json::json;
 
 use super::{
     client::{Acknowledged, Kind},
@@ -39,7 +40,7 @@ pub async fn all(platform: &Platform, acknowledged: &Acknowledged, quiet: bool) 
     groups(&shown, &mut wrong);
     keys(platform, &shown, &mut wrong);
     books(platform, &shown, &mut wrong);
-    audit(platform, acknowledged, &mut wrong).await;
+    audit(platform, &shown, acknowledged, &mut wrong).await;
     meter::check(platform, &mut wrong).await;
     if !wrong.is_empty() {
         wrong.extend(facts(platform, &shown).await);
@@ -375,7 +376,12 @@ pub fn machines_of(
 }
 
 /// The chain is whole, and each creation stands in it once.
-async fn audit(platform: &Platform, acknowledged: &Acknowledged, wrong: &mut Vec<String>) {
+async fn audit(
+    platform: &Platform,
+    shown: &Shown,
+    acknowledged: &Acknowledged,
+    wrong: &mut Vec<String>,
+) {
     let engine = platform.engine();
     let verdict = engine.store().verify_audit().await.unwrap();
     if let Some(broken) = verdict.broken {
@@ -399,4 +405,27 @@ async fn audit(platform: &Platform, acknowledged: &Acknowledged, wrong: &mut Vec
         wrong.push(format!("{id} was made and never acknowledged"));
     }
     standard::check(&records, wrong);
+    places(shown, &records, wrong);
+}
+
+/// The log alone tells where every machine is decided, and as which run.
+fn places(shown: &Shown, records: &[AuditRecord], wrong: &mut Vec<String>) {
+    let mut machines = BTreeMap::new();
+    for entry in records.iter().map(|record| &record.entry) {
+        let Some(after) = &entry.after else { continue };
+        let decision = match entry.verb.as_str() {
+            "broker.place" | "broker.place_again" | "broker.land" => after,
+            "broker.stay" | "broker.outrun_instance" => &after["decision"],
+            _ => continue,
+        };
+        machines.insert(entry.target.clone(), (&decision["host"], &decision["epoch"]));
+    }
+    for row in shown.instances.values().map(|view| &view.row) {
+        let Some(decision) = &row.decision else { continue };
+        let there = (&json!(decision.host), &json!(decision.epoch));
+        let logged = machines.get(&row.id.to_string());
+        if logged != Some(&there) {
+            wrong.push(format!("{} is decided as {there:?}, logged is {logged:?}", row.id));
+        }
+    }
 }

@@ -74,6 +74,8 @@ async fn machines_that_have_rested_go_one_by_one_to_a_cheaper_host_and_stay_ther
         assert_eq!((at(id), row(&kit, id).migration), (cheap.id, None));
     }
     assert_ne!(at(late.instance.row.id), cheap.id);
+    let verbs = kit.own_verbs(fresh).await;
+    assert_eq!(verbs, ["broker.place", "broker.rebalance", "broker.land"]);
     kit.engine.audit_books().unwrap();
     kit.stop().await;
 }
