@@ -1,0 +1,62 @@
+//! The guide on limits says what is enforced.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+use fairmazon_model::limits;
+
+const SOURCE: &str = include_str!("../src/limits.rs");
+const GUIDE: &str = include_str!("../../../docs/guides/limits.md");
+
+macro_rules! values {
+    ($($name:ident)*) => {
+        [$((stringify!($name), u64::try_from(limits::$name).unwrap())),*]
+    };
+}
+
+/// As people write it: 16,384.
+fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Every way in which the guide may write the value.
+fn spellings(value: u64) -> Vec<String> {
+    let units = [(1 << 10, "KiB"), (1 << 20, "MiB"), (60 * 60 * 1_000, "hours")];
+    let whole = units.into_iter().filter(|(unit, _)| value >= *unit && value % unit == 0);
+    let in_units = whole.map(|(unit, name)| format!("{} {name}", value / unit));
+    std::iter::once(grouped(value)).chain(in_units).collect()
+}
+
+#[test]
+fn the_guide_names_every_limit_with_its_value() {
+    let values = values! {
+        NAME_MAX LABELS_MAX LABEL_KEY_MAX LABEL_VALUE_MAX USER_DATA_MAX SSH_KEYS_MAX SSH_KEY_MAX
+        SSH_KEYS_TOTAL_MAX ATTACHMENTS_MAX VOLUME_GIB_MIN VOLUME_GIB_MAX IMPORTS_WAITING
+        IMPORT_BYTES_MIN PLACEMENT_LIST_MAX FLAVOR_FALLBACK_MAX SCHEDULE_WINDOWS_MAX
+        INSTANCES_PER_ACCOUNT VOLUMES_PER_ACCOUNT PLACEMENT_GROUPS_PER_ACCOUNT HOSTS_PER_ACCOUNT
+        MEMORY_OVERCOMMIT_PERCENT_MAX FEATURES_MAX WORD_MAX TOKENS_PER_ACCOUNT IDEMPOTENCY_KEY_MAX
+        IDEMPOTENCY_KEEP_MS PAGE_MAX API_MESSAGE_MAX HOST_MESSAGE_MAX HOST_TEXT_MAX HOST_IMAGES_MAX
+        ADDRESSES_MAX HOST_SPECIFICATIONS_MAX VOLUME_SPECIFICATION_BYTES PAGE_BYTES_MAX
+        STREAMS_PER_TOKEN REQUESTS_PER_SECOND
+    };
+    let stated = SOURCE.lines().filter_map(|line| line.strip_prefix("pub const "));
+    let stated = stated.filter_map(|rest| rest.split_once(':')).map(|(name, _)| name);
+    let stated: Vec<_> = stated.filter(|name| !name.starts_with("fn ")).collect();
+    let known: Vec<_> = values.iter().map(|(name, _)| *name).collect();
+    assert!(stated.len() > 30);
+    assert!(stated.iter().all(|name| known.contains(name)), "{stated:?} are not {known:?}");
+    for (name, value) in values {
+        let row = GUIDE.lines().find(|line| line.ends_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("the guide does not name {name}"));
+        let told = spellings(value);
+        let says = |told: &String| row.contains(&format!("| {told} |"));
+        assert!(told.iter().any(says), "the guide says `{row}`, and not one of {told:?}");
+    }
+}
