@@ -2,7 +2,7 @@
 
 use fairmazon_model::{
     id::VolumeId,
-    instance::{Decision, Instance},
+    instance::{Decision, Instance, ObservedState},
     units::UnixMs,
     volume::Volume,
 };
@@ -56,9 +56,15 @@ impl Audited for Volume {
 }
 
 impl Audited for Instance {
-    /// User data often holds passwords: its hash shows that it changed, and nothing else.
+    /// User data often holds passwords: its hash shows that it changed, and nothing else. Why a
+    /// guest failed can have what it said on its console.
     fn redacted(&self) -> Option<Value> {
-        let mut value = serde_json::to_value(self).ok()?;
+        let mut row = self.clone();
+        row.observed.failure = None;
+        if let ObservedState::Failed { reason } = &mut row.observed.state {
+            reason.clear();
+        }
+        let mut value = serde_json::to_value(&row).ok()?;
         if !self.spec.user_data.is_empty() {
             let hash = hex::encode(Sha256::digest(self.spec.user_data.as_bytes()));
             value["spec"]["user_data"] = Value::String(format!("sha256:{hash}"));

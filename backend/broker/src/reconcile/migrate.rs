@@ -12,6 +12,7 @@ use fairmazon_model::{
     machine::MachineSeen,
     migration::{Handover, Migration},
     operation::{OperationKind, OperationState},
+    placement::Placement,
     units::UnixMs,
     volume::Volume,
 };
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::core::{
     Standing,
-    audit::{self, Audited},
+    audit::{self, Audited, Placing},
     carriers::Load,
     migrations::{begin, is_better_elsewhere},
     rules,
@@ -149,20 +150,34 @@ impl Batch<'_> {
                     && matches!(seen.state, ObservedState::Running | ObservedState::Stopped)
             })
             .map(|seen| observed(seen, self.now));
-        self.log_way("broker.land", instance, Some(decision), Some(&decided));
-        self.rely_on(to);
-        for volume in volumes.into_iter().filter(|volume| volume.host == Some(from)) {
-            let mut volume = bound(volume, to);
-            volume.may_be_on.insert(from);
-            self.change_volume(volume);
-        }
-        // It had come already when its placement became one that this host does not obey.
+        // It had come already when its placement became one that this host does not obey. A level
+        // that lacks is seen to when that lasts.
         let strays = || {
-            let disobeys = self.disobeys(instance, to).is_some();
-            disobeys.then(|| self.engine.new_id(OperationId::from_parts))
+            let placement = rules::placement_of(instance, &self.volumes_of(instance)).ok()?;
+            let placement = Placement { min_conformity: 0, ..placement };
+            let obeys = self.state.books.check_obeys(instance.id, to, &placement).is_ok();
+            (!obeys).then(|| self.engine.new_id(OperationId::from_parts))
         };
+        let displaced = instance.displaced.or_else(strays);
+        let bound: Vec<Volume> = volumes
+            .into_iter()
+            .filter(|volume| volume.host == Some(from))
+            .map(|volume| {
+                let mut volume = bound(volume, to);
+                volume.may_be_on.insert(from);
+                volume
+            })
+            .collect();
+        let placing = |decision, volumes| Placing { decision, volumes };
+        let (before, after) = (
+            placing(decision, Vec::new()),
+            placing(&decided, bound.iter().map(|volume| volume.id).collect()),
+        );
+        self.log_way("broker.land", instance, Some(&before), Some(&after));
+        self.rely_on(to);
+        bound.into_iter().for_each(|volume| self.change_volume(volume));
         self.change_instance(Instance {
-            displaced: instance.displaced.or_else(strays),
+            displaced,
             decision: Some(decided),
             migration: None,
             observed: observed.unwrap_or_else(|| instance.observed.clone()),

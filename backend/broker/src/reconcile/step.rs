@@ -156,7 +156,8 @@ pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
         return step;
     }
     if instance.goes() {
-        // A machine on its way may be at another host as well. A host whose lease has ended runs nothing, and drops the machine when it is back.
+        // A machine on its way may be at another host as well. A host whose lease has ended runs
+        // nothing, or has no agent; it drops the machine when it is back, and its volumes are there.
         let nowhere = facts.moving.is_none() && (facts.gone || facts.standing == Standing::Lapsed);
         return if nowhere { Step::Remove } else { Step::Wait(waiting_to_stop(facts)) };
     }

@@ -97,6 +97,15 @@ pub fn quick() -> CoreConfig {
     }
 }
 
+/// The settings of tests in which hosts die.
+pub fn mortal() -> CoreConfig {
+    CoreConfig {
+        lease_term: Duration::from_secs(3),
+        lease_margin: Duration::from_millis(100),
+        ..quick()
+    }
+}
+
 /// An engine with one customer.
 pub struct Kit {
     pub engine: Engine,

@@ -190,9 +190,25 @@ impl Played {
         self.reports().await;
     }
 
+    /// Has made the machine, as one that is held, and says so.
+    pub async fn made(&mut self, instance: InstanceId, epoch: Epoch) {
+        self.has_at(0, instance, epoch, ObservedState::Stopped, None).await;
+    }
+
     /// Has the machine in this state from here on, and says so.
     pub async fn has(
         &mut self,
+        instance: InstanceId,
+        epoch: Epoch,
+        state: ObservedState,
+        handover: Option<Handover>,
+    ) {
+        self.has_at(1, instance, epoch, state, handover).await;
+    }
+
+    async fn has_at(
+        &mut self,
+        spec_version: u64,
         instance: InstanceId,
         epoch: Epoch,
         state: ObservedState,
@@ -202,7 +218,7 @@ impl Played {
         self.machines.push(MachineSeen {
             instance,
             epoch,
-            spec_version: 1,
+            spec_version,
             state,
             failure: None,
             addresses: Vec::new(),

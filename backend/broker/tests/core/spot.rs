@@ -294,6 +294,8 @@ async fn one_whose_terms_say_so_is_deleted_and_its_data_volume_stays() {
     let ends = ["broker.interrupted", "broker.delete_interrupted", "broker.remove_instance"];
     assert_eq!(verbs, [&["broker.place", "broker.interrupt"], &ends[..]].concat());
     assert!(changes.last().is_some_and(|entry| entry.before.is_some() && entry.after.is_none()));
+    let boot_row = || engine.volume(customer, boot);
+    stage.kit.until("the boot volume's row is gone", || boot_row().is_err()).await;
     assert_eq!(stage.kit.own_verbs(boot).await, ["broker.remove_volume"]);
     stage.end().await;
 }

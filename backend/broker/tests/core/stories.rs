@@ -15,7 +15,7 @@ use fairmazon_model::{
     access::Role,
     host::HostSpec,
     id::HostId,
-    instance::{Attachment, InstanceSpec, ObservedState, Power},
+    instance::{Attachment, InstanceSpec, ObservedState, Power, RestartPolicy},
     key::{Blob, GivenKey, HostSealing},
     machine::{CloudInit, GuestSeen},
     operation::OperationState,
@@ -27,7 +27,7 @@ use fairmazon_model::{
 use serde_json::{Value, json};
 
 use super::{
-    kit::{Hosts, Kit, fake_key, host_spec, quick, spec, volume_spec},
+    kit::{Hosts, Kit, fake_key, host_spec, mortal, quick, spec, volume_spec},
     played::{Played, register},
 };
 
@@ -246,12 +246,7 @@ async fn what_never_ran_moves_away_from_a_dead_host_and_what_did_waits_for_it() 
 #[tokio::test]
 async fn what_a_host_was_told_to_start_is_never_decided_elsewhere_and_what_it_was_not_is() {
     let folder = tempfile::tempdir().unwrap();
-    let config = fairmazon_broker::core::CoreConfig {
-        lease_term: std::time::Duration::from_millis(600),
-        lease_margin: std::time::Duration::from_millis(100),
-        ..quick()
-    };
-    let kit = Kit::open(folder.path(), config).await;
+    let kit = Kit::open(folder.path(), mortal()).await;
     kit.start();
     let here = register(&kit, host_spec(0, "DE")).await;
     let mut here = Played::open(&kit, here, "").await;
@@ -260,9 +255,10 @@ async fn what_a_host_was_told_to_start_is_never_decided_elsewhere_and_what_it_wa
     let told = told.instance.row.id;
     let held = here.told_of("that it is to be made", told, |spec| spec.held).await;
     assert_eq!(held.power, Power::Running);
-    here.has(told, Epoch(1), ObservedState::Stopped, None).await;
+    here.made(told, Epoch(1)).await;
     // From here on it may run, whatever the host says of it or of a volume.
     here.told_of("that it may run", told, |spec| !spec.held).await;
+    assert_eq!(engine.instance(customer, told).unwrap().state, InstanceState::Starting);
     let broken = ObservedState::Failed { reason: "it does not start".into() };
     here.has(told, Epoch(1), broken, None).await;
     kit.until("its failure is known", || {
@@ -281,6 +277,21 @@ async fn what_a_host_was_told_to_start_is_never_decided_elsewhere_and_what_it_wa
     let view = engine.instance(customer, told).unwrap();
     assert_eq!((view.state, host(told)), (InstanceState::Unknown, Some(here.id)), "{view:?}");
     engine.audit_books().unwrap();
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_nobody_starts_again_is_started_once_before_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let mut hosts = Hosts::start(&kit, 1).await;
+    let once = InstanceSpec { restart_policy: RestartPolicy::Never, ..spec("once") };
+    let made = kit.engine.create_instance(&kit.customer, once, &kit.key()).await.unwrap();
+    kit.done(made.operation.id).await;
+    assert_eq!(hosts.world.ledger().starts(made.instance.row.id), 1);
+    hosts.check();
+    hosts.kill_agent(0).await;
     kit.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! Migrations, with both hosts played: what each is told, and what the broker makes of what they
 //! say, in every order that they may say it in.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use fairmazon_broker::core::{CoreConfig, InstanceState, InstanceUpdate, Standing, VolumeUpdate};
 use fairmazon_model::{
@@ -28,7 +28,7 @@ mod rules;
 mod volumes;
 
 use super::{
-    kit::{Kit, host_spec, quick, row, spec, volume_spec},
+    kit::{Kit, host_spec, mortal, quick, row, spec, volume_spec},
     played::{Played, join, register},
 };
 
@@ -41,15 +41,6 @@ struct Move {
     boot: VolumeId,
     operation: OperationId,
     _folder: tempfile::TempDir,
-}
-
-/// The settings of tests in which hosts die.
-fn mortal() -> CoreConfig {
-    CoreConfig {
-        lease_term: Duration::from_secs(3),
-        lease_margin: Duration::from_millis(100),
-        ..quick()
-    }
 }
 
 async fn two_hosts(kit: &Kit) -> (Played, Played) {
