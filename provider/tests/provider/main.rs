@@ -12,4 +12,5 @@ mod keys;
 mod offers;
 mod schema;
 mod snapshot;
+mod timeouts;
 mod volume;
