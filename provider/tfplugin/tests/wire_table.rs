@@ -9,10 +9,32 @@ use prost_reflect::{
 };
 
 const TABLE: &str = include_str!("../proto/tfplugin6.tsv");
-const PACKAGE: &str = "tfplugin6.";
+/// What go-plugin expects beside the provider's own service, in the form of the table.
+const GO_PLUGIN: [&str; 19] = [
+    "message\tEmpty",
+    "message\tConnInfo",
+    "field\tConnInfo\t1\tservice_id\tuint32",
+    "field\tConnInfo\t2\tnetwork\tstring",
+    "field\tConnInfo\t3\taddress\tstring",
+    "field\tConnInfo\t4\tknock\tConnInfo.Knock",
+    "message\tConnInfo.Knock",
+    "field\tConnInfo.Knock\t1\tknock\tbool",
+    "field\tConnInfo.Knock\t2\tack\tbool",
+    "field\tConnInfo.Knock\t3\terror\tstring",
+    "message\tStdioData",
+    "field\tStdioData\t1\tchannel\tStdioData.Channel",
+    "field\tStdioData\t2\tdata\tbytes",
+    "enum\tStdioData.Channel\t0\tINVALID",
+    "enum\tStdioData.Channel\t1\tSTDOUT",
+    "enum\tStdioData.Channel\t2\tSTDERR",
+    "rpc\tGRPCBroker\t\tStartStream\tConnInfo -> ConnInfo\tboth-stream",
+    "rpc\tGRPCController\t\tShutdown\tEmpty -> Empty",
+    "rpc\tGRPCStdio\t\tStreamStdio\tgoogle.protobuf.Empty -> StdioData\tserver-stream",
+];
 
+/// A name without the package that it is in.
 fn local(name: &str) -> &str {
-    name.strip_prefix(PACKAGE).unwrap_or(name)
+    ["tfplugin6.", "plugin."].iter().find_map(|own| name.strip_prefix(own)).unwrap_or(name)
 }
 
 fn row(cells: [&str; 6]) -> String {
@@ -82,17 +104,15 @@ fn method_row(method: &MethodDescriptor) -> String {
     row(["rpc", service.name(), "", method.name(), &kind, label])
 }
 
-fn compiled_rows() -> Result<BTreeSet<String>, Box<dyn Error>> {
+fn compiled_rows(package: &str) -> Result<BTreeSet<String>, Box<dyn Error>> {
     let pool = DescriptorPool::decode(tfplugin::proto::DESCRIPTORS)?;
-    let file = pool
-        .files()
-        .find(|file| file.package_name() == "tfplugin6")
-        .ok_or("no file of package tfplugin6")?;
     let mut rows = BTreeSet::new();
-    file.enums().for_each(|values| enum_rows(&values, &mut rows));
-    file.messages().for_each(|message| message_rows(&message, &mut rows));
-    for service in file.services() {
-        rows.extend(service.methods().map(|method| method_row(&method)));
+    for file in pool.files().filter(|file| file.package_name() == package) {
+        file.enums().for_each(|values| enum_rows(&values, &mut rows));
+        file.messages().for_each(|message| message_rows(&message, &mut rows));
+        for service in file.services() {
+            rows.extend(service.methods().map(|method| method_row(&method)));
+        }
     }
     Ok(rows)
 }
@@ -102,7 +122,7 @@ fn the_compiled_protocol_is_the_table() -> Result<(), Box<dyn Error>> {
     let table: BTreeSet<String> =
         TABLE.lines().skip(1).map(|line| line.trim_end().to_owned()).collect();
     assert_eq!(table.len(), TABLE.lines().count() - 1, "a row stands twice");
-    let compiled = compiled_rows()?;
+    let compiled = compiled_rows("tfplugin6")?;
     let missing: Vec<_> = table.difference(&compiled).collect();
     let extra: Vec<_> = compiled.difference(&table).collect();
     assert!(missing.is_empty(), "not in the protocol: {missing:#?}");
@@ -112,7 +132,14 @@ fn the_compiled_protocol_is_the_table() -> Result<(), Box<dyn Error>> {
 
 #[test]
 fn all_thirty_six_calls_are_there() -> Result<(), Box<dyn Error>> {
-    let calls = compiled_rows()?.iter().filter(|row| row.starts_with("rpc\t")).count();
+    let calls = compiled_rows("tfplugin6")?.iter().filter(|row| row.starts_with("rpc\t")).count();
     assert_eq!(calls, 36);
+    Ok(())
+}
+
+#[test]
+fn the_services_beside_it_are_those_of_go_plugin() -> Result<(), Box<dyn Error>> {
+    let expected: BTreeSet<String> = GO_PLUGIN.map(str::to_owned).into();
+    assert_eq!(compiled_rows("plugin")?, expected);
     Ok(())
 }
