@@ -106,3 +106,68 @@ fn nested_block(nested: &Block) -> wire::NestedBlock {
         max_items: nested.items().1.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inner() -> [Attribute; 1] {
+        [Attribute::integer("port").required()]
+    }
+
+    fn block_of(of: &Schema) -> wire::Block {
+        schema(of).block.expect("a schema has a block")
+    }
+
+    #[test]
+    fn each_arrangement_of_blocks_has_its_number() {
+        for (block, number) in [
+            (Block::single("rule", inner()), 1),
+            (Block::list("rule", inner()), 2),
+            (Block::set("rule", inner()), 3),
+            (Block::map("rule", inner()), 4),
+            (Block::group("rule", inner()), 5),
+        ] {
+            let block = block.block(Block::set("deeper", inner())).min_items(1).max_items(3);
+            let block = block.describe("What goes.").deprecated("Use doors.");
+            let whole = block_of(&Schema::builder().version(7).block(block).build());
+            assert!(whole.attributes.is_empty());
+            let [rule] = &whole.block_types[..] else { panic!("not one block: {whole:?}") };
+            assert_eq!((&*rule.type_name, rule.nesting), ("rule", number));
+            assert_eq!((rule.min_items, rule.max_items), (1, 3));
+            let inside = rule.block.as_ref().expect("a nested block has a block");
+            assert_eq!(
+                (&*inside.attributes[0].name, inside.attributes[0].required),
+                ("port", true)
+            );
+            assert_eq!(inside.description, "What goes.");
+            assert_eq!((inside.deprecated, &*inside.deprecation_message), (true, "Use doors."));
+            let deeper = &inside.block_types[0];
+            assert_eq!((&*deeper.type_name, deeper.nesting), ("deeper", 3));
+            assert_eq!((deeper.min_items, deeper.max_items), (0, 0), "without limits");
+            // The version is that of the stored state, which only the whole has.
+            assert_eq!((whole.version, inside.version), (7, 0));
+        }
+    }
+
+    #[test]
+    fn each_arrangement_of_nested_attributes_has_its_number() {
+        for (attribute, number) in [
+            (Attribute::nested("rule", inner()), 1),
+            (Attribute::nested_list("rule", inner()), 2),
+            (Attribute::nested_set("rule", inner()), 3),
+            (Attribute::nested_map("rule", inner()), 4),
+        ] {
+            let whole = block_of(&Schema::builder().attribute(attribute.optional()).build());
+            assert!(whole.block_types.is_empty());
+            let [rule] = &whole.attributes[..] else { panic!("not one attribute: {whole:?}") };
+            assert_eq!((&*rule.name, rule.optional), ("rule", true));
+            // A client takes one or the other, never both.
+            assert!(rule.r#type.is_empty(), "{rule:?}");
+            let objects = rule.nested_type.as_ref().expect("it has objects");
+            assert_eq!(objects.nesting, number);
+            let port = &objects.attributes[0];
+            assert_eq!((&port.r#type[..], &port.nested_type), (&b"\"number\""[..], &None));
+        }
+    }
+}

@@ -4,6 +4,7 @@
 mod crud;
 mod lab;
 mod life;
+mod nests;
 mod others;
 mod transfer;
 mod wrong;
