@@ -18,6 +18,8 @@ mod provider;
 mod resource;
 mod settle;
 mod state_store;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod wire;
 
