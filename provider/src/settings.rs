@@ -92,7 +92,8 @@ pub fn schema() -> Schema {
         ))
         .attribute(Attribute::map("default_labels", Type::String).optional().describe(
             "Labels for every resource of this provider; a resource's own label of the same key \
-             wins.",
+             wins. Or `FAIRMAZON_DEFAULT_LABELS`, as `team=web,env=test`: a value with a comma in \
+             it can only stand in the block.",
         ))
         .attribute(
             Attribute::string("max_price_per_hour")
@@ -126,7 +127,7 @@ impl SettingsModel {
     /// What is missing, contradictory or unreadable, with both ways to set it.
     pub fn resolve(&self, around: &Surroundings<'_>) -> Result<Settings, Diagnostics> {
         let mut problems = Diagnostics::new();
-        let default_labels = keep(&mut problems, self.default_labels()).flatten();
+        let default_labels = keep(&mut problems, self.default_labels(around)).flatten();
         let max_price_per_hour = keep(&mut problems, self.max_price(around)).flatten();
         let access = keep(&mut problems, self.access(around)).flatten();
         if problems.has_errors() {
@@ -135,9 +136,12 @@ impl SettingsModel {
         Ok(Settings { access, default_labels, max_price_per_hour })
     }
 
-    fn default_labels(&self) -> Result<Option<BTreeMap<String, String>>, Diagnostics> {
+    fn default_labels(
+        &self,
+        around: &Surroundings<'_>,
+    ) -> Result<Option<BTreeMap<String, String>>, Diagnostics> {
         let labels = match &self.default_labels {
-            Attr::Null => return Ok(Some(BTreeMap::new())),
+            Attr::Null => return labels_of_environment(around).map(Some),
             Attr::Unknown => return Ok(None),
             Attr::Value(labels) => labels,
         };
@@ -155,11 +159,7 @@ impl SettingsModel {
                 }
             };
         }
-        limits::check_labels(&known).map_err(|mut error| {
-            error.field = error.field.map(|field| format!("default_{field}"));
-            diagnostics::invalid("Invalid default label", &error)
-        })?;
-        Ok(Some(known))
+        checked(known).map(Some)
     }
 
     fn max_price(&self, around: &Surroundings<'_>) -> Result<Option<NanoEur>, Diagnostics> {
@@ -275,6 +275,36 @@ impl SettingsModel {
             (_, Found::Absent) => Err(missing_half("client_key", "client_certificate")),
         }
     }
+}
+
+/// Labels as they stand in the environment: `key=value,key=value`.
+fn labels_of_environment(
+    around: &Surroundings<'_>,
+) -> Result<BTreeMap<String, String>, Diagnostics> {
+    let text = (around.env)("FAIRMAZON_DEFAULT_LABELS").unwrap_or_default();
+    let wrong = |reason: String| {
+        let detail = format!(
+            "FAIRMAZON_DEFAULT_LABELS is {text:?}, and {reason}. Write it as team=web,env=test."
+        );
+        at("default_labels", "Invalid default label", &detail)
+    };
+    let mut labels = BTreeMap::new();
+    for one in text.split(',').filter(|_| !text.is_empty()) {
+        let (key, value) =
+            one.split_once('=').ok_or_else(|| wrong(format!("{one:?} has no `=`")))?;
+        if labels.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(wrong(format!("{key:?} is in it twice")));
+        }
+    }
+    checked(labels)
+}
+
+fn checked(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Diagnostics> {
+    limits::check_labels(&labels).map_err(|mut error| {
+        error.field = error.field.map(|field| format!("default_{field}"));
+        diagnostics::invalid("Invalid default label", &error)
+    })?;
+    Ok(labels)
 }
 
 /// One setting, wherever it came from.
@@ -487,6 +517,39 @@ mod tests {
         let model = SettingsModel { ca_certificate: given("gone.pem"), ..SettingsModel::default() };
         let told = resolve(&model, &[ENDPOINT, TOKEN]).err().unwrap();
         assert!(told.contains("gone.pem") && told.contains("(at ca_certificate)"), "{told}");
+    }
+
+    #[test]
+    fn default_labels_are_also_in_the_environment() {
+        let labels_of = |model: &SettingsModel, text: &str| {
+            let env = [ENDPOINT, TOKEN, ("FAIRMAZON_DEFAULT_LABELS", text)];
+            resolve(model, &env).map(|settings| settings.default_labels.unwrap())
+        };
+        let of = |labels: &[(&str, &str)]| {
+            labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let unset = SettingsModel::default();
+        assert_eq!(labels_of(&unset, ""), Ok(BTreeMap::new()));
+        // Only the first `=` divides, and a label may be empty.
+        let read = labels_of(&unset, "team=web,a/b=c=d,empty=");
+        assert_eq!(read, Ok(of(&[("team", "web"), ("a/b", "c=d"), ("empty", "")])));
+        for (bad, part) in [
+            ("team", "has no `=`"),
+            ("team=web,", "has no `=`"),
+            ("a=1,a=2", "in it twice"),
+            ("a key=1", "(at default_labels[\"a key\"])"),
+            ("=1", "(at default_labels[\"\"])"),
+        ] {
+            let told = labels_of(&unset, bad).err().unwrap();
+            assert!(told.contains(part) && told.contains("default_labels"), "{bad}: {told}");
+        }
+        // The block wins as a whole, also where it has none.
+        let block = BTreeMap::from([("env".to_owned(), given("test"))]);
+        for (block, all) in [(block, of(&[("env", "test")])), (BTreeMap::new(), of(&[]))] {
+            let model =
+                SettingsModel { default_labels: Attr::Value(block), ..SettingsModel::default() };
+            assert_eq!(labels_of(&model, "team=web"), Ok(all));
+        }
     }
 
     #[test]

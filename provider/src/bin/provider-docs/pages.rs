@@ -141,8 +141,8 @@ fn index(schema: &Schema, example: Option<&str>) -> Page {
         "## Environment\n\n\
          - `FAIRMAZON_ENDPOINT`, `FAIRMAZON_TOKEN`, `FAIRMAZON_CLIENT_CERTIFICATE`, \
          `FAIRMAZON_CLIENT_KEY`, `FAIRMAZON_CA_CERTIFICATE`, `FAIRMAZON_KEY_FILE`, \
-         `FAIRMAZON_HOST_AUTHORITY`, `FAIRMAZON_MAX_PRICE_PER_HOUR`: the twins of the attributes \
-         above.\n\
+         `FAIRMAZON_HOST_AUTHORITY`, `FAIRMAZON_DEFAULT_LABELS`, `FAIRMAZON_MAX_PRICE_PER_HOUR`: \
+         the twins of the attributes above.\n\
          - `FAIRMAZON_STATE_SCOPE`: a name for the state that is worked on, the same in each run. \
          By default it is made of the working directory, the workspace and the backend. An apply \
          that was killed is taken up again by it without making anything twice; set it where \
