@@ -226,9 +226,17 @@ fn untrusted(endpoint: &str, cause: &Untrusted) -> (String, &'static str) {
         ),
         Untrusted::ClientCertificate => (
             format!("The broker at {endpoint} does not accept the client certificate."),
-            "It may have expired or not be registered. Set a valid one with `client_certificate` \
-             and `client_key` (FAIRMAZON_CLIENT_CERTIFICATE and FAIRMAZON_CLIENT_KEY), or use a \
-             token instead.",
+            "It may not be registered. Set a valid one with `client_certificate` and `client_key` \
+             (FAIRMAZON_CLIENT_CERTIFICATE and FAIRMAZON_CLIENT_KEY), or use a token instead.",
+        ),
+        Untrusted::ClientCertificateExpired => (
+            format!(
+                "The broker at {endpoint} says that the client certificate has expired, or is not \
+                 valid yet."
+            ),
+            "Check the clock of this machine. If it is right, set a valid certificate with \
+             `client_certificate` and `client_key` (FAIRMAZON_CLIENT_CERTIFICATE and \
+             FAIRMAZON_CLIENT_KEY), or use a token instead.",
         ),
         Untrusted::Other(text) => (
             format!("No trusted connection to {endpoint} came about: {text}."),
@@ -275,6 +283,7 @@ mod tests {
             text(&untrusted(Untrusted::WrongName)),
             text(&untrusted(Untrusted::NotTls)),
             text(&untrusted(Untrusted::ClientCertificate)),
+            text(&untrusted(Untrusted::ClientCertificateExpired)),
             text(&unreachable(Unreachable::ConnectionRefused)),
             text(&unreachable(Unreachable::NameNotFound)),
             text(&unreachable(Unreachable::Broken)),
@@ -283,7 +292,7 @@ mod tests {
         let different: std::collections::BTreeSet<_> = texts.iter().collect();
         assert_eq!(different.len(), texts.len());
         assert!(texts[0].contains("FAIRMAZON_CA_CERTIFICATE"));
-        assert!(texts[5].contains("refused"));
+        assert!(texts[6].contains("refused"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{error::Error as StdError, io, time::Duration};
 
 use fairmazon_model::{DomainError, ErrorKind};
 use fairmazon_proto::v1;
+use rustls::AlertDescription as Alert;
 use tonic::{Code, Status};
 
 use crate::keyring::KeyringError;
@@ -89,6 +90,8 @@ pub enum Untrusted {
     NotTls,
     /// The broker does not accept the client certificate.
     ClientCertificate,
+    /// The client certificate is no longer, or not yet, valid.
+    ClientCertificateExpired,
     /// Anything else, in the TLS library's words.
     Other(String),
 }
@@ -207,11 +210,36 @@ fn next_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdErr
 }
 
 fn untrusted(status: &Status) -> Option<Untrusted> {
-    causes(status).find_map(|cause| cause.downcast_ref::<rustls::Error>()).map(trust_problem)
+    causes(status).find_map(|cause| match cause.downcast_ref::<rustls::Error>() {
+        Some(error) => Some(trust_problem(error)),
+        None => refusal(&cause.to_string()),
+    })
 }
 
+/// The broker's word on the client certificate. It is known by its text: with TLS 1.3 it comes when
+/// the connection stands already, and HTTP/2 hands on no more of an error.
+fn refusal(text: &str) -> Option<Untrusted> {
+    REFUSALS
+        .into_iter()
+        .find(|(alert, _)| text == rustls::Error::AlertReceived(*alert).to_string())
+        .map(|(_, meaning)| meaning)
+}
+
+/// What a broker says of a client certificate that it does not take, and what that means.
+const REFUSALS: [(Alert, Untrusted); 9] = [
+    (Alert::BadCertificate, Untrusted::ClientCertificate),
+    (Alert::CertificateExpired, Untrusted::ClientCertificateExpired),
+    (Alert::CertificateRequired, Untrusted::ClientCertificate),
+    (Alert::CertificateRevoked, Untrusted::ClientCertificate),
+    (Alert::CertificateUnknown, Untrusted::ClientCertificate),
+    (Alert::DecryptError, Untrusted::ClientCertificate),
+    (Alert::UnsupportedCertificate, Untrusted::ClientCertificate),
+    (Alert::UnknownCA, Untrusted::ClientCertificate),
+    (Alert::AccessDenied, Untrusted::ClientCertificate),
+];
+
 fn trust_problem(error: &rustls::Error) -> Untrusted {
-    use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error};
+    use rustls::{CertificateError as Certificate, Error};
     match error {
         Error::InvalidCertificate(problem) => match problem {
             Certificate::UnknownIssuer | Certificate::BadSignature => Untrusted::UnknownIssuer,
@@ -225,17 +253,10 @@ fn trust_problem(error: &rustls::Error) -> Untrusted {
             other => Untrusted::Other(other.to_string()),
         },
         Error::InvalidMessage(_) => Untrusted::NotTls,
-        Error::AlertReceived(
-            Alert::BadCertificate
-            | Alert::CertificateExpired
-            | Alert::CertificateRequired
-            | Alert::CertificateRevoked
-            | Alert::CertificateUnknown
-            | Alert::UnsupportedCertificate
-            | Alert::UnknownCA
-            | Alert::AccessDenied,
-        ) => Untrusted::ClientCertificate,
-        other => Untrusted::Other(other.to_string()),
+        other => {
+            let text = other.to_string();
+            refusal(&text).unwrap_or(Untrusted::Other(text))
+        }
     }
 }
 
@@ -298,10 +319,8 @@ mod tests {
             (Error::InvalidCertificate(CertificateError::UnknownIssuer), Untrusted::UnknownIssuer),
             (Error::InvalidCertificate(CertificateError::Expired), Untrusted::Expired),
             (Error::InvalidCertificate(CertificateError::NotValidForName), Untrusted::WrongName),
-            (
-                Error::AlertReceived(rustls::AlertDescription::CertificateRequired),
-                Untrusted::ClientCertificate,
-            ),
+            (Error::AlertReceived(Alert::CertificateRequired), Untrusted::ClientCertificate),
+            (Error::AlertReceived(Alert::CertificateExpired), Untrusted::ClientCertificateExpired),
         ];
         for (error, expected) in cases {
             match read(&caused_by(error)) {

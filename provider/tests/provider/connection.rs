@@ -1,11 +1,30 @@
 //! What a user reads when the way to the broker is barred, and what goes without one.
 
-use serde_json::json;
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use serde_json::{Value, json};
 use tfplugin::harness::{ChangeAction, Harness, as_logged, unknown};
 
 use crate::common::{Broker, machine, provider, provider_in};
 
 const ADDRESS: &str = "fairmazon_instance.web";
+
+/// A client's certificate that is valid until the end of this year, and its key.
+fn client_certificate(last_year: i32) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(last_year, 12, 31);
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+/// A provider block with a client certificate in place of the token.
+fn with_certificate(broker: &Broker, (certificate, key): &(String, String)) -> Value {
+    let mut block = broker.block();
+    block["token"] = Value::Null;
+    block["client_certificate"] = json!(certificate);
+    block["client_key"] = json!(key);
+    block
+}
 
 #[tokio::test]
 async fn a_wrong_token_says_how_to_set_it() {
@@ -50,6 +69,36 @@ async fn an_unknown_authority_says_how_to_trust_it() {
     client.configure(block).await.unwrap();
     let told = client.plan(ADDRESS, machine()).await.unwrap_err().to_string();
     assert!(told.contains("FAIRMAZON_CA_CERTIFICATE") && told.contains("not trusted"), "{told}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_enough() {
+    let shown = client_certificate(4000);
+    let broker = Broker::asking_for(&shown.0).await;
+    let mut client = Harness::new(provider());
+    client.configure(with_certificate(&broker, &shown)).await.unwrap();
+    let state = client.apply(ADDRESS, machine()).await.unwrap().state;
+    assert!(state["id"].is_string());
+    client.destroy(ADDRESS).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_is_not_taken_says_why() {
+    let expired = client_certificate(2021);
+    let broker = Broker::asking_for(&expired.0).await;
+    let mut client = Harness::new(provider());
+    client.configure(with_certificate(&broker, &expired)).await.unwrap();
+    let told = client.plan(ADDRESS, machine()).await.unwrap_err().to_string();
+    assert!(told.contains("client certificate has expired"), "{told}");
+    assert!(told.contains("FAIRMAZON_CLIENT_CERTIFICATE"), "{told}");
+    // One that the authority did not sign.
+    let other = client_certificate(4000);
+    client.configure(with_certificate(&broker, &other)).await.unwrap();
+    let told = client.plan(ADDRESS, machine()).await.unwrap_err().to_string();
+    assert!(told.contains("does not accept the client certificate"), "{told}");
+    for (_, key) in [expired, other] {
+        assert!(!told.contains(&key), "the key is shown: {told}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

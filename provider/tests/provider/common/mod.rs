@@ -19,7 +19,7 @@ use terraform_provider_fairmazon::{Fairmazon, Process};
 use tfplugin::harness::Harness;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 /// The token that the broker takes.
 pub(crate) const TOKEN: &str = "fmz_test";
@@ -100,6 +100,16 @@ impl Drop for Broker {
 impl Broker {
     /// Starts one on a free port.
     pub(crate) async fn start() -> Self {
+        Self::start_with(ServerTlsConfig::new()).await
+    }
+
+    /// Starts one that asks for a certificate and takes those of this authority.
+    pub(crate) async fn asking_for(authority_pem: &str) -> Self {
+        let authority = Certificate::from_pem(authority_pem);
+        Self::start_with(ServerTlsConfig::new().client_ca_root(authority)).await
+    }
+
+    async fn start_with(tls: ServerTlsConfig) -> Self {
         let key = KeyPair::generate().unwrap();
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
@@ -114,8 +124,7 @@ impl Broker {
         std::fs::set_permissions(&key_file, private).unwrap();
         let state: Shared = Arc::new(Mutex::new(State::new()));
         let services = services::all(&state);
-        let mut server =
-            Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+        let mut server = Server::builder().tls_config(tls.identity(identity)).unwrap();
         let serving = tokio::spawn(async move {
             let router = services.add_to(&mut server);
             let _ = router.serve_with_incoming(TcpListenerStream::new(listener)).await;
