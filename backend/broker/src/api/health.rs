@@ -58,3 +58,94 @@ impl Health {
         self.reporter.set_service_status("", status).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fairmazon_model::{
+        access::Account,
+        id::AccountId,
+        units::{Revision, UnixMs},
+    };
+    use fairmazon_store::{
+        Commit, Expect, Key, StoreError, Write,
+        sqlite::{SqliteOptions, SqliteStore},
+    };
+    use tonic::Streaming;
+    use tonic_health::pb::{
+        HealthCheckRequest, HealthCheckResponse,
+        health_check_response::ServingStatus::{self, NotServing, Serving},
+        health_client::HealthClient,
+    };
+
+    use super::*;
+
+    /// A row that takes its room.
+    fn large(number: u128) -> Account {
+        Account {
+            id: AccountId::from_parts(1, number),
+            name: format!("{number} {}", "x".repeat(50_000)),
+            created_at: UnixMs(1),
+            revision: Revision(0),
+        }
+    }
+
+    /// What is told next. Without a limit: the clock does not wait for the store's threads.
+    async fn told(watch: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
+        watch.message().await.unwrap().unwrap().status()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_serves_while_the_store_takes_changes_and_until_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteOptions::new(folder.path().join("broker.db"));
+        let limited = SqliteOptions { max_size_bytes: Some(1_000_000), ..options };
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&limited).unwrap());
+        let (health, service) = Health::new().await;
+        let mut client = HealthClient::new(service);
+        let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        let mut next = async || told(&mut watch).await;
+        let first = client.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert_eq!(first.status(), NotServing, "nobody has looked at the store yet");
+        assert_eq!(next().await, NotServing);
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(health.follow(store.clone(), stop.clone()));
+        assert_eq!(next().await, Serving);
+
+        let mut number = 0;
+        let full = loop {
+            number += 1;
+            let put = Write::Put(large(number).into(), Expect::New);
+            if let Err(error) = store.commit(Commit::of([put])).await {
+                break error;
+            }
+        };
+        assert!(matches!(full, StoreError::Full { .. }), "{full}");
+        assert_eq!(next().await, NotServing);
+        let gone =
+            (1..number).map(|number| Write::Delete(Key::from(large(number).id), Expect::Any));
+        store.commit(Commit::of(gone)).await.unwrap();
+        assert_eq!(next().await, Serving, "there is room again");
+
+        stop.cancel();
+        assert_eq!(next().await, NotServing, "the store is well, and the broker ends");
+        following.await.unwrap();
+        store.close().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_closed_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteOptions::new(folder.path().join("broker.db"));
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options).unwrap());
+        let (health, service) = Health::new().await;
+        let mut client = HealthClient::new(service);
+        let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(health.follow(store.clone(), stop.clone()));
+        while told(&mut watch).await != Serving {}
+        store.close().await.unwrap();
+        assert_eq!(told(&mut watch).await, NotServing);
+        stop.cancel();
+        following.await.unwrap();
+    }
+}

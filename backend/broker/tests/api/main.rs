@@ -9,6 +9,7 @@ mod changes;
 mod connections;
 mod credentials;
 mod errors;
+mod health;
 mod host_stream;
 mod imports;
 mod joining;
