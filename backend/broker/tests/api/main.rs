@@ -13,6 +13,7 @@ mod health;
 mod host_stream;
 mod imports;
 mod joining;
+mod labels;
 mod limits;
 mod lists;
 mod matrix;
