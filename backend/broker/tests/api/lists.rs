@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use fairmazon_broker::core::Caller;
-use fairmazon_model::access::Role;
+use fairmazon_model::{access::Role, limits};
 use fairmazon_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
-        ListSitesRequest, ListUsageRequest, Page, sites_service_client::SitesServiceClient,
-        usage_service_client::UsageServiceClient,
+        CreatePlacementGroupRequest, ListPlacementGroupsRequest, ListSitesRequest,
+        ListUsageRequest, Page, placement_groups_service_client::PlacementGroupsServiceClient,
+        sites_service_client::SitesServiceClient, usage_service_client::UsageServiceClient,
     },
 };
+use futures::future::join_all;
 use prost::Message as _;
 use prost_types::{
     DescriptorProto, FileDescriptorSet,
@@ -113,5 +115,43 @@ async fn usage_says_of_which_revision_it_is() {
     let mut usage = UsageServiceClient::new(broker.as_role(Role::Customer).await);
     let answer = usage.list_usage(ListUsageRequest::default()).await.unwrap().into_inner();
     assert!(answer.revision > 0 && answer.next_page_token.is_empty());
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_has_so_many_rows_and_no_more_and_the_next_goes_on_behind_it() {
+    let broker = Broker::start().await;
+    let client = PlacementGroupsServiceClient::new(broker.as_role(Role::Customer).await);
+    let create = async |number: usize| {
+        let request = CreatePlacementGroupRequest {
+            name: format!("group {number}"),
+            labels: BTreeMap::new(),
+            idempotency_key: format!("group {number}"),
+        };
+        client.clone().create_placement_group(request).await.unwrap().into_inner().id
+    };
+    let most = limits::PAGE_MAX as usize;
+    let mut ids = join_all((0..most).map(create)).await;
+    ids.sort();
+    let list = async |size: u32, token: String| {
+        let request = ListPlacementGroupsRequest { page: Some(Page { size, token }), filter: None };
+        let answer = client.clone().list_placement_groups(request).await.unwrap().into_inner();
+        let listed = answer.placement_groups.into_iter().map(|group| group.id);
+        (listed.collect::<Vec<_>>(), answer.next_page_token)
+    };
+    // As many as the largest page holds are the last page.
+    for size in [0, limits::PAGE_MAX, limits::PAGE_MAX + 1, u32::MAX] {
+        assert_eq!(list(size, String::new()).await, (ids.clone(), String::new()), "of {size}");
+    }
+    ids.extend(join_all((most..most + 3).map(create)).await);
+    ids.sort();
+    for size in [0, limits::PAGE_MAX, limits::PAGE_MAX + 1, u32::MAX] {
+        let (mut listed, token) = list(size, String::new()).await;
+        assert_eq!(listed.len(), most, "a page of {size} is the largest");
+        let (rest, end) = list(size, token).await;
+        assert_eq!((rest.len(), end.as_str()), (3, ""), "after a page of {size}");
+        listed.extend(rest);
+        assert_eq!(listed, ids, "no gap after a page of {size}");
+    }
     broker.stop().await;
 }
