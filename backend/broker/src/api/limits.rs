@@ -207,7 +207,10 @@ fn too_many(rate: Rate) -> DomainError {
 mod tests {
     use std::time::Duration;
 
+    use fairmazon_model::limits;
+
     use super::*;
+    use crate::config::ApiConfig;
 
     const RATE: Rate = Rate { per_second: 10.0, burst: 3.0 };
 
@@ -222,6 +225,43 @@ mod tests {
         let later = now + Duration::from_millis(100);
         buckets.take("a", later).unwrap();
         assert!(buckets.take("a", later).is_err());
+    }
+
+    #[test]
+    fn by_default_a_credential_has_the_stated_rate_and_takes_nothing_from_others() {
+        let config = ApiConfig::on(([127, 0, 0, 1], 0).into());
+        let (uses, now) = (Uses::new(config.credential_rate, 1), Instant::now());
+        let [one, other] = [1, 2].map(|number| TokenId::from_parts(1, number));
+        let per_second = limits::REQUESTS_PER_SECOND;
+        for _ in 0..2 * per_second {
+            uses.request(one, now).unwrap();
+        }
+        let error = uses.request(one, now).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::LimitExceeded);
+        assert!(error.message.contains(&per_second.to_string()), "{error}");
+        assert!(!error.advice.is_empty(), "{error:?}");
+        uses.request(other, now).unwrap();
+        let later = now + Duration::from_secs(1);
+        for _ in 0..per_second {
+            uses.request(one, later).unwrap();
+        }
+        assert!(uses.request(one, later).is_err());
+    }
+
+    #[test]
+    fn by_default_an_address_that_shows_no_credential_has_a_lower_rate() {
+        let rate = ApiConfig::on(([127, 0, 0, 1], 0).into()).address_rate;
+        let (buckets, now) = (Buckets::new(rate), Instant::now());
+        for _ in 0..200 {
+            buckets.take("one", now).unwrap();
+        }
+        assert_eq!(buckets.take("one", now).unwrap_err().kind, ErrorKind::LimitExceeded);
+        buckets.take("other", now).unwrap();
+        let later = now + Duration::from_secs(1);
+        for _ in 0..50 {
+            buckets.take("one", later).unwrap();
+        }
+        assert!(buckets.take("one", later).is_err());
     }
 
     #[test]

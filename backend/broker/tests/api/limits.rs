@@ -1,13 +1,14 @@
 //! Rates and streams: who takes too much is told, and others notice nothing.
 
 use fairmazon_broker::api::Rate;
-use fairmazon_model::access::Role;
+use fairmazon_model::{access::Role, limits};
 use fairmazon_proto::v1::{
     CreateInstanceRequest, GetCatalogueRequest, WaitOperationRequest,
     catalogue_service_client::CatalogueServiceClient,
     instances_service_client::InstancesServiceClient,
     operations_service_client::OperationsServiceClient,
 };
+use futures::future::try_join_all;
 use tonic::Code;
 
 use crate::harness::{Broker, detail, instance_spec};
@@ -70,5 +71,39 @@ async fn a_credential_has_its_streams() {
         }
         tokio::task::yield_now().await;
     }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_credential_has_as_many_streams_as_is_stated_and_others_have_theirs() {
+    let broker = Broker::start().await;
+    let client = broker.as_role(Role::Customer).await;
+    let created = InstancesServiceClient::new(client.clone())
+        .create_instance(CreateInstanceRequest {
+            spec: Some(instance_spec("one")),
+            idempotency_key: "one".into(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    let id = created.operation.unwrap().id;
+    let operations = OperationsServiceClient::new(client.clone());
+    let wait = async |mut operations: OperationsServiceClient<_>| {
+        let request = WaitOperationRequest { id: id.clone() };
+        operations.wait_operation(request).await.map(tonic::Response::into_inner)
+    };
+    let most = limits::STREAMS_PER_TOKEN;
+    let open = try_join_all((0..most).map(|_| wait(operations.clone()))).await.unwrap();
+    let status = wait(operations).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let said = detail(&status);
+    assert!(said.message.contains(&most.to_string()) && !said.advice.is_empty(), "{said:?}");
+    // What is no stream is answered on the same connection, and so are others' streams.
+    let mut catalogue = CatalogueServiceClient::new(client);
+    catalogue.get_catalogue(GetCatalogueRequest {}).await.unwrap();
+    let other = OperationsServiceClient::new(broker.as_role(Role::Auditor).await);
+    let mut others = wait(other).await.unwrap();
+    assert!(others.message().await.unwrap().is_some());
+    drop((open, others));
     broker.stop().await;
 }
