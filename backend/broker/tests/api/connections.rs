@@ -6,10 +6,10 @@ use fairmazon_model::access::Role;
 use fairmazon_proto::v1::{GetAccountRequest, accounts_service_client::AccountsServiceClient};
 use futures::FutureExt;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
 };
-use tonic::Streaming;
+use tonic::{Streaming, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
 
 use crate::harness::{Broker, Client};
@@ -88,5 +88,40 @@ async fn who_shows_no_credential_does_not_stay_and_who_does_may_rest() {
     assert!(guesses.message().await.is_err(), "its connection has ended");
     assert!(rests.message().now_or_never().is_none(), "it is there still");
     is_known(&known).await;
+    broker.stop().await;
+}
+
+/// What a client without TLS begins with: the preface of HTTP/2 and empty settings, and HTTP/1.
+const PLAIN: [&[u8]; 2] = [
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n",
+];
+
+#[tokio::test]
+async fn who_speaks_without_tls_is_refused_and_others_notice_nothing() {
+    let broker = Broker::start_with(|config| {
+        (config.connections, config.strangers_per_address) = (4, 3);
+        config.handshake_time = Duration::from_secs(3_600);
+    })
+    .await;
+    let address = broker.server().address();
+    let known = broker.as_role(Role::Customer).await;
+    is_known(&known).await;
+    // More than there are places: each gives back its own.
+    for said in PLAIN.into_iter().cycle().take(20) {
+        let mut plain = TcpStream::connect(address).await.unwrap();
+        plain.write_all(said).await.unwrap();
+        let mut answer = Vec::new();
+        // The end may be a reset, as not all that was said has been read.
+        let _ = plain.read_to_end(&mut answer).await;
+        // An alert of TLS at most: its type, its version, the length of two bytes, and those.
+        assert!(answer.is_empty() || (answer[0], answer.len()) == (21, 7), "{answer:?}");
+    }
+    let plain = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut accounts = AccountsServiceClient::new(plain.connect_lazy());
+    let status = accounts.get_account(GetAccountRequest {}).await.unwrap_err();
+    assert!(status.details().is_empty(), "it is the connection's end, no answer: {status}");
+    is_known(&known).await;
+    is_known(&broker.as_role(Role::Auditor).await).await;
     broker.stop().await;
 }
