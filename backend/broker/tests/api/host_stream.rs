@@ -3,19 +3,22 @@
 use fairmazon_model::access::Role;
 use fairmazon_proto::{
     host::v1::{
-        FromHost, Hello, Renew, from_host, host_stream_service_client::HostStreamServiceClient,
-        to_host,
+        Desired, FromHost, Hello, Renew, from_host,
+        host_stream_service_client::HostStreamServiceClient, to_host,
     },
     v1::{
-        ListHostsRequest, ListTokensRequest, RemoveHostRequest, RevokeTokenRequest,
-        hosts_service_client::HostsServiceClient, tokens_service_client::TokensServiceClient,
+        CreateInstanceRequest, ListHostsRequest, ListTokensRequest, RemoveHostRequest,
+        RevokeTokenRequest, hosts_service_client::HostsServiceClient,
+        instances_service_client::InstancesServiceClient,
+        tokens_service_client::TokensServiceClient,
     },
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-use crate::harness::{Broker, Client, detail};
+use crate::harness::{Broker, Client, detail, instance_spec};
 
 /// A stream of a host.
 pub(crate) struct Stream {
@@ -56,6 +59,18 @@ impl Stream {
     /// What the broker says next.
     pub(crate) async fn next(&mut self) -> to_host::Message {
         self.answers.message().await.unwrap().unwrap().message.unwrap()
+    }
+
+    /// The first set from now on that has these machines and no others.
+    async fn set_with(&mut self, ids: &[&str]) -> Desired {
+        loop {
+            if let to_host::Message::Desired(set) = self.next().await
+                && set.machines.len() == ids.len()
+                && set.machines.iter().all(|machine| ids.contains(&machine.instance_id.as_str()))
+            {
+                return set;
+            }
+        }
     }
 
     /// Why it ended; what came before is skipped.
@@ -129,5 +144,49 @@ async fn a_stream_ends_with_its_host() {
     hosts.remove_host(request).await.unwrap();
     let code = stream.end().await.code();
     assert!(matches!(code, Code::NotFound | Code::Unauthenticated), "{code:?}");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_later_stream_of_a_host_takes_over_with_all_that_it_is_to_do() {
+    let broker = Broker::start().await;
+    let stop = CancellationToken::new();
+    let reconciler = broker.engine.start(stop.clone());
+    let mut instances = InstancesServiceClient::new(broker.as_role(Role::Customer).await);
+    let mut make = async |name: &str| {
+        let spec = Some(instance_spec(name));
+        let request = CreateInstanceRequest { spec, idempotency_key: name.into() };
+        let made = instances.create_instance(request).await.unwrap().into_inner();
+        made.instance.unwrap().id
+    };
+    let mut first = open(&broker, hello(broker.host.to_string())).await;
+    let one = make("one").await;
+    let before = first.set_with(&[&one]).await;
+
+    let mut second = open(&broker, hello(broker.host.to_string())).await;
+    assert!(matches!(second.next().await, to_host::Message::Welcome(_)));
+    let to_host::Message::Desired(begin) = second.next().await else { panic!("no set") };
+    assert_eq!(begin.machines, before.machines, "it begins with what the first was told");
+    assert!(begin.generation >= before.generation);
+
+    // The first is told why without asking, and its end is not the host's.
+    let status = first.end().await;
+    assert_eq!(status.code(), Code::Aborted);
+    assert!(detail(&status).message.contains("later stream"), "{status}");
+    assert!(connected(&broker).await);
+    assert_eq!(broker.engine.hosts_connected(), 1);
+
+    second.sender.send(says(from_host::Message::Renew(Renew { sequence: 2 }))).await.unwrap();
+    let renewed = loop {
+        if let to_host::Message::Renewed(renewed) = second.next().await {
+            break renewed;
+        }
+    };
+    assert_eq!(renewed.sequence, 2, "the lease goes on");
+    let two = make("two").await;
+    let after = second.set_with(&[&one, &two]).await;
+    assert!(after.generation > begin.generation);
+    stop.cancel();
+    reconciler.await.unwrap();
     broker.stop().await;
 }
