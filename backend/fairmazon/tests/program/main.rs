@@ -12,5 +12,6 @@ mod images;
 mod imports;
 mod keys;
 mod limits;
+mod logs;
 mod refusals;
 mod volumes;

@@ -1,0 +1,124 @@
+//! The log in JSON, as a collector reads it: whole objects, and nothing that is secret.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::Value;
+
+use crate::process::{Dev, Environment, Running, ask, exported};
+
+/// All that any part of the program says.
+const EVERYTHING: &str = "trace";
+
+/// The lines of a log: each is an object that says when, how grave, from where, and what.
+fn lines(log: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(log).unwrap();
+    let read = |line: &str| {
+        let read: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+        let level = read["level"].as_str().unwrap_or_default();
+        assert!(["TRACE", "DEBUG", "INFO", "WARN", "ERROR"].contains(&level), "{line}");
+        for name in ["timestamp", "target"] {
+            assert!(read[name].is_string(), "{name}: {line}");
+        }
+        let of_ours = read["target"].as_str().unwrap().starts_with("fairmazon");
+        assert!(read["fields"]["message"].is_string() || !of_ours, "{line}");
+        read
+    };
+    text.lines().map(read).collect()
+}
+
+/// The fields of the first line with this message.
+fn said<'a>(lines: &'a [Value], message: &str) -> &'a Value {
+    let found = lines.iter().find(|line| line["fields"]["message"] == message);
+    &found.unwrap_or_else(|| panic!("nobody said {message:?}"))["fields"]
+}
+
+/// That no line has any of the secrets; of a file each line is one, but for what frames them.
+fn keeps(log: &Path, secrets: &BTreeMap<&str, String>) {
+    let text = fs::read_to_string(log).unwrap();
+    for (name, secret) in secrets {
+        let parts = secret.lines().map(str::trim).filter(|part| !part.starts_with("-----"));
+        let parts: Vec<_> = parts.filter(|part| part.len() > 8).collect();
+        assert!(!parts.is_empty(), "{name} is no secret");
+        assert!(parts.iter().all(|part| !text.contains(part)), "{name} is in the log");
+    }
+}
+
+#[test]
+fn a_broker_logs_objects_of_json_and_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let arguments = [
+        "--log",
+        EVERYTHING,
+        "--log-format",
+        "json",
+        "broker",
+        "--listen",
+        "127.0.0.1:0",
+        "--own-authority-for",
+        "127.0.0.1",
+        "--data-dir",
+        data.to_str().unwrap(),
+    ];
+    let mut broker = Running::start(&arguments, &Environment::new(), &log);
+    let endpoint = broker.told("listening on ");
+    let read = |file: &str| fs::read_to_string(data.join(file)).unwrap().trim().to_owned();
+    let token = read("platform-token");
+    let platform = Environment::from([
+        ("FAIRMAZON_ENDPOINT".into(), endpoint),
+        ("FAIRMAZON_TOKEN".into(), token.clone()),
+        ("FAIRMAZON_CA_CERTIFICATE".into(), data.join("tls/ca.pem").to_str().unwrap().into()),
+    ]);
+    let opened = ask(&["account", "create", "--name", "new"], &platform);
+    let made = opened.split_whitespace().find(|word| word.starts_with("fmz_")).unwrap();
+    let secrets = [
+        ("the platform's token", token),
+        ("the customer's token", made.to_owned()),
+        ("the authority's key", read("tls/ca.key")),
+        ("the broker's key", read("tls/server.key")),
+    ];
+    assert!(broker.end().success());
+
+    let lines = lines(&log);
+    assert_eq!(said(&lines, "migrated the store's schema")["version"], 1);
+    let call = said(&lines, "call");
+    assert_eq!(call["method"], "/fairmazon.v1.AccountsService/CreateAccount");
+    assert!(call["request_id"].is_string() && call["milliseconds"].is_f64(), "{call}");
+    keeps(&log, &secrets.into());
+}
+
+#[test]
+fn an_agent_logs_objects_of_json_and_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(&folder.path().join("dev"));
+    let operator = exported(&folder.path().join("dev/env.hosts"));
+    let register = "host register --name mine --site muc1 --town Munich --country DE \
+                    --region eu-central --latitude 48.1 --longitude 11.6 --vcpus 8 \
+                    --memory-mib 16384 --storage fast=500";
+    let registered = ask(&register.split_whitespace().collect::<Vec<_>>(), &operator);
+    let told = |name: &str| registered.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let (id, token) = (told("id: "), told("token: "));
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("token"), token).unwrap();
+    let arguments = ["host", "--host-id", id, "--hypervisor", "simulated"];
+    let environment = Environment::from([
+        ("FAIRMAZON_BROKER".into(), operator["FAIRMAZON_ENDPOINT"].clone()),
+        ("FAIRMAZON_CA_CERTIFICATE".into(), operator["FAIRMAZON_CA_CERTIFICATE"].clone()),
+        ("FAIRMAZON_HOST_TOKEN_FILE".into(), path("token")),
+        ("FAIRMAZON_HOST_STATE".into(), path("state")),
+        ("FAIRMAZON_LOG".into(), EVERYTHING.into()),
+        ("FAIRMAZON_LOG_FORMAT".into(), "json".into()),
+    ]);
+    let log = folder.path().join("log");
+    let mut agent = Running::start(&arguments, &environment, &log);
+    agent.told("the agent of ");
+    let is_connected = |line: &str| line.contains(id) && line.contains("connected");
+    while !ask(&["host", "list"], &operator).lines().any(is_connected) {}
+    assert!(agent.end().success());
+    assert!(dev.end(rustix::process::Signal::INT).success());
+
+    let lines = lines(&log);
+    assert_eq!(said(&lines, "the host agent ends; its machines go on")["host"], id);
+    let key = fs::read_to_string(folder.path().join("state/host.key")).unwrap();
+    keeps(&log, &[("the token", token.to_owned()), ("the host's key", key)].into());
+}
