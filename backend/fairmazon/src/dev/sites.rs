@@ -70,6 +70,25 @@ fn host(row: &Row, number: u16) -> HostSpec {
 mod tests {
     use super::*;
 
+    /// The members of the EU that have sites, and within which degrees north and east they lie.
+    const MEMBERS: [(&str, [f64; 2], [f64; 2]); 5] = [
+        ("DE", [47.2, 55.1], [5.8, 15.1]),
+        ("FI", [59.7, 70.1], [20.5, 31.6]),
+        ("FR", [41.3, 51.1], [-5.2, 9.6]),
+        ("NL", [50.7, 53.6], [3.3, 7.3]),
+        ("PL", [49.0, 54.9], [14.1, 24.2]),
+    ];
+
+    #[test]
+    fn each_site_lies_in_its_country_which_is_a_member_of_the_eu() {
+        for (name, _, country, _, north, east, _) in SITES {
+            let member = MEMBERS.iter().find(|member| member.0 == country);
+            let (_, norths, easts) = member.unwrap_or_else(|| panic!("{name} is in {country}"));
+            assert!((norths[0]..norths[1]).contains(&north), "{name}: {north} is not in {country}");
+            assert!((easts[0]..easts[1]).contains(&east), "{name}: {east} is not in {country}");
+        }
+    }
+
     #[test]
     fn the_sites_are_as_promised() {
         let hosts = hosts(2);

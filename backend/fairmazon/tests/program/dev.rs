@@ -11,7 +11,7 @@ use fairmazon_proto::v1::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 
-use crate::process::{Client, Dev, ask, exported, fairmazon, run};
+use crate::process::{Client, Dev, Environment, Running, ask, exported, fairmazon, run};
 
 fn request(name: &str) -> CreateInstanceRequest {
     let spec = InstanceSpec {
@@ -93,6 +93,29 @@ async fn a_machine_runs_on_the_most_real_hypervisor() {
     let machine = create_and_wait(&again.client().await, "second").await;
     assert_eq!(machine.state(), InstanceState::Running);
     assert!(again.end(Signal::INT).success());
+}
+
+#[test]
+fn the_most_real_hypervisor_is_the_default_and_another_may_be_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    // What it says that it runs machines with, and where.
+    let ready = |name: &str, asked: &[&str]| {
+        let data = folder.path().join(name);
+        let arguments = ["dev", "--hosts", "1", "--data-dir", data.to_str().unwrap()];
+        let arguments = [&arguments[..], asked].concat();
+        let mut dev = Running::start(&arguments, &Environment::new(), &log);
+        let ready = dev.told("ready in ");
+        assert!(dev.end().success());
+        let (_, hosts) = ready.split_once(" ms: ").unwrap();
+        hosts.split_once(", data in ").unwrap().0.to_owned()
+    };
+    let auto = ready("auto", &["--hypervisor", "auto"]);
+    assert_eq!(ready("default", &[]), auto);
+    assert_eq!(
+        ready("simulated", &["--hypervisor", "simulated"]),
+        "7 hosts at 7 sites (simulated)"
+    );
 }
 
 #[test]
