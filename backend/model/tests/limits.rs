@@ -29,7 +29,7 @@ fn grouped(value: u64) -> String {
 /// Every way in which the guide may write the value.
 fn spellings(value: u64) -> Vec<String> {
     let units = [(1 << 10, "KiB"), (1 << 20, "MiB"), (60 * 60 * 1_000, "hours")];
-    let whole = units.into_iter().filter(|(unit, _)| value >= *unit && value % unit == 0);
+    let whole = units.into_iter().filter(|(unit, _)| value >= *unit && value.is_multiple_of(*unit));
     let in_units = whole.map(|(unit, name)| format!("{} {name}", value / unit));
     std::iter::once(grouped(value)).chain(in_units).collect()
 }
