@@ -75,6 +75,11 @@ impl Workspace {
         self.environment.insert(name.into(), value.into());
     }
 
+    /// Has every further run read this file as the client's own settings.
+    pub fn configure_client(&mut self, file: &Path) {
+        file.clone_into(&mut self.configuration);
+    }
+
     /// Writes (or overwrites) a file of the configuration.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! A plugin that a developer has started by hand, for a debugger, and the client that uses it.
+//! A developer's plugin: started by hand for a debugger, or taken from where it was built.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -42,6 +42,32 @@ fn a_plugin_that_was_started_by_hand_serves_run_after_run_until_it_is_ended() ->
         assert!(status.success(), "{status}: {}", plugin.said());
         assert_eq!(sockets(), 0, "nothing of it stays");
         workspace.try_plan(&[])?.fails_saying(&["plugin"])?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_plugin_is_taken_from_where_it_was_built_as_the_readme_says() -> Outcome {
+    const README: &str = include_str!("../../../README.md");
+    const THERE: &str = "/path/to/this/repository/target/release";
+    let (_, after) = README.split_once("provider_installation {").unwrap();
+    let (block, _) = after.split_once("```").unwrap();
+    let built = &Binaries::find()?.provider;
+    let folder = built.parent().unwrap().to_str().unwrap();
+    assert!(block.contains(THERE), "{block}");
+    let file = format!("provider_installation {{{}", block.replace(THERE, folder));
+    with_each_client(|cli, backend| {
+        let mut workspace = Workspace::inline(MACHINE, cli, backend.environment())?;
+        let settings = workspace.beside().join("overrides.tfrc");
+        fs::write(&settings, &file).unwrap();
+        // Nothing is installed, and no version chosen.
+        fs::remove_dir_all(workspace.folder().join(".terraform")).unwrap();
+        fs::remove_file(workspace.folder().join(".terraform.lock.hcl")).unwrap();
+        workspace.configure_client(&settings);
+        let applied = workspace.run(&["apply", "-auto-approve", "-input=false"])?.ok()?;
+        assert!(applied.text().contains("development overrides"), "{}", applied.text());
+        workspace.run(&["plan", "-detailed-exitcode", "-input=false"])?.ok()?;
+        workspace.run(&["destroy", "-auto-approve", "-input=false"])?.ok()?;
         Ok(())
     })
 }

@@ -37,7 +37,7 @@ fn a_broker_without_room_says_so_loses_nothing_and_goes_on() -> Outcome {
     let cli = Cli::chosen()?;
     let own = folder()?;
     let data = own.path().join("data");
-    let disk = Mount::small(&data, 8)?;
+    let disk = Mount::small(&data, 32)?;
     // The hosts are machines of their own.
     let _hosts = Mount::of(&own.path().join("hosts"), &data.join("hosts"))?;
     let mut backend = platform(&data)?;
