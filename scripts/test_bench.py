@@ -6,15 +6,8 @@ import re
 import subprocess
 import tempfile
 import unittest
-from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def shell(line):
-    """What a line says that may use the functions of scripts/lib.sh."""
-    command = ["bash", "-c", f". scripts/lib.sh; {line}"]
-    return subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+from shell import REPOSITORY, shell
 
 
 def bench(programs, *arguments):

@@ -14,7 +14,8 @@ import unittest
 import zipfile
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from shell import REPOSITORY, shell
+
 TEXTS = ["LICENSE", "NOTICE", "THIRD-PARTY-NOTICES"]
 CONFIGURATION = """
 terraform {
@@ -25,12 +26,6 @@ terraform {
   }
 }
 """
-
-
-def shell(line):
-    """What a line says that may use the functions of scripts/lib.sh."""
-    command = ["bash", "-c", f". scripts/lib.sh; {line}"]
-    return subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def dist(into, programs):

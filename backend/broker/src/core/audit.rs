@@ -33,9 +33,15 @@ impl Audited for fairmazon_model::migration::Migration {}
 #[derive(Serialize)]
 pub(crate) struct Placing<'a> {
     #[serde(flatten)]
-    pub(crate) decision: &'a Decision,
+    decision: &'a Decision,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) volumes: Vec<VolumeId>,
+    volumes: Vec<VolumeId>,
+}
+
+impl<'a> Placing<'a> {
+    pub(crate) fn new(decision: &'a Decision, bound: &[Volume]) -> Self {
+        Self { decision, volumes: bound.iter().map(|volume| volume.id).collect() }
+    }
 }
 
 impl Audited for Placing<'_> {}
@@ -64,12 +70,12 @@ impl Audited for Instance {
         if let ObservedState::Failed { reason } = &mut row.observed.state {
             reason.clear();
         }
-        let mut value = serde_json::to_value(&row).ok()?;
-        if !self.spec.user_data.is_empty() {
-            let hash = hex::encode(Sha256::digest(self.spec.user_data.as_bytes()));
-            value["spec"]["user_data"] = Value::String(format!("sha256:{hash}"));
+        let user_data = &mut row.spec.user_data;
+        if !user_data.is_empty() {
+            let hash = hex::encode(Sha256::digest(user_data.as_bytes()));
+            *user_data = format!("sha256:{hash}");
         }
-        Some(value)
+        serde_json::to_value(&row).ok()
     }
 }
 

@@ -168,11 +168,7 @@ impl Batch<'_> {
                 volume
             })
             .collect();
-        let placing = |decision, volumes| Placing { decision, volumes };
-        let (before, after) = (
-            placing(decision, Vec::new()),
-            placing(&decided, bound.iter().map(|volume| volume.id).collect()),
-        );
+        let (before, after) = (Placing::new(decision, &[]), Placing::new(&decided, &bound));
         self.log_way("broker.land", instance, Some(&before), Some(&after));
         self.rely_on(to);
         bound.into_iter().for_each(|volume| self.change_volume(volume));

@@ -119,10 +119,8 @@ impl Batch<'_> {
         let bound: Vec<Volume> = bound.into_iter().filter(is_new).collect();
         let verb = if away_from.is_some() { "broker.place_again" } else { "broker.place" };
         let id = new.id;
-        let placing = |decision, volumes| Placing { decision, volumes };
-        let before = instance.decision.as_ref().map(|it| placing(it, Vec::new()));
-        let volumes = || bound.iter().map(|volume| volume.id).collect();
-        let after = new.decision.as_ref().map(|it| placing(it, volumes()));
+        let before = instance.decision.as_ref().map(|decision| Placing::new(decision, &[]));
+        let after = new.decision.as_ref().map(|decision| Placing::new(decision, &bound));
         self.log(audit::own_entry(self.now, verb, &id, before.as_ref(), after.as_ref()));
         self.rely_on(host);
         bound.into_iter().for_each(|volume| self.change_volume(volume));

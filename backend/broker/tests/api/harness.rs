@@ -23,7 +23,7 @@ use fairmazon_model::{
     site::Site,
     units::{Gib, Mib, UnixMs, Vcpus},
 };
-use fairmazon_proto::v1;
+use fairmazon_proto::v1::{self, instances_service_client::InstancesServiceClient};
 use fairmazon_store::{
     AuditRecord, Store,
     sqlite::{SqliteOptions, SqliteStore},
@@ -270,4 +270,15 @@ pub(crate) fn detail(status: &Status) -> v1::ErrorDetail {
     v1::ErrorDetail::from_status_details(status.details()).unwrap_or_else(|| {
         panic!("{:?} {} has no details", status.code(), status.message());
     })
+}
+
+/// The id of an operation that does not end, as there is no host that is connected.
+pub(crate) async fn endless(client: &Client) -> String {
+    let request = v1::CreateInstanceRequest {
+        spec: Some(instance_spec("one")),
+        idempotency_key: "one".into(),
+    };
+    let mut instances = InstancesServiceClient::new(client.clone());
+    let created = instances.create_instance(request).await.unwrap().into_inner();
+    created.operation.unwrap().id
 }

@@ -3,15 +3,13 @@
 use fairmazon_broker::api::Rate;
 use fairmazon_model::{access::Role, limits};
 use fairmazon_proto::v1::{
-    CreateInstanceRequest, GetCatalogueRequest, WaitOperationRequest,
-    catalogue_service_client::CatalogueServiceClient,
-    instances_service_client::InstancesServiceClient,
+    GetCatalogueRequest, WaitOperationRequest, catalogue_service_client::CatalogueServiceClient,
     operations_service_client::OperationsServiceClient,
 };
 use futures::future::try_join_all;
 use tonic::Code;
 
-use crate::harness::{Broker, detail, instance_spec};
+use crate::harness::{Broker, detail, endless};
 
 #[tokio::test]
 async fn a_credential_has_its_rate() {
@@ -48,16 +46,9 @@ async fn guessing_has_its_rate() {
 async fn a_credential_has_its_streams() {
     let broker = Broker::start_with(|config| config.streams_per_credential = 1).await;
     let client = broker.as_role(Role::Customer).await;
-    let created = InstancesServiceClient::new(client.clone())
-        .create_instance(CreateInstanceRequest {
-            spec: Some(instance_spec("one")),
-            idempotency_key: "one".into(),
-        })
-        .await
-        .unwrap()
-        .into_inner();
+    let id = endless(&client).await;
     let mut operations = OperationsServiceClient::new(client);
-    let wait = || WaitOperationRequest { id: created.operation.clone().unwrap().id };
+    let wait = || WaitOperationRequest { id: id.clone() };
     let mut first = operations.wait_operation(wait()).await.unwrap().into_inner();
     assert!(first.message().await.unwrap().is_some());
     let status = operations.wait_operation(wait()).await.unwrap_err();
@@ -78,15 +69,7 @@ async fn a_credential_has_its_streams() {
 async fn a_credential_has_as_many_streams_as_is_stated_and_others_have_theirs() {
     let broker = Broker::start().await;
     let client = broker.as_role(Role::Customer).await;
-    let created = InstancesServiceClient::new(client.clone())
-        .create_instance(CreateInstanceRequest {
-            spec: Some(instance_spec("one")),
-            idempotency_key: "one".into(),
-        })
-        .await
-        .unwrap()
-        .into_inner();
-    let id = created.operation.unwrap().id;
+    let id = endless(&client).await;
     let operations = OperationsServiceClient::new(client.clone());
     let wait = async |mut operations: OperationsServiceClient<_>| {
         let request = WaitOperationRequest { id: id.clone() };

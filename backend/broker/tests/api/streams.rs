@@ -2,26 +2,17 @@
 
 use fairmazon_model::access::Role;
 use fairmazon_proto::v1::{
-    self, CreateInstanceRequest, CreateTokenRequest, ExportAuditRequest, RevokeTokenRequest,
-    VerifyAuditRequest, WaitOperationRequest, audit_service_client::AuditServiceClient,
-    instances_service_client::InstancesServiceClient,
+    self, CreateTokenRequest, ExportAuditRequest, RevokeTokenRequest, VerifyAuditRequest,
+    WaitOperationRequest, audit_service_client::AuditServiceClient,
     operations_service_client::OperationsServiceClient, tokens_service_client::TokensServiceClient,
 };
 use tonic::{Code, Streaming};
 
-use crate::harness::{Broker, Client, instance_spec};
+use crate::harness::{Broker, Client, endless};
 
-/// An operation that does not end, as there is no host that is connected.
+/// What is told of an operation that does not end.
 async fn waiting(client: &Client) -> Streaming<v1::Operation> {
-    let created = InstancesServiceClient::new(client.clone())
-        .create_instance(CreateInstanceRequest {
-            spec: Some(instance_spec("one")),
-            idempotency_key: "one".into(),
-        })
-        .await
-        .unwrap()
-        .into_inner();
-    let request = WaitOperationRequest { id: created.operation.unwrap().id };
+    let request = WaitOperationRequest { id: endless(client).await };
     let mut operations = OperationsServiceClient::new(client.clone());
     let mut stream = operations.wait_operation(request).await.unwrap().into_inner();
     let first = stream.message().await.unwrap().unwrap();

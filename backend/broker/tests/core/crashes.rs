@@ -116,37 +116,32 @@ impl Platform {
         self.connect();
     }
 
-    /// Asks until there is an answer, of whatever broker.
-    async fn ask<T>(
-        &mut self,
-        call: impl AsyncFn(&Engine, &Caller) -> Result<T, DomainError>,
-    ) -> T {
+    /// Does this until a broker has lived through it.
+    async fn lasting<T>(&mut self, work: impl AsyncFn(&Self) -> T) -> T {
         loop {
-            let answer = tokio::select! {
+            let outcome = tokio::select! {
                 biased;
                 () = self.dies.notified() => None,
-                answer = call(&self.kit.engine, &self.kit.customer) => Some(answer.unwrap()),
+                outcome = work(self) => Some(outcome),
             };
-            match answer {
-                Some(answer) => return answer,
+            match outcome {
+                Some(outcome) => return outcome,
                 None => self.restart().await,
             }
         }
     }
 
+    /// Asks until there is an answer, of whatever broker.
+    async fn ask<T>(
+        &mut self,
+        call: impl AsyncFn(&Engine, &Caller) -> Result<T, DomainError>,
+    ) -> T {
+        self.lasting(async |it| call(&it.kit.engine, &it.kit.customer).await.unwrap()).await
+    }
+
     /// Waits until the operation is done, whatever broker does it.
     async fn done(&mut self, operation: OperationId) {
-        loop {
-            let died = tokio::select! {
-                biased;
-                () = self.dies.notified() => true,
-                () = self.kit.done(operation) => false,
-            };
-            if !died {
-                return;
-            }
-            self.restart().await;
-        }
+        self.lasting(async |it| it.kit.done(operation).await).await;
     }
 
     async fn update(&mut self, id: InstanceId, spec: &InstanceSpec, key: &str) {
@@ -176,17 +171,7 @@ impl Platform {
     }
 
     async fn ends(mut self, machine: InstanceId) -> Outcome {
-        loop {
-            let died = tokio::select! {
-                biased;
-                () = self.dies.notified() => true,
-                () = self.is_empty() => false,
-            };
-            if !died {
-                break;
-            }
-            self.restart().await;
-        }
+        self.lasting(async |it| it.is_empty().await).await;
         // Two reports may share a commit, so not every run has as many.
         let commits = self.commits.load(Ordering::Relaxed);
         let deaths = (0..commits).filter(|at| self.death.is_some_and(|death| death.is_at(*at)));

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     dev::create_and_wait,
-    process::{Environment, Running, ask, client, run},
+    process::{Environment, Running, ask, client, own_broker, run},
 };
 
 /// Without a guest there is nothing to prove.
@@ -42,17 +42,8 @@ impl Platform {
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        let arguments = [
-            "broker",
-            "--listen",
-            "127.0.0.1:0",
-            "--own-authority-for",
-            "127.0.0.1",
-            "--unproven-hosts",
-            "as-offered",
-            "--data-dir",
-            data.to_str().unwrap(),
-        ];
+        let unproven = ["--unproven-hosts", "as-offered"];
+        let arguments = [&own_broker(&data)[..], &unproven].concat();
         let log = folder.path().join("broker.log");
         let mut broker = Running::start(&arguments, &verbose(), &log);
         let token_file = broker.told("the platform's token is in ");

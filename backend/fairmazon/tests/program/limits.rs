@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::process::Running;
+use crate::process::{Running, own_broker};
 
 /// The soft and the hard limit of a process's open files, as the kernel writes them.
 fn limits(process: u32) -> (String, String) {
@@ -16,15 +16,7 @@ fn limits(process: u32) -> (String, String) {
 fn a_broker_opens_as_many_files_as_it_may_and_says_when_that_is_too_few() {
     let folder = tempfile::tempdir().unwrap();
     let (data, log) = (folder.path().join("data"), folder.path().join("log"));
-    let arguments = [
-        "broker",
-        "--listen",
-        "127.0.0.1:0",
-        "--own-authority-for",
-        "127.0.0.1",
-        "--data-dir",
-        data.to_str().unwrap(),
-    ];
+    let arguments = own_broker(&data);
     let mut broker = Running::start_limited("-Sn 200", &arguments, &log);
     broker.told("listening on ");
     let (soft, hard) = limits(broker.id());

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::Value;
 
-use crate::process::{Dev, Environment, Running, ask, exported};
+use crate::process::{Dev, Environment, Running, ask, exported, own_broker};
 
 /// All that any part of the program says.
 const EVERYTHING: &str = "trace";
@@ -47,19 +47,8 @@ fn keeps(log: &Path, secrets: &BTreeMap<&str, String>) {
 fn a_broker_logs_objects_of_json_and_no_secret() {
     let folder = tempfile::tempdir().unwrap();
     let (data, log) = (folder.path().join("data"), folder.path().join("log"));
-    let arguments = [
-        "--log",
-        EVERYTHING,
-        "--log-format",
-        "json",
-        "broker",
-        "--listen",
-        "127.0.0.1:0",
-        "--own-authority-for",
-        "127.0.0.1",
-        "--data-dir",
-        data.to_str().unwrap(),
-    ];
+    let logging = ["--log", EVERYTHING, "--log-format", "json"];
+    let arguments = [&logging[..], &own_broker(&data)].concat();
     let mut broker = Running::start(&arguments, &Environment::new(), &log);
     let endpoint = broker.told("listening on ");
     let read = |file: &str| fs::read_to_string(data.join(file)).unwrap().trim().to_owned();

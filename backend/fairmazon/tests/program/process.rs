@@ -35,6 +35,12 @@ fn alone(program: &str) -> Command {
     command
 }
 
+/// What starts a broker with an authority of its own on a free port of this machine.
+pub(crate) fn own_broker(data: &Path) -> [&str; 7] {
+    let data = data.to_str().unwrap();
+    ["broker", "--listen", "127.0.0.1:0", "--own-authority-for", "127.0.0.1", "--data-dir", data]
+}
+
 /// Runs a command to its end.
 pub(crate) fn run(arguments: &[&str], environment: &Environment) -> Output {
     fairmazon().args(arguments).envs(environment).output().unwrap()
