@@ -2,6 +2,7 @@
 
 pub mod api;
 mod config;
+mod consoles;
 pub mod core;
 mod files;
 pub mod metering;

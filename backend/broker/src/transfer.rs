@@ -15,6 +15,7 @@ use std::{
 
 use fairmazon_model::{
     DomainError, ErrorKind,
+    console::ReadConsole,
     id::{AccountId, HostId, VolumeId},
     key::VolumeHostKey,
     limits,
@@ -58,6 +59,8 @@ pub enum Asked {
     Send(SendVolume),
     /// To take one.
     Receive(ReceiveVolume),
+    /// What a guest has written last.
+    Console(ReadConsole),
 }
 
 /// The transfers under way.
@@ -147,13 +150,13 @@ impl Transfers {
         self.0.lock().sent.get(&volume).is_some_and(|held| held.strong_count() > 0)
     }
 
-    fn ask(&self, host: HostId, asked: Asked) -> Result<(), DomainError> {
+    pub(crate) fn ask(&self, host: HostId, asked: Asked) -> Result<(), DomainError> {
         let table = self.0.lock();
         let stream = table.streams.get(&host);
         if stream.is_some_and(|stream| stream.try_send(asked).is_ok()) {
             return Ok(());
         }
-        Err(unavailable("the volume's host does not listen now"))
+        Err(unavailable("its host does not listen now"))
     }
 }
 
@@ -363,7 +366,7 @@ fn nobody_waits() -> DomainError {
     DomainError::new(ErrorKind::NotFound, "nobody waits for this transfer")
 }
 
-fn unavailable(text: impl Into<String>) -> DomainError {
+pub(crate) fn unavailable(text: impl Into<String>) -> DomainError {
     DomainError::new(ErrorKind::Unavailable, text).advise("ask again in a while")
 }
 
@@ -378,7 +381,7 @@ fn cant_send(reason: &str) -> DomainError {
 }
 
 /// As much of a host's text as is told.
-fn cut(text: &str) -> &str {
+pub(crate) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(limits::HOST_TEXT_MAX)]
 }
 

@@ -72,7 +72,7 @@ async fn serve(
             FromHost::Renew { sequence } => {
                 vec![ToHost::Renewed { sequence, lease_term_ms: 15_000 }]
             }
-            FromHost::Metered(_) => Vec::new(),
+            FromHost::Metered(_) | FromHost::ConsoleRead(_) => Vec::new(),
             FromHost::Observed { set, .. } => {
                 let running = set.machines.iter().filter(|m| m.state == ObservedState::Running);
                 if running.count() == wanted {

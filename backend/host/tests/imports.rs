@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use common::{Subject, set};
 use fairmazon_host::{
     state::MemoryState,
-    transport::{BrokerEnd, Data, Link, Transport, TransportError},
+    transport::{BrokerEnd, Data, Link, ToHost, Transport, TransportError},
 };
 use fairmazon_hypervisor::contract::{volume, wish};
 use fairmazon_model::{
@@ -82,7 +82,7 @@ async fn a_file_that_comes_no_further_gives_its_place_to_another() {
 
     let ask = |number: u8| {
         let (transfer, volume) = (TransferId([number; 16]), volume(number.into()));
-        subject.broker.ask(ReceiveVolume { transfer, volume });
+        subject.broker.ask(ToHost::Receive(ReceiveVolume { transfer, volume }));
     };
     let mut held = Vec::new();
     for number in 1..=AT_ONCE {

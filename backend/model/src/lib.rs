@@ -7,6 +7,7 @@
 pub mod access;
 pub mod catalogue;
 pub mod conformity;
+pub mod console;
 pub mod error;
 pub mod geo;
 pub mod host;

@@ -6,6 +6,7 @@
 mod access;
 mod catalogue;
 mod conformity;
+mod console;
 mod error;
 mod hosts;
 mod instance;

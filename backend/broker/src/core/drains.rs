@@ -48,6 +48,13 @@ pub struct DrainView {
     pub volumes: Vec<DrainItem>,
 }
 
+impl DrainView {
+    /// Whether nothing is left, or nothing begins to move any more.
+    pub const fn has_ended(&self) -> bool {
+        self.is_over || (self.machines.is_empty() && self.volumes.is_empty())
+    }
+}
+
 /// A machine or a volume that is still on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrainItem {

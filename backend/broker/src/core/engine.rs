@@ -21,7 +21,7 @@ use super::{
     draft::Draft,
     state::State,
 };
-use crate::transfer::Transfers;
+use crate::{consoles::Consoles, transfer::Transfers};
 
 /// How often a plan is made anew because somebody else wrote into the store, before the caller
 /// is told.
@@ -45,6 +45,7 @@ pub(crate) struct Inner {
     /// Held while windows are judged and added.
     pub(crate) metering: tokio::sync::Mutex<()>,
     pub(crate) transfers: Arc<Transfers>,
+    pub(crate) consoles: Consoles,
     state: Mutex<State>,
 }
 
@@ -101,7 +102,9 @@ impl Engine {
         state.world.revision = revision;
         let (metering, transfers) = (tokio::sync::Mutex::default(), Arc::default());
         let state = Mutex::new(state);
-        let inner = Inner { store, clock, random, catalogue, config, metering, transfers, state };
+        let consoles = Consoles::default();
+        let inner =
+            Inner { store, clock, random, catalogue, config, metering, transfers, consoles, state };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -15,6 +15,7 @@ mod config;
 pub(crate) mod draft;
 mod drains;
 pub(crate) mod engine;
+mod follow;
 mod groups;
 mod hosts;
 pub(crate) mod hosts_now;

@@ -31,6 +31,7 @@ use super::{
     config::CoreConfig,
     draft::{Draft, Holds},
     engine::{PlanError, Planned},
+    follow::Bells,
     hosts_now::{HostsNow, Standing},
     rules,
     world::{Changed, World},
@@ -53,6 +54,7 @@ pub(crate) struct State {
     /// Why instances and volumes of hosts that are being emptied did not leave when that was tried
     /// last.
     pub(crate) staying: HashMap<Key, String>,
+    pub(crate) bells: Bells,
     pub(crate) revoked: broadcast::Sender<Arc<Credential>>,
 }
 
@@ -91,6 +93,7 @@ impl State {
             reports: BTreeMap::new(),
             watchers: HashMap::new(),
             staying: HashMap::new(),
+            bells: Bells::default(),
             revoked: broadcast::channel(REVOCATIONS_KEPT).0,
         }
     }
@@ -213,12 +216,14 @@ impl State {
             }
             Changed::Volume(before, after) => self.follow_volume(before.as_ref(), after.as_ref()),
             Changed::Host(id, Some(row)) => {
+                self.bells.ring(id.into());
                 self.books.put_host(&row);
                 self.hosts.entry(id);
                 self.wake_peers(id);
                 self.room();
             }
             Changed::Host(id, None) => {
+                self.bells.ring(id.into());
                 self.books.remove_host(id);
                 self.hosts.forget(id);
             }
@@ -238,6 +243,12 @@ impl State {
 
     fn follow_instance(&mut self, before: Option<&Arc<Instance>>, after: Option<&Arc<Instance>>) {
         let Some(id) = before.or(after).map(|row| row.id) else { return };
+        self.bells.ring(id.into());
+        for row in before.into_iter().chain(after) {
+            // What is left there of a machine on its way, and of its volumes, is told there as well.
+            let to = row.migration.as_ref().map(|migration| migration.to);
+            host_of(Some(row)).into_iter().chain(to).for_each(|host| self.bells.ring(host.into()));
+        }
         let mut freed = self.settle_machine(id);
         let migrations =
             || before.into_iter().chain(after).filter_map(|row| row.migration.as_ref());
@@ -281,6 +292,8 @@ impl State {
 
     fn follow_volume(&mut self, before: Option<&Arc<Volume>>, after: Option<&Arc<Volume>>) {
         let Some(id) = before.or(after).map(|row| row.id) else { return };
+        let hosts = before.into_iter().chain(after).filter_map(|row| row.host);
+        hosts.for_each(|host| self.bells.ring(host.into()));
         if self.settle_volume(id) {
             self.room();
         }

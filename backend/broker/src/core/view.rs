@@ -44,7 +44,7 @@ pub enum VolumeState {
 }
 
 /// An instance with what is shown beside its row.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct InstanceView {
     /// The row.
     pub row: Arc<Instance>,

@@ -169,6 +169,7 @@ impl HostStream<'_> {
                 Some(asked) = transfers.recv() => self.send(match asked {
                     Asked::Send(asked) => BrokerSays::Send(asked),
                     Asked::Receive(asked) => BrokerSays::Receive(asked),
+                    Asked::Console(asked) => BrokerSays::ReadConsole(asked),
                 }).await?,
                 () = tokio::time::sleep_until(due), if send_at.is_some() => {
                     send_at = None;
@@ -211,6 +212,10 @@ impl HostStream<'_> {
             HostSays::Observed { sequence, set } => self.observed(sequence, set),
             HostSays::Metered(batch) => {
                 self.metered(batch);
+                Ok(())
+            }
+            HostSays::ConsoleRead(read) => {
+                self.engine.inner.consoles.answer(self.host, read);
                 Ok(())
             }
             HostSays::Hello(_) => {

@@ -4,6 +4,7 @@
 use fairmazon_model::{
     DomainError,
     conformity::Proof,
+    console::{ConsoleRead, ReadConsole},
     id::HostId,
     machine::{DesiredSet, ObservedSet},
     transfer::{ReceiveVolume, SendVolume},
@@ -50,6 +51,8 @@ pub enum HostSays {
     },
     /// What was used.
     Metered(WindowBatch),
+    /// Answers [`BrokerSays::ReadConsole`].
+    ConsoleRead(ConsoleRead),
 }
 
 /// What the broker says.
@@ -85,6 +88,8 @@ pub enum BrokerSays {
     Send(SendVolume),
     /// A customer has a volume's file.
     Receive(ReceiveVolume),
+    /// A customer waits for what a guest has written last.
+    ReadConsole(ReadConsole),
 }
 
 impl TryFrom<v1::FromHost> for HostSays {
@@ -122,6 +127,11 @@ impl TryFrom<v1::FromHost> for HostSays {
                 let batch = metered.try_into();
                 Ok(Self::Metered(batch.map_err(|error: DomainError| error.below("metered"))?))
             }
+            v1::from_host::Message::ConsoleRead(read) => {
+                let read = read.try_into();
+                let read = read.map_err(|error: DomainError| error.below("console_read"))?;
+                Ok(Self::ConsoleRead(read))
+            }
         }
     }
 }
@@ -149,6 +159,7 @@ impl From<&BrokerSays> for v1::ToHost {
             }
             BrokerSays::Send(asked) => Message::Send(asked.into()),
             BrokerSays::Receive(asked) => Message::Receive(asked.into()),
+            BrokerSays::ReadConsole(asked) => Message::ReadConsole(asked.into()),
         };
         Self { message: Some(message) }
     }

@@ -37,10 +37,13 @@ HostsService/JoinHost m
 HostsService/DrainHost h
 HostsService/CancelDrain h
 HostsService/GetDrain hpa
+HostsService/WatchDrain hpa
 HostsService/RemoveHost h
 InstancesService/CreateInstance c
 InstancesService/GetInstance cpa
 InstancesService/ListInstances cpa
+InstancesService/WatchInstance cpa
+InstancesService/GetConsole c
 InstancesService/UpdateInstance c
 InstancesService/DeleteInstance c
 InstancesService/RebootInstance c

@@ -83,6 +83,10 @@ async fn as_customer(client: &Client, owned: &Owned) -> BTreeMap<&'static str, C
         "GetInstance",
         code(instances.get_instance(v1::GetInstanceRequest { id: id() }).await),
     );
+    let request = v1::WatchInstanceRequest { id: id() };
+    ended.insert("WatchInstance", code(instances.watch_instance(request).await));
+    let request = v1::GetConsoleRequest { id: id() };
+    ended.insert("GetConsole", code(instances.get_console(request).await));
     let request = v1::UpdateInstanceRequest {
         id: id(),
         spec: Some(instance_spec("renamed")),
@@ -189,6 +193,7 @@ async fn as_operator(client: &Client, owned: &Owned) -> BTreeMap<&'static str, C
     let request = v1::DrainHostRequest { id: id(), deadline_ms: 60_000, idempotency_key: key() };
     ended.insert("DrainHost", code(hosts.drain_host(request).await));
     ended.insert("GetDrain", code(hosts.get_drain(v1::GetDrainRequest { id: id() }).await));
+    ended.insert("WatchDrain", code(hosts.watch_drain(v1::WatchDrainRequest { id: id() }).await));
     let request = v1::CancelDrainRequest { id: id(), idempotency_key: key() };
     ended.insert("CancelDrain", code(hosts.cancel_drain(request).await));
     let request = v1::RotateHostTokenRequest { id: id(), idempotency_key: key() };

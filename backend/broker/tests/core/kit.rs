@@ -501,6 +501,7 @@ fn host_says(message: FromHost) -> HostSays {
         FromHost::Renew { sequence } => HostSays::Renew { sequence },
         FromHost::Observed { sequence, set } => HostSays::Observed { sequence, set },
         FromHost::Metered(batch) => HostSays::Metered(batch),
+        FromHost::ConsoleRead(read) => HostSays::ConsoleRead(read),
     }
 }
 
@@ -516,5 +517,6 @@ fn to_host_message(says: BrokerSays) -> ToHost {
         BrokerSays::MeteredThrough { batch, refused } => ToHost::MeteredThrough { batch, refused },
         BrokerSays::Receive(asked) => ToHost::Receive(asked),
         BrokerSays::Send(asked) => ToHost::Send(asked),
+        BrokerSays::ReadConsole(asked) => ToHost::ReadConsole(asked),
     }
 }

@@ -9,6 +9,7 @@ mod copies;
 mod crashes;
 mod credentials;
 mod drains;
+mod followed;
 mod idempotency;
 mod imports;
 mod kit;

@@ -10,6 +10,7 @@ use fairmazon_broker::{
 use fairmazon_model::{
     access::Role,
     conformity::Proof,
+    console::{ConsoleRead, ReadConsole},
     host::HostSpec,
     id::{HostId, InstanceId, VolumeId},
     instance::ObservedState,
@@ -38,6 +39,7 @@ pub struct Played {
     says: Option<mpsc::Sender<HostSays>>,
     renewing: JoinHandle<()>,
     sets: watch::Receiver<DesiredSet>,
+    consoles: mpsc::UnboundedReceiver<ReadConsole>,
     sequence: u64,
     tasks: Vec<JoinHandle<()>>,
     /// What it has, as it reports it.
@@ -105,10 +107,13 @@ impl Played {
         };
         says.send(HostSays::Hello(hello)).await.unwrap();
         let (told, mut sets) = watch::channel(DesiredSet::default());
+        let (ask, consoles) = mpsc::unbounded_channel();
         let hearing = tokio::spawn(async move {
             while let Some(message) = hears.recv().await {
-                if let BrokerSays::Desired(set) = message {
-                    told.send_replace(set);
+                match message {
+                    BrokerSays::Desired(set) => drop(told.send_replace(set)),
+                    BrokerSays::ReadConsole(asked) => ask.send(asked).unwrap(),
+                    _ => {}
                 }
             }
         });
@@ -127,6 +132,7 @@ impl Played {
             says: Some(says),
             renewing,
             sets,
+            consoles,
             sequence: 0,
             tasks: vec![stream, hearing],
             machines: Vec::new(),
@@ -166,6 +172,16 @@ impl Played {
         };
         let set = self.told(what, |set| found(set).is_some()).await;
         MachineSpec::clone(&found(&set).unwrap())
+    }
+
+    /// The next console that it is asked for.
+    pub async fn asked(&mut self) -> ReadConsole {
+        tokio::time::timeout(GIVE_UP, self.consoles.recv()).await.unwrap().unwrap()
+    }
+
+    /// Answers for a console.
+    pub async fn answers(&self, read: ConsoleRead) {
+        self.says.as_ref().unwrap().send(HostSays::ConsoleRead(read)).await.unwrap();
     }
 
     /// Says what it has, under the set that it was told last.

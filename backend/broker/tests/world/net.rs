@@ -214,6 +214,9 @@ fn host_says(message: FromHost) -> HostSays {
         FromHost::Metered(batch) => {
             HostSays::Metered(v1::Metered::from(&batch).try_into().unwrap())
         }
+        FromHost::ConsoleRead(read) => {
+            HostSays::ConsoleRead(v1::ConsoleRead::from(read).try_into().unwrap())
+        }
     }
 }
 
@@ -229,6 +232,9 @@ fn to_host_message(says: BrokerSays) -> Result<ToHost, TransportError> {
         BrokerSays::MeteredThrough { batch, refused } => ToHost::MeteredThrough { batch, refused },
         BrokerSays::Receive(asked) => {
             ToHost::Receive(v1::Receive::from(&asked).try_into().unwrap())
+        }
+        BrokerSays::ReadConsole(asked) => {
+            ToHost::ReadConsole(v1::ReadConsole::from(&asked).try_into().unwrap())
         }
         BrokerSays::Send(asked) => ToHost::Send(v1::Send::from(&asked).try_into().unwrap()),
     })

@@ -6,6 +6,7 @@
 
 mod book;
 mod change;
+mod console;
 mod keep;
 mod memory;
 mod migrate;
@@ -16,7 +17,6 @@ mod set;
 mod stream;
 mod transfer;
 mod volume;
-mod words;
 mod work;
 
 use std::{sync::Arc, time::Duration};
@@ -143,6 +143,8 @@ struct Agent {
     leads: JoinSet<()>,
     /// Volumes' files that customers wait for.
     transfers: JoinSet<()>,
+    /// Consoles that customers wait for.
+    consoles: console::Reads,
 }
 
 /// When everything is looked at.
@@ -206,6 +208,7 @@ impl Agent {
             openings: 0,
             leads: JoinSet::new(),
             transfers: JoinSet::new(),
+            consoles: console::Reads::default(),
             clock,
             config,
         };

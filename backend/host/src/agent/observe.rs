@@ -5,12 +5,14 @@ use std::{sync::Arc, time::Duration};
 use fairmazon_hypervisor::{
     Halt, HypervisorError, Inventory, Machine, OffReason, Result, RunState, Volume,
 };
-use fairmazon_model::id::{InstanceId, VolumeId};
+use fairmazon_model::{
+    console::with_last_lines,
+    id::{InstanceId, VolumeId},
+};
 
 use super::{
     Agent, FENCE_AGAIN,
     queue::Target,
-    words::with_last_lines,
     work::{MachineStep, Shown, VolumeStep},
 };
 use crate::plan::{MachineAction, VolumeAction};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fairmazon_model::{machine::ObservedSet, units::Generation};
+use tokio::sync::mpsc;
 
 use super::{Agent, observe::ms, work::Done};
 use crate::{
@@ -124,6 +125,14 @@ impl Stream {
         }
     }
 
+    /// The way to the broker; none while there is no stream.
+    pub(super) fn sender(&self) -> Option<mpsc::Sender<FromHost>> {
+        match &self.state {
+            State::Up(up) => Some(up.link.sender.clone()),
+            _ => None,
+        }
+    }
+
     fn send(&self, message: FromHost) -> bool {
         match &self.state {
             State::Up(up) => up.link.sender.try_send(message).is_ok(),
@@ -235,6 +244,7 @@ impl Agent {
             ToHost::MeteredThrough { batch, refused } => self.meter.through(batch, refused),
             ToHost::Send(asked) => self.send_volume(asked),
             ToHost::Receive(asked) => self.receive_volume(asked),
+            ToHost::ReadConsole(asked) => self.read_console(asked),
         }
     }
 

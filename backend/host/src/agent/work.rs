@@ -7,6 +7,7 @@ use fairmazon_hypervisor::{
 };
 use fairmazon_keys::{Binding, HostSecret, KeyError, Opened as OpenedSeal, Purpose, SealedKey};
 use fairmazon_model::{
+    console::last_lines,
     id::{HostId, InstanceId, VolumeId},
     key::{FIRST_KEY_VERSION, SealedVolumeKey, VolumeHostKey},
     machine::{HostVolume, MachineSpec},
@@ -14,7 +15,7 @@ use fairmazon_model::{
 };
 use futures::future::BoxFuture;
 
-use super::{migrate::Opened, words::last_lines};
+use super::migrate::Opened;
 use crate::{
     Config,
     peers::Peers,
@@ -346,10 +347,14 @@ impl Hands {
         self.within("look at a machine", self.hypervisor.machine(instance)).await
     }
 
+    /// What a guest has written last.
+    pub(super) async fn read_console(&self, instance: InstanceId) -> Result<Vec<u8>> {
+        self.within("read a console", self.hypervisor.console(instance)).await
+    }
+
     /// The console as far as it can be read: nothing depends on it.
     async fn console(&self, instance: InstanceId) -> Vec<u8> {
-        let read = self.within("read a console", self.hypervisor.console(instance)).await;
-        read.unwrap_or_else(|error| {
+        self.read_console(instance).await.unwrap_or_else(|error| {
             let error: &dyn std::error::Error = &error;
             tracing::debug!(%instance, error, "a console could not be read");
             Vec::new()

@@ -263,6 +263,7 @@ fn to_message(message: FromHost) -> v1::FromHost {
             from_host::Message::Observed(v1::Observed { sequence, ..(&set).into() })
         }
         FromHost::Metered(batch) => from_host::Message::Metered((&batch).into()),
+        FromHost::ConsoleRead(read) => from_host::Message::ConsoleRead(read.into()),
     };
     v1::FromHost { message: Some(message) }
 }
@@ -295,6 +296,10 @@ fn from_message(message: v1::ToHost) -> Result<ToHost, TransportError> {
         to_host::Message::Receive(asked) => {
             let asked = ReceiveVolume::try_from(asked);
             ToHost::Receive(asked.map_err(|error| garbled(error.to_string()))?)
+        }
+        to_host::Message::ReadConsole(asked) => {
+            let asked = asked.try_into();
+            ToHost::ReadConsole(asked.map_err(|error: DomainError| garbled(error.to_string()))?)
         }
     })
 }

@@ -7,6 +7,7 @@ mod joined;
 use async_trait::async_trait;
 use fairmazon_model::{
     conformity::Proof,
+    console::{ConsoleRead, ReadConsole},
     id::HostId,
     machine::{DesiredSet, ObservedSet},
     transfer::{Part, ReceiveVolume, SendVolume, Taken, TransferId},
@@ -41,6 +42,8 @@ pub enum FromHost {
     },
     /// What was used.
     Metered(WindowBatch),
+    /// Answers a [`ToHost::ReadConsole`].
+    ConsoleRead(ConsoleRead),
 }
 
 /// Who opens the stream.
@@ -95,6 +98,8 @@ pub enum ToHost {
     Send(SendVolume),
     /// A customer has a volume's file.
     Receive(ReceiveVolume),
+    /// A customer waits for what a guest has written last.
+    ReadConsole(ReadConsole),
 }
 
 /// One open stream. It has ended when the receiver gives none; an error before that says why.

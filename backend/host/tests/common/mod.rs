@@ -21,11 +21,11 @@ use fairmazon_hypervisor::{
 };
 use fairmazon_keys::HostSecret;
 use fairmazon_model::{
+    console::ConsoleRead,
     host::Capacity,
     id::{HostId, InstanceId, VolumeId},
     instance::ObservedState,
     machine::{DesiredSet, HostVolume, MachineSeen, MachineSpec, ObservedSet},
-    transfer::ReceiveVolume,
     units::{Generation, Gib, Mib, Vcpus},
     usage::{RefusedWindow, WindowBatch},
 };
@@ -66,9 +66,11 @@ pub struct Broker {
     state: Mutex<BrokerState>,
     changed: watch::Sender<u64>,
     /// What it asks the host for, beside the sets.
-    asks: broadcast::Sender<ReceiveVolume>,
+    asks: broadcast::Sender<ToHost>,
     seen: watch::Sender<Option<(u64, ObservedSet)>>,
     metered: Mutex<Vec<WindowBatch>>,
+    /// The consoles that were read for it.
+    pub consoles: watch::Sender<Vec<ConsoleRead>>,
 }
 
 impl Broker {
@@ -77,9 +79,10 @@ impl Broker {
         let broker = Arc::new(Self {
             state: Mutex::default(),
             changed: watch::Sender::new(0),
-            asks: broadcast::Sender::new(16),
+            asks: broadcast::Sender::new(128),
             seen: watch::Sender::new(None),
             metered: Mutex::default(),
+            consoles: watch::Sender::default(),
         });
         let serving = Arc::clone(&broker);
         tokio::spawn(async move {
@@ -108,7 +111,7 @@ impl Broker {
                     }
                 }
                 Ok(asked) = asks.recv() => {
-                    if end.sender.send(Ok(ToHost::Receive(asked))).await.is_err() { return; }
+                    if end.sender.send(Ok(asked)).await.is_err() { return; }
                 }
                 _ = changed.changed() => {
                     let (network, sets) = {
@@ -158,6 +161,10 @@ impl Broker {
                 }
                 vec![ToHost::MeteredThrough { batch: number, refused }]
             }
+            FromHost::ConsoleRead(read) => {
+                self.consoles.send_modify(|consoles| consoles.push(read));
+                Vec::new()
+            }
         }
     }
 
@@ -167,8 +174,8 @@ impl Broker {
         self.changed.send_modify(|n| *n += 1);
     }
 
-    /// Asks the host to take the file of a volume.
-    pub fn ask(&self, asked: ReceiveVolume) {
+    /// Asks the host for something beside the sets.
+    pub fn ask(&self, asked: ToHost) {
         self.asks.send(asked).unwrap();
     }
 

@@ -10,11 +10,11 @@ use std::{
     path::PathBuf,
 };
 
-use fairmazon_model::id::InstanceId;
+use fairmazon_model::{console::CONSOLE_MAX, id::InstanceId};
 use rustix::fs::{FallocateFlags, fallocate};
 
 /// What is kept of a console.
-pub(super) const KEPT: u64 = 64 * 1024;
+pub(super) const KEPT: u64 = CONSOLE_MAX as u64;
 
 /// The consoles of a host.
 #[derive(Debug)]

@@ -130,8 +130,8 @@ async fn broker(
                 Some(FromHost::Renew { sequence }) => {
                     vec![ToHost::Renewed { sequence, lease_term_ms: TERM_MS }]
                 }
-                // It has no store to keep windows in.
-                Some(FromHost::Metered(_)) => Vec::new(),
+                // It has no store to keep windows in, and no customers.
+                Some(FromHost::Metered(_) | FromHost::ConsoleRead(_)) => Vec::new(),
                 Some(FromHost::Observed { set, .. }) => {
                     tell.send_replace(set);
                     Vec::new()

@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use fairmazon_model::{
+    console::CONSOLE_MAX,
     host::Capacity,
     id::{HostId, InstanceId, VolumeId},
     machine::{Disk, HostVolume, MachineSpec},
@@ -34,8 +35,6 @@ use crate::{
 
 /// Hints that a slow listener may be behind before it has to look at all.
 const HINTS_KEPT: usize = 16;
-/// What is kept of a console, in bytes.
-const CONSOLE_KEPT: usize = 64 * 1024;
 pub(super) struct HostCell {
     pub(super) id: HostId,
     pub(super) capacity: Capacity,
@@ -83,7 +82,7 @@ impl SimHost {
     pub fn say(&self, instance: InstanceId, text: &str) {
         if let Ok(machine) = self.cell.state.lock().machine_mut(instance) {
             machine.console.extend_from_slice(text.as_bytes());
-            let more = machine.console.len().saturating_sub(CONSOLE_KEPT);
+            let more = machine.console.len().saturating_sub(CONSOLE_MAX);
             machine.console.drain(..more);
         }
     }

@@ -1,6 +1,7 @@
 //! A broker in this process, for what a real one does not do on command: it counts calls and
 //! fails when told to. It keeps rows in memory, over real TLS; everything is done at once.
 
+mod following;
 mod services;
 
 use std::{
@@ -45,6 +46,8 @@ pub(crate) struct State {
     pub(crate) no_place: bool,
     /// What the agents of guests say of cloud-init; none while they have no agent.
     pub(crate) agent: Option<v1::CloudInit>,
+    /// What guests have written to their serial consoles; none while no host answers.
+    pub(crate) console: Option<String>,
     /// A host that asks for the keys of new machines, with its certificate.
     pub(crate) asks: Option<(HostId, String)>,
     /// The keys that were given.
@@ -67,6 +70,7 @@ impl State {
             off_hours: false,
             no_place: false,
             agent: Some(v1::CloudInit::Done),
+            console: Some(String::new()),
             asks: None,
             given: watch::Sender::new(Vec::new()),
             made: 0,

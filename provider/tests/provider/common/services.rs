@@ -12,7 +12,7 @@ use fairmazon_proto::v1::{self, *};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming, transport::server::Router};
 
-use super::{Shared, State, TOKEN};
+use super::{Shared, State, TOKEN, following};
 
 type Answer<T> = Result<Response<T>, Status>;
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -157,6 +157,8 @@ fn bring_about(state: &State, row: &mut Instance) -> Result<(), Status> {
 
 #[tonic::async_trait]
 impl instances_service_server::InstancesService for Fake {
+    type WatchInstanceStream = ReceiverStream<Result<Instance, Status>>;
+
     async fn create_instance(
         &self,
         request: Request<CreateInstanceRequest>,
@@ -196,6 +198,21 @@ impl instances_service_server::InstancesService for Fake {
         let (state, request) = self.open("get_instance", request)?;
         let row = state.instances.get(&request.id);
         row.cloned().map(Response::new).ok_or_else(|| missing("instance", &request.id))
+    }
+
+    async fn watch_instance(
+        &self,
+        request: Request<WatchInstanceRequest>,
+    ) -> Answer<Self::WatchInstanceStream> {
+        let (state, request) = self.open("watch_instance", request)?;
+        drop(state);
+        Ok(Response::new(following::instance(self.0.clone(), request.id)))
+    }
+
+    async fn get_console(&self, request: Request<GetConsoleRequest>) -> Answer<Console> {
+        let (state, _) = self.open("get_console", request)?;
+        let text = state.console.clone().ok_or_else(|| Status::failed_precondition("it is off"))?;
+        Ok(Response::new(Console { text }))
     }
 
     async fn list_instances(
@@ -463,42 +480,12 @@ impl operations_service_server::OperationsService for Fake {
         Ok(Response::new(ListOperationsResponse::default()))
     }
 
-    /// Only operations that never end are waited for here.
     async fn wait_operation(
         &self,
         request: Request<WaitOperationRequest>,
     ) -> Answer<Self::WaitOperationStream> {
         let (state, request) = self.open("wait_operation", request)?;
-        let (asks, mut given) = (state.asks.is_some(), state.given.subscribe());
-        let target = state.instances.keys().next_back().cloned().unwrap_or_default();
-        drop(state);
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        tokio::spawn(async move {
-            if asks {
-                let id = request.id;
-                let now = |waits_for_keys| Operation {
-                    id: id.clone(),
-                    target_id: target.clone(),
-                    state: if waits_for_keys {
-                        OperationState::Running
-                    } else {
-                        OperationState::Done
-                    }
-                    .into(),
-                    waits_for_keys,
-                    ..Operation::default()
-                };
-                let _ = sender.send(Ok(now(true))).await;
-                tokio::select! {
-                    // Nobody follows it any more.
-                    () = sender.closed() => return,
-                    _ = given.wait_for(|given| !given.is_empty()) => {}
-                }
-                let _ = sender.send(Ok(now(false))).await;
-            }
-            sender.closed().await;
-        });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(following::operation(&state, request.id)))
     }
 
     async fn confirm_created(

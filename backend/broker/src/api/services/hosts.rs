@@ -5,18 +5,22 @@ use fairmazon_proto::v1::{
     self, CancelDrainRequest, Drain, DrainHostRequest, GetDrainRequest, GetHostRequest, Host,
     JoinHostRequest, JoinHostResponse, ListHostsRequest, ListHostsResponse, RegisterHostRequest,
     RegisterHostResponse, RemoveHostRequest, RemoveHostResponse, RotateHostTokenRequest,
-    RotateHostTokenResponse, UpdateHostRequest, hosts_service_server::HostsService,
+    RotateHostTokenResponse, UpdateHostRequest, WatchDrainRequest,
+    hosts_service_server::HostsService,
 };
+use futures::StreamExt;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Api, cut, id, page, required};
 use crate::{
-    api::context::Context,
+    api::context::{Answers, Context},
     core::{DrainItem, DrainState, DrainView, HostView, Standing},
 };
 
 #[async_trait]
 impl HostsService for Api {
+    type WatchDrainStream = Answers<Drain>;
+
     async fn register_host(
         &self,
         request: Request<RegisterHostRequest>,
@@ -142,6 +146,17 @@ impl HostsService for Api {
             Ok(drain(&view))
         };
         context.answer(work).await
+    }
+
+    async fn watch_drain(
+        &self,
+        request: Request<WatchDrainRequest>,
+    ) -> Result<Response<Self::WatchDrainStream>, Status> {
+        let (context, message) = Context::of(request)?;
+        let changes = id("id", &message.id)
+            .and_then(|id| self.engine.watch_drain(&context.caller, id))
+            .map_err(|error| context.refuse(&error))?;
+        context.stream(changes.map(|view| view.map(|view| drain(&view))))
     }
 
     async fn remove_host(

@@ -2,20 +2,24 @@
 
 use fairmazon_model::machine::CloudInit;
 use fairmazon_proto::v1::{
-    self, CreateInstanceRequest, DeleteInstanceRequest, GetInstanceRequest, InstanceResponse,
-    ListInstancesRequest, ListInstancesResponse, MigrateInstanceRequest, Operation,
-    RebootInstanceRequest, UpdateInstanceRequest, instances_service_server::InstancesService,
+    self, Console, CreateInstanceRequest, DeleteInstanceRequest, GetConsoleRequest,
+    GetInstanceRequest, InstanceResponse, ListInstancesRequest, ListInstancesResponse,
+    MigrateInstanceRequest, Operation, RebootInstanceRequest, UpdateInstanceRequest,
+    WatchInstanceRequest, instances_service_server::InstancesService,
 };
+use futures::StreamExt;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Api, cut, id, page, place, required};
 use crate::{
-    api::context::Context,
+    api::context::{Answers, Context},
     core::{InstanceChange, InstanceState, InstanceUpdate, InstanceView},
 };
 
 #[async_trait]
 impl InstancesService for Api {
+    type WatchInstanceStream = Answers<v1::Instance>;
+
     async fn create_instance(
         &self,
         request: Request<CreateInstanceRequest>,
@@ -51,6 +55,30 @@ impl InstancesService for Api {
             let found = self.engine.instances(&context.caller, page(message.page)?, &labels);
             let (instances, next_page_token) = cut(&found, |view| view.row.id, instance);
             Ok(ListInstancesResponse { instances, next_page_token, revision: found.revision.0 })
+        };
+        context.answer(work).await
+    }
+
+    async fn watch_instance(
+        &self,
+        request: Request<WatchInstanceRequest>,
+    ) -> Result<Response<Self::WatchInstanceStream>, Status> {
+        let (context, message) = Context::of(request)?;
+        let changes = id("id", &message.id)
+            .and_then(|id| self.engine.watch_instance(&context.caller, id))
+            .map_err(|error| context.refuse(&error))?;
+        context.stream(changes.map(|view| view.map(|view| instance(&view))))
+    }
+
+    async fn get_console(
+        &self,
+        request: Request<GetConsoleRequest>,
+    ) -> Result<Response<Console>, Status> {
+        let (context, message) = Context::of(request)?;
+        let work = async {
+            let target = id("id", &message.id)?;
+            let text = self.engine.console(&context.caller, target).await?;
+            Ok(Console { text })
         };
         context.answer(work).await
     }

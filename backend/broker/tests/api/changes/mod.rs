@@ -20,7 +20,7 @@ use tonic_prost::ProstCodec;
 use crate::harness::{Broker, Client, detail};
 
 /// The methods without an idempotency key, and why they need none.
-const WITHOUT_KEY: [(&str, &str); 24] = [
+const WITHOUT_KEY: [(&str, &str); 27] = [
     ("AccountsService/GetAccount", READ),
     ("AccountsService/ListAccounts", READ),
     ("TokensService/ListTokens", READ),
@@ -30,8 +30,11 @@ const WITHOUT_KEY: [(&str, &str); 24] = [
     ("HostsService/GetHost", READ),
     ("HostsService/ListHosts", READ),
     ("HostsService/GetDrain", READ),
+    ("HostsService/WatchDrain", READ),
     ("InstancesService/GetInstance", READ),
     ("InstancesService/ListInstances", READ),
+    ("InstancesService/WatchInstance", READ),
+    ("InstancesService/GetConsole", READ),
     ("OperationsService/GetOperation", READ),
     ("OperationsService/ListOperations", READ),
     ("OperationsService/WaitOperation", READ),
