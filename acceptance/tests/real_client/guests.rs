@@ -143,6 +143,8 @@ fn a_guest_runs_the_users_script_and_keeps_its_data_through_a_stop_and_a_restart
     assert_eq!(files_with(&hosts, b"written by the guest in plain text"), Vec::<PathBuf>::new());
 
     let id = workspace.state()?.resource("fairmazon_instance.web")?["id"].clone();
+    let shown = backend.ask("env", &["console", id.as_str().unwrap_or_default()])?;
+    assert!(shown.contains("first boot of web, said by the machine itself"), "{shown}");
     let main = workspace.read("main.tf")?;
     let runs = emulators(id.as_str().unwrap_or_default());
     assert_eq!(runs.len(), 1, "{id}");
@@ -169,6 +171,23 @@ fn a_guest_runs_the_users_script_and_keeps_its_data_through_a_stop_and_a_restart
     assert_eq!(workspace.state()?.resource("fairmazon_instance.web")?["id"], id);
     workspace.destroy()?;
     no_volume_is_left(&hosts);
+    backend.interrupt()
+}
+
+/// A guest without cloud-init is waited for in vain: the user sees what it did instead.
+#[test]
+fn what_a_guest_wrote_is_shown_where_it_does_not_bring_what_is_waited_for() -> Outcome {
+    let cli = Cli::chosen()?;
+    let mut backend = backend()?;
+    let workspace = Workspace::example("first-boot", &cli, backend.environment())?;
+    let main = workspace.read("main.tf")?;
+    let waits = "image  = \"debian-13\"\n  wait_for = [\"cloud_init\"]\n  \
+                 timeouts = { create = \"20s\" }\n";
+    workspace.write("main.tf", &main.replace("image  = \"debian-13\"\n", waits))?;
+    let told = workspace.apply(&[])?.text();
+    assert!(told.contains("is not ready yet") && told.contains("serial console:"), "{told}");
+    assert!(told.contains("first boot of web, said by the machine itself"), "{told}");
+    workspace.destroy()?;
     backend.interrupt()
 }
 

@@ -17,6 +17,9 @@ use crate::error::CommandError;
 /// How long a connection may take.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
+/// How often a connection is tried while something is awaited on it.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
 /// How to reach a broker.
 #[derive(Debug, Args)]
 pub(crate) struct ClientOptions {
@@ -69,6 +72,10 @@ impl ClientOptions {
         let failed = |source| CommandError::Connect { endpoint: self.endpoint.clone(), source };
         let channel = Endpoint::from_shared(self.endpoint.clone())
             .and_then(|endpoint| endpoint.connect_timeout(CONNECT_TIME).tls_config(tls))
+            // What is followed for long is not waited for on a connection that is dead.
+            .map(|endpoint| {
+                endpoint.http2_keep_alive_interval(PING_EVERY).keep_alive_timeout(CONNECT_TIME)
+            })
             .map_err(failed)?
             .connect()
             .await

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, net::SocketAddr, path::PathBuf};
 
-use fairmazon_model::DomainError;
+use fairmazon_model::{DomainError, ErrorKind};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -160,6 +160,11 @@ impl CommandError {
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { verb, path, source }
+    }
+
+    /// Whether the broker was away, or could not do it just then.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if source.kind == ErrorKind::Unavailable)
     }
 
     /// The platform refuses.

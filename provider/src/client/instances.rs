@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use fairmazon_model::limits::PAGE_MAX;
 use fairmazon_proto::v1;
 use prost::Message as _;
+use tokio_stream::StreamExt as _;
 
-use super::{ANSWER_MAX, Channel, Client, ClientError, Page, Row};
+use super::{ANSWER_MAX, Channel, Client, ClientError, PAUSE_MIN, Page, Row};
 
 impl Row for v1::Instance {
     fn id(&self) -> &str {
@@ -73,6 +74,55 @@ impl Client {
             .await?;
         self.instances.put(&row);
         Ok(row)
+    }
+
+    /// One, once it is as wanted. How long that may take is for the caller to bound.
+    ///
+    /// # Errors
+    /// When there is none, also later, or it can't be followed any more.
+    pub async fn instance_once(
+        &self,
+        id: &str,
+        wanted: impl Fn(&v1::Instance) -> bool + Send + Sync,
+    ) -> Result<v1::Instance, ClientError> {
+        loop {
+            let request = v1::WatchInstanceRequest { id: id.to_owned() };
+            let mut rows = self
+                .open(request, |request| {
+                    let mut service = self.instances_service();
+                    async move { service.watch_instance(request).await }
+                })
+                .await?;
+            while let Some(row) = rows.next().await {
+                match row {
+                    Ok(row) if wanted(&row) => {
+                        self.instances.put(&row);
+                        return Ok(row);
+                    }
+                    Ok(_) => {}
+                    Err(status) => {
+                        self.breaks_off(&status)?;
+                        break;
+                    }
+                }
+            }
+            tokio::time::sleep(PAUSE_MIN).await;
+        }
+    }
+
+    /// What the guest of one has written last to its serial console.
+    ///
+    /// # Errors
+    /// When its host can't read it or does not answer.
+    pub async fn console(&self, id: &str) -> Result<String, ClientError> {
+        let request = v1::GetConsoleRequest { id: id.to_owned() };
+        let answer = self
+            .call(request, |request| {
+                let mut service = self.instances_service();
+                async move { service.get_console(request).await }
+            })
+            .await?;
+        Ok(answer.text)
     }
 
     /// Replaces the whole spec. With `allow_rebuild` a changed image makes the boot

@@ -24,7 +24,7 @@ use std::{future::Future, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, Streaming,
     metadata::{Ascii, MetadataMap, MetadataValue},
     transport::{Channel, Endpoint},
 };
@@ -207,6 +207,33 @@ impl Client {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// As [`Client::call`], for a stream of answers that lives as long as what it follows: only its
+    /// opening has a limit.
+    async fn open<Q, A, F>(
+        &self,
+        message: Q,
+        send: impl Fn(Request<Q>) -> F + Send + Sync,
+    ) -> Result<Streaming<A>, ClientError>
+    where
+        Q: Clone + Send,
+        F: Future<Output = Result<Response<Streaming<A>>, Status>> + Send,
+    {
+        self.call(message, |mut request| {
+            request.metadata_mut().remove("grpc-timeout");
+            send(request)
+        })
+        .await
+    }
+
+    /// How a stream broke off: opening it again is what waits for a broker that is away.
+    ///
+    /// # Errors
+    /// When that does not help.
+    fn breaks_off(&self, status: &Status) -> Result<(), ClientError> {
+        let error = ClientError::of_status(status, &self.endpoint, CALL_LIMIT);
+        if error.is_transient() { Ok(()) } else { Err(error) }
     }
 
     /// Makes a `noun` of the spec with these bytes, under the first key whose thing is in no

@@ -28,12 +28,7 @@ impl Client {
                 match change {
                     Ok(operation) => last = operation,
                     Err(status) => {
-                        let error =
-                            ClientError::of_status(&status, &self.endpoint, super::CALL_LIMIT);
-                        if !error.is_transient() {
-                            return Err(error);
-                        }
-                        // Opening the stream again is what waits for the broker to come back.
+                        self.breaks_off(&status)?;
                         break;
                     }
                 }
@@ -76,9 +71,7 @@ impl Client {
         operation: &v1::Operation,
     ) -> Result<Streaming<v1::Operation>, ClientError> {
         let request = v1::WaitOperationRequest { id: operation.id.clone() };
-        self.call(request, |mut request| {
-            // The stream lives as long as the work: only its opening has a limit.
-            request.metadata_mut().remove("grpc-timeout");
+        self.open(request, |request| {
             let mut service = self.operations_service();
             async move { service.wait_operation(request).await }
         })

@@ -332,21 +332,34 @@ async fn what_a_guest_lacks_is_told_with_what_to_do() {
     let wanted = machine_with(waits);
     let applied = client.apply(ADDRESS, patient.clone()).await.unwrap();
     assert!(applied.warnings.is_empty(), "{}", applied.warnings);
-    // Without an agent it is made and well, and says what it waited for.
+    // Without an agent it is made and well, and says what it waited for and what its guest said.
+    let said = (1..=30).map(|number| format!("line {number}")).collect::<Vec<_>>();
+    broker.state.lock().console = Some(said.join("\n"));
     broker.state.lock().agent = None;
     let address = "fairmazon_instance.silent";
     let applied = client.apply(address, wanted.clone()).await.unwrap();
     let told = applied.warnings.to_string();
-    for text in ["is not ready yet", "install qemu-guest-agent", "`cloud_init` out of", "Waited 1s"]
-    {
+    for text in [
+        "is not ready yet",
+        "install qemu-guest-agent",
+        "`cloud_init` out of",
+        "Waited 1s",
+        "The last on its serial console:\n    line 7\n    line 8",
+        "line 30\n\nIt was made",
+    ] {
         assert!(told.contains(text), "{text}: {told}");
     }
     assert!(!client.is_tainted(address));
+    // It is followed, not asked for again and again.
+    assert_eq!((broker.calls("watch_instance"), broker.calls("get_instance")), (1, 3));
+    broker.state.lock().console = None;
     broker.state.lock().agent = Some(fairmazon_proto::v1::CloudInit::Unspecified);
     let applied = client.apply("fairmazon_instance.slow", wanted.clone()).await.unwrap();
     let told = applied.warnings.to_string();
     assert!(
-        told.contains("result.json") && !told.contains("install qemu-guest-agent in"),
+        told.contains("result.json")
+            && !told.contains("install qemu-guest-agent in")
+            && !told.contains("serial console"),
         "{told}"
     );
     broker.state.lock().agent = Some(fairmazon_proto::v1::CloudInit::Failed);

@@ -4,19 +4,23 @@ use std::{collections::BTreeMap, time::Duration};
 
 use clap::Args;
 use fairmazon_proto::v1::{
-    CancelDrainRequest, Drain, DrainHostRequest, DrainItem, DrainState, GetDrainRequest,
+    CancelDrainRequest, Drain, DrainHostRequest, DrainItem, DrainState, WatchDrainRequest,
     hosts_service_client::HostsServiceClient,
 };
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
 
 use crate::{
-    client::{ClientOptions, refused},
+    client::{Client, ClientOptions, refused},
     error::CommandError,
     keys, output,
 };
 
-/// How often it is looked at.
-const EVERY: Duration = Duration::from_secs(1);
+/// How long a broker that is away is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two attempts to reach it.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Empty a host: it takes nothing new, and its machines move to other hosts, running or off as they
 /// are. Follows until nothing is left or the deadline has passed; interrupted, the host goes on.
@@ -57,19 +61,13 @@ impl HostDrain {
         let what = format!("unable to empty the host {id}");
         hosts.drain_host(request).await.map_err(refused(what))?;
         let mut known = Known::default();
-        let report = loop {
-            let what = format!("unable to read what is left on the host {id}");
-            let request = GetDrainRequest { id: id.clone() };
-            let report = hosts.get_drain(request).await.map_err(refused(what))?.into_inner();
-            let changes = known.take(&report);
+        let report = follow(&mut hosts, &id, |report| {
+            let changes = known.take(report);
             if !self.json {
                 changes.iter().for_each(|line| output::line(line));
             }
-            if report.is_over || is_empty(&report) {
-                break report;
-            }
-            tokio::time::sleep(EVERY).await;
-        };
+        })
+        .await?;
         if self.json {
             output::line(&as_json(&id, &report)?);
         } else {
@@ -80,6 +78,43 @@ impl HostDrain {
         }
         let (machines, volumes) = (report.machines.len(), report.volumes.len());
         Err(CommandError::NotEmpty { host: id, machines, volumes })
+    }
+}
+
+/// Follows what is left on the host until nothing is, or the deadline has passed; also over a
+/// broker that is away for a while, as the host is emptied all the same.
+async fn follow(
+    hosts: &mut HostsServiceClient<Client>,
+    id: &str,
+    mut tell: impl FnMut(&Drain),
+) -> Result<Drain, CommandError> {
+    let mut heard = Instant::now();
+    loop {
+        let request = WatchDrainRequest { id: id.to_owned() };
+        let ended = match hosts.watch_drain(request).await {
+            Ok(answer) => {
+                let mut reports = answer.into_inner();
+                loop {
+                    match reports.message().await {
+                        Ok(Some(report)) => {
+                            heard = Instant::now();
+                            tell(&report);
+                            if report.is_over || is_empty(&report) {
+                                return Ok(report);
+                            }
+                        }
+                        Ok(None) => break Status::unavailable("the broker has hung up"),
+                        Err(status) => break status,
+                    }
+                }
+            }
+            Err(status) => status,
+        };
+        let error = refused(format!("unable to follow what is left on the host {id}"))(ended);
+        if !error.is_passing() || heard.elapsed() > PATIENCE {
+            return Err(error);
+        }
+        sleep(PAUSE).await;
     }
 }
 

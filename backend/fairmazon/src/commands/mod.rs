@@ -5,6 +5,7 @@ mod audit;
 mod backup;
 mod bench;
 pub(crate) mod broker;
+mod console;
 mod dev;
 mod host;
 mod host_agent;
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Key(key::Key),
     /// List volumes, export them to files that only you can open, and open those.
     Volume(volume::Volume),
+    /// Show what the guest of an instance has written last to its serial console.
+    Console(console::Console),
     /// Open and list accounts, for the platform's operators.
     Account(account::Account),
     /// Make, list and revoke tokens.
@@ -70,6 +73,7 @@ impl Command {
             Self::Host(command) => run_beside_guests(command.run()),
             Self::Key(command) => run(command.run()),
             Self::Volume(command) => run(command.run()),
+            Self::Console(command) => run(command.run()),
             Self::Account(command) => run(command.run()),
             Self::Token(command) => run(command.run()),
             Self::Usage(command) => run(command.run()),

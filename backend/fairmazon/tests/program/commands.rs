@@ -75,6 +75,9 @@ fn tokens_hosts_audit_and_backup() {
     assert!(ask(&["host", "list"], &operator).contains(emptied));
     let shown = ask(&["host", "show", id], &operator);
     assert!(shown.contains(emptied) && shown.contains("(offered: level 0)"), "{shown}");
+    let none = run(&["console", "ins-01hf7yat000000000000000001"], &customer);
+    let said = String::from_utf8_lossy(&none.stderr);
+    assert!(!none.status.success() && said.contains("unable to read the console"), "{said}");
     ask(&["host", "drain", id, "--cancel"], &operator);
     assert!(!ask(&["host", "list"], &operator).contains("being emptied"));
     ask(&["host", "remove", id], &operator);
@@ -115,7 +118,9 @@ fn tokens_hosts_audit_and_backup() {
 #[test]
 fn the_help_of_every_command_is_there() {
     let none = Default::default();
-    for command in ["dev", "broker", "host", "account", "token", "audit", "backup", "bench"] {
+    for command in
+        ["dev", "broker", "host", "account", "token", "audit", "backup", "bench", "console"]
+    {
         assert!(ask(&[command, "--help"], &none).contains("Usage: fairmazon"), "{command}");
     }
 }

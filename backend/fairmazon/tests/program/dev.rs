@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::process::{Client, Dev, Environment, Running, ask, exported, fairmazon, run};
 
-fn request(name: &str) -> CreateInstanceRequest {
+pub(crate) fn request(name: &str) -> CreateInstanceRequest {
     let spec = InstanceSpec {
         name: name.into(),
         flavor: "tiny".into(),
@@ -32,8 +32,13 @@ fn request(name: &str) -> CreateInstanceRequest {
 }
 
 pub(crate) async fn create_and_wait(client: &Client, name: &str) -> v1::Instance {
+    create(client, request(name)).await
+}
+
+/// Makes a machine and waits for it.
+pub(crate) async fn create(client: &Client, asked: CreateInstanceRequest) -> v1::Instance {
     let mut instances = InstancesServiceClient::new(client.clone());
-    let created = instances.create_instance(request(name)).await.unwrap().into_inner();
+    let created = instances.create_instance(asked).await.unwrap().into_inner();
     let id = created.operation.unwrap().id;
     let mut operations = OperationsServiceClient::new(client.clone());
     let mut states =

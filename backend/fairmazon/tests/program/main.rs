@@ -7,6 +7,7 @@ mod process;
 mod certificates;
 mod commands;
 mod dev;
+mod drains;
 mod host_check;
 mod images;
 mod imports;

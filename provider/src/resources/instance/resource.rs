@@ -128,6 +128,7 @@ impl Resource for InstanceResource {
                 // It ran, and ended while its guest was waited for.
                 let mut why = Unfinished::of(NOUN, &row.id);
                 why.because(&row.state_reason);
+                why.said(&wait::last_on_console(client, &row.id).await);
                 Err(why.error("failed"))
             }
             Waited::Done(row) => {
@@ -145,6 +146,9 @@ impl Resource for InstanceResource {
                 };
                 why.because(&now.state_reason);
                 why.lacks(&wait::lacks(&now, &conditions));
+                if now.state() != v1::InstanceState::Pending {
+                    why.said(&wait::last_on_console(client, &row.id).await);
+                }
                 let stopped = cx.cancellation().is_cancelled();
                 match now.state() {
                     v1::InstanceState::Failed => return Err(why.error("failed")),

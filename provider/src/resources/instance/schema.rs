@@ -197,7 +197,7 @@ fn running() -> [Attribute; 8] {
                  (it has an address), `guest_agent` (qemu-guest-agent in its guest has answered) and \
                  `cloud_init` (that agent says that cloud-init is done; when it ended with errors, \
                  there is a warning). Where the time of `timeouts` is up first, a warning says what \
-                 is missing. Outside its working hours nothing but `running` is waited for, and an \
+                 is missing and what the guest has written last to its serial console. Outside its working hours nothing but `running` is waited for, and an \
                  empty set waits for nothing.",
             ),
     ]

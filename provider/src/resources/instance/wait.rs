@@ -8,8 +8,10 @@ use tfplugin::{Attr, Diagnostic};
 use super::InstanceModel;
 use crate::client::{Client, ClientError};
 
-/// Between two looks at a machine of whose guest something is waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long the console of a machine may take.
+const CONSOLE_WITHIN: Duration = Duration::from_secs(5);
+/// How much of it is told.
+const CONSOLE_LINES: usize = 24;
 
 /// What may be waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,20 +80,33 @@ pub(super) fn conditions(model: &InstanceModel) -> Vec<Condition> {
     WAIT_FOR.iter().filter(|(word, _)| wanted(word)).map(|&(_, condition)| condition).collect()
 }
 
-/// Waits until the machine has what its guest brings. The platform has no event for it.
+/// Waits until the machine has what its guest brings.
 pub(super) async fn for_guest(
     client: &Arc<Client>,
     id: &str,
     conditions: &[Condition],
 ) -> Result<v1::Instance, ClientError> {
-    loop {
-        let row = client.instance_now(id).await?;
-        // Outside its working hours it is as asked for, and has no guest.
-        if is_off(row.state()) || conditions.iter().all(|condition| condition.holds(&row)) {
-            return Ok(row);
+    // Outside its working hours it is as asked for, and has no guest.
+    let is_there = |row: &v1::Instance| {
+        is_off(row.state()) || conditions.iter().all(|condition| condition.holds(row))
+    };
+    let row = client.instance_now(id).await?;
+    if is_there(&row) { Ok(row) } else { client.instance_once(id, is_there).await }
+}
+
+/// The last lines that its guest has written to its serial console, for the user; empty where there
+/// are none, or nobody answers soon.
+pub(super) async fn last_on_console(client: &Client, id: &str) -> String {
+    let text = match tokio::time::timeout(CONSOLE_WITHIN, client.console(id)).await {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => {
+            tracing::info!(instance = id, error = ?error, "its console could not be read");
+            return String::new();
         }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+        Err(_) => return String::new(),
+    };
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n")
 }
 
 /// What a running machine has not got that was waited for, and what to do; empty where that is

@@ -67,6 +67,15 @@ impl Unfinished {
         }
     }
 
+    /// Adds what its guest has said last.
+    pub fn said(&mut self, console: &str) {
+        if !console.is_empty() {
+            let lines = console.lines().map(|line| format!("\n    {line}"));
+            let lines = lines.collect::<String>();
+            self.why = format!("{}\n\nThe last on its serial console:{lines}", self.why);
+        }
+    }
+
     fn put_first(&mut self, what: &str) {
         let rest = if self.why.is_empty() { String::new() } else { format!("\n\n{}", self.why) };
         self.why = format!("{what}{rest}");
