@@ -9,7 +9,7 @@ use std::{
 use fairmazon_model::{
     DomainError, ErrorKind,
     catalogue::Catalogue,
-    id::{HostId, InstanceId},
+    id::{HostId, InstanceId, VolumeId},
     instance::{Instance, InstanceSpec, ObservedState},
     limits,
     migration::Migration,
@@ -311,6 +311,11 @@ pub(crate) fn check_can_leave(
         let advice = "stop it, to have it move as it is, or reboot it";
         return Err(Bound::AsItIs(precondition(text).advise(advice)));
     }
+    if runs && let Some(volume) = only_read(instance) {
+        let text = format!("{id} runs with {volume}, which it may only read, and can't take along");
+        let advice = "stop it, to have both move, or attach that with the right to write, or not";
+        return Err(Bound::AsItIs(precondition(text).advise(advice)));
+    }
     if !is_as_it_shall || state.standing(from) != Standing::Connected || instance.notice().is_some()
     {
         let state = if runs { "running" } else { "off" };
@@ -327,6 +332,12 @@ pub(crate) fn check_can_leave(
         }
         None => Ok(from),
     }
+}
+
+/// A volume that the instance may only read: while it runs, nothing copies that to another host.
+fn only_read(instance: &Instance) -> Option<VolumeId> {
+    let mut attached = instance.spec.volumes.values();
+    attached.find(|attached| attached.read_only).map(|attached| attached.volume_id)
 }
 
 /// Whether the host can let these volumes go, with what they belong to.

@@ -1,17 +1,17 @@
 //! Hosts that are emptied, with every host played.
 
-use fairmazon_broker::core::{CoreConfig, DrainItem, DrainState, PageRequest};
+use fairmazon_broker::core::{CoreConfig, DrainItem, DrainState, InstanceUpdate, PageRequest};
 use fairmazon_model::{
     ErrorKind,
     id::{HostId, InstanceId},
-    instance::{InstanceSpec, ObservedState, Power},
+    instance::{Attachment, InstanceSpec, ObservedState, Power},
     machine::{DesiredSet, HostVolume, MachineSpec, VolumeWish},
     migration::Handover,
     units::Epoch,
 };
 
 use super::{
-    kit::{Kit, host_spec, quick, row, spec},
+    kit::{Hosts, Kit, host_spec, quick, row, spec, volume_spec},
     played::{Played, register},
 };
 
@@ -171,6 +171,36 @@ async fn agents_that_take_no_part_in_moves_are_named() {
     let _alone = Played::open(&kit, source.id, "").await;
     kit.until("it is said", || staying().reason.contains("without `--migration-listen`")).await;
     assert_eq!(staying().state, DrainState::Staying);
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_machine_may_only_read_keeps_it_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let hosts = Hosts::start(&kit, 1).await;
+    let (engine, customer, host) = (&kit.engine, &kit.customer, hosts.hosts[0].id);
+    let made = engine.create_volume(customer, volume_spec("data"), &kit.key()).await.unwrap();
+    let attachment = Attachment { volume_id: made.volume.row.id, read_only: true };
+    let volumes = [("data".to_owned(), attachment)].into();
+    let asked = InstanceSpec { volumes, ..spec("reads") };
+    let made = engine.create_instance(customer, asked.clone(), &kit.key()).await.unwrap();
+    let id = made.instance.row.id;
+    kit.done(made.operation.id).await;
+    let error = engine.migrate_instance(customer, id, &kit.key()).await.unwrap_err();
+    assert!(error.kind == ErrorKind::Precondition && error.message.contains("may only read"));
+    engine.drain_host(customer, host, LONG_MS, &kit.key()).await.unwrap();
+    let item = || machines(&kit, host).pop().unwrap();
+    assert_eq!(item().state, DrainState::Staying);
+    assert!(item().reason.contains("may only read"), "{:?}", item());
+
+    // Off, it would leave, if there were a way.
+    let off = InstanceSpec { power: Power::Stopped, ..asked };
+    let update = InstanceUpdate { id, spec: off, expected_revision: 0, allow_rebuild: false };
+    let changed = engine.update_instance(customer, update, &kit.key()).await.unwrap();
+    kit.done(changed.operation.id).await;
+    assert!(item().reason.contains("without `--migration-listen`"), "{:?}", item());
     kit.stop().await;
 }
 

@@ -30,6 +30,14 @@ use crate::{domains::refuse_taken, error::failed, note::Note, xml::device_name};
 
 const LIVE: u32 = sys::VIR_DOMAIN_AFFECT_LIVE;
 
+/// A machine whose guest does not run, as libvirt sends and takes it: libvirt copies no disk that
+/// is read-only, and nobody writes to one here but who copies it. It is read-only again when the
+/// machine starts.
+pub(super) fn sendable(spec: &MachineSpec) -> MachineSpec {
+    let disks = spec.disks.iter().map(|disk| Disk { read_only: false, ..disk.clone() });
+    MachineSpec { disks: disks.collect(), ..spec.clone() }
+}
+
 impl Inner {
     pub(super) fn define(&self, session: &Session, spec: &MachineSpec, marks: Marks) -> Result<()> {
         let xml = self.domain(session, spec, None, None)?;
@@ -166,7 +174,8 @@ impl Inner {
         let _claim = admitted.claim(machine, run);
         let kernel = image::kernel(&self.images, &spec.image)?;
         // Names the files of volumes that were made after the machine was defined, too.
-        let xml = self.domain(session, spec, kernel, None)?;
+        let held = (run == RunState::Held).then(|| sendable(spec));
+        let xml = self.domain(session, held.as_ref().unwrap_or(spec), kernel, None)?;
         self.define_as_seen(session, machine, xml)?;
         // Taken back at the end of this function: QEMU has them by then, or has failed.
         let _lent = spec

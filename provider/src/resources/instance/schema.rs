@@ -111,9 +111,10 @@ fn disks() -> [Attribute; 3] {
             "volumes",
             [
                 Attribute::string("volume_id").required().describe("Id of the volume."),
-                Attribute::bool("read_only")
-                    .default(false)
-                    .describe("Attached without the right to write."),
+                Attribute::bool("read_only").default(false).describe(
+                    "Attached without the right to write. While it runs, the instance then \
+                         can't move to another host.",
+                ),
             ],
         )
         .optional()

@@ -35,6 +35,7 @@ use crate::{
         host::{Inner, QemuHost},
         image,
         keyring::Lent,
+        live::sendable,
         session::Session,
         tool,
     },
@@ -216,7 +217,9 @@ impl Inner {
         }
         let spec = &machine.definition;
         let volumes: BTreeSet<_> = spec.all_disks().map(|disk| disk.volume).collect();
-        if !volumes.iter().eq(places.disks.keys()) || spec.all_disks().any(|disk| disk.read_only) {
+        let is_off = spec.power == Power::Stopped;
+        let can_t_come = spec.all_disks().any(|disk| disk.read_only && !is_off);
+        if !volumes.iter().eq(places.disks.keys()) || can_t_come {
             return Err(HypervisorError::refused(instance, "it has other disks than here"));
         }
         if places.card.is_some() != matches!(self.config.network, Network::Bridge(_)) {
@@ -236,13 +239,11 @@ impl Inner {
             return Err(HypervisorError::refused(instance, "it has another size than here"));
         }
         let (_, admitted) = self.take_place(session, &machine)?;
-        let memory = match spec.power {
-            Power::Stopped => Promised::default(),
-            Power::Running => spec.as_ref().into(),
-        };
+        let memory = if is_off { Promised::default() } else { spec.as_ref().into() };
         let kept = self.landings.keep(instance, memory)?;
         drop(admitted);
-        let xml = self.domain(session, spec, kernel, Some(places))?;
+        let held = is_off.then(|| sendable(spec));
+        let xml = self.domain(session, held.as_ref().unwrap_or(spec), kernel, Some(places))?;
         self.define_as_seen(session, &machine, xml)?;
         let lent = spec
             .all_disks()

@@ -336,10 +336,10 @@ impl Inner {
         }
         let others = session.domains.list()?.machines;
         for disk in machine.definition.all_disks() {
-            if disk.read_only {
-                // Nothing copies such a disk, and at the next host it would be empty.
+            if disk.read_only && machine.run == RunState::Running {
+                // libvirt copies no such disk, and at the next host it would be empty.
                 return Err(HypervisorError::Unsupported {
-                    what: "move a machine with a disk that it may not write to",
+                    what: "move a machine that runs with a disk that it may not write to",
                 });
             }
             let shared =

@@ -1,5 +1,7 @@
 //! Guests that are off, and move with what they have written.
 
+use fairmazon_model::machine::Disk;
+
 use super::*;
 
 /// The guest as it is to be at either host: off.
@@ -7,25 +9,31 @@ fn off() -> Arc<MachineSpec> {
     Arc::new(MachineSpec { power: Power::Stopped, ..machine() })
 }
 
+/// The same, but it may only read what it has written.
+fn reading() -> Arc<MachineSpec> {
+    let disks = vec![Disk { read_only: true, ..data(2) }];
+    Arc::new(MachineSpec { disks, ..MachineSpec::clone(&off()) })
+}
+
 /// A host whose guest has run once, and is off and held.
-async fn held(lab: &Lab) -> QemuHost {
+async fn held(lab: &Lab, machine: Arc<MachineSpec>) -> QemuHost {
     let host = counting(lab).await;
     host.force_stop(instance(1)).await.unwrap();
     let marks = host.machine(instance(1)).await.unwrap().unwrap().marks;
-    host.define(&off(), Marks { halt: Halt::Held, ..marks }).await.unwrap();
+    host.define(&machine, Marks { halt: Halt::Held, ..marks }).await.unwrap();
     host.hold(instance(1)).await.unwrap();
     assert_eq!(run(&host).await, RunState::Held);
     host
 }
 
 /// A host that awaits what is held at another.
-async fn awaits(lab: &Lab) -> QemuHost {
+async fn awaits(lab: &Lab, machine: Arc<MachineSpec>) -> QemuHost {
     let host = lab.host();
     give_keys_there(&host).await;
     for number in [1, 2] {
         host.create_volume(&wish(number)).await.unwrap();
     }
-    host.define(&off(), Marks { halt: Halt::Arriving, ..Marks::default() }).await.unwrap();
+    host.define(&machine, Marks { halt: Halt::Arriving, ..Marks::default() }).await.unwrap();
     host
 }
 
@@ -57,9 +65,9 @@ async fn starts(host: &QemuHost) {
 #[tokio::test]
 async fn what_a_guest_has_written_is_at_the_next_host_when_it_starts_there() {
     let (here, mut there) = (Lab::start(), Lab::start());
-    let source = held(&here).await;
+    let source = held(&here, off()).await;
     let said = source.console(instance(1)).await.unwrap();
-    let target = awaits(&there).await;
+    let target = awaits(&there, off()).await;
     moves_off(&source, &target).await;
     assert_eq!(source.console(instance(1)).await.unwrap(), said, "its guest has not run");
     assert_eq!(there.run("ls /run/fairmazon/moves; virsh -q secret-list").trim(), "");
@@ -75,8 +83,8 @@ async fn what_a_guest_has_written_is_at_the_next_host_when_it_starts_there() {
 #[tokio::test]
 async fn a_way_that_is_cut_leaves_it_off_and_it_is_sent_again() {
     let (here, mut there) = (Lab::start(), Lab::start());
-    let source = held(&here).await;
-    let target = awaits(&there).await;
+    let source = held(&here, off()).await;
+    let target = awaits(&there, off()).await;
     for cut in [(LIBVIRT, 6_000), (LIBVIRT, 9_000), (DISKS, 100_000)] {
         let awaited = landing(&source, &target).await;
         let wire = Wire { cut: Some(cut), ..Wire::to(&awaited) };
@@ -94,8 +102,8 @@ async fn a_way_that_is_cut_leaves_it_off_and_it_is_sent_again() {
 #[tokio::test]
 async fn what_is_held_outlives_libvirtd_and_the_process_that_holds_it() {
     let (mut here, there) = (Lab::start(), Lab::start());
-    let before = held(&here).await;
-    let target = awaits(&there).await;
+    let before = held(&here, off()).await;
+    let target = awaits(&there, off()).await;
     drop(before);
     here.kill_libvirt();
     here.start_libvirt();
@@ -104,4 +112,24 @@ async fn what_is_held_outlives_libvirtd_and_the_process_that_holds_it() {
     assert_eq!(run(&source).await, RunState::Held, "nobody has let it run");
     moves_off(&source, &target).await;
     starts(&target).await;
+}
+
+#[tokio::test]
+async fn what_it_may_only_read_goes_with_it_and_stays_so() {
+    let (here, mut there) = (Lab::start(), Lab::start());
+    let source = held(&here, reading()).await;
+    let target = awaits(&there, reading()).await;
+    moves_off(&source, &target).await;
+    assert_eq!(target.machine(instance(1)).await.unwrap().unwrap().definition, reading());
+    let on = MachineSpec { power: Power::Running, ..MachineSpec::clone(&reading()) };
+    target.define(&Arc::new(on), Marks { halt: Halt::Idle, ..Marks::default() }).await.unwrap();
+    target.start(instance(1)).await.unwrap();
+    let said = says(&target, instance(1), "GUEST-READY").await;
+    assert!(said.contains("GUEST-COUNTER vdb 2"), "it reads what was written: {said}");
+    let running = there.run(&format!("virsh dumpxml {}", instance(1)));
+    assert_eq!(running.matches("<readonly/>").count(), 2, "the volume and the seed: {running}");
+
+    // libvirt sends no such disk of a guest that runs, and says so before anything is sent.
+    let error = target.describe(instance(1)).await.unwrap_err();
+    assert!(error.to_string().contains("may not write to"), "{error}");
 }
