@@ -39,6 +39,7 @@ const FEATURES: Features = Features {
     encrypts: false,
     migration: true,
     balloon: true,
+    accelerator: "",
 };
 
 #[derive(Debug, Clone)]

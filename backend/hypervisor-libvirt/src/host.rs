@@ -136,6 +136,7 @@ impl Hypervisor for TestHost {
             encrypts: false,
             migration: false,
             balloon: false,
+            accelerator: "",
         }
     }
 

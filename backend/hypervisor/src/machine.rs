@@ -251,6 +251,9 @@ pub struct Features {
     pub migration: bool,
     /// Memory can be taken back from machines while they run.
     pub balloon: bool,
+    /// What runs its guests, where one that runs can't go on by another: `kvm` or `tcg`. Empty
+    /// where all hosts of the kind are alike.
+    pub accelerator: &'static str,
 }
 
 /// Something changed: look sooner. Never a fact to act on by itself.

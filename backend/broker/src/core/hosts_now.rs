@@ -101,6 +101,8 @@ pub(crate) struct Session {
 pub(crate) struct Agent {
     /// The kind of its hypervisor.
     pub(crate) hypervisor: String,
+    /// What runs its guests; empty where that is no matter, or it does not say.
+    pub(crate) accelerator: String,
     /// Where it takes machines from other hosts; empty when it takes none.
     pub(crate) migration_address: String,
 }

@@ -27,7 +27,7 @@ use super::{
     caller::Caller,
     draft::Draft,
     engine::{Engine, Planned},
-    hosts_now::Standing,
+    hosts_now::{Agent, Standing},
     instances::{instance_of, operation},
     preferences::weighed,
     rules::{self, precondition},
@@ -193,7 +193,7 @@ pub(super) fn elsewhere(
         features: Default::default(),
         volume_hosts: BTreeSet::new(),
         excluded,
-        incapable: incapable(state, from),
+        incapable: incapable(state, from, instance),
         spot: instance.spec.spot.is_some(),
         preferences: weighed(state, &instance.spec.preferences),
         alternatives: Vec::new(),
@@ -363,13 +363,21 @@ pub(super) fn check_lets_go(
     Ok(())
 }
 
-/// Connected hosts that can't take a machine of this one.
-fn incapable(state: &State, from: HostId) -> BTreeSet<HostId> {
+/// Connected hosts that can't take this instance from its host.
+fn incapable(state: &State, from: HostId, instance: &Instance) -> BTreeSet<HostId> {
     let source = state.hosts.agent(from);
+    let runs = !instance.carrier && instance.observed.state == ObservedState::Running;
+    // A guest that runs goes on by what it was started with.
+    let goes_on = |here: &Agent, there: &Agent| {
+        let said = [&here.accelerator, &there.accelerator];
+        !runs || here.accelerator == there.accelerator || said.iter().any(|it| it.is_empty())
+    };
     let takes = |host: HostId| {
         state.hosts.agent(host).is_none_or(|agent| {
             !agent.migration_address.is_empty()
-                && source.is_some_and(|source| source.hypervisor == agent.hypervisor)
+                && source.is_some_and(|source| {
+                    source.hypervisor == agent.hypervisor && goes_on(source, agent)
+                })
         })
     };
     state.world.hosts.iter().map(|row| row.id).filter(|host| !takes(*host)).collect()

@@ -86,6 +86,7 @@ impl Engine {
         }
         let agent = Agent {
             hypervisor: hello.hypervisor.clone(),
+            accelerator: hello.accelerator.clone(),
             migration_address: hello.migration_address.clone(),
         };
         let opened = state.hosts.open(host, agent, Instant::now());

@@ -28,6 +28,9 @@ pub struct Hello {
     pub generation: Generation,
     /// Where its agent takes machines from other hosts, as `NAME:PORT`; empty when it takes none.
     pub migration_address: String,
+    /// What runs its guests, where one that runs can't go on by another; empty where all hosts of its
+    /// kind are alike, or it does not say.
+    pub accelerator: String,
     /// What it proves of the host standard; none before its first look.
     pub conformity: Option<Proof>,
 }
@@ -110,6 +113,7 @@ impl TryFrom<v1::FromHost> for HostSays {
                 session: hello.session,
                 generation: Generation(hello.generation),
                 migration_address: hello.migration_address,
+                accelerator: hello.accelerator,
                 conformity: hello
                     .conformity
                     .map(TryInto::try_into)

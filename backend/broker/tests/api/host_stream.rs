@@ -38,6 +38,7 @@ pub(crate) fn hello(host_id: String) -> FromHost {
         session: "one".into(),
         generation: 0,
         migration_address: String::new(),
+        accelerator: String::new(),
         conformity: None,
     }))
 }

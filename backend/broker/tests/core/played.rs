@@ -90,6 +90,11 @@ pub async fn join_as(kit: &Kit, caller: &Caller, number: u8, sealing_key: u8) {
 impl Played {
     /// Opens a stream of the host, whose agent takes machines at this address.
     pub async fn open(kit: &Kit, id: HostId, address: &str) -> Self {
+        Self::open_by(kit, id, address, "").await
+    }
+
+    /// The same, of a host whose guests run by this.
+    pub async fn open_by(kit: &Kit, id: HostId, address: &str, accelerator: &str) -> Self {
         let (says, inbound) = mpsc::channel(8);
         let (outbound, mut hears) = mpsc::channel(8);
         let engine = kit.engine.clone();
@@ -103,6 +108,7 @@ impl Played {
             session: "test".into(),
             generation: Generation(0),
             migration_address: address.into(),
+            accelerator: accelerator.into(),
             conformity: None,
         };
         says.send(HostSays::Hello(hello)).await.unwrap();

@@ -43,6 +43,7 @@ impl Mouth {
             session: "test".into(),
             generation,
             migration_address: String::new(),
+            accelerator: String::new(),
             conformity: None,
         };
         says.send(HostSays::Hello(hello)).await.unwrap();

@@ -204,6 +204,7 @@ fn host_says(message: FromHost) -> HostSays {
             session: hello.session,
             generation: hello.generation,
             migration_address: hello.migration_address,
+            accelerator: hello.accelerator,
             conformity: hello.conformity,
         }),
         FromHost::Renew { sequence } => HostSays::Renew { sequence },

@@ -256,6 +256,7 @@ fn to_message(message: FromHost) -> v1::FromHost {
             session: hello.session,
             generation: hello.generation.0,
             migration_address: hello.migration_address,
+            accelerator: hello.accelerator,
             conformity: hello.conformity.as_ref().map(Into::into),
         }),
         FromHost::Renew { sequence } => from_host::Message::Renew(v1::Renew { sequence }),

@@ -43,6 +43,14 @@ impl Accelerator {
         }
     }
 
+    /// As QEMU calls it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => KVM.0,
+            Self::Tcg => TCG.0,
+        }
+    }
+
     /// The domain type of libvirt.
     pub(super) const fn domain_type(self) -> &'static str {
         match self {

@@ -220,6 +220,7 @@ impl Hypervisor for QemuHost {
             encrypts: true,
             migration: true,
             balloon: true,
+            accelerator: self.inner.config.accelerator.name(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is done to machines: blocking calls on one connection, for the host's threads.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{borrow::Cow, path::PathBuf, sync::Arc};
 
 use fairmazon_hypervisor::{
     Access, Halt, HypervisorError, Machine, Marks, Promised, Result, RunState,
@@ -16,6 +16,7 @@ use virt::domain::Domain;
 use virt_sys as sys;
 
 use super::{
+    accelerator::Accelerator,
     admission::Admitted,
     files::Found,
     growth::{self, Growth},
@@ -30,17 +31,31 @@ use crate::{domains::refuse_taken, error::failed, note::Note, xml::device_name};
 
 const LIVE: u32 = sys::VIR_DOMAIN_AFFECT_LIVE;
 
-/// A machine whose guest does not run, as libvirt sends and takes it: libvirt copies no disk that
-/// is read-only, and nobody writes to one here but who copies it. It is read-only again when the
-/// machine starts.
-pub(super) fn sendable(spec: &MachineSpec) -> MachineSpec {
-    let disks = spec.disks.iter().map(|disk| Disk { read_only: false, ..disk.clone() });
-    MachineSpec { disks: disks.collect(), ..spec.clone() }
+/// What the guest of a domain does in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guest {
+    /// It runs.
+    Runs,
+    /// It rests while its disks are sent. Any host can take those, so that the domain is one in
+    /// software: QEMU takes no guest from another accelerator. And libvirt copies no disk that is
+    /// read-only, so none is; nobody writes to one but who copies it.
+    Rests,
+}
+
+impl Guest {
+    /// The machine as its domain has it.
+    fn shown(self, spec: &MachineSpec) -> Cow<'_, MachineSpec> {
+        if self == Self::Runs {
+            return Cow::Borrowed(spec);
+        }
+        let disks = spec.disks.iter().map(|disk| Disk { read_only: false, ..disk.clone() });
+        Cow::Owned(MachineSpec { disks: disks.collect(), ..spec.clone() })
+    }
 }
 
 impl Inner {
     pub(super) fn define(&self, session: &Session, spec: &MachineSpec, marks: Marks) -> Result<()> {
-        let xml = self.domain(session, spec, None, None)?;
+        let xml = self.domain(session, spec, Guest::Runs, None, None)?;
         let _alone = self.notes.lock();
         session.domains.define(spec, marks, xml)
     }
@@ -81,7 +96,7 @@ impl Inner {
     ) -> Result<()> {
         let mut note = session.domains.noted(instance)?;
         change(&mut note);
-        let xml = self.domain(session, &note.spec, None, None)?;
+        let xml = self.domain(session, &note.spec, Guest::Runs, None, None)?;
         session.domains.write(&note, xml)
     }
 
@@ -91,6 +106,7 @@ impl Inner {
         &'a self,
         session: &Session,
         spec: &'a MachineSpec,
+        guest: Guest,
         kernel: Option<Kernel>,
         places: Option<&'a Places>,
     ) -> Result<impl FnOnce(&str, &str) -> String + use<'a>> {
@@ -102,7 +118,10 @@ impl Inner {
         }
         let console = self.consoles.path(spec.instance);
         let seed = self.seeds.path(spec.instance);
-        let domain_type = session.domains.domain_type;
+        let domain_type = match guest {
+            Guest::Runs => session.domains.domain_type,
+            Guest::Rests => Accelerator::Tcg.domain_type(),
+        };
         Ok(move |uuid: &str, note: &str| {
             let kernel = kernel.as_ref();
             let network = &self.config.network;
@@ -125,7 +144,7 @@ impl Inner {
                 places,
                 growth,
             };
-            xml::domain(spec, &parts)
+            xml::domain(&guest.shown(spec), &parts)
         })
     }
 
@@ -174,8 +193,8 @@ impl Inner {
         let _claim = admitted.claim(machine, run);
         let kernel = image::kernel(&self.images, &spec.image)?;
         // Names the files of volumes that were made after the machine was defined, too.
-        let held = (run == RunState::Held).then(|| sendable(spec));
-        let xml = self.domain(session, held.as_ref().unwrap_or(spec), kernel, None)?;
+        let guest = if run == RunState::Held { Guest::Rests } else { Guest::Runs };
+        let xml = self.domain(session, spec, guest, kernel, None)?;
         self.define_as_seen(session, machine, xml)?;
         // Taken back at the end of this function: QEMU has them by then, or has failed.
         let _lent = spec

@@ -216,6 +216,11 @@ impl Lab {
         self.host_with_memory(Path::new(MEMORY_INFO))
     }
 
+    /// A host whose guests run by this.
+    pub(crate) fn host_by(&self, accelerator: Accelerator) -> QemuHost {
+        open_host_by(accelerator, &self.folder, Path::new("/proc/meminfo"))
+    }
+
     /// A host that reads there how much memory it has left.
     pub(crate) fn host_with_memory(&self, memory_info: &Path) -> QemuHost {
         open_host(&self.folder, memory_info)
@@ -250,6 +255,16 @@ fn consoles(folder: &Path) -> PathBuf {
 
 /// A host on the libvirt of the laboratory in this folder. Knows no keys.
 pub(crate) fn open_host(folder: &Path, memory_info: &Path) -> QemuHost {
+    // Not probed each time: the tests are the same with either.
+    open_host_by(Accelerator::Tcg, folder, memory_info)
+}
+
+/// The same, whose guests run by this.
+pub(crate) fn open_host_by(
+    accelerator: Accelerator,
+    folder: &Path,
+    memory_info: &Path,
+) -> QemuHost {
     let storage = [(CLASS.to_owned(), Gib(40))].into();
     let config = QemuConfig {
         uri: format!("qemu+unix:///system?socket={}/socket/libvirt-sock", folder.display()),
@@ -259,8 +274,7 @@ pub(crate) fn open_host(folder: &Path, memory_info: &Path) -> QemuHost {
         consoles: consoles(folder),
         moves: folder.join("moves"),
         network: Network::Bridge("guests".into()),
-        // Not probed each time: the tests are the same with either.
-        accelerator: Accelerator::Tcg,
+        accelerator,
         capacity: Capacity { vcpus: Vcpus(8), memory: Mib(8_192), storage },
         memory_info: memory_info.into(),
     };

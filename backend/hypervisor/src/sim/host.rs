@@ -154,6 +154,7 @@ impl Hypervisor for SimHost {
             encrypts,
             migration: true,
             balloon: true,
+            accelerator: "",
         }
     }
 

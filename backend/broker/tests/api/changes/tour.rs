@@ -55,6 +55,7 @@ async fn connect(broker: &Broker, host: HostId, receives: &watch::Sender<usize>)
         session: String::new(),
         generation: Generation(0),
         migration_address: "host:1".into(),
+        accelerator: String::new(),
         conformity: None,
     };
     says.send(HostSays::Hello(hello)).await.unwrap();

@@ -228,3 +228,40 @@ async fn a_restarted_broker_goes_on_with_what_it_decided() {
         kit.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_guest_that_runs_goes_only_where_the_same_runs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let home = register(&kit, host_spec(0, "DE")).await;
+    let mut source = Played::open_by(&kit, home, "home:1", "kvm").await;
+    let mut made = Vec::new();
+    for (name, power) in [("on", Power::Running), ("off", Power::Stopped)] {
+        let asked = InstanceSpec { power, ..spec(name) };
+        made.push(engine.create_instance(customer, asked, &kit.key()).await.unwrap());
+    }
+    let (on, off) = (made[0].instance.row.id, made[1].instance.row.id);
+    let set = source.told("both", |set| set.machines.len() == 2).await;
+    source.makes_volumes(&set.volumes);
+    source.has(on, Epoch(1), ObservedState::Running, None).await;
+    source.has(off, Epoch(1), ObservedState::Stopped, None).await;
+    for one in &made {
+        kit.done(one.operation.id).await;
+    }
+    let other = register(&kit, host_spec(1, "DE")).await;
+    let slow = Played::open_by(&kit, other, "slow:1", "tcg").await;
+    let refused = engine.migrate_instance(customer, on, &kit.key()).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::NoCapacity);
+    assert!(refused.message.contains("takes machines"), "{refused}");
+    // What rests is sent in software, whatever runs it at either host.
+    engine.migrate_instance(customer, off, &kit.key()).await.unwrap();
+    assert_eq!(row(&kit, off).migration.unwrap().to, slow.id);
+
+    let third = register(&kit, host_spec(2, "DE")).await;
+    let same = Played::open_by(&kit, third, "same:1", "kvm").await;
+    engine.migrate_instance(customer, on, &kit.key()).await.unwrap();
+    assert_eq!(row(&kit, on).migration.unwrap().to, same.id);
+    kit.stop().await;
+}

@@ -35,7 +35,7 @@ use crate::{
         host::{Inner, QemuHost},
         image,
         keyring::Lent,
-        live::sendable,
+        live::Guest,
         session::Session,
         tool,
     },
@@ -242,8 +242,8 @@ impl Inner {
         let memory = if is_off { Promised::default() } else { spec.as_ref().into() };
         let kept = self.landings.keep(instance, memory)?;
         drop(admitted);
-        let held = is_off.then(|| sendable(spec));
-        let xml = self.domain(session, held.as_ref().unwrap_or(spec), kernel, Some(places))?;
+        let guest = if is_off { Guest::Rests } else { Guest::Runs };
+        let xml = self.domain(session, spec, guest, kernel, Some(places))?;
         self.define_as_seen(session, &machine, xml)?;
         let lent = spec
             .all_disks()

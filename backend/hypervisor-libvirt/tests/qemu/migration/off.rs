@@ -1,5 +1,6 @@
 //! Guests that are off, and move with what they have written.
 
+use fairmazon_hypervisor_libvirt::qemu::Accelerator;
 use fairmazon_model::machine::Disk;
 
 use super::*;
@@ -132,4 +133,23 @@ async fn what_it_may_only_read_goes_with_it_and_stays_so() {
     // libvirt sends no such disk of a guest that runs, and says so before anything is sent.
     let error = target.describe(instance(1)).await.unwrap_err();
     assert!(error.to_string().contains("may not write to"), "{error}");
+}
+
+/// Nothing of KVM is needed to send disks: a host with it sends them to one without.
+#[tokio::test]
+async fn what_rests_is_sent_in_software_whatever_runs_it_here() {
+    let (mut here, there) = (Lab::start(), Lab::start());
+    let source = here.host_by(Accelerator::Kvm);
+    give_keys(&source).await;
+    source.create_volume(&HostVolume { image: Some(IMAGE.into()), ..wish(1) }).await.unwrap();
+    source.create_volume(&wish(2)).await.unwrap();
+    source.define(&off(), Marks { halt: Halt::Held, ..Marks::default() }).await.unwrap();
+    source.hold(instance(1)).await.unwrap();
+    let held = here.run(&format!("virsh dumpxml {}", instance(1)));
+    assert!(held.contains("<domain type='qemu'"), "{held}");
+    let target = awaits(&there, off()).await;
+    moves_off(&source, &target).await;
+    target.start(instance(1)).await.unwrap();
+    let said = says(&target, instance(1), "GUEST-COUNTER vdb 1").await;
+    assert!(said.contains(&format!("GUEST-BOOT-DISK {IMAGE_TEXT}")), "{said}");
 }
