@@ -1,9 +1,11 @@
 //! The log: on standard error, as text or as lines of JSON.
 
-use std::io;
+use std::{error::Error, io};
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+
+use crate::output::causes;
 
 /// How to log.
 #[derive(Debug, Args)]
@@ -22,7 +24,7 @@ pub(crate) struct LogOptions {
     log_format: LogFormat,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
     /// For people.
     Text,
@@ -40,4 +42,17 @@ impl LogOptions {
             LogFormat::Json => builder.json().init(),
         }
     }
+
+    /// Whether the log is read by programs.
+    pub(crate) fn is_json(&self) -> bool {
+        self.log_format == LogFormat::Json
+    }
+}
+
+/// Logs as an object of JSON why a server has ended, whatever else is to be logged: who reads the
+/// log has nothing else of it.
+pub(crate) fn failure(error: &dyn Error) {
+    let unfiltered = tracing_subscriber::fmt().json().with_writer(io::stderr).finish();
+    let because = causes(error).reduce(|all, cause| format!("{all}: {cause}"));
+    tracing::subscriber::with_default(unfiltered, || tracing::error!(because, "{error}"));
 }

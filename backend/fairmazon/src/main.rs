@@ -38,10 +38,15 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     arguments.log.start();
+    let is_server = arguments.command.is_server();
     match arguments.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::error(&error);
+            if is_server && arguments.log.is_json() {
+                logging::failure(&error);
+            } else {
+                output::error(&error);
+            }
             ExitCode::FAILURE
         }
     }

@@ -16,18 +16,19 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Writes an error with its causes, each once.
+/// Writes an error with its causes.
 pub(crate) fn error(error: &dyn Error) {
     let mut text = format!("error: {error}\n");
-    let mut last = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let said = source.to_string();
-        if said != last {
-            text.push_str(&format!("  because: {said}\n"));
-        }
-        last = said;
-        cause = source.source();
+    for cause in causes(error) {
+        text.push_str(&format!("  because: {cause}\n"));
     }
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// What the causes of an error say, each once.
+pub(crate) fn causes(error: &dyn Error) -> impl Iterator<Item = String> {
+    let mut last = error.to_string();
+    std::iter::successors(error.source(), |&cause| cause.source())
+        .map(ToString::to_string)
+        .filter(move |said| std::mem::replace(&mut last, said.clone()) != *said)
 }

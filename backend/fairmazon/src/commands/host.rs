@@ -125,6 +125,11 @@ struct Offer {
 }
 
 impl Host {
+    /// Whether it is the agent, and no command for hosts.
+    pub(crate) fn is_agent(&self) -> bool {
+        self.action.is_none()
+    }
+
     pub(crate) async fn run(self) -> Result<(), CommandError> {
         match self.action {
             Some(Action::Register { client, offer }) => register(&client, *offer).await,

@@ -66,6 +66,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it runs until it is asked to end, so that its log is all that is read of it.
+    pub(crate) fn is_server(&self) -> bool {
+        match self {
+            Self::Dev(_) | Self::Broker(_) => true,
+            Self::Host(command) => command.is_agent(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn run(self) -> Result<(), CommandError> {
         match self {
             Self::Dev(command) => run(command.run()),

@@ -1,17 +1,21 @@
 //! The log in JSON, as a collector reads it: whole objects, and nothing that is secret.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, net::TcpListener, path::Path};
 
 use serde_json::Value;
 
-use crate::process::{Dev, Environment, Running, ask, exported, own_broker};
+use crate::process::{Dev, Environment, Running, ask, exported, own_broker, run};
 
 /// All that any part of the program says.
 const EVERYTHING: &str = "trace";
 
-/// The lines of a log: each is an object that says when, how grave, from where, and what.
+/// The lines of a log file.
 fn lines(log: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(log).unwrap();
+    read(&fs::read_to_string(log).unwrap())
+}
+
+/// The lines of a log: each is an object that says when, how grave, from where, and what.
+fn read(text: &str) -> Vec<Value> {
     let read = |line: &str| {
         let read: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
         let level = read["level"].as_str().unwrap_or_default();
@@ -110,4 +114,56 @@ fn an_agent_logs_objects_of_json_and_no_secret() {
     assert_eq!(said(&lines, "the host agent ends; its machines go on")["host"], id);
     let key = fs::read_to_string(folder.path().join("state/host.key")).unwrap();
     keeps(&log, &[("the token", token.to_owned()), ("the host's key", key)].into());
+}
+
+/// Runs a command that must fail; answers what it said.
+fn refused(arguments: &[&str], environment: &Environment) -> String {
+    let output = run(arguments, environment);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_server_that_does_not_start_says_why_as_an_object_of_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (name, text) in [("file", "x"), ("cert.pem", "no chain"), ("key.pem", "very secret")] {
+        fs::write(path(name), text).unwrap();
+    }
+    let (data, below, certificate, key) =
+        (path("data"), path("file/data"), path("cert.pem"), path("key.pem"));
+    let own = ["broker", "--own-authority-for", "127.0.0.1"];
+    let made_elsewhere = ["broker", "--certificate", &certificate, "--key", &key];
+    let cases = [
+        ([&own[..], &["--data-dir", &data, "--listen", &address]].concat(), address.as_str()),
+        ([&own[..], &["--data-dir", &below]].concat(), &below),
+        ([&made_elsewhere[..], &["--data-dir", &data]].concat(), &certificate),
+        (vec!["dev", "--hypervisor", "simulated", "--data-dir", &below], &below),
+        (vec!["host"], "--ca"),
+    ];
+    for format in ["text", "json"] {
+        // Nothing else is logged, and what is not to be missed is said all the same.
+        let environment = Environment::from([
+            ("FAIRMAZON_LOG".into(), "off".into()),
+            ("FAIRMAZON_LOG_FORMAT".into(), format.into()),
+        ]);
+        for (arguments, word) in &cases {
+            let said = refused(arguments, &environment);
+            assert!(said.contains(word) && !said.contains("secret"), "{arguments:?}: {said}");
+            if format == "text" {
+                assert!(said.starts_with("error: "), "{said}");
+                continue;
+            }
+            let [line] = &read(&said)[..] else { panic!("not one line: {said}") };
+            assert_eq!(line["level"], "ERROR", "{line}");
+        }
+        // Who has typed a command reads its error.
+        let list = ["host", "list", "--endpoint", "nowhere", "--token", "fmz_x"];
+        for command in [&["audit", "verify-file", &below][..], &list] {
+            assert!(refused(command, &environment).starts_with("error: "), "{command:?}");
+        }
+    }
 }
