@@ -12,6 +12,8 @@ use tonic_health::{
     server::{HealthReporter, health_reporter},
 };
 
+/// The name that stands for the whole server.
+const SERVER: &str = "";
 /// How often the store is asked.
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -29,17 +31,20 @@ impl Health {
         (health, service)
     }
 
-    /// Follows the store until `stop`.
-    pub(crate) async fn follow(self, store: Arc<dyn Store>, stop: CancellationToken) {
+    /// Follows the store until `stop`; then whoever watches is told the last thing and let go.
+    pub(crate) async fn follow(mut self, store: Arc<dyn Store>, stop: CancellationToken) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut was_well = None;
         loop {
-            tokio::select! {
+            let next = async {
+                ticks.tick().await;
+                store.health().await
+            };
+            let outcome = tokio::select! {
                 () = stop.cancelled() => break,
-                _ = ticks.tick() => {}
-            }
-            let outcome = store.health().await;
+                outcome = next => outcome,
+            };
             let is_well = outcome.is_ok();
             if was_well != Some(is_well) {
                 if let Err(error) = outcome {
@@ -51,11 +56,13 @@ impl Health {
             }
         }
         self.tell(ServingStatus::NotServing).await;
+        // Watches end when they have said it, as the server's end would wait for them; whoever asks
+        // on an old connection now is told that there is no such service.
+        self.reporter.clear_service_status(SERVER).await;
     }
 
     async fn tell(&self, status: ServingStatus) {
-        // The empty name stands for the whole server.
-        self.reporter.set_service_status("", status).await;
+        self.reporter.set_service_status(SERVER, status).await;
     }
 }
 
@@ -128,6 +135,7 @@ mod tests {
 
         stop.cancel();
         assert_eq!(next().await, NotServing, "the store is well, and the broker ends");
+        assert!(watch.message().await.unwrap().is_none(), "there is nothing more to tell");
         following.await.unwrap();
         store.close().await.unwrap();
     }

@@ -1,6 +1,6 @@
 //! Health and reflection: what a probe and a tool without our descriptors are told.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use fairmazon_proto::FILE_DESCRIPTOR_SET;
 use futures::stream;
@@ -36,7 +36,7 @@ const SERVICES: [&str; 14] = [
 
 #[tokio::test]
 async fn a_broker_serves_until_it_is_told_to_end() {
-    let broker = Broker::start().await;
+    let broker = Broker::start_with(|config| config.stop_time = Duration::from_secs(3_600)).await;
     let mut health = HealthClient::new(broker.with_token(None).await);
     let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     // It may be asked before it has looked at its store.
@@ -47,8 +47,9 @@ async fn a_broker_serves_until_it_is_told_to_end() {
     let last = watch.message().await.unwrap().unwrap();
     assert_eq!(last.status(), ServingStatus::NotServing);
     // It ends without waiting for who only watches.
-    drop(watch);
+    assert!(watch.message().await.unwrap().is_none());
     ending.await.unwrap();
+    drop((watch, health));
 }
 
 /// Asks reflection for something.
