@@ -21,12 +21,23 @@ impl Faults {
         Self { path: path.to_owned() }
     }
 
+    /// The database file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A failure of the database while it was asked to do what `attempted` says.
     pub(super) fn of(&self, attempted: &'static str, error: Error) -> StoreError {
         let path = self.path.clone();
         let code = error.sqlite_error_code();
+        // What SQLite maps into memory it makes as large as it has to be first; it calls it an
+        // error of the disk when there is no room for that.
+        let has_no_room = error
+            .sqlite_error()
+            .is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHMSIZE);
         let source = Arc::new(error);
         match code {
+            _ if has_no_room => StoreError::Full { path, source },
             Some(ErrorCode::DiskFull) => StoreError::Full { path, source },
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 StoreError::Corrupt { path, source }

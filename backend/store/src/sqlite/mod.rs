@@ -6,6 +6,7 @@
 
 mod apply;
 mod fault;
+mod log;
 mod migrate;
 mod open;
 mod read;
@@ -90,13 +91,17 @@ impl SqliteStore {
         open::check(&connection, path)?;
         migrate::migrate(&mut connection, path)?;
         lock.note_made(path);
+        if let Err(error) = log::write_back(&connection) {
+            // It is read where it is, also on a disk without room.
+            tracing::warn!(%error, path = %path.display(), "the store's log can't be written back");
+        }
         if let Some(bytes) = options.max_size_bytes {
             open::limit_size(&connection, bytes)
                 .map_err(|error| faults.of("limit the store's size", error))?;
         }
         let count = options.readers.max(1);
         let idle = (0..count).map(|_| open::reader(path)).collect::<Result<Vec<_>, _>>()?;
-        open::keep_log(&connection, false).map_err(|error| faults.of("open the store", error))?;
+        log::keep(&connection, false).map_err(|error| faults.of("open the store", error))?;
         Ok(Self {
             writer: Writer::start(connection, lock, faults.clone())?,
             readers: Arc::new(Readers {

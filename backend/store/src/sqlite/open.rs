@@ -12,23 +12,25 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, OpenFlags};
 
-use super::{SqliteOptions, fault::Faults};
+use super::{
+    SqliteOptions,
+    fault::Faults,
+    log::{self, CHECKPOINT_PAGES},
+};
 use crate::StoreError;
 
 /// Prepared statements kept per connection; more than there are different ones.
 const STATEMENTS: usize = 128;
 /// Size of a page in bytes. Twice SQLite's usual: rows are about 1 KiB and mostly appended.
 const PAGE_SIZE: u32 = 8_192;
-/// Pages of the log after which they are brought into the database (64 MiB).
-const CHECKPOINT_PAGES: u32 = 8_192;
 /// Page cache of the writer in KiB.
 const WRITER_CACHE_KIB: i64 = 16 * 1_024;
 /// Page cache of each reader in KiB.
 const READER_CACHE_KIB: i64 = 2 * 1_024;
 /// How long a connection waits for another one of this process.
-const BUSY: Duration = Duration::from_secs(10);
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 
 /// How large a database may be to be gone through as a whole when it is opened, in bytes: more
 /// would keep hosts without a broker for longer than they may wait.
@@ -131,12 +133,6 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreErr
     if said == "ok" { Ok(()) } else { Err(faults.damage(said.lines().last().unwrap_or(&said))) }
 }
 
-/// Whether the log beside the database stays when the connection is closed: with what is damaged,
-/// it may be all that is left of some changes.
-pub(super) fn keep_log(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(drop)
-}
-
 /// Opens or makes a file that only its owner can read; tightens the rights of an old one.
 pub(super) fn private_file(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
@@ -169,7 +165,7 @@ pub(super) fn writer(options: &SqliteOptions) -> Result<Connection, StoreError> 
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         connection.busy_timeout(BUSY)?;
-        keep_log(&connection, true)?;
+        log::keep(&connection, true)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.pragma_update(None, "page_size", PAGE_SIZE)?;
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| {

@@ -6,6 +6,9 @@
 //! that it fails alone; savepoints copy every page they touch, too dear for the usual case.
 //! When the transaction itself fails, each piece is tried again by itself, so that only what
 //! can't be done fails.
+//!
+//! Where room is short, the log is written back into the database, and where there is none, a group
+//! that failed for it is done once more when that has made some.
 
 use std::thread::JoinHandle;
 
@@ -16,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     apply::{Counters, Outcome, Work},
     fault::Faults,
+    log,
     open::ProcessLock,
 };
 use crate::StoreError;
@@ -150,11 +154,24 @@ impl Desk {
         for (outcome, answer) in self.settle(&work).into_iter().zip(answers) {
             let _ = answer.send(outcome);
         }
+        // While the database can still have what it lacks.
+        if self.failed.is_none() && log::outgrows_disk(self.faults.path()) {
+            self.write_log_back();
+        }
     }
 
     /// Does a group; every piece has an outcome of its own.
     fn settle(&mut self, work: &[Box<Work>]) -> Vec<Result<Outcome, StoreError>> {
-        let failure = match self.transact(|desk| desk.together(work)) {
+        // New room is the database's first: the log would take it and be full again.
+        let was_full = self.is_full();
+        if was_full {
+            self.write_log_back();
+        }
+        let mut outcome = self.transact(|desk| desk.together(work));
+        if outcome.is_err() && !was_full && self.is_full() && self.write_log_back() {
+            outcome = self.transact(|desk| desk.together(work));
+        }
+        let failure = match outcome {
             Ok(outcomes) => return outcomes.into_iter().map(Ok).collect(),
             Err(failure) => failure,
         };
@@ -166,7 +183,19 @@ impl Desk {
         {
             return outcomes;
         }
-        work.iter().flat_map(|piece| self.settle(std::slice::from_ref(piece))).collect()
+        work.iter().map(|piece| self.transact(|desk| desk.alone(piece))).collect()
+    }
+
+    fn is_full(&self) -> bool {
+        matches!(self.failed, Some(StoreError::Full { .. }))
+    }
+
+    /// Makes room in the log; whether it is empty now. That it can't be is no failure of a commit.
+    fn write_log_back(&self) -> bool {
+        log::write_back(&self.connection).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the store's log can't be written back");
+            false
+        })
     }
 
     /// Runs `job` as one transaction. An error means that nothing of it happened.
@@ -210,9 +239,11 @@ impl Desk {
 
     /// All pieces, or none when one fails.
     fn together(&mut self, work: &[Box<Work>]) -> Result<Vec<Outcome>, StoreError> {
-        work.iter()
-            .map(|piece| piece.run(&self.connection, &self.faults, &mut self.counters))
-            .collect()
+        work.iter().map(|piece| self.alone(piece)).collect()
+    }
+
+    fn alone(&mut self, piece: &Work) -> Result<Outcome, StoreError> {
+        piece.run(&self.connection, &self.faults, &mut self.counters)
     }
 
     /// All pieces that can be done; an error only when the store itself fails.
@@ -224,7 +255,7 @@ impl Desk {
         for piece in work {
             self.statement("SAVEPOINT piece")?;
             let before = self.counters;
-            let outcome = piece.run(&self.connection, &self.faults, &mut self.counters);
+            let outcome = self.alone(piece);
             if let Err(error) = &outcome {
                 if error.is_of_the_store() {
                     return Err(error.clone());
