@@ -18,6 +18,11 @@ pub struct ApiConfig {
     /// Most connections of one address, or of one network with IPv6, that have shown no valid
     /// credential yet. Those above it are closed at once.
     pub strangers_per_address: usize,
+    /// Most connections that have shown a credential of one account, but for those of its hosts. A
+    /// call on another one is refused, and that connection is closed as if it had shown none.
+    pub connections_per_account: usize,
+    /// The same of one host.
+    pub connections_per_host: usize,
     /// How long a connection may take to show one with a call before it is closed.
     pub stranger_time: Duration,
     /// How long a TLS handshake may take.
@@ -46,6 +51,8 @@ impl ApiConfig {
             metrics: None,
             connections: 20_000,
             strangers_per_address: 1_000,
+            connections_per_account: limits::CONNECTIONS_PER_ACCOUNT,
+            connections_per_host: limits::CONNECTIONS_PER_HOST,
             stranger_time: Duration::from_secs(30),
             handshake_time: Duration::from_secs(10),
             call_time: Duration::from_secs(60),

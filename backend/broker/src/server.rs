@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::{
-        Buckets, Connections, Ending, Gate, GateLayer, Health, Metrics, Rules, ServerTls,
+        Buckets, Connections, Ending, Gate, GateLayer, Health, Metrics, Owners, Rules, ServerTls,
         Strangers, Uses, page, readings, routes,
     },
     config::ApiConfig,
@@ -87,6 +87,7 @@ impl Server {
             rules: Rules::new(),
             uses,
             addresses: Buckets::new(config.address_rate),
+            owners: Owners::new(config.connections_per_account, config.connections_per_host),
             metrics: metrics.clone(),
             ending: Ending(stop.clone()),
             call_time: config.call_time,

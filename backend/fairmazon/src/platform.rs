@@ -43,9 +43,16 @@ impl Platform {
         authority.ensure_itself(now_ms()).map_err(CommandError::Tls)?;
         let host_authority = Some(Arc::new(authority.for_hosts().map_err(CommandError::Tls)?));
         let connections = open_files::connections(open_files::raise(), api.connections);
-        // Strangers of one address are a part of them, whatever there is.
-        let strangers_per_address = api.strangers_per_address.min(connections.div_ceil(4));
-        let api = ApiConfig { host_authority, connections, strangers_per_address, ..api.clone() };
+        // Strangers of one address, and clients of one account, are a part of them, whatever there
+        // is.
+        let part = connections.div_ceil(4);
+        let api = ApiConfig {
+            host_authority,
+            connections,
+            strangers_per_address: api.strangers_per_address.min(part),
+            connections_per_account: api.connections_per_account.min(part),
+            ..api.clone()
+        };
         let store = open_store(folder).await?;
         let parts = Parts {
             store: store.clone(),

@@ -80,6 +80,11 @@ pub const VOLUME_SPECIFICATION_BYTES: u64 = 256 + crate::key::SEALED_MAX as u64;
 pub const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most operation streams that one credential may hold open.
 pub const STREAMS_PER_TOKEN: usize = 2_048;
+/// Most connections that one account has open, without those of its hosts.
+pub const CONNECTIONS_PER_ACCOUNT: usize = 2_000;
+/// Most connections that one host has open: its stream, its transfers, and those that are broken and
+/// not noticed yet.
+pub const CONNECTIONS_PER_HOST: usize = 64;
 /// Sustained requests per second of one credential.
 pub const REQUESTS_PER_SECOND: u32 = 5_000;
 

@@ -44,7 +44,7 @@ fn the_guide_names_every_limit_with_its_value() {
         MEMORY_OVERCOMMIT_PERCENT_MAX FEATURES_MAX WORD_MAX TOKENS_PER_ACCOUNT IDEMPOTENCY_KEY_MAX
         IDEMPOTENCY_KEEP_MS PAGE_MAX API_MESSAGE_MAX HOST_MESSAGE_MAX HOST_TEXT_MAX HOST_IMAGES_MAX
         ADDRESSES_MAX HOST_SPECIFICATIONS_MAX VOLUME_SPECIFICATION_BYTES PAGE_BYTES_MAX
-        STREAMS_PER_TOKEN REQUESTS_PER_SECOND
+        STREAMS_PER_TOKEN CONNECTIONS_PER_ACCOUNT CONNECTIONS_PER_HOST REQUESTS_PER_SECOND
     };
     let stated = SOURCE.lines().filter_map(|line| line.strip_prefix("pub const "));
     let stated = stated.filter_map(|rest| rest.split_once(':')).map(|(name, _)| name);

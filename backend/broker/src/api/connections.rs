@@ -1,9 +1,11 @@
 //! Connections: accepted, secured, counted. A client that is slow or wrong in its handshake
-//! holds up nobody else, and one that shows no valid credential does not stay.
+//! holds up nobody else, and one that shows no valid credential, or that of somebody who has too many
+//! connections, does not stay.
 
 use std::{
     convert::Infallible,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -24,7 +26,8 @@ use tonic::transport::server::Connected;
 
 use super::{
     metrics::{Connection, Metrics},
-    strangers::{Peer, Place, Strangers},
+    peers::{Peer, Strangers},
+    places::Place,
 };
 
 /// How long to wait after the operating system had no room for another connection.
@@ -39,7 +42,7 @@ pub(crate) struct Connections {
     pub(crate) most: usize,
     pub(crate) handshake_time: Duration,
     /// How many of one address may have shown no credential yet, and for how long.
-    pub(crate) strangers: Arc<Strangers>,
+    pub(crate) strangers: Strangers,
     pub(crate) stranger_time: Duration,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -114,7 +117,7 @@ async fn secure(acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<TlsStre
     acceptor.accept(stream).await
 }
 
-fn peer(stream: &TlsStream<TcpStream>, place: Place) -> Peer {
+fn peer(stream: &TlsStream<TcpStream>, place: Place<IpAddr>) -> Peer {
     let chain = stream.get_ref().1.peer_certificates();
     let own = chain.and_then(|chain| chain.first());
     Peer::new(place, own.map(|own| own.clone().into_owned()))

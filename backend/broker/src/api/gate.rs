@@ -25,9 +25,9 @@ use super::{
     context::{Context, Ending},
     limits::{Buckets, Uses},
     metrics::Metrics,
+    peers::{Owners, Peer},
     request_id::RequestId,
     status,
-    strangers::Peer,
 };
 use crate::core::Engine;
 
@@ -37,6 +37,7 @@ pub(crate) struct Gate {
     pub(crate) rules: Rules,
     pub(crate) uses: Arc<Uses>,
     pub(crate) addresses: Buckets<IpAddr>,
+    pub(crate) owners: Owners,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ending: Ending,
     /// How long a call may take until it is answered.
@@ -82,10 +83,9 @@ impl Gate {
             self.of_address(request)?;
             Err(error)
         })?;
-        if let Some(peer) = peer {
-            peer.becomes_known();
-        }
+        let became_known = peer.map(|peer| peer.becomes_known(&self.owners, &known.caller));
         let used = self.uses.request(known.credential, Instant::now())?;
+        became_known.transpose()?;
         // A revocation since the check has ended what the credential had in use then, and not
         // what was just made.
         if let Err(error) = auth::check(&self.engine, &shown) {

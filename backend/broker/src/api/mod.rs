@@ -11,11 +11,12 @@ mod health;
 mod limits;
 mod metrics;
 mod metrics_page;
+mod peers;
+mod places;
 mod readings;
 mod request_id;
 mod services;
 mod status;
-mod strangers;
 mod tls;
 
 pub use limits::Rate;
@@ -30,9 +31,9 @@ pub(crate) use gate::{Gate, GateLayer};
 pub(crate) use health::Health;
 pub(crate) use limits::{Buckets, Uses};
 pub(crate) use metrics::Metrics;
+pub(crate) use peers::{Owners, Strangers};
 pub(crate) use readings::readings;
 pub(crate) use services::routes;
-pub(crate) use strangers::Strangers;
 
 pub(crate) mod page {
     //! The metrics page.

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 use crate::harness::{Broker, Client, detail, host_spec, instance_spec};
 
 /// Limits that are no bounds of a request, and where they are shown or what they do.
-const OTHERS: [(&str, &str); 15] = [
+const OTHERS: [(&str, &str); 17] = [
     ("VOLUME_GIB_MIN", "below: a lower bound"),
     ("IMPORTS_WAITING", "core: imports"),
     ("IMPORT_BYTES_MIN", "below: a lower bound"),
@@ -32,6 +32,8 @@ const OTHERS: [(&str, &str); 15] = [
     ("HOST_IMAGES_MAX", "further ones are not kept"),
     ("ADDRESSES_MAX", "further ones are not kept"),
     ("STREAMS_PER_TOKEN", "api: limits"),
+    ("CONNECTIONS_PER_ACCOUNT", "api: connections; the number: api::peers"),
+    ("CONNECTIONS_PER_HOST", "api::peers"),
     ("REQUESTS_PER_SECOND", "api: limits"),
 ];
 

@@ -1,4 +1,5 @@
-//! Connections: those who show no credential keep out nobody who does.
+//! Connections: those who show no credential keep out nobody who does, and those of one account
+//! nobody else.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -9,10 +10,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
 };
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{Code, Streaming, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
 
-use crate::harness::{Broker, Client};
+use crate::harness::{Broker, Client, detail};
 
 /// A connection from an address of this machine that is not that of the other clients.
 async fn from_elsewhere(to: SocketAddr) -> TcpStream {
@@ -88,6 +89,47 @@ async fn who_shows_no_credential_does_not_stay_and_who_does_may_rest() {
     assert!(guesses.message().await.is_err(), "its connection has ended");
     assert!(rests.message().now_or_never().is_none(), "it is there still");
     is_known(&known).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn an_account_has_so_many_connections_and_others_come_in() {
+    let broker = Broker::start_with(|config| {
+        config.connections_per_account = 2;
+        config.stranger_time = Duration::from_secs(5);
+    })
+    .await;
+    let (one, two) = (broker.as_role(Role::Customer).await, broker.as_role(Role::Customer).await);
+    is_known(&one).await;
+    is_known(&two).await;
+    let mut rests = watch(&one).await;
+    // Another token of the account is no way around it.
+    let secret = format!("fmz_{:064x}", 99);
+    let second = broker.engine.ensure_token(broker.customer, Role::Customer, "second", &secret);
+    second.await.unwrap();
+    let late = broker.with_token(Some(&secret)).await;
+    let refused = async |client: &Client| {
+        let mut accounts = AccountsServiceClient::new(client.clone());
+        accounts.get_account(GetAccountRequest {}).await.err()
+    };
+    let status = refused(&late).await.unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("2 connections"), "{status}");
+    assert!(!detail(&status).advice.is_empty(), "{status}");
+    for role in [Role::HostOperator, Role::Auditor] {
+        is_known(&broker.as_role(role).await).await;
+    }
+    let mut lingers = watch(&late).await;
+    assert!(lingers.message().await.is_err(), "its connection has ended");
+    assert!(rests.message().now_or_never().is_none(), "it is there still");
+    is_known(&one).await;
+    // A place comes back when the broker has seen the end of its connection.
+    drop(two);
+    let next = broker.with_token(Some(&secret)).await;
+    while let Some(status) = refused(&next).await {
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        tokio::task::yield_now().await;
+    }
     broker.stop().await;
 }
 
