@@ -28,9 +28,10 @@ terraform {
 """
 
 
-def dist(into, programs):
+def dist(into, programs, **signed):
     command = [REPOSITORY / "scripts/dist", "--programs", programs, "--into", into]
     environment = {name: value for name, value in os.environ.items() if name != "FAIRMAZON_SIGNING_KEY"}
+    environment |= signed
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -125,6 +126,31 @@ class Dist(unittest.TestCase):
         schemas = json.loads(run("providers", "schema", "-json"))["provider_schemas"]
         [schema] = schemas.values()
         self.assertIn("fairmazon_instance", schema["resource_schemas"])
+
+    def test_the_sums_are_signed_with_the_key_that_is_named(self):
+        # The agent's socket is in it: its path has to be short.
+        with tempfile.TemporaryDirectory() as keys:
+            environment = {**os.environ, "GNUPGHOME": keys}
+
+            def gpg(*arguments):
+                done = subprocess.run(["gpg", "--batch", *arguments], env=environment, text=True,
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                self.assertEqual(done.returncode, 0, done.stdout)
+                return done.stdout
+
+            signer = "Releases <releases@example.com>"
+            gpg("--passphrase", "", "--quick-generate-key", signer, "default", "sign", "never")
+            signed = Path(self.home.name, "signed")
+            named = {"GNUPGHOME": keys, "FAIRMAZON_SIGNING_KEY": "releases@example.com"}
+            done = dist(signed, self.programs, **named)
+            self.assertEqual(done.returncode, 0, done.stdout)
+            sums = signed / f"{self.name}_SHA256SUMS"
+            told = gpg("--verify", f"{sums}.sig", sums)
+            self.assertIn(f'Good signature from "{signer}"', told)
+            self.assertEqual(sums.read_bytes(), (self.folder / sums.name).read_bytes())
+            nobody = {**named, "FAIRMAZON_SIGNING_KEY": "nobody@example.com"}
+            self.assertNotEqual(dist(signed, self.programs, **nobody).returncode, 0)
+            subprocess.run(["gpgconf", "--kill", "all"], env=environment, check=True)
 
     def test_archives_of_one_commit_are_equal(self):
         again = Path(self.home.name, "again")

@@ -210,6 +210,20 @@ fn review_workflow_applies_what_was_read() -> Outcome {
         let (status, said) = review(&workspace, &workspace.plan(&["-var=machines=1"])?, "50")?;
         assert!(status == Some(1) && said.contains("destroys"), "{said}");
         workspace.destroy()?;
+
+        // What is known at apply only costs more than nothing.
+        let later = r#"
+resource "terraform_data" "flavor" { input = "small" }
+resource "fairmazon_instance" "later" {
+  name   = "later"
+  flavor = terraform_data.flavor.output
+  image  = "debian-13"
+}
+"#;
+        workspace.write("later.tf", later)?;
+        let (status, said) = review(&workspace, &workspace.plan(&[])?, "50")?;
+        let refused = said.contains("does not say what fairmazon_instance.later will cost");
+        assert!(status == Some(1) && refused && said.contains("unknown"), "{said}");
         Ok(())
     })
 }
