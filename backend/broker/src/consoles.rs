@@ -73,8 +73,13 @@ impl Engine {
                 rules::precondition(format!("{id} is on no host, so it has no console"))
                     .advise("ask again when it has started")
             })?;
-            if state.standing(host) != Standing::Connected {
-                return Err(unavailable("the instance's host is silent"));
+            let agent = state.hosts.agent(host);
+            let agent = agent.filter(|_| state.standing(host) == Standing::Connected);
+            let agent = agent.ok_or_else(|| unavailable("the instance's host is silent"))?;
+            if !agent.reads_consoles {
+                let text = format!("the agent of the host of {id} is too old to read consoles");
+                let advice = "ask the host's operator to update it";
+                return Err(rules::precondition(text).advise(advice));
             }
             host
         };

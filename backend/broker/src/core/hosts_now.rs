@@ -103,6 +103,8 @@ pub(crate) struct Agent {
     pub(crate) hypervisor: String,
     /// What runs its guests; empty where that is no matter, or it does not say.
     pub(crate) accelerator: String,
+    /// Whether it answers for consoles.
+    pub(crate) reads_consoles: bool,
     /// Where it takes machines from other hosts; empty when it takes none.
     pub(crate) migration_address: String,
 }

@@ -87,6 +87,7 @@ impl Engine {
         let agent = Agent {
             hypervisor: hello.hypervisor.clone(),
             accelerator: hello.accelerator.clone(),
+            reads_consoles: hello.reads_consoles,
             migration_address: hello.migration_address.clone(),
         };
         let opened = state.hosts.open(host, agent, Instant::now());

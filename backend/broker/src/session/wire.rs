@@ -31,6 +31,8 @@ pub struct Hello {
     /// What runs its guests, where one that runs can't go on by another; empty where all hosts of its
     /// kind are alike, or it does not say.
     pub accelerator: String,
+    /// Whether it answers for consoles.
+    pub reads_consoles: bool,
     /// What it proves of the host standard; none before its first look.
     pub conformity: Option<Proof>,
 }
@@ -114,6 +116,7 @@ impl TryFrom<v1::FromHost> for HostSays {
                 generation: Generation(hello.generation),
                 migration_address: hello.migration_address,
                 accelerator: hello.accelerator,
+                reads_consoles: hello.reads_consoles,
                 conformity: hello
                     .conformity
                     .map(TryInto::try_into)

@@ -39,6 +39,7 @@ pub(crate) fn hello(host_id: String) -> FromHost {
         generation: 0,
         migration_address: String::new(),
         accelerator: String::new(),
+        reads_consoles: false,
         conformity: None,
     }))
 }

@@ -175,7 +175,7 @@ async fn a_host_that_does_not_answer_or_can_t_is_told_of() {
     let kit = Kit::open(folder.path(), quick()).await;
     kit.start();
     let host = register(&kit, host_spec(0, "DE")).await;
-    let mut played = Played::open(&kit, host, "first:1").await;
+    let mut played = Played::open_by(&kit, host, "first:1", "tcg").await;
     let (engine, customer) = (&kit.engine, &kit.customer);
     let off = InstanceSpec { power: Power::Stopped, ..spec("off") };
     let made = engine.create_instance(customer, off, &kit.key()).await.unwrap();
@@ -197,5 +197,10 @@ async fn a_host_that_does_not_answer_or_can_t_is_told_of() {
     let error = read.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Precondition);
     assert!(error.message.contains("disk is gone"), "{error}");
+    // It knows no such question, and is not asked.
+    let _old = Played::open(&kit, host, "first:1").await;
+    let error = engine.console(customer, id).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Precondition);
+    assert!(error.message.contains("too old"), "{error}");
     kit.stop().await;
 }

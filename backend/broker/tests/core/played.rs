@@ -109,6 +109,8 @@ impl Played {
             generation: Generation(0),
             migration_address: address.into(),
             accelerator: accelerator.into(),
+            // One of an earlier version says nothing of all this.
+            reads_consoles: !accelerator.is_empty(),
             conformity: None,
         };
         says.send(HostSays::Hello(hello)).await.unwrap();

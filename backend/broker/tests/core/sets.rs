@@ -44,6 +44,7 @@ impl Mouth {
             generation,
             migration_address: String::new(),
             accelerator: String::new(),
+            reads_consoles: false,
             conformity: None,
         };
         says.send(HostSays::Hello(hello)).await.unwrap();

@@ -205,6 +205,7 @@ fn host_says(message: FromHost) -> HostSays {
             generation: hello.generation,
             migration_address: hello.migration_address,
             accelerator: hello.accelerator,
+            reads_consoles: hello.reads_consoles,
             conformity: hello.conformity,
         }),
         FromHost::Renew { sequence } => HostSays::Renew { sequence },

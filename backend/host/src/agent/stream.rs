@@ -214,6 +214,7 @@ impl Agent {
                 .as_ref()
                 .map(|peers| peers.address())
                 .unwrap_or_default(),
+            reads_consoles: true,
             accelerator: self.hands.hypervisor.features().accelerator.into(),
             conformity: self.proof.borrow_and_update().clone(),
         };

@@ -21,7 +21,7 @@ use futures::{Stream, stream::BoxStream};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{
-    Code, Request, Status, Streaming,
+    Code, Request, Status,
     metadata::{Ascii, MetadataValue},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
@@ -215,20 +215,22 @@ impl<T, M> Stream for Messages<T, M> {
 
 /// Hands messages on until the stream ends; why it ended, unless the agent has gone.
 async fn relay(
-    mut stream: Streaming<v1::ToHost>,
+    mut stream: impl Stream<Item = Result<v1::ToHost, Status>> + Unpin,
     sender: &mpsc::Sender<Result<ToHost, TransportError>>,
 ) -> Option<TransportError> {
     loop {
         let next = tokio::select! {
-            next = stream.message() => next,
+            next = stream.next() => next,
             () = sender.closed() => return None,
         };
         let message = match next {
-            Ok(Some(message)) => from_message(message),
-            Ok(None) => {
+            Some(Ok(v1::ToHost { message: Some(message) })) => from_message(message),
+            // Of a later broker: it needs nothing that this agent has not said it does.
+            Some(Ok(v1::ToHost { message: None })) => continue,
+            None => {
                 return Some(TransportError::Ended { reason: "the broker closed it".into() });
             }
-            Err(status) => return Some(refused(&status)),
+            Some(Err(status)) => return Some(refused(&status)),
         };
         match message {
             Ok(message) => sender.send(Ok(message)).await.ok()?,
@@ -257,6 +259,7 @@ fn to_message(message: FromHost) -> v1::FromHost {
             generation: hello.generation.0,
             migration_address: hello.migration_address,
             accelerator: hello.accelerator,
+            reads_consoles: hello.reads_consoles,
             conformity: hello.conformity.as_ref().map(Into::into),
         }),
         FromHost::Renew { sequence } => from_host::Message::Renew(v1::Renew { sequence }),
@@ -269,9 +272,9 @@ fn to_message(message: FromHost) -> v1::FromHost {
     v1::FromHost { message: Some(message) }
 }
 
-fn from_message(message: v1::ToHost) -> Result<ToHost, TransportError> {
+fn from_message(message: to_host::Message) -> Result<ToHost, TransportError> {
     let garbled = |what: String| TransportError::Garbled { what };
-    Ok(match message.message.ok_or_else(|| garbled("it is empty".into()))? {
+    Ok(match message {
         to_host::Message::Welcome(welcome) => ToHost::Welcome {
             lease_term_ms: welcome.lease_term_ms,
             renew_every_ms: welcome.renew_every_ms,
@@ -303,4 +306,29 @@ fn from_message(message: v1::ToHost) -> Result<ToHost, TransportError> {
             ToHost::ReadConsole(asked.map_err(|error: DomainError| garbled(error.to_string()))?)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use prost::Message as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_later_broker_says_is_passed_over_and_what_makes_no_sense_ends_the_stream() {
+        // A field that no version has, with a message in it.
+        let later = v1::ToHost::decode([0xfa, 0x3e, 0x02, 0x08, 0x01].as_slice()).unwrap();
+        let renewed = v1::Renewed { sequence: 7, lease_term_ms: 1 };
+        let renewed = v1::ToHost { message: Some(to_host::Message::Renewed(renewed)) };
+        let odd = v1::Send { transfer_id: vec![1], ..Default::default() };
+        let odd = v1::ToHost { message: Some(to_host::Message::Send(odd)) };
+        let (sender, mut heard) = mpsc::channel(8);
+        let said = stream::iter([later, renewed, odd].map(Ok));
+        let ended = relay(said, &sender).await.unwrap();
+        assert!(matches!(ended, TransportError::Garbled { .. }), "{ended}");
+        let first = heard.try_recv().unwrap().unwrap();
+        assert_eq!(first, ToHost::Renewed { sequence: 7, lease_term_ms: 1 });
+        assert!(heard.try_recv().is_err());
+    }
 }

@@ -64,6 +64,8 @@ pub struct Hello {
     /// What runs its guests, where one that runs can't go on by another; empty where all hosts of its
     /// kind are alike, or it does not say.
     pub accelerator: String,
+    /// Whether it answers for consoles.
+    pub reads_consoles: bool,
     /// What it proves of the host standard; none before its first look.
     pub conformity: Option<Proof>,
 }

@@ -56,6 +56,7 @@ async fn connect(broker: &Broker, host: HostId, receives: &watch::Sender<usize>)
         generation: Generation(0),
         migration_address: "host:1".into(),
         accelerator: String::new(),
+        reads_consoles: false,
         conformity: None,
     };
     says.send(HostSays::Hello(hello)).await.unwrap();
