@@ -1,8 +1,8 @@
 //! Who this host is: its key for TLS, the key that volume keys are sealed to, and the certificate
 //! that the platform has signed for both.
 //!
-//! Kept in the agent's state folder, for its owner alone. The keys are made once and stay;
-//! certificates come and go. Losing the folder loses the keys, and with them what was sealed.
+//! Kept in the agent's state folder, for its owner alone. The sealing key is made once and stays,
+//! certificates come and go, and a host that joins anew has another key for TLS. Losing the folder loses the keys, and with them what was sealed.
 
 use std::{
     io,
@@ -30,6 +30,8 @@ const STATE: &str = "state";
 pub struct HostIdentity {
     folder: PathBuf,
     tls_key: KeyPair,
+    /// The key for TLS is none of the folder's before there is a certificate for it.
+    is_new: bool,
     secret: Arc<HostSecret>,
 }
 
@@ -111,8 +113,7 @@ impl HostIdentity {
                 return Err(IdentityError::Certificate { path: certificate, why });
             }
             None => {
-                let key =
-                    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(IdentityError::Make)?;
+                let key = new_tls_key()?;
                 let pem = Zeroizing::new(key.serialize_pem());
                 write(&tls_file, pem.as_bytes())?;
                 key
@@ -129,7 +130,22 @@ impl HostIdentity {
                 secret
             }
         };
-        Ok(Self { folder, tls_key, secret: Arc::new(secret) })
+        Ok(Self { folder, tls_key, is_new: false, secret: Arc::new(secret) })
+    }
+
+    /// As [`open`](Self::open), with another key for TLS than one that had a certificate before:
+    /// whoever knows that one is not to profit from the next certificate. It takes its place with
+    /// the certificate that is [kept](Self::keep) for it; until then all stays as it was.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub fn open_to_join(folder: impl Into<PathBuf>) -> Result<Self, IdentityError> {
+        let mut identity = Self::open(folder)?;
+        if identity.folder.join(CERTIFICATE).exists() {
+            identity.tls_key = new_tls_key()?;
+            identity.is_new = true;
+        }
+        Ok(identity)
     }
 
     /// What opens the keys that were sealed to this host.
@@ -152,6 +168,11 @@ impl HostIdentity {
     /// When the key can't be used.
     pub fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
         SigningKey::sign(&self.tls_key, bytes).map_err(IdentityError::Make)
+    }
+
+    /// The SHA-256 of the certificate's public key, in hex.
+    pub fn tls_key_sha256(&self) -> String {
+        hex::encode(Sha256::digest(self.tls_key.subject_public_key_info()))
     }
 
     /// The private key of the certificate, as PEM.
@@ -204,6 +225,11 @@ impl HostIdentity {
     /// # Errors
     /// When it can't be written.
     pub fn keep(&self, certificate: &str) -> Result<(), IdentityError> {
+        if self.is_new {
+            // A crash in between leaves a host that has not joined, and may do so again.
+            self.forget_certificate()?;
+            write(&self.folder.join(TLS_KEY), self.tls_key_pem().as_bytes())?;
+        }
         write(&self.folder.join(CERTIFICATE), certificate.as_bytes())
     }
 }
@@ -232,6 +258,10 @@ impl JoinedCertificate {
     pub const fn has_ended(&self, now: UnixMs) -> bool {
         now.0 >= self.until.0
     }
+}
+
+fn new_tls_key() -> Result<KeyPair, IdentityError> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(IdentityError::Make)
 }
 
 fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, IdentityError> {
@@ -271,6 +301,34 @@ mod tests {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
         }
         assert!(first.request().unwrap().contains("BEGIN CERTIFICATE REQUEST"));
+    }
+
+    #[test]
+    fn a_host_that_joins_anew_has_another_key_once_it_has_a_certificate_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = || HostIdentity::open(folder.path()).unwrap();
+        let certificate = |of: &HostIdentity| {
+            let mut params = CertificateParams::default();
+            let name = sealing_key_name(&of.secret.sealing_key()).try_into().unwrap();
+            params.subject_alt_names.push(rcgen::SanType::URI(name));
+            params.self_signed(&of.tls_key).unwrap().pem()
+        };
+        let first = HostIdentity::open_to_join(folder.path()).unwrap();
+        assert_eq!(first.tls_key_sha256(), opened().tls_key_sha256(), "nobody has had it before");
+        first.keep(&certificate(&first)).unwrap();
+        let refused = HostIdentity::open_to_join(folder.path()).unwrap();
+        assert_ne!(refused.tls_key_sha256(), first.tls_key_sha256());
+        drop(refused);
+        assert_eq!(opened().tls_key_sha256(), first.tls_key_sha256());
+        assert!(opened().certificate().unwrap().is_some(), "it was not let in, and goes on");
+
+        let anew = HostIdentity::open_to_join(folder.path()).unwrap();
+        anew.keep(&certificate(&anew)).unwrap();
+        assert_eq!(opened().tls_key_sha256(), anew.tls_key_sha256());
+        assert_eq!(opened().secret().sealing_key(), first.secret().sealing_key());
+        assert!(opened().certificate().unwrap().is_some());
+        anew.keep(&certificate(&anew)).unwrap();
+        assert!(opened().certificate().unwrap().is_some(), "a renewed one");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use fairmazon_keys::HostSigner;
 use fairmazon_model::{
     id::{HostId, InstanceId},
     units::{Epoch, UnixMs},
-    usage::{Amounts, Subject, UsageWindow, WindowKind},
+    usage::{Amounts, SignedWindow, Subject, UsageWindow, WindowKind},
 };
 
 fn host() -> HostId {
@@ -37,6 +37,10 @@ fn window(sequence: u64) -> UsageWindow {
 struct TestSigner(HostIdentity);
 
 impl Signer for TestSigner {
+    fn key(&self) -> String {
+        self.0.tls_key_sha256()
+    }
+
     fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
         self.0.sign(bytes)
     }
@@ -106,20 +110,32 @@ async fn what_is_acknowledged_makes_room() {
     assert_eq!(sequences(&opened(folder.path()).await, all).await, left);
 }
 
+/// Who believes what the key of the host in this folder has signed.
+fn believer(folder: &Path) -> HostSigner {
+    let identity = HostIdentity::open(folder.join("identity")).unwrap();
+    let key = rcgen::KeyPair::from_pem(&identity.tls_key_pem()).unwrap();
+    let own = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    HostSigner::read(&own.pem()).unwrap()
+}
+
+/// Whether all the windows are signed with that key.
+async fn are_signed(folder: &Path, ledger: &FileLedger) -> bool {
+    let (believer, batch) = (believer(folder), ledger.next(100).await.unwrap().unwrap());
+    let verify = |signed: &SignedWindow| {
+        believer.verify(&signed.window.signed_bytes(host()), &signed.signature.0)
+    };
+    batch.windows.iter().all(|signed| verify(signed).is_ok())
+}
+
 #[tokio::test]
 async fn what_is_kept_is_signed_with_the_key_of_the_host() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = opened(folder.path()).await;
     ledger.append(vec![window(1)]).await.unwrap();
+    assert!(are_signed(folder.path(), &ledger).await);
     let signed = ledger.next(1).await.unwrap().unwrap().windows.remove(0);
-    let identity = HostIdentity::open(folder.path().join("identity")).unwrap();
-    let key = rcgen::KeyPair::from_pem(&identity.tls_key_pem()).unwrap();
-    let own = rcgen::CertificateParams::default().self_signed(&key).unwrap();
-    let signer = HostSigner::read(&own.pem()).unwrap();
-    let verify =
-        |window: &UsageWindow| signer.verify(&window.signed_bytes(host()), &signed.signature.0);
-    verify(&signed.window).unwrap();
-    verify(&window(2)).unwrap_err();
+    let believer = believer(folder.path());
+    believer.verify(&window(2).signed_bytes(host()), &signed.signature.0).unwrap_err();
 }
 
 #[tokio::test]
@@ -224,4 +240,25 @@ async fn a_full_disk_loses_nothing_that_was_written() {
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
     let left = sequences(&opened(folder.path()).await, 10).await;
     assert!(left.len() == 1 && left[0] > 3, "{left:?}");
+}
+
+#[tokio::test]
+async fn what_another_key_has_signed_is_signed_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("metering/windows");
+    let first = opened(folder.path()).await;
+    first.append((1..=3).map(window).collect()).await.unwrap();
+    drop(first);
+    assert!(are_signed(folder.path(), &opened(folder.path()).await).await);
+    let before = fs::read(&file).unwrap();
+    drop(opened(folder.path()).await);
+    assert_eq!(fs::read(&file).unwrap(), before, "by the same key: nothing is done");
+    // A crash has torn the last line.
+    fs::write(&file, [&before, &before[..40]].concat()).unwrap();
+    fs::remove_file(folder.path().join("identity/host.key")).unwrap();
+    let again = opened(folder.path()).await;
+    assert_eq!(sequences(&again, 10).await, [1, 2, 3]);
+    assert!(are_signed(folder.path(), &again).await);
+    again.append(vec![window(4)]).await.unwrap();
+    assert_eq!(sequences(&opened(folder.path()).await, 10).await, [1, 2, 3, 4]);
 }

@@ -38,6 +38,10 @@ const LOOK_MS: u64 = 10_000;
 struct TestSigner(KeyPair);
 
 impl Signer for TestSigner {
+    fn key(&self) -> String {
+        "the same".into()
+    }
+
     fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
         Ok(self.0.sign(bytes).unwrap())
     }

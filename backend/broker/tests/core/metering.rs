@@ -66,6 +66,10 @@ impl TestSigner {
 }
 
 impl Signer for TestSigner {
+    fn key(&self) -> String {
+        "the same".into()
+    }
+
     fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
         Ok(self.key.sign(bytes).unwrap())
     }

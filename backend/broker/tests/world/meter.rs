@@ -28,6 +28,10 @@ struct WorldSigner {
 }
 
 impl Signer for WorldSigner {
+    fn key(&self) -> String {
+        "the same".into()
+    }
+
     fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
         Ok(self.key.sign(bytes).unwrap())
     }

@@ -179,7 +179,8 @@ impl Join {
         self.prove().await?;
         // Locked against an agent that runs already.
         let _state = FileState::open(&self.state_dir).map_err(|error| agent(error.into()))?;
-        let identity = HostIdentity::open(&self.state_dir).map_err(|error| agent(error.into()))?;
+        let identity = HostIdentity::open_to_join(&self.state_dir);
+        let identity = identity.map_err(|error| agent(error.into()))?;
         let identity = Arc::new(identity);
         let transport = JoinedTransport::new(self.broker, ca_pem, identity.clone(), Some(token));
         transport.join_anew().await.map_err(|error| agent(error.into()))?;

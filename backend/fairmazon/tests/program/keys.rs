@@ -383,3 +383,21 @@ async fn a_key_is_nowhere_but_with_its_customer() {
     assert!(broker.end().success());
     assert_eq!(searched(folder.path()), [], "after the end");
 }
+
+#[test]
+fn a_host_that_joins_anew_has_another_key_for_tls_and_the_same_for_seals() {
+    let mut platform = Platform::start();
+    let (id, fingerprint) = (platform.hosts[0].id.clone(), platform.hosts[0].fingerprint.clone());
+    let key = |platform: &Platform| fs::read(platform.path("one/host.key")).unwrap();
+    let first = key(&platform);
+    let rotated = ask(&["host", "rotate-token", &id], &platform.operator);
+    assert!(platform.agents.remove(0).end().success());
+    fs::write(platform.path("one.token"), "fmz_wrong").unwrap();
+    assert!(!run(&JOIN, &platform.of_host("one")).status.success());
+    assert!(key(&platform) == first, "a token that is refused changes nothing");
+    fs::write(platform.path("one.token"), line(&rotated, "token: ")).unwrap();
+    let joined = ask(&JOIN, &platform.of_host("one"));
+    assert!(joined.contains(&fingerprint), "{joined}");
+    assert!(key(&platform) != first, "whoever knows the first key has nothing of it");
+    platform.start_agent(0);
+}

@@ -1,5 +1,5 @@
-//! The ledger in a folder: `windows` is appended to and made durable, `open` is replaced as a
-//! whole.
+//! The ledger in a folder: `windows` is appended to and made durable, `open` and `key` are replaced
+//! as a whole.
 //!
 //! A line of `windows` is 16 hexadecimal digits of the SHA-256 of what follows, a space, and a
 //! signed window as JSON. What a crash has left of a last line is cut off. Lines that do not match
@@ -52,6 +52,8 @@ struct Inner {
     signer: Arc<dyn Signer>,
     windows: PathBuf,
     open: PathBuf,
+    /// Says which key has signed the windows.
+    key: PathBuf,
     bytes_max: u64,
     state: Mutex<Option<State>>,
     /// Bytes of windows, for [`Ledger::has_room`].
@@ -83,6 +85,7 @@ impl FileLedger {
             signer,
             windows: folder.join("windows"),
             open: folder.join("open"),
+            key: folder.join("key"),
             bytes_max,
             state: Mutex::new(None),
             bytes: AtomicU64::new(0),
@@ -149,6 +152,7 @@ impl Inner {
         // Without it every series begins anew, which charges nothing twice.
         let memory = memory.as_deref().and_then(|bytes| content(bytes.strip_suffix(b"\n")?));
         found.memory = memory.unwrap_or_default();
+        self.follow_key()?;
         let read = failed("read", &self.windows);
         let scan = Scan::of(&self.windows).map_err(read)?;
         if scan.damaged > 0 {
@@ -162,6 +166,61 @@ impl Inner {
         *self.state.lock() = Some(State { file, begin: 0, end, batch: Vec::new() });
         found.last = scan.last.into_values().collect();
         Ok(found)
+    }
+
+    /// Signs the windows anew where they were signed with another key than the host has now: with
+    /// the certificate that it has, nobody would believe them.
+    fn follow_key(&self) -> Result<(), LedgerError> {
+        let key = self.signer.key();
+        let before = files::read(&self.key).map_err(failed("read", &self.key))?;
+        if before.as_deref() == Some(key.as_bytes()) {
+            return Ok(());
+        }
+        if before.is_some() {
+            let count = self.sign_anew()?;
+            tracing::info!(host = %self.host, count, "windows were signed anew: the key is another");
+        }
+        let noted = files::replace(&self.key, key.as_bytes(), Durability::Machine);
+        match noted.map_err(failed("write", &self.key)) {
+            // Noted by the next start that can: nothing of an earlier key is there by then.
+            Err(error) if before.is_none() => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(host = %self.host, error, "which key signs windows was not noted");
+                Ok(())
+            }
+            noted => noted,
+        }
+    }
+
+    /// Puts a file in the place of the windows that has them with signatures of the key that signs
+    /// now, and all else as it is; says how many.
+    fn sign_anew(&self) -> Result<usize, LedgerError> {
+        let (path, mut count) = (&self.windows, 0);
+        let read = |error| failed("read", path)(error);
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(read(error)),
+        };
+        let (mut reader, mut found, mut all) = (BufReader::new(file), Vec::new(), Vec::new());
+        loop {
+            found.clear();
+            if reader.read_until(b'\n', &mut found).map_err(read)? == 0 {
+                break;
+            }
+            let whole = found.strip_suffix(b"\n").and_then(content::<SignedWindow>);
+            let Some(SignedWindow { window, .. }) = whole else {
+                all.extend(&found);
+                continue;
+            };
+            for window in signed(self.host, &*self.signer, vec![window])? {
+                let json = serde_json::to_vec(&window);
+                all.extend(line(&json.map_err(|error| failed("write", path)(error.into()))?));
+                count += 1;
+            }
+        }
+        files::replace(path, &all, Durability::Machine).map_err(failed("write", path))?;
+        Ok(count)
     }
 
     /// Writes what is whole of a damaged file in its place; says where the damaged one is.

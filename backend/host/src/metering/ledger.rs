@@ -22,6 +22,9 @@ pub trait Signer: Send + Sync + 'static {
     /// When the key can't be used.
     fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError>;
 
+    /// What tells the key that signs from every other one.
+    fn key(&self) -> String;
+
     /// The certificate that says whose signature it is, with its chain, PEM; none before the host
     /// has joined.
     ///
@@ -31,6 +34,10 @@ pub trait Signer: Send + Sync + 'static {
 }
 
 impl Signer for HostIdentity {
+    fn key(&self) -> String {
+        self.tls_key_sha256()
+    }
+
     fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
         Self::sign(self, bytes)
     }
