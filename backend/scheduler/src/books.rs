@@ -240,7 +240,7 @@ impl Fleet {
             slot.real_memory.give_back(booking.real_memory());
             slot.specifications.give_back(booking.specification);
             slot.machines -= 1;
-            self.groups.leave(*index, &booking.placement);
+            self.groups.leave(*index, id, &booking.placement);
             if let (Share::Here(machine), true) = (id, booking.makes_room()) {
                 self.spot[*index as usize].leave(machine);
                 self.spot_machines -= 1;
@@ -339,7 +339,7 @@ impl Fleet {
         slot.real_memory = real_memory;
         slot.specifications = specifications;
         slot.machines += 1;
-        self.groups.join(index, &booking.placement);
+        self.groups.join(index, id, &booking.placement);
         if let (Share::Here(machine), true) = (id, booking.makes_room()) {
             self.spot[index as usize].join(machine, &booking);
             self.spot_machines += 1;
@@ -390,7 +390,7 @@ impl Fleet {
             sum.real_memory += booking.real_memory();
             sum.specifications += booking.specification;
             sum.machines += 1;
-            groups.join(index, &booking.placement);
+            groups.join(index, *id, &booking.placement);
         }
         for booking in self.volumes.values() {
             let sum = &mut sums[self.by_id[&booking.host] as usize];

@@ -89,7 +89,7 @@ pub(crate) fn chord_km(a: [f64; 3], b: [f64; 3]) -> u64 {
 }
 
 /// Where the machine should be close to, as points of the unit sphere.
-fn points(query: &Query<'_>) -> Vec<[f64; 3]> {
+pub(crate) fn points(query: &Query<'_>) -> Vec<[f64; 3]> {
     let near = query.request.preferences.near.iter().flat_map(|near| &near.points);
     near.map(|point| unit_vector(*point)).collect()
 }
@@ -97,6 +97,18 @@ fn points(query: &Query<'_>) -> Vec<[f64; 3]> {
 /// How far a host is from the nearest of these; 0 where there are none.
 fn distance(near: &[[f64; 3]], here: [f64; 3]) -> u64 {
     near.iter().map(|near| chord_km(*near, here)).min().unwrap_or(0)
+}
+
+/// How good the host is for the query, the lower the better. `near` are its [`points`].
+pub(crate) fn score(
+    fleet: &Fleet,
+    query: &Query<'_>,
+    near: &[[f64; 3]],
+    index: u32,
+    slot: &Slot,
+) -> u64 {
+    let distance = distance(near, fleet.points[index as usize]);
+    Terms::of(query, distance, index, slot).score(query.request)
 }
 
 struct Best {

@@ -62,17 +62,12 @@ pub(crate) fn why_not(fleet: &Fleet, request: &Request) -> WhyNot {
         memory: fairmazon_model::units::Mib(0),
     };
     let query = Query::new(fleet, request, request.sizes.first().unwrap_or(&nothing));
-    let mut counts = Rule::ALL.map(|rule| RuleCount { rule, first: 0, only: 0 });
+    let mut counts = Counts::none();
     let (mut elsewhere, mut too_small, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
     let mut sites = FxHashSet::default();
     for (index, slot) in fleet.occupied() {
         let broken = query.broken(index, slot);
-        if let Some(rule) = broken.first() {
-            counts[rule.index()].first += 1;
-        }
-        if let Some(rule) = broken.single() {
-            counts[rule.index()].only += 1;
-        }
+        counts.add(broken);
         if !broken.meets(PLACE) {
             wanted.push(fleet.points[index as usize]);
         }
@@ -85,13 +80,57 @@ pub(crate) fn why_not(fleet: &Fleet, request: &Request) -> WhyNot {
     }
     let mut answer = WhyNot {
         hosts: fleet.len() as u32,
-        rules: counts.into_iter().filter(|count| count.first + count.only > 0).collect(),
+        rules: counts.found(),
         sites: nearest_sites(fleet, request.preferences.near.as_ref(), &wanted, &elsewhere),
         flavors: smaller(request, &too_small),
         text: String::new(),
     };
     answer.text = answer.describe(request, query.size);
     answer
+}
+
+/// Explains why no host will do for several machines at once, by what each host breaks. `request` and
+/// `size` are all of them as one.
+pub(crate) fn why_not_all(
+    fleet: &Fleet,
+    request: &Request,
+    size: &Size,
+    broken_by: &[(u32, Rules)],
+) -> WhyNot {
+    let mut counts = Counts::none();
+    broken_by.iter().for_each(|(_, broken)| counts.add(*broken));
+    let mut answer = WhyNot {
+        hosts: fleet.len() as u32,
+        rules: counts.found(),
+        sites: Vec::new(),
+        flavors: Vec::new(),
+        text: String::new(),
+    };
+    answer.text = answer.describe(request, size);
+    answer
+}
+
+/// What the rules did, by their places in [`Rule::ALL`].
+struct Counts([RuleCount; Rule::ALL.len()]);
+
+impl Counts {
+    fn none() -> Self {
+        Self(Rule::ALL.map(|rule| RuleCount { rule, first: 0, only: 0 }))
+    }
+
+    fn add(&mut self, broken: Rules) {
+        if let Some(rule) = broken.first() {
+            self.0[rule.index()].first += 1;
+        }
+        if let Some(rule) = broken.single() {
+            self.0[rule.index()].only += 1;
+        }
+    }
+
+    /// Those that excluded a host.
+    fn found(self) -> Vec<RuleCount> {
+        self.0.into_iter().filter(|count| count.first + count.only > 0).collect()
+    }
 }
 
 /// Where the machine may be.

@@ -2,9 +2,19 @@
 //!
 //! Both sides of a group are kept: a machine that keeps apart from a group must also not get
 //! a machine of that group as a neighbour later.
+//!
+//! A machine that goes to another host is a neighbour at both. It gathers where it goes: whoever
+//! wants to be with it has to be there.
 
-use fairmazon_model::{id::PlacementGroupId, placement::Placement};
-use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
+
+use fairmazon_model::{
+    id::{HostId, InstanceId, PlacementGroupId},
+    placement::Placement,
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::{Share, fleet::Fleet};
 
 /// Machines of one group on one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +29,8 @@ struct Members {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Groups {
     members: FxHashMap<PlacementGroupId, FxHashMap<u32, Members>>,
+    /// The shares of the machines that gather in each.
+    gathering: FxHashMap<PlacementGroupId, FxHashSet<Share<InstanceId>>>,
 }
 
 /// A set of slots.
@@ -52,17 +64,24 @@ pub(crate) struct GroupRules {
 }
 
 impl Groups {
-    pub(crate) fn join(&mut self, slot: u32, placement: &Placement) {
+    pub(crate) fn join(&mut self, slot: u32, share: Share<InstanceId>, placement: &Placement) {
         for group in &placement.with {
             self.entry(*group, slot).gathering += 1;
+            self.gathering.entry(*group).or_default().insert(share);
         }
         for group in &placement.not_with {
             self.entry(*group, slot).apart += 1;
         }
     }
 
-    pub(crate) fn leave(&mut self, slot: u32, placement: &Placement) {
+    pub(crate) fn leave(&mut self, slot: u32, share: Share<InstanceId>, placement: &Placement) {
         for group in &placement.with {
+            if let Some(shares) = self.gathering.get_mut(group) {
+                shares.remove(&share);
+                if shares.is_empty() {
+                    self.gathering.remove(group);
+                }
+            }
             let members = self.entry(*group, slot);
             members.gathering = members.gathering.saturating_sub(1);
             self.tidy(*group, slot);
@@ -89,24 +108,34 @@ impl Groups {
         }
     }
 
-    /// What the groups of `placement` demand. `own` are the slots and placements of the machine
-    /// itself where it is booked already; it is no neighbour of its own.
+    /// The machines that gather in the group.
+    fn gathering(&self, group: PlacementGroupId) -> impl Iterator<Item = InstanceId> + '_ {
+        let shares = self.gathering.get(&group).into_iter().flatten();
+        shares.map(|share| match share {
+            Share::Here(id) | Share::Coming(id) => *id,
+        })
+    }
+
+    /// What the groups of `placement` demand of the machine. `own` are its slots and placements
+    /// where it is booked already; it is no neighbour of its own. `goal` is the slot that a machine
+    /// is on, or goes to.
     pub(crate) fn rules(
         &self,
+        machine: InstanceId,
         placement: &Placement,
         own: &[(u32, &Placement)],
         slots: usize,
+        goal: impl Fn(InstanceId) -> Option<u32>,
     ) -> GroupRules {
         let (mut only, mut never) = (None::<SlotSet>, None::<SlotSet>);
         for group in &placement.with {
             let mut gathered = None::<SlotSet>;
-            for (slot, members) in self.without(*group, own) {
-                if members.gathering > 0 {
-                    gathered.get_or_insert_with(|| SlotSet::none(slots)).insert(slot);
-                }
-                if members.apart > 0 {
-                    never.get_or_insert_with(|| SlotSet::none(slots)).insert(slot);
-                }
+            let others = self.gathering(*group).filter(|id| *id != machine);
+            for slot in others.filter_map(&goal) {
+                gathered.get_or_insert_with(|| SlotSet::none(slots)).insert(slot);
+            }
+            for (slot, _) in self.without(*group, own).filter(|(_, members)| members.apart > 0) {
+                never.get_or_insert_with(|| SlotSet::none(slots)).insert(slot);
             }
             match (&mut only, gathered) {
                 (Some(only), Some(gathered)) => only.intersect(&gathered),
@@ -137,5 +166,34 @@ impl Groups {
             }
             (members != Members::default()).then_some((slot, members))
         })
+    }
+}
+
+impl Fleet {
+    /// The host that a booked machine goes to, or is on.
+    pub fn goal(&self, machine: InstanceId) -> Option<HostId> {
+        let booking = self.machine(Share::Coming(machine)).or_else(|| self.machine(machine))?;
+        Some(booking.host)
+    }
+
+    /// The booked machines that have to be on one host with this one under such a placement: those
+    /// of the groups that it gathers in, those of the groups that these gather in, and so on. The
+    /// machine itself is not among them.
+    pub fn gathers_with(&self, machine: InstanceId, placement: &Placement) -> BTreeSet<InstanceId> {
+        let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut groups: Vec<_> = placement.with.iter().copied().collect();
+        while let Some(group) = groups.pop() {
+            if !seen.insert(group) {
+                continue;
+            }
+            for id in self.groups.gathering(group).filter(|id| *id != machine) {
+                if found.insert(id) {
+                    let shares = [Share::Here(id), Share::Coming(id)];
+                    let bookings = shares.into_iter().filter_map(|share| self.machine(share));
+                    groups.extend(bookings.flat_map(|booking| &booking.placement.with));
+                }
+            }
+        }
+        found
     }
 }

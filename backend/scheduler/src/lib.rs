@@ -13,6 +13,7 @@ mod groups;
 mod interrupt;
 mod request;
 mod rules;
+mod together;
 
 pub use books::{BookError, Imbalance, MachineBooking, Share, VolumeBooking};
 pub use choose::Placed;
@@ -21,6 +22,7 @@ pub use fleet::{Fleet, Free};
 pub use interrupt::{MadeRoom, SpotTerms};
 pub use request::{Arrangement, FleetHost, Images, Near, Preferences, Request, Size};
 pub use rules::Rule;
+pub use together::Member;
 
 /// Places one machine on one of `hosts`, all of them empty; for a few hosts or a test. Whoever
 /// places more than one machine keeps a [`Fleet`].

@@ -120,6 +120,14 @@ impl Rules {
         self.0 & others.0 != 0
     }
 
+    pub(crate) const fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    pub(crate) const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
     /// The first in order.
     pub(crate) fn first(self) -> Option<Rule> {
         Rule::ALL.get(self.0.trailing_zeros() as usize).copied()
@@ -140,7 +148,7 @@ pub(crate) struct Query<'a> {
     countries: Vec<u32>,
     regions: Vec<u32>,
     /// Class and GiB; a class that no host has is [`u32::MAX`].
-    storage: Vec<(u32, u64)>,
+    pub(crate) storage: Vec<(u32, u64)>,
     volume_host: Option<Option<HostId>>,
     /// Which sets of features will do, by number; empty means all.
     features: Vec<bool>,
@@ -203,7 +211,13 @@ impl<'a> Query<'a> {
                 Images::All => true,
                 Images::Only(images) => request.images.is_subset(images),
             }),
-            groups: fleet.groups.rules(&request.placement, &own_groups, fleet.slots.len()),
+            groups: fleet.groups.rules(
+                request.machine,
+                &request.placement,
+                &own_groups,
+                fleet.slots.len(),
+                |machine| fleet.by_id.get(&fleet.goal(machine)?).copied(),
+            ),
             own,
         }
     }
