@@ -408,6 +408,10 @@ pub struct Instance {
     /// Its way to another host while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<Migration>,
+    /// The host that keeps room for it, as it goes there together with the machines that it has to be
+    /// with; until it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<HostId>,
     /// That its spot capacity is taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interruption: Option<Interruption>,
@@ -470,6 +474,11 @@ impl Instance {
     /// ended.
     pub const fn goes(&self) -> bool {
         self.deleting.is_some() || self.carrier && self.migration.is_none()
+    }
+
+    /// The host beside its own that has room for it: it moves there, or will.
+    pub fn comes_to(&self) -> Option<HostId> {
+        self.migration.as_ref().map(|migration| migration.to).or(self.reserved)
     }
 
     /// Its migration, while it may still leave the one host and come to the other.

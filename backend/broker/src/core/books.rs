@@ -17,8 +17,8 @@ use fairmazon_model::{
     volume::Volume,
 };
 use fairmazon_scheduler::{
-    BookError, Fleet, FleetHost, Images, MachineBooking, MadeRoom, Placed, Request, Rule, Share,
-    SpotTerms, VolumeBooking, WhyNot,
+    BookError, Fleet, FleetHost, Images, MachineBooking, MadeRoom, Member, Placed, Request, Rule,
+    Share, SpotTerms, VolumeBooking, WhyNot,
 };
 
 use super::view::Usage;
@@ -74,6 +74,37 @@ impl Books {
     /// Finds a host; books nothing.
     pub(crate) fn place(&self, request: &Request) -> Result<Placed, Box<WhyNot>> {
         self.fleet.place(request)
+    }
+
+    /// Finds the host for machines that have to be on one; books nothing.
+    pub(crate) fn gather(
+        &self,
+        members: &[Member],
+        only: Option<HostId>,
+    ) -> Result<HostId, Box<WhyNot>> {
+        self.fleet.gather(members, only)
+    }
+
+    /// The booked machines that have to be on one host with this one under such a placement.
+    pub(crate) fn gathers_with(
+        &self,
+        machine: InstanceId,
+        placement: &Placement,
+    ) -> BTreeSet<InstanceId> {
+        self.fleet.gathers_with(machine, placement)
+    }
+
+    /// The machines that have to be on one host with a booked one, beside itself.
+    pub(crate) fn companions(&self, machine: InstanceId) -> BTreeSet<InstanceId> {
+        let booking = self.fleet.machine(machine);
+        booking.map_or_else(BTreeSet::new, |it| self.gathers_with(machine, &it.placement))
+    }
+
+    /// Whether machines that have to be on one host with this one are on another one, or go to
+    /// another one.
+    pub(crate) fn is_apart(&self, machine: InstanceId) -> bool {
+        let goal = self.fleet.goal(machine);
+        self.companions(machine).into_iter().any(|other| self.fleet.goal(other) != goal)
     }
 
     /// A host that is better for a machine by at least `percent` than the one that it is on.
@@ -160,6 +191,11 @@ impl Books {
             None => Ok(()),
             Some(rule) => Err(format!("its host does not obey {rule}")),
         }
+    }
+
+    /// The first rule that the host breaks for the request; none when it obeys all of them.
+    pub(crate) fn first_broken(&self, request: &Request, host: HostId) -> Option<Rule> {
+        self.fleet.first_broken(request, host)
     }
 
     /// Claims what a placed machine and volumes on its host will have; all of it or nothing.

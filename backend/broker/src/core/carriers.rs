@@ -169,6 +169,7 @@ impl Load {
             decision: Some(decision),
             migration: None,
             interruption: None,
+            reserved: None,
             displaced: None,
             last_epoch: FIRST_RUN,
             observed: InstanceObserved::default(),

@@ -7,6 +7,7 @@ use fairmazon_model::{
     access::{Credential, Role},
     host::{Host, HostSpec},
     id::{AccountId, HostId},
+    instance::Instance,
     limits,
     units::Revision,
 };
@@ -289,7 +290,10 @@ fn check_spec(engine: &Engine, spec: &HostSpec) -> Result<(), DomainError> {
 pub(super) fn bound_to(state: &State, host: HostId) -> (usize, usize) {
     let world = &state.world;
     let volumes = world.volumes_on(host).count() + world.volumes_maybe_on(host).count();
-    (world.instances_on(host).count() + world.instances_coming_to(host).count(), volumes)
+    let will_come = |row: &&Arc<Instance>| row.reserved == Some(host) && row.migration.is_none();
+    let coming = world.instances_coming_to(host).count();
+    let coming = coming + world.instances.iter().filter(will_come).count();
+    (world.instances_on(host).count() + coming, volumes)
 }
 
 /// Where a host stands and what it can do does not change for the worse under what is bound to

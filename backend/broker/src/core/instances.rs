@@ -120,6 +120,7 @@ impl Engine {
             migration: None,
             interruption: None,
             carrier: false,
+            reserved: None,
             displaced: None,
             boot_volume_id,
             decision: None,
@@ -293,10 +294,11 @@ impl Engine {
         let booking = machine_booking(self.catalogue(), new, placement.clone());
         let volumes: Vec<_> = volumes.collect();
         // It may come to where it goes all the same, as large as it is then.
-        if let Some(migration) = &new.migration {
-            let to = migration.to;
+        if let Some(to) = new.comes_to() {
             let coming = booking.clone().map(|here| MachineBooking { host: to, ..here });
-            let moving = volumes.iter().filter(|volume| migration.volumes.contains(&volume.id));
+            let migration = new.migration.as_ref();
+            let goes = |id| migration.is_none_or(|migration| migration.volumes.contains(id));
+            let moving = volumes.iter().filter(|volume| goes(&volume.id));
             let shares = moving.filter_map(|volume| {
                 Some((volume.id, VolumeBooking { host: to, ..volume_booking(volume)? }))
             });

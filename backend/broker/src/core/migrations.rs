@@ -32,6 +32,7 @@ use super::{
     preferences::weighed,
     rules::{self, precondition},
     state::State,
+    together::{Companion, When, find_host, follow, set_for},
     view::wants_to_run,
 };
 use crate::reconcile::step::is_brought_about;
@@ -106,6 +107,9 @@ pub(crate) fn begin(
     let from = check_can_leave(state, instance, volumes, now)?;
     let placement = rules::placement_of(instance, volumes)?;
     let request = elsewhere(state, catalogue, instance, volumes, placement, from);
+    if let Some(to) = instance.reserved {
+        return follow(state, request, instance, volumes, to, now);
+    }
     let placed = state.books.place(&request).map_err(|why| DomainError::from(&*why))?;
     set_out(state, instance, volumes, placed, now)
 }
@@ -226,14 +230,41 @@ pub(super) fn check_place(
         ..error
     };
     let volumes = state.all_volumes_of(instance);
-    let goes_there =
-        |to: &Migration| state.books.check_obeys(instance.id, to.to, placement).is_ok();
-    if instance.open_migration().is_some_and(goes_there) {
+    let others = state.books.gathers_with(instance.id, placement);
+    let others = others.iter().filter_map(|id| state.world.instances.get(*id)).cloned();
+    let others: Vec<_> = others.collect();
+    let is_here = |row: &Arc<Instance>| {
+        row.migration.is_none() && row.decision.as_ref().is_some_and(|at| at.host == from)
+    };
+    // Those that would go elsewhere together, and have not left, stay together as well.
+    if instance.reserved.is_some() && instance.migration.is_none() && others.iter().all(is_here) {
+        let own = Placement { with: BTreeSet::new(), ..placement.clone() };
+        if state.books.check_obeys(instance.id, from, &own).is_ok() {
+            return Ok(false);
+        }
+    }
+    let goes_there = |to: HostId| state.books.check_obeys(instance.id, to, placement).is_ok();
+    if set_for(instance).is_some_and(goes_there) {
         return Ok(true);
     }
     // What is under way ends, and then it goes.
     if let Err(Bound::AsItIs(error)) = check_can_leave(state, instance, &volumes, now) {
         return Err(can_t(error));
+    }
+    if !others.is_empty() {
+        let mut all: Vec<_> = others
+            .into_iter()
+            .filter_map(|row| {
+                let volumes = state.all_volumes_of(&row);
+                let placement = rules::placement_of(&row, &volumes).ok()?;
+                Some(Companion { row, volumes, placement, stays: true })
+            })
+            .collect();
+        // It looks for another host than the one that it goes to.
+        let row = Arc::new(Instance { reserved: None, migration: None, ..instance.clone() });
+        all.push(Companion { row, volumes, placement: placement.clone(), stays: false });
+        find_host(state, catalogue, &all, When::Later, now).map_err(can_t)?;
+        return Ok(true);
     }
     let request = elsewhere(state, catalogue, instance, &volumes, placement.clone(), from);
     // So do copies that were left behind elsewhere.

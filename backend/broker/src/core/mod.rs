@@ -28,6 +28,7 @@ pub(crate) mod preferences;
 pub(crate) mod rules;
 pub(crate) mod state;
 mod table;
+pub(crate) mod together;
 pub(crate) mod view;
 mod volumes;
 pub(crate) mod world;

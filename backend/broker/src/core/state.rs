@@ -131,6 +131,11 @@ impl State {
             match key {
                 Key::Instance(id) => {
                     self.settle_machine(id);
+                    // Room elsewhere is claimed for its volumes by a draft that does not change them.
+                    let row = self.world.instances.get(id);
+                    let mut volumes = row.map_or_else(Vec::new, |row| self.all_volumes_of(row));
+                    volumes.retain(|row| self.holds.may_change(row.id));
+                    volumes.iter().for_each(|row| _ = self.settle_volume(row.id));
                 }
                 Key::Volume(id) => {
                     self.settle_volume(id);
@@ -144,8 +149,8 @@ impl State {
     /// room became free.
     fn settle_machine(&mut self, id: InstanceId) -> bool {
         let here = self.world.instances.get(id).and_then(|row| self.booking(row));
-        let to = self.world.instances.get(id).and_then(|row| row.migration.as_ref());
-        let coming = here.clone().zip(to).map(|(here, to)| MachineBooking { host: to.to, ..here });
+        let to = self.world.instances.get(id).and_then(|row| row.comes_to());
+        let coming = here.clone().zip(to).map(|(here, host)| MachineBooking { host, ..here });
         let freed = self.books.settle_machine(id, here);
         self.books.settle_machine(Share::Coming(id), coming) || freed
     }
@@ -154,10 +159,17 @@ impl State {
     fn settle_volume(&mut self, id: VolumeId) -> bool {
         let row = self.world.volumes.get(id);
         let here = row.and_then(|row| volume_booking(row));
-        let to = row.and_then(|row| self.world.volume_comes_to(row.id));
+        let to = row.and_then(|row| self.volume_room_at(row));
         let coming = here.clone().zip(to).map(|(here, host)| VolumeBooking { host, ..here });
         let freed = self.books.settle_volume(id, here);
         self.books.settle_volume(Share::Coming(id), coming) || freed
+    }
+
+    /// The host, beside its own, that has room for the volume: it moves there, or will with its
+    /// machine.
+    pub(crate) fn volume_room_at(&self, row: &Volume) -> Option<HostId> {
+        let reserved = || self.world.instances.get(row.attached_to?)?.reserved;
+        self.world.volume_comes_to(row.id).or_else(reserved)
     }
 
     /// Whether the host has lacked a level that the machine asks for, above the lowest, for the
@@ -255,6 +267,13 @@ impl State {
         for volume in migrations().flat_map(|migration| &migration.volumes) {
             freed |= self.settle_volume(*volume);
         }
+        let reserved = |row: Option<&Arc<Instance>>| row.and_then(|row| row.reserved);
+        if reserved(before) != reserved(after) {
+            let rows = before.into_iter().chain(after);
+            for volume in rows.flat_map(|row| self.all_volumes_of(row)).collect::<Vec<_>>() {
+                freed |= self.settle_volume(volume.id);
+            }
+        }
         if freed {
             self.room();
         }
@@ -266,6 +285,11 @@ impl State {
         let (old, new) = (host_of(before.map(AsRef::as_ref)), host_of(after.map(AsRef::as_ref)));
         if old != new {
             self.staying.remove(&id.into());
+        }
+        // Those that have to be with it may have to follow.
+        let goes = |row: Option<&Arc<Instance>>| row.and_then(|row| row.comes_to());
+        if old != new || goes(before) != goes(after) {
+            self.dirty.instances.extend(self.books.companions(id));
         }
         if old != new || published(before.map(AsRef::as_ref)) != published(after.map(AsRef::as_ref))
         {

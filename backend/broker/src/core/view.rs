@@ -124,8 +124,10 @@ impl InstanceView {
         let host = row.decision.as_ref().map(|decision| decision.host);
         let standing = host.map(|host| state.standing(host));
         let (shown, reason) = instance_state(row, standing, wants_to_run(row, now));
-        let lacking =
-            || level_lacking(state, row).or_else(|| displaced(state, row)).unwrap_or_default();
+        let lacking = || {
+            let found = level_lacking(state, row).or_else(|| displaced(state, row));
+            found.or_else(|| apart(state, row)).unwrap_or_default()
+        };
         let reason = if reason.is_empty() { lacking() } else { reason.into_owned() };
         Self {
             state: shown,
@@ -194,6 +196,16 @@ fn displaced(state: &State, row: &Instance) -> Option<String> {
     row.displaced.filter(|_| row.deleting.is_none())?;
     let then = becomes(state, row, "it moves to another host");
     Some(format!("its host does not obey what its placement was changed to; {then}"))
+}
+
+/// That the instance is not with all machines that it has to be with, and they are not on their ways
+/// to one host; none when it is.
+fn apart(state: &State, row: &Instance) -> Option<String> {
+    if row.deleting.is_some() || !state.books.is_apart(row.id) {
+        return None;
+    }
+    let then = becomes(state, row, "they move to one host");
+    Some(format!("machines that it has to be with are on another host; {then}"))
 }
 
 /// What becomes of an instance that is to leave its host.

@@ -13,12 +13,13 @@ use fairmazon_model::{
     units::{Gib, Mib, Revision, Vcpus},
     volume::{Volume, VolumeObserved, VolumeSpec},
 };
-use fairmazon_scheduler::{Preferences, Size};
+use fairmazon_scheduler::{Preferences, Size, VolumeBooking};
 use fairmazon_store::{Entity, Noun};
 
 use super::{
     answers::{Again, Answer, Request},
     audit,
+    books::volume_booking,
     caller::Caller,
     draft::Draft,
     engine::{Engine, PlanError, Planned},
@@ -427,8 +428,21 @@ fn host_of_source(
 
 /// Books the room that a volume takes on its host.
 fn claim_room(state: &mut State, volume: &Volume) -> Result<(), DomainError> {
+    let no_room = |host: &str, why: String| {
+        DomainError::new(ErrorKind::NoCapacity, format!("{host} has no room: {why}"))
+    };
+    // What is kept for it where it will go has to do for all of it.
+    let reserved = volume.attached_to.and_then(|id| state.world.instances.get(id)?.reserved);
+    if let (Some(host), Some(here)) = (reserved, volume_booking(volume))
+        && let Some(id) = volume.attached_to
+    {
+        let share = (volume.id, VolumeBooking { host, ..here });
+        let claimed = state.books.claim_coming(id, None, std::iter::once(share));
+        claimed.map_err(|why| no_room("the host that it moves to", why))?;
+    }
     state.books.claim(None, std::iter::once(volume)).map_err(|why| {
-        DomainError::new(ErrorKind::NoCapacity, format!("its host has no room: {why}"))
+        state.settle(std::iter::once(volume.id.into()));
+        no_room("its host", why)
     })
 }
 

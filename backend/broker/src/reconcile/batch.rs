@@ -48,7 +48,7 @@ pub(super) struct Batch<'a> {
     /// As well: carriers, whose ways begin.
     pub(super) new_carriers: Vec<Instance>,
     removed: FxHashMap<Key, Revision>,
-    relies_on: BTreeSet<HostId>,
+    relies_on: BTreeSet<Key>,
     /// Whether an instance has begun to move to a better host. What this batch begins is not seen
     /// in the world yet, so it begins one.
     pub(super) has_rebalanced: bool,
@@ -124,8 +124,8 @@ impl<'a> Batch<'a> {
         for (key, revision) in in_order(self.removed) {
             draft.delete(key, revision);
         }
-        for host in self.relies_on {
-            draft.rely_on(host);
+        for key in self.relies_on {
+            draft.rely_on(key);
         }
         for entry in self.audit {
             draft.audit(entry);
@@ -160,8 +160,8 @@ impl<'a> Batch<'a> {
         self.new_operations.push(operation);
     }
 
-    pub(super) fn rely_on(&mut self, host: HostId) {
-        self.relies_on.insert(host);
+    pub(super) fn rely_on(&mut self, key: impl Into<Key>) {
+        self.relies_on.insert(key.into());
     }
 
     pub(super) fn log(&mut self, entry: AuditEntry) {
@@ -213,6 +213,9 @@ impl<'a> Batch<'a> {
             return;
         }
         self.kept.instances.push(id);
+        if self.gives_up_room(&instance) {
+            return;
+        }
         let is_restless = self.state.dirty.restless.remove(&id);
         match next_step(&self.facts(&instance)) {
             Step::Remove => return self.remove(&instance),
@@ -291,7 +294,11 @@ impl<'a> Batch<'a> {
         } else {
             dirty.unplaced.remove(&id);
         }
-        if instance.displaced.is_some() && instance.deleting.is_none() {
+        let is_to_move = instance.displaced.is_some()
+            || instance.reserved.is_some()
+            || self.state.books.is_apart(id);
+        let dirty = &mut self.state.dirty;
+        if is_to_move && instance.deleting.is_none() {
             dirty.displaced.insert(id);
         } else {
             dirty.displaced.remove(&id);

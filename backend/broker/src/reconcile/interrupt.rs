@@ -9,7 +9,7 @@ use fairmazon_model::{
     machine::{MachineSeen, ObservedSet},
     operation::OperationKind,
 };
-use fairmazon_scheduler::{MadeRoom, Request};
+use fairmazon_scheduler::{MachineBooking, MadeRoom, Request};
 
 use super::{batch::Batch, observe::ById};
 use crate::core::{
@@ -85,7 +85,15 @@ impl Batch<'_> {
             return;
         }
         let Some(booking) = self.state.booking(&new) else { return };
+        // Where it will go it needs the same.
+        if let Some(to) = new.comes_to() {
+            let coming = Some(MachineBooking { host: to, ..booking.clone() });
+            if self.state.books.claim_coming(new.id, coming, std::iter::empty()).is_err() {
+                return;
+            }
+        }
         if self.state.books.claim(Some((new.id, booking)), std::iter::empty()).is_err() {
+            self.state.settle(std::iter::once(new.id.into()));
             return;
         }
         let (id, verb) = (instance.id, "broker.return_interrupted");

@@ -91,7 +91,7 @@ impl Batch<'_> {
     }
 
     /// Which constraint of the instance and its volumes the host does not obey, for people.
-    fn disobeys(&self, instance: &Instance, host: HostId) -> Option<String> {
+    pub(super) fn disobeys(&self, instance: &Instance, host: HostId) -> Option<String> {
         let placement = rules::placement_of(instance, &self.volumes_of(instance)).ok()?;
         self.state.books.check_obeys(instance.id, host, &placement).err()
     }
@@ -176,6 +176,7 @@ impl Batch<'_> {
             displaced,
             decision: Some(decided),
             migration: None,
+            reserved: None,
             observed: observed.unwrap_or_else(|| instance.observed.clone()),
             ..instance.clone()
         });
@@ -229,11 +230,11 @@ impl Batch<'_> {
             self.change_instance(Instance { displaced: None, ..instance.clone() });
             return;
         }
-        let Some(row) = self.state.world.hosts.get(host) else { return };
-        let is_draining = row.draining.is_some_and(|draining| draining.deadline > self.now);
-        let grace_ms = self.engine.config().conformity_grace_ms;
-        let lacks_level = || self.state.lacks_level(row, instance.id, grace_ms, self.now);
-        if !is_draining && instance.displaced.is_none() && !lacks_level() {
+        let others = self.state.books.companions(instance.id);
+        if !others.is_empty() || instance.reserved.is_some() {
+            return self.leave_together(instance, host, &others);
+        }
+        if !self.is_to_leave(instance) {
             self.state.staying.remove(&instance.id.into());
             return;
         }
@@ -260,7 +261,7 @@ impl Batch<'_> {
 
     /// Begins the way of an instance and all its volumes to the best other host; where there is
     /// none, it is noted why.
-    fn leave(&mut self, instance: &Instance, volumes: &[Arc<Volume>], verb: &str) {
+    pub(super) fn leave(&mut self, instance: &Instance, volumes: &[Arc<Volume>], verb: &str) {
         if !self.may_change_with(instance.id, volumes.iter().map(|volume| volume.id)) {
             return;
         }
@@ -334,7 +335,7 @@ impl Batch<'_> {
     }
 
     /// How many machines and carriers are on their way from the host, with those of this batch.
-    fn leaving(&self, host: HostId) -> usize {
+    pub(super) fn leaving(&self, host: HostId) -> usize {
         let there = self.state.world.instances_on(host);
         there
             .filter_map(|row| self.instance(row.id))
@@ -345,7 +346,7 @@ impl Batch<'_> {
     }
 
     /// Notes a step of a way, of all that goes it.
-    fn log_way<T: Audited>(
+    pub(super) fn log_way<T: Audited>(
         &mut self,
         verb: &str,
         instance: &Instance,

@@ -5,6 +5,7 @@
 //! and commits them together. Losing the queue loses nothing: a start looks at every row.
 
 mod batch;
+mod gather;
 mod interrupt;
 mod interrupting;
 mod keys;

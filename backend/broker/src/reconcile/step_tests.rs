@@ -198,6 +198,7 @@ pub(super) fn instance(restart_policy: RestartPolicy) -> Instance {
         migration: None,
         interruption: None,
         carrier: false,
+        reserved: None,
         displaced: None,
         boot_volume_id: VolumeId::from_parts(1, 1),
         decision: None,

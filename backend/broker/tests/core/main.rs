@@ -22,4 +22,5 @@ mod rotation;
 mod sets;
 mod spot;
 mod stories;
+mod together;
 mod wishes;

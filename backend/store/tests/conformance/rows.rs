@@ -148,6 +148,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
         migration: None,
         interruption: None,
         carrier: false,
+        reserved: None,
         displaced: None,
         boot_volume_id,
         decision: None,

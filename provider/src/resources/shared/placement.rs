@@ -46,7 +46,11 @@ pub fn attribute_with(text: &str, more: impl IntoIterator<Item = Attribute>) -> 
             "Placement group ids: never on a host with a machine of one of these groups. The \
                  machine joins the groups itself.",
         ),
-        set("with", "Placement group ids: on the host that the groups' machines are on."),
+        set(
+            "with",
+            "Placement group ids: on the host that the groups' machines are on. When one of them has \
+             to leave it, all go to one other host, one after the other.",
+        ),
         Attribute::integer("min_conformity")
             .optional()
             .validate(validators::range(0..=3))
