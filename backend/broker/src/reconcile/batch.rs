@@ -231,7 +231,13 @@ impl<'a> Batch<'a> {
             Step::Interrupt(cause) => self.interrupt(&instance, cause),
             Step::GiveRoom => self.give_room(&instance),
             Step::Delete => self.delete_interrupted(&instance),
-            Step::Return => self.return_interrupted(&instance),
+            Step::Return => {
+                self.return_interrupted(&instance);
+                // Without room it leaves as it is, where it has to.
+                if self.instance(id).is_some_and(|row| row.interruption.is_some()) {
+                    self.drain(&instance);
+                }
+            }
             Step::Settled => {
                 self.drain(&instance);
                 if is_restless && let Some(instance) = self.instance(id) {

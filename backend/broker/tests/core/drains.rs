@@ -4,10 +4,11 @@ use fairmazon_broker::core::{CoreConfig, DrainItem, DrainState, InstanceUpdate, 
 use fairmazon_model::{
     ErrorKind,
     id::{HostId, InstanceId},
-    instance::{Attachment, InstanceSpec, ObservedState, Power},
+    instance::{Attachment, InstanceSpec, ObservedState, OnInterrupt, Power, Spot},
     machine::{DesiredSet, HostVolume, MachineSpec, VolumeWish},
     migration::Handover,
-    units::Epoch,
+    price::NanoEur,
+    units::{Epoch, Vcpus},
 };
 
 use super::{
@@ -231,5 +232,47 @@ async fn nothing_begins_to_move_after_the_deadline() {
     assert_eq!(second.map(|item| item.state), Some(DrainState::Staying), "{left:?}");
     let given_up = left.machines.iter().find(|item| item.id == first.to_string()).unwrap();
     assert!(given_up.reason.contains("the time to empty its host is over"), "{given_up:?}");
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_interrupted_and_has_no_room_to_return_leaves_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let mut narrow = host_spec(0, "DE");
+    (narrow.capacity.vcpus, narrow.cpu_overcommit_percent) = (Vcpus(1), 100);
+    let id = register(&kit, narrow).await;
+    let mut source = Played::open(&kit, id, "first:1").await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let (max_price, on_interrupt) = (NanoEur(1_000_000_000), OnInterrupt::Stop);
+    let terms = Some(Spot { max_price, notice_seconds: 30, on_interrupt });
+    let spot = InstanceSpec { spot: terms, ..spec("spot") };
+    let made = engine.create_instance(customer, spot, &kit.key()).await.unwrap();
+    let spot = made.instance.row.id;
+    let set = source.told("it", |set| !set.machines.is_empty()).await;
+    source.makes_volumes(&set.volumes);
+    source.has(spot, Epoch(1), ObservedState::Running, None).await;
+    kit.done(made.operation.id).await;
+    // It stays where it is, and takes the room.
+    let mut other = spec("other");
+    other.placement.countries = ["DE".to_owned()].into();
+    let made = engine.create_instance(customer, other, &kit.key()).await.unwrap();
+    source.told_of("it is interrupted", spot, |spec| spec.power == Power::Stopped).await;
+    source.has(spot, Epoch(1), ObservedState::Stopped, None).await;
+    let other = made.instance.row.id;
+    let comes = |set: &DesiredSet| set.machines.iter().any(|there| there.instance == other);
+    let set = source.told("the other", comes).await;
+    source.makes_volumes(&set.volumes);
+    source.has(other, Epoch(1), ObservedState::Running, None).await;
+    kit.done(made.operation.id).await;
+    kit.clock.forward(engine.config().spot_pause_ms);
+    let elsewhere = register(&kit, host_spec(1, "FR")).await;
+    let _elsewhere = Played::open(&kit, elsewhere, "second:1").await;
+    engine.drain_host(customer, id, LONG_MS, "drain").await.unwrap();
+    let goes = || row(&kit, spot).migration.is_some_and(|to| to.off && to.to == elsewhere);
+    kit.until("it goes as it is", goes).await;
+    assert_eq!(row(&kit, other).migration, None);
+    engine.audit_books().unwrap();
     kit.stop().await;
 }
