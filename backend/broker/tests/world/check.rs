@@ -232,7 +232,8 @@ pub fn customer_has_keys(platform: &Platform) -> Vec<String> {
     wrong
 }
 
-/// Machines that stay away from each other's group are on different hosts.
+/// Machines that stay away from each other's group are on different hosts, and those that have to be
+/// together on one.
 fn groups(shown: &Shown, wrong: &mut Vec<String>) {
     let mut taken = BTreeMap::new();
     for row in shown.instances.values().map(|view| &view.row) {
@@ -243,6 +244,22 @@ fn groups(shown: &Shown, wrong: &mut Vec<String>) {
                     "{} and {other} of {group} are both on {}",
                     row.id, decision.host
                 ));
+            }
+        }
+    }
+    let mut gathered = BTreeMap::new();
+    for view in shown.instances.values() {
+        let Some(decision) = &view.row.decision else { continue };
+        if let Some(host) = view.row.reserved {
+            wrong.push(format!("room at {host} is still kept for {}", view.row.id));
+        }
+        for group in &view.row.spec.placement.with {
+            let first = *gathered.entry(*group).or_insert((decision.host, view));
+            // What finds no host for all of them says so.
+            let says_why = |view: &InstanceView| view.reason.contains("it stays there while");
+            if first.0 != decision.host && !says_why(view) && !says_why(first.1) {
+                let (one, other) = (first.1.row.id, view.row.id);
+                wrong.push(format!("{one} and {other} of {group} are on two hosts"));
             }
         }
     }

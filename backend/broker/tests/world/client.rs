@@ -70,6 +70,8 @@ pub struct Client<'a> {
     may_vanish: bool,
     /// Its machines stay away from each other.
     group: Option<PlacementGroupId>,
+    /// Its machines have to be on one host.
+    near: Option<PlacementGroupId>,
     snapshots: Vec<VolumeId>,
 }
 
@@ -92,6 +94,7 @@ impl<'a> Client<'a> {
             keys: 0,
             may_vanish: false,
             group: None,
+            near: None,
             snapshots: Vec::new(),
         }
     }
@@ -104,6 +107,11 @@ impl<'a> Client<'a> {
         }
         if self.chance(30) {
             self.group = self.create_group().await;
+        } else if self.chance(50) {
+            self.near = self.create_group().await;
+        }
+        if self.near.is_some() && self.chance(80) {
+            self.create_instance(None, None).await;
         }
         // Spot machines that nobody does anything with.
         for _ in 0..self.random.random_range(0..3) {
@@ -215,6 +223,7 @@ impl<'a> Client<'a> {
             spec.placement.min_conformity = 1;
         }
         spec.placement.not_with.extend(self.group);
+        spec.placement.with.extend(self.near);
         if spot.is_some() {
             // Nothing but an interruption ends it by force after the notice alone.
             spec.stop_timeout_ms = 2 * 1_000 * u64::from(NOTICE_SECONDS);

@@ -135,7 +135,14 @@ fn fits(platform: &Platform, shown: &Shown, view: &InstanceView, host: &Host) ->
         let is_there = other.row.decision.as_ref().is_some_and(|there| there.host == host.id);
         is_there && !apart.is_disjoint(&other.row.spec.placement.not_with)
     });
-    let may_be_there = !is_near && (countries.is_empty() || countries.contains(&spec.site.country));
+    let with = &row.spec.placement.with;
+    let is_kept_elsewhere = shown.instances.values().any(|other| {
+        let is_there = other.row.decision.as_ref().is_some_and(|there| there.host != host.id);
+        is_there && !with.is_disjoint(&other.row.spec.placement.with)
+    });
+    let may_be_there = !is_near
+        && !is_kept_elsewhere
+        && (countries.is_empty() || countries.contains(&spec.site.country));
     let capacity = spec.capacity;
     let on_it = shown.volumes.values().filter(|volume| volume.host == Some(host.id));
     let taken: u64 = on_it.map(|volume| volume.spec.size.0).sum();
