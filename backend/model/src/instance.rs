@@ -481,6 +481,11 @@ impl Instance {
         self.migration.as_ref().map(|migration| migration.to).or(self.reserved)
     }
 
+    /// Whether a volume of it is there after it.
+    pub fn leaves_data(&self) -> bool {
+        !self.spec.volumes.is_empty() || !self.spec.boot_volume.delete_with_instance
+    }
+
     /// Its migration, while it may still leave the one host and come to the other.
     pub fn open_migration(&self) -> Option<&Migration> {
         self.migration.as_ref().filter(|to| !to.given_up && self.deleting.is_none())

@@ -209,7 +209,7 @@ mod tests {
     fn auditors_change_nothing_and_hosts_only_join_and_stream() {
         for rule in RULES {
             let (_, name) = rule.method.rsplit_once('/').unwrap();
-            let reads = ["Get", "List", "Wait", "Export", "Verify"];
+            let reads = ["Get", "List", "Wait", "Watch", "Export", "Verify"];
             let is_read = reads.iter().any(|verb| name.starts_with(verb));
             if rule.access != Access::Public {
                 assert!(is_read || !rule.allows(Some(Role::Auditor)), "{}", rule.method);

@@ -107,14 +107,15 @@ fn stay(facts: &InstanceFacts<'_>, moving: &Moving<'_>) -> Option<Step> {
     if !moving.gone && !lapsed {
         return None;
     }
-    if facts.instance.deleting.is_some() {
+    let deleting = facts.instance.deleting.is_some();
+    if deleting && (moving.gone || !facts.instance.leaves_data()) {
         return Some(Step::Stay { anew: false });
     }
-    // A host that has let it go starts it only as another run.
-    let runs = moving
-        .source
-        .as_ref()
-        .is_some_and(|seen| seen.handover.is_none() && seen.state == ObservedState::Running);
+    // A host that has let it go starts it only as another run. One that is deleted is started by
+    // nobody, but the volumes that are there after it are where it was last.
+    let runs = moving.source.as_ref().is_some_and(|seen| {
+        deleting || seen.handover.is_none() && seen.state == ObservedState::Running
+    });
     match facts.standing {
         // One that is sending it, or was a moment ago, does not know yet.
         Standing::Connected

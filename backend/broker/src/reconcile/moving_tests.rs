@@ -26,6 +26,8 @@ const DESTINATION: Epoch = Epoch(2);
 struct Situation {
     given_up: bool,
     deleting: bool,
+    /// A volume of it is there after it.
+    leaves_data: bool,
     wants_to_run: bool,
     /// It moves while it is off.
     off: bool,
@@ -45,6 +47,7 @@ fn open() -> Situation {
     Situation {
         given_up: false,
         deleting: false,
+        leaves_data: true,
         wants_to_run: true,
         off: false,
         observed: ObservedState::Running,
@@ -103,6 +106,7 @@ impl Situation {
         row.decision = Some(decision(SOURCE.0));
         row.last_epoch = DESTINATION;
         row.deleting = self.deleting.then(|| OperationId::from_parts(1, 1));
+        row.spec.boot_volume.delete_with_instance = !self.leaves_data;
         row.observed = InstanceObserved {
             state: self.observed.clone(),
             epoch: SOURCE,
@@ -287,7 +291,16 @@ fn a_deleted_one_is_gone_from_both_hosts_before_its_row() {
     let gone = Situation { gone: true, ..deleting.clone() };
     assert_eq!(gone.step(), Step::Stay { anew: false });
     let dead = Situation { destination_standing: Standing::Lapsed, ..deleting };
-    assert_eq!(dead.step(), Step::Stay { anew: false });
+    let nothing = Situation { leaves_data: false, ..dead.clone() };
+    assert_eq!(nothing.step(), Step::Stay { anew: false });
+    // What is there after it is where it was last.
+    assert_eq!(dead.step(), Step::Wait(Waiting::Host), "its own host has not said so");
+    let knows = Situation { source_knows: true, ..dead.clone() };
+    assert_eq!(knows.step(), Step::Stay { anew: false });
+    let has_left = Situation { source: left(), ..knows };
+    assert_eq!(has_left.step(), Step::Wait(Waiting::Data));
+    let both = Situation { standing: Standing::Lapsed, ..dead };
+    assert_eq!(both.step(), Step::Wait(Waiting::Lease));
 }
 
 fn handover() -> impl Strategy<Value = Option<Handover>> {
@@ -306,15 +319,17 @@ fn seen_of(epoch: Epoch) -> impl Strategy<Value = Option<MachineSeen>> {
 }
 
 fn situation() -> impl Strategy<Value = Situation> {
-    let flags = (any::<[bool; 4]>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<[bool; 5]>(), any::<bool>(), any::<bool>(), any::<bool>());
     let hosts = (standing(), standing(), seen_of(SOURCE), seen_of(DESTINATION));
     let hindrance = proptest::option::of(Just("too long".to_owned()));
     (flags, hosts, observed_state(), hindrance).prop_map(|(flags, hosts, observed, hindrance)| {
-        let ([given_up, deleting, off, lost], wants_to_run, source_knows, gone) = flags;
+        let ([given_up, deleting, leaves_data, off, lost], wants_to_run, source_knows, gone) =
+            flags;
         let (standing, destination_standing, source, destination) = hosts;
         Situation {
             given_up,
             deleting,
+            leaves_data,
             wants_to_run,
             off,
             observed,
@@ -350,7 +365,7 @@ proptest! {
     fn a_machine_that_is_let_go_never_stays_as_the_same_run(now in situation()) {
         if now.step() == (Step::Stay { anew: false }) {
             let has_left = now.source.is_some_and(|seen| seen.handover == Some(Handover::Left));
-            prop_assert!(now.deleting || !has_left);
+            prop_assert!(now.deleting && (now.gone || !now.leaves_data) || !has_left);
             prop_assert!(now.given_up);
         }
     }

@@ -57,7 +57,10 @@ pub(crate) fn desired_set(
         let Some(decision) = &row.decision else { continue };
         let migration = row.migration.as_ref();
         let comes = migration.filter(|migration| migration.to == host);
-        if decision.host == host && (row.goes() || leaving.contains(&row.id)) {
+        // What moved when it was deleted is off here first: whether it had left before says where
+        // the data is that is there after it.
+        let goes = row.goes() && !(migration.is_some() && row.leaves_data());
+        if decision.host == host && (goes || leaving.contains(&row.id)) {
             gone.push(Key::Instance(row.id));
             continue;
         }
@@ -201,7 +204,9 @@ fn tell(
     now: UnixMs,
 ) -> Option<Told> {
     // One that moves while it is off starts when that has ended: it is given up for that.
-    let runs = wants_to_run(row, now) && !row.open_migration().is_some_and(|to| to.off);
+    let runs = wants_to_run(row, now)
+        && row.deleting.is_none()
+        && !row.open_migration().is_some_and(|to| to.off);
     // What is told of one that leaves depends on more than its row.
     if let (Some(told), Way::Stays) = (&before, way)
         && (told.revision, told.spec.power == Power::Running) == (row.revision, runs)

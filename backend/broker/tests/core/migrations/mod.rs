@@ -9,7 +9,8 @@ use fairmazon_model::{
     host::{Capacity, HostSpec},
     id::{HostId, InstanceId, OperationId, VolumeId},
     instance::{
-        Attachment, Instance, InstanceSpec, ObservedState, OnInterrupt, Power, RestartPolicy, Spot,
+        Attachment, BootVolumeSpec, Instance, InstanceSpec, ObservedState, OnInterrupt, Power,
+        RestartPolicy, Spot,
     },
     key::GivenKey,
     machine::{DesiredSet, MachineSpec, VolumeSeen, VolumeWish},
@@ -75,11 +76,15 @@ fn shown(kit: &Kit, id: InstanceId) -> InstanceState {
 
 impl Move {
     async fn begin(config: CoreConfig) -> Self {
+        Self::begin_with(config, spec("web")).await
+    }
+
+    async fn begin_with(config: CoreConfig, spec: InstanceSpec) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let kit = Kit::open(folder.path(), config).await;
         kit.start();
         let hosts = two_hosts(&kit).await;
-        let (source, destination, row) = running(&kit, hosts, spec("web")).await;
+        let (source, destination, row) = running(&kit, hosts, spec).await;
         let operation =
             kit.engine.migrate_instance(&kit.customer, row.id, &kit.key()).await.unwrap();
         let (id, boot) = (row.id, row.boot_volume_id);
@@ -351,6 +356,39 @@ async fn a_deleted_machine_is_gone_when_both_hosts_say_so() {
     let boot = || it.kit.engine.volume(&it.kit.customer, it.boot);
     it.kit.until("its volume is nowhere", || boot().is_err()).await;
     it.kit.engine.audit_books().unwrap();
+    it.kit.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_there_after_a_deleted_machine_is_where_that_was_last() {
+    let kept = BootVolumeSpec { delete_with_instance: false, ..spec("web").boot_volume };
+    let kept = InstanceSpec { boot_volume: kept, ..spec("web") };
+    let mut it = Move::begin_with(mortal(), kept).await;
+    it.prepare().await;
+    // It has gone on at the other host, which dies before it has said so.
+    it.source_has(ObservedState::Stopped, Some(Handover::Left)).await;
+    it.destination.die();
+    it.failed_for("does not answer").await;
+    let (engine, customer) = (&it.kit.engine, &it.kit.customer);
+    let deletion = engine.delete_instance(customer, it.id, &it.kit.key()).await.unwrap();
+    let is_off = |spec: &MachineSpec| spec.power == Power::Stopped && spec.departure.is_none();
+    it.source.told_of("it is off", it.id, is_off).await;
+    it.source.reports().await;
+    let waits = || match engine.operation(customer, deletion.id).unwrap().state.clone() {
+        OperationState::Running { waiting_for, .. } => waiting_for.contains("its data is there"),
+        _ => false,
+    };
+    it.kit.until("it waits for the other host", waits).await;
+    let mut back = Played::open(&it.kit, it.destination.id, "other:1").await;
+    back.volumes.clone_from(&it.destination.volumes);
+    back.has(it.id, Epoch(2), ObservedState::Running, None).await;
+    it.kit.until("it is there", || row(&it.kit, it.id).migration.is_none()).await;
+    for host in [&mut it.source, &mut back] {
+        host.told("it goes", |set| set.machines.is_empty()).await;
+        host.lost(it.id).await;
+    }
+    it.kit.done(deletion.id).await;
+    assert_eq!(engine.volume(customer, it.boot).unwrap().row.host, Some(back.id));
     it.kit.stop().await;
 }
 
