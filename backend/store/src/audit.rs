@@ -188,6 +188,64 @@ impl ChainChecker {
     }
 }
 
+/// Checks records of which others may be missing: those that a customer may see, or those from
+/// one on.
+///
+/// Each must fit its own hash, and each that follows the one before it must name that one's. Who
+/// changes a record and hashes it anew is found out by its neighbours, so not where they are
+/// missing.
+#[derive(Debug, Clone, Default)]
+pub struct PartChecker {
+    first: Option<u64>,
+    head: AuditHead,
+    entries: u64,
+}
+
+impl PartChecker {
+    /// The sequence of the first record; none before one was checked.
+    pub const fn first(&self) -> Option<u64> {
+        self.first
+    }
+
+    /// The last record that was checked.
+    pub const fn head(&self) -> AuditHead {
+        self.head
+    }
+
+    /// How many were checked.
+    pub const fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// How many are missing before the last one.
+    pub const fn missing(&self) -> u64 {
+        self.head.sequence - self.entries
+    }
+
+    /// Checks the next record.
+    ///
+    /// # Errors
+    /// When it is not as it was written; the checker stays where it was.
+    pub fn check(&mut self, record: &AuditRecord) -> Result<(), BrokenAudit> {
+        let broken = |reason| BrokenAudit { sequence: record.sequence, reason };
+        let sequence = match record.sequence.checked_sub(1) {
+            Some(before) if before >= self.head.sequence => before,
+            _ => return Err(broken("it is not in its place")),
+        };
+        // The first of the log names zeros, which is what a head without entries has.
+        if sequence == self.head.sequence && record.previous != self.head.hash {
+            return Err(broken("it does not name the hash of the entry before"));
+        }
+        // Goes on from the record itself, which says what was before it.
+        let mut chain = ChainChecker::after(AuditHead { sequence, hash: record.previous });
+        chain.check(record)?;
+        self.first = self.first.or(Some(record.sequence));
+        self.head = chain.head();
+        self.entries += 1;
+        Ok(())
+    }
+}
+
 /// Sorting is done here and not left to the JSON library, whose maps keep the order of
 /// insertion when any crate of the build asks for that.
 fn write_canonical(value: &Value, text: &mut String) {

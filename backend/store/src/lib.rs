@@ -16,6 +16,7 @@ mod usage;
 
 pub use audit::{
     Actor, AuditEntry, AuditHash, AuditHead, AuditRecord, AuditVerdict, BrokenAudit, ChainChecker,
+    PartChecker,
 };
 pub use commit::{COMMIT_WRITES_MAX, Commit, Committed, Expect, IdempotencyRecord, Write};
 pub use error::StoreError;

@@ -6,7 +6,7 @@ use fairmazon_model::{
     id::{AccountId, TokenId},
     units::UnixMs,
 };
-use fairmazon_store::{Actor, AuditEntry, AuditHead, AuditRecord, ChainChecker};
+use fairmazon_store::{Actor, AuditEntry, AuditHead, AuditRecord, ChainChecker, PartChecker};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -90,5 +90,45 @@ proptest! {
         let mut checker = ChainChecker::default();
         let broken = records.iter().find_map(|record| checker.check(record).err()).unwrap();
         prop_assert_eq!(broken.sequence as usize, victim + 1);
+    }
+
+    #[test]
+    fn a_part_can_be_checked_and_what_is_changed_in_it_is_noticed(
+        entries in prop::collection::vec((any_entry(), any::<bool>()), 1..12),
+        victim: prop::sample::Index,
+    ) {
+        let mut head = AuditHead::default();
+        let mut records = Vec::new();
+        for (entry, is_seen) in entries {
+            let next = head.next(&entry.canonical().unwrap());
+            if is_seen {
+                let (sequence, previous, hash) = (next.sequence, head.hash, next.hash);
+                records.push(AuditRecord { sequence, entry, previous, hash });
+            }
+            head = next;
+        }
+        prop_assume!(!records.is_empty());
+        let mut checker = PartChecker::default();
+        for record in &records {
+            checker.check(record).unwrap();
+        }
+        let last = records.last().unwrap();
+        prop_assert_eq!(checker.head(), AuditHead { sequence: last.sequence, hash: last.hash });
+        prop_assert_eq!(checker.missing(), last.sequence - records.len() as u64);
+
+        let victim = victim.index(records.len());
+        records[victim].entry.verb.push('!');
+        let first_broken = |records: &[AuditRecord]| {
+            let mut checker = PartChecker::default();
+            records.iter().find_map(|record| checker.check(record).err()).map(|it| it.sequence)
+        };
+        prop_assert_eq!(first_broken(&records), Some(records[victim].sequence));
+        // Hashed anew it is noticed where its neighbour is there.
+        let record = &mut records[victim];
+        let before = AuditHead { sequence: record.sequence - 1, hash: record.previous };
+        record.hash = before.next(&record.entry.canonical().unwrap()).hash;
+        let follower = record.sequence + 1;
+        let is_there = records.get(victim + 1).is_some_and(|next| next.sequence == follower);
+        prop_assert_eq!(first_broken(&records), is_there.then_some(follower));
     }
 }

@@ -11,7 +11,7 @@ use fairmazon_model::units::UnixMs;
 use fairmazon_proto::v1::{
     self, ExportAuditRequest, VerifyAuditRequest, audit_service_client::AuditServiceClient,
 };
-use fairmazon_store::{Actor, AuditEntry, AuditHash, AuditRecord, ChainChecker};
+use fairmazon_store::{Actor, AuditEntry, AuditHash, AuditHead, AuditRecord, PartChecker};
 
 use crate::{
     client::{ClientOptions, refused},
@@ -41,10 +41,13 @@ enum Action {
         #[command(flatten)]
         client: ClientOptions,
     },
-    /// Check an export of the whole log, without the broker.
+    /// Check an export without the broker.
     VerifyFile {
         /// The export.
         file: PathBuf,
+        /// It is a part of the log: of a customer, who sees their own entries, or with `--from`.
+        #[arg(long)]
+        part: bool,
     },
 }
 
@@ -53,7 +56,7 @@ impl Audit {
         match self.action {
             Action::Export { client, from } => export(&client, from).await,
             Action::Verify { client } => verify(&client).await,
-            Action::VerifyFile { file } => verify_file(&file),
+            Action::VerifyFile { file, part } => verify_file(&file, part),
         }
     }
 }
@@ -63,10 +66,8 @@ async fn export(client: &ClientOptions, from_sequence: u64) -> Result<(), Comman
     let mut audit = AuditServiceClient::new(client.connect().await?);
     let request = ExportAuditRequest { from_sequence };
     let mut entries = audit.export_audit(request).await.map_err(failed())?.into_inner();
-    let mut previous = AuditHash::default();
     while let Some(message) = entries.message().await.map_err(failed())? {
-        let record = record(message, previous)?;
-        previous = record.hash;
+        let record = record(message)?;
         let text = serde_json::to_string(&record)
             .map_err(|error| CommandError::Usage(format!("an entry is no JSON: {error}")))?;
         output::line(&text);
@@ -92,9 +93,9 @@ async fn verify(client: &ClientOptions) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn verify_file(path: &Path) -> Result<(), CommandError> {
+fn verify_file(path: &Path, part: bool) -> Result<(), CommandError> {
     let file = File::open(path).map_err(CommandError::file("open", path))?;
-    let mut checker = ChainChecker::default();
+    let mut checker = PartChecker::default();
     for line in BufReader::new(file).lines() {
         let line = line.map_err(CommandError::file("read", path))?;
         let record: AuditRecord = serde_json::from_str(&line).map_err(|error| {
@@ -102,16 +103,37 @@ fn verify_file(path: &Path) -> Result<(), CommandError> {
         })?;
         checker.check(&record).map_err(|broken| CommandError::Usage(broken.to_string()))?;
     }
-    let head = checker.head();
+    let (entries, head, missing) = (checker.entries(), checker.head(), checker.missing());
+    if missing == 0 {
+        let AuditHead { sequence, hash } = head;
+        output::line(&format!("{sequence} entries are as they were written; head {hash}"));
+        return Ok(());
+    }
+    if !part {
+        return Err(CommandError::Usage(format!(
+            "the export is not whole: {missing} entries up to {} are missing, and the {entries} \
+             that are there fit their hashes; where it is to be a part, as exported by a customer, \
+             who sees their own entries, or with --from, check it with --part; otherwise entries \
+             were taken out of it",
+            head.sequence
+        )));
+    }
+    let first = checker.first().unwrap_or_default();
     output::line(&format!(
-        "{} entries are as they were written; head {}",
-        head.sequence, head.hash
+        "a part of the log: {entries} entries from {first} to {} fit their hashes, and those that \
+         follow each other are chained",
+        head.sequence
+    ));
+    output::line(&format!(
+        "not shown, as {missing} entries are missing: what was in those, and that an entry beside \
+         one was not changed and hashed anew; an export of the whole log by the platform's \
+         operators or auditors shows it"
     ));
     Ok(())
 }
 
-/// The entry as the store writes it; `previous` is the hash of the entry before.
-fn record(message: v1::AuditEntry, previous: AuditHash) -> Result<AuditRecord, CommandError> {
+/// The entry as the store writes it.
+fn record(message: v1::AuditEntry) -> Result<AuditRecord, CommandError> {
     let sequence = message.sequence;
     let wrong =
         |what: &str| CommandError::Usage(format!("entry {sequence} has no readable {what}"));
@@ -119,6 +141,8 @@ fn record(message: v1::AuditEntry, previous: AuditHash) -> Result<AuditRecord, C
         "" => Ok(None),
         text => serde_json::from_str(text).map(Some).map_err(|_| wrong(what)),
     };
+    let hash =
+        |bytes: Vec<u8>, what: &str| bytes.try_into().map(AuditHash).map_err(|_| wrong(what));
     let actor = Actor {
         credential: match message.actor.as_str() {
             "broker" => None,
@@ -139,7 +163,7 @@ fn record(message: v1::AuditEntry, previous: AuditHash) -> Result<AuditRecord, C
             before: json(&message.before, "`before`")?,
             after: json(&message.after, "`after`")?,
         },
-        previous,
-        hash: AuditHash(message.hash.try_into().map_err(|_| wrong("hash"))?),
+        previous: hash(message.previous, "hash of the entry before")?,
+        hash: hash(message.hash, "hash")?,
     })
 }

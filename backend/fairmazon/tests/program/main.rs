@@ -4,6 +4,7 @@
 
 mod process;
 
+mod audit;
 mod certificates;
 mod commands;
 mod dev;

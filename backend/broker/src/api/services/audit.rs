@@ -105,6 +105,7 @@ fn entry(record: &AuditRecord) -> Result<AuditEntry, DomainError> {
         before: json(&entry.before)?,
         after: json(&entry.after)?,
         hash: record.hash.0.to_vec(),
+        previous: record.previous.0.to_vec(),
     })
 }
 
