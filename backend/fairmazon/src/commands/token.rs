@@ -1,6 +1,8 @@
 //! `fairmazon token`: make, list and revoke tokens.
 
 use clap::{Args, Subcommand, ValueEnum};
+use fairmazon_broker::core::{Clock, SystemClock};
+use fairmazon_model::units::UnixMs;
 use fairmazon_proto::v1::{
     self, CreateTokenRequest, ListTokensRequest, Page, RevokeTokenRequest,
     tokens_service_client::TokensServiceClient,
@@ -106,7 +108,7 @@ async fn list(client: &ClientOptions) -> Result<(), CommandError> {
             tokens.list_tokens(request).await.map_err(refused("unable to list the tokens"))?;
         let page = page.into_inner();
         for row in &page.tokens {
-            let state = if row.revoked_at_ms != 0 { "revoked" } else { "valid" };
+            let state = state(row, SystemClock.now());
             let role = row.role().as_str_name().trim_start_matches("ROLE_").to_lowercase();
             output::line(&format!("{}\t{}\t{role}\t{state}\t{}", row.id, row.kind, row.name));
         }
@@ -117,6 +119,17 @@ async fn list(client: &ClientOptions) -> Result<(), CommandError> {
     }
 }
 
+/// By this machine's clock.
+const fn state(row: &v1::Token, now: UnixMs) -> &'static str {
+    if row.revoked_at_ms != 0 {
+        "revoked"
+    } else if row.expires_at_ms != 0 && row.expires_at_ms <= now.0 {
+        "expired"
+    } else {
+        "valid"
+    }
+}
+
 async fn revoke(client: &ClientOptions, id: String) -> Result<(), CommandError> {
     let mut tokens = TokensServiceClient::new(client.connect().await?);
     let what = format!("unable to revoke the token {id}");
@@ -124,4 +137,28 @@ async fn revoke(client: &ClientOptions, id: String) -> Result<(), CommandError> 
     let row = tokens.revoke_token(request).await.map_err(refused(what))?.into_inner();
     output::line(&format!("{} is revoked", row.id));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_valid_until_it_is_revoked_or_has_expired() {
+        let row = |expires_at_ms, revoked_at_ms| v1::Token {
+            expires_at_ms,
+            revoked_at_ms,
+            ..v1::Token::default()
+        };
+        let now = UnixMs(100);
+        for (row, expected) in [
+            (row(0, 0), "valid"),
+            (row(101, 0), "valid"),
+            (row(100, 0), "expired"),
+            (row(100, 50), "revoked"),
+            (row(0, 50), "revoked"),
+        ] {
+            assert_eq!(state(&row, now), expected, "{row:?}");
+        }
+    }
 }

@@ -17,3 +17,4 @@ mod limits;
 mod logs;
 mod refusals;
 mod volumes;
+mod tokens;
