@@ -17,6 +17,7 @@ use crate::{
         host_check::HostCheck,
         host_drain::HostDrain,
         host_show::{HostShow, list},
+        host_update::HostUpdate,
     },
     error::CommandError,
     hypervisors::HypervisorKind,
@@ -24,7 +25,7 @@ use crate::{
     standard::{Folders, Machine, Offered, storage, table},
 };
 
-/// Runs the agent of a host, or registers, lists, empties and removes hosts.
+/// Runs the agent of a host, or registers, lists, changes, empties and removes hosts.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Host {
@@ -55,6 +56,7 @@ enum Action {
     },
     /// Show a host, with what keeps it from a higher level of the host standard and what to do.
     Show(HostShow),
+    Update(Box<HostUpdate>),
     /// Give a host another token, shown once; the one that it had is revoked at once.
     RotateToken {
         #[command(flatten)]
@@ -137,6 +139,7 @@ impl Host {
             Some(Action::Join(join)) => join.run().await,
             Some(Action::List { client }) => list(&client).await,
             Some(Action::Show(show)) => show.run().await,
+            Some(Action::Update(update)) => update.run().await,
             Some(Action::RotateToken { client, id }) => rotate_token(&client, id).await,
             Some(Action::Drain(drain)) => drain.run().await,
             Some(Action::Remove { client, id }) => remove(&client, id).await,

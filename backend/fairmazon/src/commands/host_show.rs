@@ -2,7 +2,7 @@
 
 use clap::Args;
 use fairmazon_proto::v1::{
-    FailedCheck, GetHostRequest, Host, ListHostsRequest, Page,
+    FailedCheck, GetHostRequest, Host, HostSpec, ListHostsRequest, Page,
     hosts_service_client::HostsServiceClient,
 };
 
@@ -64,9 +64,11 @@ pub(super) async fn list(client: &ClientOptions) -> Result<(), CommandError> {
 
 fn state(row: &Host) -> String {
     let connected = if row.connected { "connected" } else { "silent" };
+    let is_closed = row.spec.as_ref().is_some_and(|spec| !spec.schedulable);
+    let closed = if is_closed { ", closed for new machines" } else { "" };
     match row.drain_reason.as_str() {
-        "" => connected.to_owned(),
-        why => format!("{connected}, being emptied: {why}"),
+        "" => format!("{connected}{closed}"),
+        why => format!("{connected}{closed}, being emptied: {why}"),
     }
 }
 
@@ -80,12 +82,17 @@ fn level(row: &Host) -> String {
     }
 }
 
-fn lines(row: &Host) -> Vec<String> {
+/// All that is known of it.
+pub(super) fn lines(row: &Host) -> Vec<String> {
     let spec = row.spec.clone().unwrap_or_default();
     let mut lines = vec![
         format!("{} ({})", row.id, spec.name),
-        format!("place: {}, {}, {}, {}", spec.site, spec.town, spec.country, spec.region),
+        format!(
+            "place: {}, {}, {}, {} ({}, {})",
+            spec.site, spec.town, spec.country, spec.region, spec.latitude, spec.longitude
+        ),
         format!("state: {}", state(row)),
+        format!("offered: {}", offered(&spec)),
         format!(
             "used: {} machines, {} vCPU, {} MiB",
             row.machines, row.vcpus_used, row.memory_mib_used
@@ -104,6 +111,17 @@ fn lines(row: &Host) -> Vec<String> {
         lines.push(format!("    to do: {}", failed.remedy));
     }
     lines
+}
+
+fn offered(spec: &HostSpec) -> String {
+    let mut parts = vec![
+        format!("{} threads sold at {} %", spec.vcpus, spec.cpu_overcommit_percent),
+        format!("{} MiB sold at {} %", spec.memory_mib, spec.memory_overcommit_percent),
+    ];
+    parts.extend(spec.storage_gib.iter().map(|(class, size)| format!("{class} {size} GiB")));
+    parts.extend(spec.features.iter().cloned());
+    parts.push(format!("{} % of the catalogue's price", spec.price_percent));
+    parts.join(", ")
 }
 
 fn keeps_from(failed: &FailedCheck) -> String {

@@ -13,6 +13,7 @@ mod host_check;
 mod host_drain;
 mod host_moves;
 mod host_show;
+mod host_update;
 mod image;
 pub(crate) mod key;
 mod token;

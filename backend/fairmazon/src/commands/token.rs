@@ -1,11 +1,13 @@
-//! `fairmazon token`: make, list and revoke tokens.
+//! `fairmazon token`: make, list and revoke tokens, and register certificates.
+
+use std::{fs, path::PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use fairmazon_broker::core::{Clock, SystemClock};
 use fairmazon_model::units::UnixMs;
 use fairmazon_proto::v1::{
-    self, CreateTokenRequest, ListTokensRequest, Page, RevokeTokenRequest,
-    tokens_service_client::TokensServiceClient,
+    self, CreateTokenRequest, ListTokensRequest, Page, RegisterCertificateRequest,
+    RevokeTokenRequest, tokens_service_client::TokensServiceClient,
 };
 
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
     keys, output,
 };
 
-/// Makes, lists and revokes tokens.
+/// Makes, lists and revokes tokens, and registers certificates.
 #[derive(Debug, Args)]
 pub(crate) struct Token {
     #[command(subcommand)]
@@ -40,12 +42,26 @@ enum Action {
         #[arg(long, default_value = "")]
         account: String,
     },
-    /// List the tokens of the account.
+    /// Register a client certificate, which is then a credential of the account as a token is; its id
+    /// is shown.
+    RegisterCertificate {
+        #[command(flatten)]
+        client: ClientOptions,
+        /// For people.
+        #[arg(long)]
+        name: String,
+        /// What it may do.
+        #[arg(long, value_enum)]
+        role: Role,
+        /// The certificate in PEM form, without its key.
+        file: PathBuf,
+    },
+    /// List the tokens and certificates of the account.
     List {
         #[command(flatten)]
         client: ClientOptions,
     },
-    /// Revoke a token at once.
+    /// Revoke a token or a certificate at once.
     Revoke {
         #[command(flatten)]
         client: ClientOptions,
@@ -86,6 +102,16 @@ impl Token {
                 };
                 create(&client, request).await
             }
+            Action::RegisterCertificate { client, name, role, file } => {
+                let request = RegisterCertificateRequest {
+                    name,
+                    role: v1::Role::from(role).into(),
+                    certificate_pem: fs::read_to_string(&file)
+                        .map_err(CommandError::file("read", &file))?,
+                    idempotency_key: keys::idempotency()?,
+                };
+                register(&client, request).await
+            }
             Action::List { client } => list(&client).await,
             Action::Revoke { client, id } => revoke(&client, id).await,
         }
@@ -96,6 +122,17 @@ async fn create(client: &ClientOptions, request: CreateTokenRequest) -> Result<(
     let mut tokens = TokensServiceClient::new(client.connect().await?);
     let made = tokens.create_token(request).await.map_err(refused("unable to create the token"))?;
     output::line(&made.into_inner().secret);
+    Ok(())
+}
+
+async fn register(
+    client: &ClientOptions,
+    request: RegisterCertificateRequest,
+) -> Result<(), CommandError> {
+    let mut tokens = TokensServiceClient::new(client.connect().await?);
+    let made = tokens.register_certificate(request).await;
+    let row = made.map_err(refused("unable to register the certificate"))?.into_inner();
+    output::line(&row.id);
     Ok(())
 }
 
