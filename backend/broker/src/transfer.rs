@@ -251,7 +251,8 @@ impl Engine {
         };
         let Some(left) = bytes.checked_sub(offset) else {
             let text = format!("the file has {bytes} bytes and none from {offset} on");
-            return Err(DomainError::invalid("offset", text));
+            return Err(DomainError::invalid("offset", text)
+                .advise("export it anew from the beginning: it is not what was begun"));
         };
         Ok(Export { bytes, key, data: data(receiving, left).boxed() })
     }
@@ -364,6 +365,7 @@ fn too_many(who: &str, most: usize) -> DomainError {
 
 fn nobody_waits() -> DomainError {
     DomainError::new(ErrorKind::NotFound, "nobody waits for this transfer")
+        .advise("end it: its customer has gone, and asks again")
 }
 
 pub(crate) fn unavailable(text: impl Into<String>) -> DomainError {

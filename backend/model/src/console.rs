@@ -18,7 +18,7 @@ impl ReadId {
     /// # Errors
     /// `Invalid` for what is not 16 bytes.
     pub fn read(bytes: &[u8]) -> Result<Self, DomainError> {
-        let wrong = |_| DomainError::invalid("read_id", "it is not 16 bytes");
+        let wrong = |_| DomainError::invalid("read_id", "it has to be 16 bytes");
         bytes.try_into().map(Self).map_err(wrong)
     }
 }

@@ -64,7 +64,8 @@ pub struct DomainError {
     pub kind: ErrorKind,
     /// What happened and why, for the user; no internal text.
     pub message: String,
-    /// What the user can do about it; empty where nothing is known.
+    /// What the user can do about it; empty where the message of a wrong value says what it has to
+    /// be, and where nothing is known.
     pub advice: String,
     /// The field of the request to blame, as a path (`boot_volume.size_gib`).
     pub field: Option<String>,
@@ -92,7 +93,9 @@ impl DomainError {
 
     /// Nothing of this noun with this id is visible to the caller.
     pub fn not_found(noun: &str, id: impl fmt::Display) -> Self {
-        Self::new(ErrorKind::NotFound, format!("there is no {noun} with the id {id}"))
+        Self::new(ErrorKind::NotFound, format!("there is no {noun} with the id {id}")).advise(
+            format!("check the id: the {noun} may be deleted by now, or of another account"),
+        )
     }
 
     /// A fault of the platform; `operator` says which, the user sees only that it happened.

@@ -25,13 +25,13 @@ impl Coordinates {
         if !(-90.0..=90.0).contains(&latitude) {
             return Err(DomainError::invalid(
                 "latitude",
-                format!("{latitude} is not between -90 and 90 degrees"),
+                format!("it has to be -90 to 90 degrees, and is {latitude}"),
             ));
         }
         if !(-180.0..=180.0).contains(&longitude) {
             return Err(DomainError::invalid(
                 "longitude",
-                format!("{longitude} is not between -180 and 180 degrees"),
+                format!("it has to be -180 to 180 degrees, and is {longitude}"),
             ));
         }
         Ok(Self { latitude, longitude })

@@ -72,7 +72,10 @@ impl HostSpec {
         limits::check_name(&self.site.name).map_err(|error| error.below("site"))?;
         let country = &self.site.country;
         if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) {
-            return Err(DomainError::invalid("site.country", "two capital letters as in `DE`"));
+            return Err(DomainError::invalid(
+                "site.country",
+                "it has to be two capital letters as in `DE`",
+            ));
         }
         if !limits::is_word(&self.site.region) {
             return Err(DomainError::invalid(
@@ -120,7 +123,7 @@ impl HostSpec {
         if self.capacity.vcpus.0 == 0 || self.capacity.memory.0 == 0 {
             return Err(DomainError::invalid(
                 "capacity",
-                "a host has at least one vCPU and some memory",
+                "a host must have at least one vCPU and some memory",
             ));
         }
         if !(1..=1_000).contains(&self.price_percent) {

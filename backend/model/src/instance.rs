@@ -210,10 +210,16 @@ impl InstanceSpec {
         }
         if let Some(spot) = &self.spot {
             if spot.max_price.0 <= 0 {
-                return Err(DomainError::invalid("spot.max_price_per_hour", "a price above zero"));
+                return Err(DomainError::invalid(
+                    "spot.max_price_per_hour",
+                    "it has to be a price above zero",
+                ));
             }
             if !(30..=3_600).contains(&spot.notice_seconds) {
-                return Err(DomainError::invalid("spot.notice_seconds", "30 to 3600 seconds"));
+                return Err(DomainError::invalid(
+                    "spot.notice_seconds",
+                    "it has to be 30 to 3600 seconds",
+                ));
             }
             if self.deletion_protection && spot.on_interrupt == OnInterrupt::Delete {
                 return Err(DomainError::invalid(
@@ -225,7 +231,7 @@ impl InstanceSpec {
             }
         }
         if !(1_000..=3_600_000).contains(&self.stop_timeout_ms) {
-            return Err(DomainError::invalid("stop_timeout", "1 second to 1 hour"));
+            return Err(DomainError::invalid("stop_timeout", "it has to be 1 second to 1 hour"));
         }
         Ok(())
     }
@@ -249,7 +255,7 @@ impl InstanceSpec {
             if !seen.insert(attachment.volume_id) {
                 return Err(DomainError::invalid(
                     path,
-                    format!("{} is attached twice", attachment.volume_id),
+                    format!("{} is attached twice: name it once", attachment.volume_id),
                 ));
             }
         }
@@ -276,7 +282,7 @@ fn check_ssh_key(key: &str) -> Result<(), DomainError> {
     }
     Err(DomainError::invalid(
         "ssh_keys",
-        "an entry is not an OpenSSH public key on one line, as `ssh-ed25519 AAAA… name` is",
+        "an entry has to be an OpenSSH public key on one line, as `ssh-ed25519 AAAA… name` is",
     ))
 }
 

@@ -42,7 +42,7 @@ impl Placement {
                 return Err(DomainError::invalid(
                     "countries",
                     format!(
-                        "`{}` is not a country: two capital letters as in `DE`",
+                        "`{}` is not a country: it has to be two capital letters as in `DE`",
                         country.escape_debug()
                     ),
                 ));
@@ -78,7 +78,7 @@ impl Placement {
         if let Some(both) = self.with.intersection(&self.not_with).next() {
             return Err(DomainError::invalid(
                 "not_with",
-                format!("{both} stands in `with` as well"),
+                format!("{both} has to be in one of `with` and `not_with`"),
             ));
         }
         if self.min_conformity > LEVEL_MOST {

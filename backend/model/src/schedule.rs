@@ -68,7 +68,7 @@ impl Window {
             DomainError::invalid(
                 "timezone",
                 format!(
-                    "`{}` is not a time zone of the IANA database, as `Europe/Berlin` is",
+                    "`{}` is not known: it has to be a time zone of the IANA database, as `Europe/Berlin` is",
                     self.timezone.escape_debug()
                 ),
             )

@@ -21,7 +21,7 @@ impl TransferId {
     /// # Errors
     /// `Invalid` for what is not 16 bytes.
     pub fn read(bytes: &[u8]) -> Result<Self, DomainError> {
-        let wrong = |_| DomainError::invalid("transfer_id", "it is not 16 bytes");
+        let wrong = |_| DomainError::invalid("transfer_id", "it has to be 16 bytes");
         bytes.try_into().map(Self).map_err(wrong)
     }
 }
@@ -100,7 +100,7 @@ impl FromStr for Sha256 {
     type Err = DomainError;
 
     fn from_str(text: &str) -> Result<Self, DomainError> {
-        let wrong = |_| DomainError::invalid("sha256", "it is not 64 hexadecimal digits");
+        let wrong = |_| DomainError::invalid("sha256", "it has to be 64 hexadecimal digits");
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).map_err(wrong)?;
         Ok(Self(bytes))

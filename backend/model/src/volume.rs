@@ -88,7 +88,7 @@ impl VolumeSpec {
         limits::check_labels(&self.labels)?;
         limits::check_volume_size(self.size.0)?;
         if self.key_version < FIRST_KEY_VERSION {
-            return Err(DomainError::invalid("key_version", "versions count from 1"));
+            return Err(DomainError::invalid("key_version", "it must be at least 1"));
         }
         if self.read_only && self.key_version > FIRST_KEY_VERSION {
             return Err(DomainError::invalid("key_version", "a snapshot keeps its key")

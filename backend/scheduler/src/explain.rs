@@ -295,6 +295,10 @@ impl std::error::Error for WhyNot {}
 
 impl From<&WhyNot> for DomainError {
     fn from(why: &WhyNot) -> Self {
-        Self::new(ErrorKind::NoCapacity, why.text.clone()).advise(why.advice())
+        let advice = match why.advice() {
+            none if none.is_empty() => "ask for less, loosen the placement, or try later".into(),
+            known => known,
+        };
+        Self::new(ErrorKind::NoCapacity, why.text.clone()).advise(advice)
     }
 }

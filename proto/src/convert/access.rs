@@ -24,7 +24,9 @@ impl TryFrom<v1::Role> for Role {
 
     fn try_from(role: v1::Role) -> Result<Self, DomainError> {
         Ok(match role {
-            v1::Role::Unspecified => return Err(DomainError::invalid("role", "it is missing")),
+            v1::Role::Unspecified => {
+                return Err(DomainError::invalid("role", "it is missing, and has to be given"));
+            }
             v1::Role::Customer => Self::Customer,
             v1::Role::HostOperator => Self::HostOperator,
             v1::Role::Host => Self::Host,

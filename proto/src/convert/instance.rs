@@ -165,7 +165,9 @@ impl TryFrom<v1::ScheduleWindow> for Window {
 
 fn weekday(value: i32) -> Result<Weekday, DomainError> {
     Ok(match known("days", v1::Weekday::try_from(value))? {
-        v1::Weekday::Unspecified => return Err(DomainError::invalid("days", "a day is missing")),
+        v1::Weekday::Unspecified => {
+            return Err(DomainError::invalid("days", "a day is missing, and has to be given"));
+        }
         v1::Weekday::Mon => Weekday::Mon,
         v1::Weekday::Tue => Weekday::Tue,
         v1::Weekday::Wed => Weekday::Wed,

@@ -119,7 +119,9 @@ impl From<RestartPolicy> for v1::Restart {
 
 fn restart(value: i32) -> Result<RestartPolicy, DomainError> {
     Ok(match known("restart", v1::Restart::try_from(value))? {
-        v1::Restart::Unspecified => return Err(DomainError::invalid("restart", "it is missing")),
+        v1::Restart::Unspecified => {
+            return Err(DomainError::invalid("restart", "it is missing, and has to be given"));
+        }
         v1::Restart::Always => RestartPolicy::Always,
         v1::Restart::OnHostFailure => RestartPolicy::OnHostFailure,
         v1::Restart::Never => RestartPolicy::Never,
@@ -197,7 +199,7 @@ impl TryFrom<v1::Volume> for HostVolume {
 }
 
 fn import(message: &v1::Import) -> Result<Import, DomainError> {
-    let wrong = |_| DomainError::invalid("import.sha256", "it is not 32 bytes");
+    let wrong = |_| DomainError::invalid("import.sha256", "it has to be 32 bytes");
     let sha256 = Sha256(message.sha256.as_slice().try_into().map_err(wrong)?);
     Ok(Import { bytes: message.bytes, sha256 })
 }

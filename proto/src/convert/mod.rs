@@ -43,10 +43,13 @@ where
 
 /// The value of a message field that must be there.
 fn required<T>(field: &str, value: Option<T>) -> Result<T, DomainError> {
-    value.ok_or_else(|| DomainError::invalid(field, "it is missing"))
+    value.ok_or_else(|| DomainError::invalid(field, "it is missing, and has to be given"))
 }
 
 /// Reads an enum's number; 0 and numbers unknown to this version are errors.
 fn known<T>(field: &str, value: Result<T, impl Display>) -> Result<T, DomainError> {
-    value.map_err(|_| DomainError::invalid(field, "this value is not known to this version"))
+    value.map_err(|_| {
+        DomainError::invalid(field, "this value is not known to this version")
+            .advise("use a client of the platform's version")
+    })
 }

@@ -89,7 +89,7 @@ impl TryFrom<v1::UsageWindow> for UsageWindow {
             v1::WindowKind::Off => WindowKind::Off,
             v1::WindowKind::Unseen => WindowKind::Unseen,
             v1::WindowKind::Unspecified => {
-                return Err(DomainError::invalid("kind", "it is missing"));
+                return Err(DomainError::invalid("kind", "it is missing, and has to be given"));
             }
         };
         Ok(Self {

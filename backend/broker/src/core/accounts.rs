@@ -341,10 +341,11 @@ impl Engine {
             return Err(DomainError::invalid(
                 "role",
                 "a host gets its token when it is registered",
-            ));
+            )
+            .advise("register it with `fairmazon host register`, or name another role"));
         }
         if wanted.lifetime_ms.is_some_and(|lifetime| lifetime <= 0) {
-            return Err(DomainError::invalid("lifetime_seconds", "a lifetime is above zero"));
+            return Err(DomainError::invalid("lifetime_seconds", "a lifetime must be above zero"));
         }
         let for_any = caller.role == Role::PlatformOperator;
         let account = match wanted.account {
@@ -353,7 +354,8 @@ impl Engine {
                 return Err(DomainError::new(
                     ErrorKind::Forbidden,
                     "only the platform's operators make tokens for other accounts",
-                ));
+                )
+                .advise("leave the account out, or ask the platform's operator"));
             }
             None => caller.owner()?,
         };

@@ -62,12 +62,23 @@ impl Caller {
         self.account.ok_or_else(|| {
             DomainError::new(
                 fairmazon_model::ErrorKind::Precondition,
-                "the platform itself owns nothing: name an account",
+                "the platform itself owns nothing",
             )
+            .advise("name an account, or use a token of one")
         })
     }
 
     pub(crate) const fn actor(&self) -> Actor {
         Actor { credential: self.credential, account: self.account }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_platform_is_told_to_name_an_account() {
+        assert!(Caller::platform().owner().unwrap_err().advice.contains("name an account"));
     }
 }

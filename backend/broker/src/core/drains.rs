@@ -102,7 +102,7 @@ impl Engine {
             return Err(DomainError::invalid(
                 "deadline_ms",
                 format!(
-                    "{SHORTEST_MS} ms (a second) to {LONGEST_MS} ms (30 days), this is {deadline_ms}"
+                    "it has to be {SHORTEST_MS} ms (a second) to {LONGEST_MS} ms (30 days), and is {deadline_ms}"
                 ),
             ));
         }

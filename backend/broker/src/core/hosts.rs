@@ -336,7 +336,8 @@ fn check_site(state: &State, host: &Host) -> Result<(), DomainError> {
                 "{} is in {} ({}, {}): every host of a site says the same of it",
                 site.name, other.spec.site.town, other.spec.site.country, other.spec.site.region
             ),
-        )),
+        )
+        .advise("say of it what they say, or give the site another name")),
         _ => Ok(()),
     }
 }

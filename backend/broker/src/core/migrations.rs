@@ -133,6 +133,7 @@ pub(super) fn set_out(
     });
     state.books.claim_coming(instance.id, booking, shares).map_err(|why| {
         DomainError::new(ErrorKind::NoCapacity, format!("the other host has no room: {why}"))
+            .advise("repeat it: another host is chosen then")
     })?;
     let epoch = instance.last_epoch.next();
     let migration = Migration {
@@ -324,7 +325,8 @@ pub(crate) fn check_can_leave(
 ) -> Result<HostId, Bound> {
     let id = instance.id;
     if instance.deleting.is_some() {
-        return Err(Bound::ForNow(precondition(format!("{id} is being deleted"))));
+        let error = precondition(format!("{id} is being deleted"));
+        return Err(Bound::ForNow(error.advise("wait until it is gone")));
     }
     if instance.migration.is_some() {
         let error = precondition(format!("{id} moves to another host already"));

@@ -11,6 +11,9 @@ use fairmazon_model::{
     volume::{Volume, VolumeSpec},
 };
 
+/// How many names of the catalogue are shown to who asks for one that it has not.
+const NAMES_SHOWN: usize = 16;
+
 pub(crate) fn precondition(message: impl Into<String>) -> DomainError {
     DomainError::new(ErrorKind::Precondition, message)
 }
@@ -32,12 +35,15 @@ pub(crate) fn check_catalogue(
     catalogue: &Catalogue,
     spec: &InstanceSpec,
 ) -> Result<(), DomainError> {
-    let image = catalogue.image(&spec.image).ok_or_else(|| unknown("image", &spec.image))?;
+    let image = catalogue
+        .image(&spec.image)
+        .ok_or_else(|| unknown("image", &spec.image, image_names(catalogue)))?;
     check_class(catalogue, &spec.boot_volume.class).map_err(|error| error.below("boot_volume"))?;
     image.check_fits(spec.boot_volume.size, "boot_volume.size_gib")?;
     let fallback = spec.flavor_fallback.iter().map(|name| ("flavor_fallback", name));
     for (field, name) in std::iter::once(("flavor", &spec.flavor)).chain(fallback) {
-        let flavor = catalogue.flavor(name).ok_or_else(|| unknown(field, name))?;
+        let names = catalogue.flavors.iter().map(|flavor| &flavor.name);
+        let flavor = catalogue.flavor(name).ok_or_else(|| unknown(field, name, names))?;
         if flavor.memory < image.min_memory {
             return Err(DomainError::invalid(
                 field,
@@ -57,17 +63,30 @@ pub(crate) fn check_volume_image(
     spec: &VolumeSpec,
 ) -> Result<(), DomainError> {
     let Some(name) = &spec.image else { return Ok(()) };
-    let image = catalogue.image(name).ok_or_else(|| unknown("source.image", name))?;
+    let image = catalogue
+        .image(name)
+        .ok_or_else(|| unknown("source.image", name, image_names(catalogue)))?;
     image.check_fits(spec.size, "size_gib")
 }
 
 pub(crate) fn check_class(catalogue: &Catalogue, class: &str) -> Result<(), DomainError> {
-    catalogue.storage_class(class).map(|_| ()).ok_or_else(|| unknown("class", class))
+    let names = catalogue.storage_classes.iter().map(|class| &class.name);
+    catalogue.storage_class(class).map(|_| ()).ok_or_else(|| unknown("class", class, names))
 }
 
-fn unknown(field: &str, value: &str) -> DomainError {
+fn image_names(catalogue: &Catalogue) -> impl Iterator<Item = &String> {
+    catalogue.images.iter().map(|image| &image.name)
+}
+
+fn unknown<'a>(
+    field: &str,
+    value: &str,
+    names: impl IntoIterator<Item = &'a String>,
+) -> DomainError {
     let shown: String = value.chars().take(64).collect();
+    let names: Vec<_> = names.into_iter().take(NAMES_SHOWN).map(String::as_str).collect();
     DomainError::invalid(field, format!("the catalogue has no `{}`", shown.escape_debug()))
+        .advise(format!("choose one that it has, as {}", names.join(", ")))
 }
 
 /// The volume may be attached to the instance: it is the account's own, a data volume, there
@@ -83,10 +102,11 @@ pub(crate) fn check_attachable(
         .filter(|volume| volume.account == account)
         .ok_or_else(|| DomainError::not_found("volume", id))?;
     if volume.deleting.is_some() {
-        return Err(precondition(format!("{id} is being deleted")));
+        return Err(precondition(format!("{id} is being deleted")).advise("attach another volume"));
     }
     if let Some(other) = volume.boot_of {
-        return Err(precondition(format!("{id} is the boot volume of {other}")));
+        return Err(precondition(format!("{id} is the boot volume of {other}"))
+            .advise(format!("make a volume with {id} as its source, and attach that")));
     }
     if let Some(other) = volume.attached_to.filter(|other| *other != instance) {
         return Err(precondition(format!("{id} is attached to {other}"))
@@ -261,7 +281,11 @@ pub(crate) fn check_not_deleting(
     id: &impl std::fmt::Display,
     deleting: bool,
 ) -> Result<(), DomainError> {
-    if deleting { Err(precondition(format!("the {noun} {id} is being deleted"))) } else { Ok(()) }
+    if deleting {
+        return Err(precondition(format!("the {noun} {id} is being deleted"))
+            .advise(format!("wait until it is gone, and make another {noun} if one is needed")));
+    }
+    Ok(())
 }
 
 /// Nobody changed the row since the caller read it; 0 means that the caller does not mind.

@@ -420,7 +420,7 @@ fn host_of_source(
         let need = if spec.read_only { "exactly" } else { "at least" };
         return Err(DomainError::invalid(
             "size_gib",
-            format!("a copy of {source} needs {need} its {size} GiB"),
+            format!("a copy of {source} has to have {need} its {size} GiB"),
         ));
     }
     Ok(host)
@@ -430,6 +430,7 @@ fn host_of_source(
 fn claim_room(state: &mut State, volume: &Volume) -> Result<(), DomainError> {
     let no_room = |host: &str, why: String| {
         DomainError::new(ErrorKind::NoCapacity, format!("{host} has no room: {why}"))
+            .advise("ask for less, or delete what is not needed there")
     };
     // What is kept for it where it will go has to do for all of it.
     let reserved = volume.attached_to.and_then(|id| state.world.instances.get(id)?.reserved);

@@ -30,7 +30,10 @@ impl Engine {
     ) -> Result<Page<UsageSum, Subject>, DomainError> {
         let UsageRequest { from, until, subject, page } = request;
         if until < from {
-            return Err(DomainError::invalid("until_ms", "it is before `from_ms`"));
+            return Err(DomainError::invalid(
+                "until_ms",
+                "it is before `from_ms`, and has to be after it",
+            ));
         }
         let size = page.size();
         let limit = u32::try_from(size).unwrap_or(u32::MAX).saturating_add(1);

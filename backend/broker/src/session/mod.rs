@@ -105,7 +105,7 @@ impl Engine {
     {
         let first = tokio::time::timeout(self.config().hello_timeout, inbound.next()).await;
         let Ok(Some(HostSays::Hello(hello))) = first else {
-            return Err(DomainError::invalid("message", "a host's stream begins with Hello"));
+            return Err(DomainError::invalid("message", "a host's stream has to begin with Hello"));
         };
         if hello.host != host {
             return Err(DomainError {
@@ -221,7 +221,7 @@ impl HostStream<'_> {
                 Ok(())
             }
             HostSays::Hello(_) => {
-                Err(DomainError::invalid("message", "a host says Hello once in a stream"))
+                Err(DomainError::invalid("message", "a host must say Hello once in a stream"))
             }
         }
     }

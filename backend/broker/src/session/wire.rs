@@ -103,7 +103,10 @@ impl TryFrom<v1::FromHost> for HostSays {
     /// # Errors
     /// `Invalid` with the field that can't be read.
     fn try_from(message: v1::FromHost) -> Result<Self, DomainError> {
-        let missing = || DomainError::invalid("message", "it says nothing that is known");
+        let missing = || {
+            DomainError::invalid("message", "it says nothing that is known")
+                .advise("update the broker: the host's agent is newer")
+        };
         match message.message.ok_or_else(missing)? {
             v1::from_host::Message::Hello(hello) => Ok(Self::Hello(Hello {
                 host: hello

@@ -182,10 +182,12 @@ impl Importing {
             let part = part.ok_or_else(|| {
                 let text = format!("the file ended {left} bytes before its promised end");
                 DomainError::invalid("data", text)
+                    .advise("send the rest: it goes on where it broke")
             })??;
             let bytes = part.len();
             left = left.checked_sub(bytes as u64).ok_or_else(|| {
                 DomainError::invalid("data", "more was sent than the file was promised to have")
+                    .advise("send the file that was promised, or make another import for this one")
             })?;
             tokio::select! {
                 word = sending.words.recv() => return Err(ended(word)),

@@ -33,8 +33,10 @@ use tonic::{
     Request, Status,
     metadata::MetadataValue,
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
 };
+
+use crate::advice::Advised;
 
 /// The system's clock, moved by the test.
 #[derive(Default)]
@@ -85,7 +87,7 @@ impl Interceptor for Show {
     }
 }
 
-pub(crate) type Client = InterceptedService<Channel, Show>;
+pub(crate) type Client = InterceptedService<Advised, Show>;
 
 impl Broker {
     pub(crate) async fn start() -> Self {
@@ -143,7 +145,7 @@ impl Broker {
     /// A client with this token.
     pub(crate) async fn with_token(&self, token: Option<&str>) -> Client {
         let channel = self.endpoint(None).connect().await.unwrap();
-        InterceptedService::new(channel, Show(token.map(str::to_owned)))
+        InterceptedService::new(Advised(channel), Show(token.map(str::to_owned)))
     }
 
     /// A client of another account.
@@ -169,7 +171,7 @@ impl Broker {
     ) -> Result<Client, tonic::transport::Error> {
         let identity = Identity::from_pem(certificate, key);
         let channel = self.endpoint(Some(identity)).connect().await?;
-        Ok(InterceptedService::new(channel, Show(None)))
+        Ok(InterceptedService::new(Advised(channel), Show(None)))
     }
 
     /// The entries of the audit log after this one.

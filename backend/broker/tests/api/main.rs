@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod advice;
 mod bounds;
 mod changes;
 mod connections;
@@ -18,6 +19,7 @@ mod limits;
 mod lists;
 mod matrix;
 mod metrics;
+mod refusals;
 mod services;
 mod streams;
 mod tenants;

@@ -94,6 +94,7 @@ impl HostsService for Api {
             let host = context.host()?;
             let authority = self.host_authority.as_ref().ok_or_else(|| {
                 DomainError::new(ErrorKind::Precondition, "this broker signs for no hosts")
+                    .advise("ask the platform's operator, who has to give it an authority")
             })?;
             let (serial, now) = (self.engine.serial_number(), self.engine.now());
             let request = &message.certificate_request;

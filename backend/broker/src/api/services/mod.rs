@@ -104,7 +104,7 @@ where
 
 /// The value of a message field that must be there.
 fn required<T>(field: &str, value: Option<T>) -> Result<T, DomainError> {
-    value.ok_or_else(|| DomainError::invalid(field, "it is missing"))
+    value.ok_or_else(|| DomainError::invalid(field, "it is missing, and has to be given"))
 }
 
 /// Which part of a list is asked for. The token of a page is the last id of the page before, or
@@ -121,6 +121,7 @@ where
                 "page.token",
                 "it is not the `next_page_token` of an answer to this call",
             )
+            .advise("begin with the first page, without a token")
         })?),
     };
     Ok(PageRequest { after, limit: page.size })

@@ -92,7 +92,10 @@ impl TokensService for Api {
 
 fn role(number: i32) -> Result<Role, DomainError> {
     v1::Role::try_from(number)
-        .map_err(|_| DomainError::invalid("role", "this value is not known to this version"))?
+        .map_err(|_| {
+            DomainError::invalid("role", "this value is not known to this version")
+                .advise("use a client of the platform's version")
+        })?
         .try_into()
 }
 
@@ -102,7 +105,12 @@ fn lifetime_ms(seconds: u64) -> Result<Option<i64>, DomainError> {
         return Ok(None);
     }
     let lifetime = i64::try_from(seconds).ok().and_then(|seconds| seconds.checked_mul(1_000));
-    let too_long = || DomainError::invalid("lifetime_seconds", "it is too long");
+    let too_long = || {
+        DomainError::invalid(
+            "lifetime_seconds",
+            "it has to be a time that the calendar knows, or 0",
+        )
+    };
     Ok(Some(lifetime.ok_or_else(too_long)?))
 }
 

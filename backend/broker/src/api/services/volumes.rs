@@ -171,7 +171,7 @@ impl VolumesService for Api {
                 idempotency_key: key,
             }) = first(&mut messages).await
             else {
-                return Err(DomainError::invalid("volume_id", "an import begins with it"));
+                return Err(DomainError::invalid("volume_id", "an import has to begin with it"));
             };
             let volume = id("volume_id", &volume)?;
             self.engine.import_volume(&context.caller, volume, &key).await
@@ -229,7 +229,7 @@ fn sent(message: Result<ImportVolumeRequest, Status>) -> Result<Vec<u8>, DomainE
     };
     match message.map_err(broken)?.part {
         Some(import_volume_request::Part::Data(data)) => chunk(data),
-        _ => Err(DomainError::invalid("data", "an import goes on with its file's bytes")),
+        _ => Err(DomainError::invalid("data", "an import has to go on with its file's bytes")),
     }
 }
 

@@ -54,9 +54,12 @@ impl HostAuthority {
     ) -> Result<MadeCertificate, DomainError> {
         let sealing_key = SealingKey::new(sealing_key)
             .map_err(|error| DomainError::invalid("sealing_key", error.to_string()))?;
-        let bad = |reason: String| DomainError::invalid("certificate_request", reason);
+        let bad = |reason: String| {
+            DomainError::invalid("certificate_request", reason)
+                .advise("make another one, as `fairmazon host join` does")
+        };
         if request.len() > REQUEST_MAX {
-            return Err(bad(format!("it has more than {REQUEST_MAX} bytes")));
+            return Err(bad(format!("it must have at most {REQUEST_MAX} bytes")));
         }
         let asked = CertificateSigningRequestParams::from_pem(request)
             .map_err(|error| bad(format!("it is no request of PKCS #10: {error}")))?;
