@@ -20,6 +20,7 @@ mod status;
 mod tls;
 
 pub use limits::Rate;
+pub use readings::readings;
 pub use tls::{
     Authority, CertificateFiles, CurrentCertificate, HostAuthority, ServerTls, TlsError,
 };
@@ -32,7 +33,7 @@ pub(crate) use health::Health;
 pub(crate) use limits::{Buckets, Uses};
 pub(crate) use metrics::Metrics;
 pub(crate) use peers::{Owners, Strangers};
-pub(crate) use readings::readings;
+
 pub(crate) use services::routes;
 
 pub(crate) mod page {

@@ -10,7 +10,7 @@ use crate::core::{
 };
 
 /// Counts of what the broker has and of what waits in it, by name.
-pub(crate) fn readings(engine: &Engine) -> Vec<(&'static str, u64)> {
+pub fn readings(engine: &Engine) -> Vec<(&'static str, u64)> {
     let now = engine.now();
     let state = engine.state();
     let world = &state.world;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use fairmazon_broker::{
+    api::readings,
     core::{Caller, Clock, CoreConfig, Engine, OperationWatch, PageRequest, Parts, Randomness},
     session::{BrokerSays, Hello, HostSays},
 };
@@ -241,6 +242,18 @@ impl Kit {
     pub fn waits_for_keys(&self, id: OperationId) -> bool {
         let operation = self.engine.operation(&self.customer, id).unwrap();
         matches!(operation.state, OperationState::Running { waits_for_keys: true, .. })
+    }
+
+    /// What the metrics page says of this.
+    pub fn reading(&self, what: &str) -> u64 {
+        let all = readings(&self.engine);
+        let found = all.iter().find(|(name, _)| *name == what);
+        found.unwrap_or_else(|| panic!("{what} is not in {all:?}")).1
+    }
+
+    /// Waits until the metrics page says so of this.
+    pub async fn reads(&self, what: &str, value: u64) {
+        self.until(&format!("{what} {value}"), || self.reading(what) == value).await;
     }
 
     /// Every instance that the customer has.

@@ -18,6 +18,7 @@ mod migrations;
 mod of_images;
 mod played;
 mod preferences;
+mod readings;
 mod rotation;
 mod sets;
 mod spot;

@@ -176,6 +176,12 @@ async fn one_spot_machine_makes_room_has_its_notice_and_comes_back() {
     let waits = stage.view(new);
     assert_eq!(waits.state, InstanceState::Starting);
     assert!(waits.reason.contains("up to 60 s to shut down"), "{}", waits.reason);
+    // Given notice, interrupted, and waiting for their room.
+    let counted = || {
+        ["given_notice", "interrupted", "waiting_for_room"]
+            .map(|what| stage.kit.reading(&format!("instances_{what}")))
+    };
+    assert_eq!(counted(), [1, 0, 1]);
     assert!(stage.hosts.hosts[0].sim.machine(new).await.unwrap().is_none());
     let boot = stage.hosts.hosts[0].sim.volume(waits.row.boot_volume_id).await.unwrap();
     assert!(boot.is_none(), "nothing of it is made before it has its room");
@@ -187,6 +193,7 @@ async fn one_spot_machine_makes_room_has_its_notice_and_comes_back() {
     let off = stage.view(victim);
     assert_eq!(off.state, InstanceState::Stopped);
     assert!(off.reason.contains("starts again when its host has room"), "{}", off.reason);
+    assert_eq!(counted(), [0, 1, 0]);
     assert!(stage.is(spared, InstanceState::Running));
     assert_eq!(stage.hosts.world.ledger().starts(spared), 1);
     let usage = stage.kit.engine.host(&stage.kit.customer, taken.host).unwrap().usage;
@@ -200,6 +207,7 @@ async fn one_spot_machine_makes_room_has_its_notice_and_comes_back() {
     stage.comes_to(victim, InstanceState::Running).await;
     let after = stage.view(victim);
     assert_eq!(after.row.interruption, None);
+    assert_eq!(counted(), [0, 0, 0]);
     assert_eq!(after.row.decision, before.row.decision);
     assert_eq!(after.row.observed.addresses, before.row.observed.addresses);
     assert_eq!(stage.hosts.world.ledger().starts(victim), 2);
