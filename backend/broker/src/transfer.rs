@@ -18,7 +18,7 @@ use fairmazon_model::{
     console::ReadConsole,
     id::{AccountId, HostId, VolumeId},
     key::VolumeHostKey,
-    limits,
+    limits::{self, TRANSFERS_PER_ACCOUNT, TRANSFERS_PER_HOST},
     transfer::{Part, ReceiveVolume, SendVolume, TransferId},
     volume::Volume,
 };
@@ -37,10 +37,6 @@ use crate::core::{
 use import::WaitingImport;
 pub use import::{Importing, Parts};
 
-/// Transfers of one account at once, in both directions.
-pub const PER_ACCOUNT: usize = 4;
-/// Transfers of one host at once, in both directions: more than one account may have there.
-pub const PER_HOST: usize = 8;
 /// Parts that wait for the customer.
 const WAITING: usize = 2;
 /// Requests that wait for a host's stream.
@@ -88,10 +84,10 @@ impl Table {
         account: AccountId,
         host: HostId,
     ) -> Result<(Arc<()>, Arc<()>), DomainError> {
-        let ours = hold(&mut self.accounts, account, PER_ACCOUNT)
-            .ok_or_else(|| too_many("the account", PER_ACCOUNT))?;
-        let held = hold(&mut self.hosts, host, PER_HOST)
-            .ok_or_else(|| too_many("the volume's host", PER_HOST))?;
+        let ours = hold(&mut self.accounts, account, TRANSFERS_PER_ACCOUNT)
+            .ok_or_else(|| too_many("the account", TRANSFERS_PER_ACCOUNT))?;
+        let held = hold(&mut self.hosts, host, TRANSFERS_PER_HOST)
+            .ok_or_else(|| too_many("the volume's host", TRANSFERS_PER_HOST))?;
         Ok((ours, held))
     }
 }
@@ -425,12 +421,12 @@ mod tests {
         let (ours, other) = (AccountId::from_parts(1, 1), AccountId::from_parts(1, 2));
         let host = HostId::from_parts(1, 1);
         let number = |count: usize| id(u8::try_from(count).unwrap());
-        let held: Vec<_> = (0..PER_ACCOUNT)
+        let held: Vec<_> = (0..TRANSFERS_PER_ACCOUNT)
             .map(|at| transfers.open(number(at), ours, (VOLUME, host)).unwrap())
             .collect();
         let refused = transfers.open(id(100), ours, (VOLUME, host)).err().unwrap();
         assert_eq!(refused.kind, ErrorKind::LimitExceeded);
-        let others: Vec<_> = (PER_ACCOUNT..PER_HOST)
+        let others: Vec<_> = (TRANSFERS_PER_ACCOUNT..TRANSFERS_PER_HOST)
             .map(|at| transfers.open(number(at), other, (VOLUME, host)).unwrap())
             .collect();
         let third = AccountId::from_parts(1, 3);

@@ -1,6 +1,9 @@
 //! Provider hosts: what an operator offers and what the broker knows of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -107,18 +110,18 @@ impl HostSpec {
                 ),
             ));
         }
-        if !(100..=1_600).contains(&self.cpu_overcommit_percent) {
-            return Err(DomainError::invalid("cpu_overcommit_percent", "100 to 1600"));
-        }
-        if !(100..=limits::MEMORY_OVERCOMMIT_PERCENT_MAX).contains(&self.memory_overcommit_percent)
-        {
-            return Err(DomainError::invalid(
-                "memory_overcommit_percent",
-                format!("100 to {}", limits::MEMORY_OVERCOMMIT_PERCENT_MAX),
-            ));
-        }
+        percent(
+            "cpu_overcommit_percent",
+            self.cpu_overcommit_percent,
+            limits::OVERCOMMIT_PERCENT_MIN..=limits::CPU_OVERCOMMIT_PERCENT_MAX,
+        )?;
+        percent(
+            "memory_overcommit_percent",
+            self.memory_overcommit_percent,
+            limits::OVERCOMMIT_PERCENT_MIN..=limits::MEMORY_OVERCOMMIT_PERCENT_MAX,
+        )?;
         if self.conformity > LEVEL_MOST {
-            return Err(DomainError::invalid("conformity", "0 to 3"));
+            return Err(DomainError::invalid("conformity", "it has to be 0 to 3"));
         }
         if self.capacity.vcpus.0 == 0 || self.capacity.memory.0 == 0 {
             return Err(DomainError::invalid(
@@ -126,11 +129,20 @@ impl HostSpec {
                 "a host must have at least one vCPU and some memory",
             ));
         }
-        if !(1..=1_000).contains(&self.price_percent) {
-            return Err(DomainError::invalid("price_percent", "1 to 1000"));
-        }
-        Ok(())
+        percent(
+            "price_percent",
+            self.price_percent,
+            limits::PRICE_PERCENT_MIN..=limits::PRICE_PERCENT_MAX,
+        )
     }
+}
+
+fn percent(field: &str, value: u32, bounds: RangeInclusive<u32>) -> Result<(), DomainError> {
+    if bounds.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = bounds.into_inner();
+    Err(DomainError::invalid(field, format!("it has to be {least} to {most} percent, not {value}")))
 }
 
 /// That a host is being emptied: it takes nothing new, and what runs on it moves to other hosts.

@@ -215,10 +215,12 @@ impl InstanceSpec {
                     "it has to be a price above zero",
                 ));
             }
-            if !(30..=3_600).contains(&spot.notice_seconds) {
+            let notice = limits::SPOT_NOTICE_SECONDS_MIN..=limits::SPOT_NOTICE_SECONDS_MAX;
+            if !notice.contains(&spot.notice_seconds) {
+                let (least, most) = notice.into_inner();
                 return Err(DomainError::invalid(
                     "spot.notice_seconds",
-                    "it has to be 30 to 3600 seconds",
+                    format!("it has to be {least} to {most} seconds"),
                 ));
             }
             if self.deletion_protection && spot.on_interrupt == OnInterrupt::Delete {
@@ -230,8 +232,13 @@ impl InstanceSpec {
                 .advise("set on_interrupt to `stop`, or deletion_protection to false"));
             }
         }
-        if !(1_000..=3_600_000).contains(&self.stop_timeout_ms) {
-            return Err(DomainError::invalid("stop_timeout", "it has to be 1 second to 1 hour"));
+        let stop_timeout = limits::STOP_TIMEOUT_MS_MIN..=limits::STOP_TIMEOUT_MS_MAX;
+        if !stop_timeout.contains(&self.stop_timeout_ms) {
+            let (least, most) = stop_timeout.into_inner();
+            return Err(DomainError::invalid(
+                "stop_timeout",
+                format!("it has to be {least} to {most} ms (a second to an hour)"),
+            ));
         }
         Ok(())
     }

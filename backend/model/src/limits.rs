@@ -39,6 +39,14 @@ pub const PLACEMENT_LIST_MAX: usize = 32;
 pub const FLAVOR_FALLBACK_MAX: usize = 8;
 /// Most working-hours windows.
 pub const SCHEDULE_WINDOWS_MAX: usize = 16;
+/// The shortest time that a graceful stop is given, in ms.
+pub const STOP_TIMEOUT_MS_MIN: u64 = 1_000;
+/// The longest time that a graceful stop is given, in ms.
+pub const STOP_TIMEOUT_MS_MAX: u64 = 60 * 60 * 1_000;
+/// The shortest notice of a spot instance, in seconds.
+pub const SPOT_NOTICE_SECONDS_MIN: u32 = 30;
+/// The longest notice of a spot instance, in seconds.
+pub const SPOT_NOTICE_SECONDS_MAX: u32 = 3_600;
 /// Most instances of one account.
 pub const INSTANCES_PER_ACCOUNT: u64 = 200_000;
 /// Most volumes of one account, boot volumes included.
@@ -47,8 +55,20 @@ pub const VOLUMES_PER_ACCOUNT: u64 = 400_000;
 pub const PLACEMENT_GROUPS_PER_ACCOUNT: u64 = 10_000;
 /// Most hosts of one account.
 pub const HOSTS_PER_ACCOUNT: u64 = 20_000;
+/// The least processors or memory that a host sells for what it has, in percent.
+pub const OVERCOMMIT_PERCENT_MIN: u32 = 100;
+/// The most processors that a host sells for what it has, in percent.
+pub const CPU_OVERCOMMIT_PERCENT_MAX: u32 = 1_600;
 /// The most memory that a host sells for what it has, in percent.
 pub const MEMORY_OVERCOMMIT_PERCENT_MAX: u32 = 200;
+/// The lowest price of a host against the catalogue's, in percent.
+pub const PRICE_PERCENT_MIN: u32 = 1;
+/// The highest price of a host against the catalogue's, in percent.
+pub const PRICE_PERCENT_MAX: u32 = 1_000;
+/// The shortest time to empty a host in, in ms.
+pub const DRAIN_MS_MIN: i64 = 1_000;
+/// The longest time to empty a host in, in ms.
+pub const DRAIN_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1_000;
 /// Most features of one host.
 pub const FEATURES_MAX: usize = 32;
 /// Longest name of a region or a feature, in bytes.
@@ -59,6 +79,14 @@ pub const TOKENS_PER_ACCOUNT: u64 = 1_000;
 pub const IDEMPOTENCY_KEY_MAX: usize = 128;
 /// How long an idempotency key answers with the first result, in ms.
 pub const IDEMPOTENCY_KEEP_MS: i64 = 24 * 60 * 60 * 1000;
+/// Most ids that are confirmed at a time.
+pub const CONFIRM_MAX: usize = 1_000;
+/// Most keys that are given at a time.
+pub const GIVE_KEYS_MAX: usize = 1_000;
+/// Most exports and imports of one account at once.
+pub const TRANSFERS_PER_ACCOUNT: usize = 4;
+/// Most exports and imports of one host at once.
+pub const TRANSFERS_PER_HOST: usize = 8;
 /// Largest page of a list call.
 pub const PAGE_MAX: u32 = 1_000;
 /// Largest message of the customers' API, in bytes.
@@ -85,6 +113,15 @@ pub const CONNECTIONS_PER_ACCOUNT: usize = 2_000;
 /// Most connections that one host has open: its stream, its transfers, and those that are broken and
 /// not noticed yet.
 pub const CONNECTIONS_PER_HOST: usize = 64;
+/// Most connections that the broker serves at once.
+pub const CONNECTIONS: usize = 20_000;
+/// Most connections of one address, or of one network with IPv6, that have shown no valid
+/// credential yet.
+pub const STRANGERS_PER_ADDRESS: usize = 1_000;
+/// Sustained requests per second of one address that show no valid credential.
+pub const STRANGERS_REQUESTS_PER_SECOND: u32 = 50;
+/// How many of these may come at once.
+pub const STRANGERS_REQUESTS_AT_ONCE: u32 = 200;
 /// Sustained requests per second of one credential.
 pub const REQUESTS_PER_SECOND: u32 = 5_000;
 

@@ -28,9 +28,20 @@ fn grouped(value: u64) -> String {
 
 /// Every way in which the guide may write the value.
 fn spellings(value: u64) -> Vec<String> {
-    let units = [(1 << 10, "KiB"), (1 << 20, "MiB"), (60 * 60 * 1_000, "hours")];
-    let whole = units.into_iter().filter(|(unit, _)| value >= *unit && value.is_multiple_of(*unit));
-    let in_units = whole.map(|(unit, name)| format!("{} {name}", value / unit));
+    const SECOND: u64 = 1_000;
+    const HOUR: u64 = 60 * 60 * SECOND;
+    let units = [
+        (1 << 10, "KiB", "KiB"),
+        (1 << 20, "MiB", "MiB"),
+        (SECOND, "second", "seconds"),
+        (HOUR, "hour", "hours"),
+        (24 * HOUR, "day", "days"),
+    ];
+    let whole = units.into_iter().filter(|(unit, ..)| value.is_multiple_of(*unit));
+    let in_units = whole.map(|(unit, one, many)| match value / unit {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    });
     std::iter::once(grouped(value)).chain(in_units).collect()
 }
 
@@ -44,6 +55,10 @@ fn the_guide_names_every_limit_with_its_value() {
         MEMORY_OVERCOMMIT_PERCENT_MAX FEATURES_MAX WORD_MAX TOKENS_PER_ACCOUNT IDEMPOTENCY_KEY_MAX
         IDEMPOTENCY_KEEP_MS PAGE_MAX API_MESSAGE_MAX HOST_MESSAGE_MAX HOST_TEXT_MAX HOST_IMAGES_MAX
         ADDRESSES_MAX HOST_SPECIFICATIONS_MAX VOLUME_SPECIFICATION_BYTES PAGE_BYTES_MAX
+        OVERCOMMIT_PERCENT_MIN CPU_OVERCOMMIT_PERCENT_MAX PRICE_PERCENT_MIN PRICE_PERCENT_MAX
+        DRAIN_MS_MIN DRAIN_MS_MAX STOP_TIMEOUT_MS_MIN STOP_TIMEOUT_MS_MAX SPOT_NOTICE_SECONDS_MIN
+        SPOT_NOTICE_SECONDS_MAX CONFIRM_MAX GIVE_KEYS_MAX TRANSFERS_PER_ACCOUNT TRANSFERS_PER_HOST
+        CONNECTIONS STRANGERS_PER_ADDRESS STRANGERS_REQUESTS_PER_SECOND STRANGERS_REQUESTS_AT_ONCE
         STREAMS_PER_TOKEN CONNECTIONS_PER_ACCOUNT CONNECTIONS_PER_HOST REQUESTS_PER_SECOND
     };
     let stated = SOURCE.lines().filter_map(|line| line.strip_prefix("pub const "));

@@ -113,7 +113,7 @@ impl Gate {
         let made = response.extensions().get::<Status>();
         let code = made.map_or(Code::Ok, Status::code);
         if let Some(foreign) = made.filter(|made| !status::is_own(made)) {
-            let own = status::of(&status::foreign(foreign), call.id);
+            let own = status::of(&status::foreign(foreign, call.method), call.id);
             response = own.into_http();
         }
         let code = response.extensions().get::<Status>().map_or(code, Status::code);

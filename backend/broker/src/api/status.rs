@@ -3,7 +3,7 @@
 //! What leaves: the kind as a code and by name, the user's message, advice, field, and the id
 //! of the request. What stays: the operator's text, which is logged once, with the same id.
 
-use fairmazon_model::{DomainError, ErrorKind};
+use fairmazon_model::{DomainError, ErrorKind, limits};
 use fairmazon_proto::v1::ErrorDetail;
 use tonic::{Code, Status};
 
@@ -29,13 +29,14 @@ pub(crate) fn of(error: &DomainError, request_id: RequestId) -> Status {
     Status::with_details(code, error.to_string(), detail.to_status_details(code).into())
 }
 
-/// What a status means that the gRPC library made before or after a handler.
-pub(crate) fn foreign(status: &Status) -> DomainError {
+/// What a status means that the gRPC library made before or after a handler of this method.
+pub(crate) fn foreign(status: &Status, method: &str) -> DomainError {
     let library = format!("{:?}: {}", status.code(), status.message());
     let error = match status.code() {
         Code::OutOfRange => {
-            DomainError::new(ErrorKind::LimitExceeded, "a message is larger than this call allows")
-                .advise("ask for less at once")
+            let most = message_max(method);
+            let text = format!("a message of this call has at most {most} bytes, and one has more");
+            DomainError::new(ErrorKind::LimitExceeded, text).advise("ask for less at once")
         }
         Code::Unimplemented => {
             DomainError::invalid("content-encoding", "messages must not be compressed")
@@ -48,6 +49,15 @@ pub(crate) fn foreign(status: &Status) -> DomainError {
         _ => DomainError::new(ErrorKind::Unavailable, "the call was cut off").advise("repeat it"),
     };
     error.for_operator(library)
+}
+
+/// The largest message that the method takes, in bytes.
+pub(crate) fn message_max(method: &str) -> usize {
+    if method.starts_with("/fairmazon.host.") {
+        limits::HOST_MESSAGE_MAX
+    } else {
+        limits::API_MESSAGE_MAX
+    }
 }
 
 /// Whether the status was made by [`of`].
@@ -87,10 +97,23 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_is_too_large_is_told_what_it_may_have() {
+        let status = Status::out_of_range("LIBRARY");
+        for (method, most) in [
+            ("/fairmazon.v1.VolumesService/GetVolume", limits::API_MESSAGE_MAX),
+            ("/fairmazon.host.v1.HostStreamService/OpenStream", limits::HOST_MESSAGE_MAX),
+        ] {
+            let error = foreign(&status, method);
+            assert_eq!(error.kind, ErrorKind::LimitExceeded);
+            assert!(error.message.contains(&format!("at most {most} bytes")), "{error}");
+        }
+    }
+
+    #[test]
     fn the_librarys_own_text_never_leaves() {
         let status = Status::internal("failed to decode Protobuf message: LIBRARY");
         assert!(!is_own(&status));
-        let error = foreign(&status);
+        let error = foreign(&status, "/a.B/C");
         assert_eq!(error.kind, ErrorKind::Invalid);
         assert!(!error.to_string().contains("LIBRARY"));
     }

@@ -7,6 +7,7 @@ use fairmazon_model::{
     host::{DrainCause, Draining, Host},
     id::HostId,
     instance::Instance,
+    limits::{DRAIN_MS_MAX, DRAIN_MS_MIN},
     migration::Migration,
     units::UnixMs,
     volume::Volume,
@@ -27,11 +28,6 @@ use super::{
     state::State,
     view::HostView,
 };
-
-/// The shortest time to empty a host in, in ms.
-const SHORTEST_MS: i64 = 1_000;
-/// The longest, in ms: 30 days.
-const LONGEST_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// What is still on a host that is being emptied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,11 +94,11 @@ impl Engine {
         key: &str,
     ) -> Result<HostView, DomainError> {
         let account = self.owner_of_host(caller, id)?;
-        if !(SHORTEST_MS..=LONGEST_MS).contains(&deadline_ms) {
+        if !(DRAIN_MS_MIN..=DRAIN_MS_MAX).contains(&deadline_ms) {
             return Err(DomainError::invalid(
                 "deadline_ms",
                 format!(
-                    "it has to be {SHORTEST_MS} ms (a second) to {LONGEST_MS} ms (30 days), and is {deadline_ms}"
+                    "it has to be {DRAIN_MS_MIN} ms (a second) to {DRAIN_MS_MAX} ms (30 days), and is {deadline_ms}"
                 ),
             ));
         }

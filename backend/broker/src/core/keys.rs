@@ -7,6 +7,7 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::{HostId, InstanceId, VolumeId},
     key::{GivenKey, KeyRequest},
+    limits::GIVE_KEYS_MAX,
     migration::{KeyWanted, Migration},
     volume::Volume,
 };
@@ -24,8 +25,6 @@ use super::{
 /// The version of the key that a host is given first. A host is forgotten with its keys; as long as
 /// it has one, the next that is wanted has the version after it.
 pub(crate) const FIRST: u32 = 1;
-/// Most keys that are given at a time: a page of those that are asked for.
-pub const KEYS_MAX: usize = 1_000;
 
 /// Which keys are asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,10 +97,10 @@ impl Engine {
         key: &str,
     ) -> Result<(), DomainError> {
         let account = caller.owner()?;
-        if keys.len() > KEYS_MAX {
+        if keys.len() > GIVE_KEYS_MAX {
             return Err(DomainError::invalid(
                 "keys",
-                format!("at most {KEYS_MAX} keys at a time, these are {}", keys.len()),
+                format!("at most {GIVE_KEYS_MAX} keys at a time, these are {}", keys.len()),
             ));
         }
         let mut volumes = HashSet::with_capacity(keys.len());

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use fairmazon_model::{DomainError, id::OperationId, operation::Operation, units::UnixMs};
+use fairmazon_model::{
+    DomainError, id::OperationId, limits::CONFIRM_MAX, operation::Operation, units::UnixMs,
+};
 use fairmazon_store::{Key, Noun};
 use tokio::sync::watch;
 
@@ -18,8 +20,6 @@ use super::{
     world::target_key,
 };
 
-/// Most ids that one confirmation names.
-pub const CONFIRM_MAX: usize = 1_000;
 /// Most of them that are confirmed by one commit.
 const CONFIRM_AT_ONCE: usize = 100;
 

@@ -261,7 +261,7 @@ mod tests {
     use futures::stream;
 
     use super::*;
-    use crate::transfer::{PER_ACCOUNT, PER_HOST};
+    use fairmazon_model::limits::{TRANSFERS_PER_ACCOUNT, TRANSFERS_PER_HOST};
 
     const BYTES: u64 = 1 << 20;
 
@@ -273,8 +273,8 @@ mod tests {
     /// All the places of the host, each with what the host has of it.
     fn full(transfers: &Arc<Transfers>) -> Vec<(Importing, WaitingImport)> {
         let (host, one, other) = ids();
-        let begun = (0..PER_HOST).map(|at| {
-            let account = if at < PER_ACCOUNT { one } else { other };
+        let begun = (0..TRANSFERS_PER_HOST).map(|at| {
+            let account = if at < TRANSFERS_PER_ACCOUNT { one } else { other };
             let id = TransferId([u8::try_from(at).unwrap(); 16]);
             let sending = Some(transfers.open_import(id, account, host).unwrap());
             let taken = transfers.take_import(host, id).unwrap();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use fairmazon_broker::core::{CONFIRM_MAX, CoreConfig, KEYS_MAX};
+use fairmazon_broker::core::CoreConfig;
 use fairmazon_model::{access::Role, id::VolumeId, limits};
 use fairmazon_proto::v1::{
     self, accounts_service_client::AccountsServiceClient, hosts_service_client::HostsServiceClient,
@@ -17,8 +17,7 @@ use tonic::{Code, Status};
 use crate::harness::{Broker, Client, detail, host_spec, instance_spec};
 
 /// Limits that are no bounds of a request, and where they are shown or what they do.
-const OTHERS: [(&str, &str); 17] = [
-    ("VOLUME_GIB_MIN", "below: a lower bound"),
+const OTHERS: [(&str, &str); 23] = [
     ("IMPORTS_WAITING", "core: imports"),
     ("IMPORT_BYTES_MIN", "below: a lower bound"),
     ("IDEMPOTENCY_KEEP_MS", "core: idempotency"),
@@ -34,6 +33,13 @@ const OTHERS: [(&str, &str); 17] = [
     ("STREAMS_PER_TOKEN", "api: limits"),
     ("CONNECTIONS_PER_ACCOUNT", "api: connections; the number: api::peers"),
     ("CONNECTIONS_PER_HOST", "api::peers"),
+    ("CONNECTIONS", "api: connections"),
+    ("STRANGERS_PER_ADDRESS", "api: connections"),
+    ("STRANGERS_REQUESTS_PER_SECOND", "api::limits"),
+    ("STRANGERS_REQUESTS_AT_ONCE", "api::limits"),
+    ("GIVE_KEYS_MAX", "below: so many keys are given at a time"),
+    ("TRANSFERS_PER_ACCOUNT", "api: transfers, imports"),
+    ("TRANSFERS_PER_HOST", "api: transfers; transfer::import"),
     ("REQUESTS_PER_SECOND", "api: limits"),
 ];
 
@@ -55,6 +61,8 @@ enum Asked {
     Group(String),
     Confirm(Vec<String>),
     Keys(Vec<v1::GivenKey>),
+    /// A host emptied within these milliseconds.
+    Drain(usize),
 }
 
 /// A limit by its name, its value, the field that is blamed, and a request for a number.
@@ -89,6 +97,12 @@ fn volume(size_gib: usize) -> Asked {
         class: "standard".into(),
         ..Default::default()
     })
+}
+
+fn spot_notice(seconds: usize) -> Asked {
+    let notice_seconds = seconds as u32;
+    let spot = v1::Spot { max_price_nano_eur: 1, notice_seconds, ..Default::default() };
+    instance(|spec| spec.spot = Some(spot))
 }
 
 /// SSH keys of so many bytes each, which differ.
@@ -166,20 +180,65 @@ const LIMITS: &[Limit] = &[
     ("IDEMPOTENCY_KEY_MAX", limits::IDEMPOTENCY_KEY_MAX, "idempotency_key", |n| {
         Asked::Group("k".repeat(n))
     }),
-    ("CONFIRM_MAX", CONFIRM_MAX, "ids", |n| Asked::Confirm(words(n))),
+    (
+        "CPU_OVERCOMMIT_PERCENT_MAX",
+        limits::CPU_OVERCOMMIT_PERCENT_MAX as usize,
+        "cpu_overcommit_percent",
+        |n| host(600 + n, |spec| spec.cpu_overcommit_percent = n as u32),
+    ),
+    ("PRICE_PERCENT_MAX", limits::PRICE_PERCENT_MAX as usize, "price_percent", |n| {
+        host(3_000 + n, |spec| spec.price_percent = n as u32)
+    }),
+    ("STOP_TIMEOUT_MS_MAX", limits::STOP_TIMEOUT_MS_MAX as usize, "stop_timeout", |n| {
+        instance(|spec| spec.stop_timeout_ms = n as u64)
+    }),
+    (
+        "SPOT_NOTICE_SECONDS_MAX",
+        limits::SPOT_NOTICE_SECONDS_MAX as usize,
+        "spot.notice_seconds",
+        spot_notice,
+    ),
+    ("DRAIN_MS_MAX", limits::DRAIN_MS_MAX as usize, "deadline_ms", Asked::Drain),
+    ("CONFIRM_MAX", limits::CONFIRM_MAX, "ids", |n| Asked::Confirm(words(n))),
+];
+
+/// The lower bounds of what has both.
+const LEAST: &[Limit] = &[
+    ("OVERCOMMIT_PERCENT_MIN", limits::OVERCOMMIT_PERCENT_MIN as usize, "cpu_over", |n| {
+        host(5_000 + n, |spec| spec.cpu_overcommit_percent = n as u32)
+    }),
+    ("OVERCOMMIT_PERCENT_MIN", limits::OVERCOMMIT_PERCENT_MIN as usize, "memory_over", |n| {
+        host(5_200 + n, |spec| spec.memory_overcommit_percent = n as u32)
+    }),
+    ("PRICE_PERCENT_MIN", limits::PRICE_PERCENT_MIN as usize, "price_percent", |n| {
+        host(5_400 + n, |spec| spec.price_percent = n as u32)
+    }),
+    ("STOP_TIMEOUT_MS_MIN", limits::STOP_TIMEOUT_MS_MIN as usize, "stop_timeout", |n| {
+        instance(|spec| spec.stop_timeout_ms = n as u64)
+    }),
+    (
+        "SPOT_NOTICE_SECONDS_MIN",
+        limits::SPOT_NOTICE_SECONDS_MIN as usize,
+        "spot.notice_seconds",
+        spot_notice,
+    ),
+    ("DRAIN_MS_MIN", limits::DRAIN_MS_MIN as usize, "deadline_ms", Asked::Drain),
+    ("VOLUME_GIB_MIN", limits::VOLUME_GIB_MIN as usize, "size_gib", volume),
 ];
 
 /// Asks as who may.
 struct Clients {
     customer: Client,
     operator: Client,
+    host: String,
     asked: usize,
 }
 
 impl Clients {
     async fn of(broker: &Broker) -> Self {
         let customer = broker.as_role(Role::Customer).await;
-        Self { customer, operator: broker.as_role(Role::HostOperator).await, asked: 0 }
+        let operator = broker.as_role(Role::HostOperator).await;
+        Self { customer, operator, host: broker.host.to_string(), asked: 0 }
     }
 
     async fn ask(&mut self, asked: Asked) -> Result<(), Status> {
@@ -215,6 +274,12 @@ impl Clients {
                 let request = v1::GiveKeysRequest { keys, idempotency_key };
                 VolumesServiceClient::new(customer).give_keys(request).await.map(drop)
             }
+            Asked::Drain(within_ms) => {
+                let (id, deadline_ms) = (self.host.clone(), within_ms as i64);
+                let request = v1::DrainHostRequest { id, deadline_ms, idempotency_key };
+                let mut hosts = HostsServiceClient::new(self.operator.clone());
+                hosts.drain_host(request).await.map(drop)
+            }
         }
     }
 
@@ -239,9 +304,12 @@ async fn the_last_value_is_taken_and_the_first_above_it_refused_with_the_limit()
         let blamed = (*field, &*most.to_string());
         clients.refused(asked(most + 1), Code::InvalidArgument, blamed).await;
     }
-    let least = limits::VOLUME_GIB_MIN as usize;
-    clients.ask(volume(least)).await.unwrap();
-    clients.refused(volume(least - 1), Code::InvalidArgument, ("size_gib", "1 to")).await;
+    for (name, least, field, asked) in LEAST {
+        let taken = clients.ask(asked(*least)).await;
+        taken.unwrap_or_else(|status| panic!("{name} of {field}: {status}"));
+        let blamed = (*field, &*least.to_string());
+        clients.refused(asked(least - 1), Code::InvalidArgument, blamed).await;
+    }
     clients
         .refused(Asked::Group(String::new()), Code::InvalidArgument, ("idempotency_key", "1 to"))
         .await;
@@ -307,10 +375,10 @@ async fn so_many_keys_are_given_at_a_time_and_no_more() {
         Asked::Keys((0..number as u128).map(given).collect())
     };
     // There are no such volumes: that is what is wrong with as many as may be given.
-    let status = clients.ask(keys(KEYS_MAX)).await.unwrap_err();
+    let status = clients.ask(keys(limits::GIVE_KEYS_MAX)).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound, "{status}");
-    let blamed = ("keys", &*KEYS_MAX.to_string());
-    clients.refused(keys(KEYS_MAX + 1), Code::InvalidArgument, blamed).await;
+    let blamed = ("keys", &*limits::GIVE_KEYS_MAX.to_string());
+    clients.refused(keys(limits::GIVE_KEYS_MAX + 1), Code::InvalidArgument, blamed).await;
     broker.stop().await;
 }
 
@@ -377,9 +445,9 @@ fn every_stated_limit_is_in_a_table() {
     let stated: BTreeSet<_> = stated.filter_map(|line| line.split_once(':')).map(|l| l.0).collect();
     let stated: BTreeSet<_> = stated.into_iter().filter(|name| !name.contains("fn ")).collect();
     assert!(stated.len() > 30, "{stated:?}");
-    let tested = LIMITS.iter().map(|limit| limit.0).chain(COUNTS).chain(["ATTACHMENTS_MAX"]);
+    let tested = LIMITS.iter().chain(LEAST).map(|limit| limit.0);
+    let tested = tested.chain(COUNTS).chain(["ATTACHMENTS_MAX"]);
     let others = OTHERS.iter().map(|other| other.0);
-    // Of the broker alone.
-    let known: BTreeSet<_> = tested.chain(others).filter(|name| *name != "CONFIRM_MAX").collect();
+    let known: BTreeSet<_> = tested.chain(others).collect();
     assert_eq!(known, stated);
 }

@@ -64,7 +64,9 @@ async fn a_message_that_is_too_large_is_refused() {
     let request = CreateInstanceRequest { spec: Some(spec), idempotency_key: "key".into() };
     let status = instances.create_instance(request).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-    assert_eq!(detail(&status).kind, "limit_exceeded");
+    let said = detail(&status);
+    assert_eq!(said.kind, "limit_exceeded");
+    assert!(said.message.contains(&limits::API_MESSAGE_MAX.to_string()), "{said:?}");
     // The connection goes on.
     instances.list_instances(ListInstancesRequest::default()).await.unwrap();
     broker.stop().await;

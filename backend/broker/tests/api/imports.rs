@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fairmazon_broker::transfer::PER_ACCOUNT;
 use fairmazon_hypervisor::{Hypervisor, sim::SeededFaults};
+use fairmazon_model::limits::TRANSFERS_PER_ACCOUNT;
 use fairmazon_model::{
     access::Role,
     transfer::{CHUNK_MAX, Sha256},
@@ -385,7 +385,7 @@ async fn imports_and_exports_of_an_account_are_counted_together() {
     let file = platform.exported(&platform.snapshot).await;
     let (id, _) = platform.make(import(&file)).await;
     let mut exports = Vec::new();
-    for _ in 1..PER_ACCOUNT {
+    for _ in 1..TRANSFERS_PER_ACCOUNT {
         let customer = platform.broker.as_role(Role::Customer).await;
         exports.push(begin(&customer, &platform.snapshot, 0).await.unwrap());
     }

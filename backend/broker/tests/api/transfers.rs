@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fairmazon_broker::{
-    ApiConfig,
-    transfer::{PER_ACCOUNT, PER_HOST},
-};
+use fairmazon_broker::ApiConfig;
 use fairmazon_host::{
     Config, clock::SystemClock, identity::HostIdentity, state::MemoryState,
     transport::JoinedTransport,
@@ -15,7 +12,11 @@ use fairmazon_hypervisor::{
     sim::{Call, Fault, SimHost, Verb, World},
 };
 use fairmazon_keys::{Identity, Keyring, WrappedKey};
-use fairmazon_model::{access::Role, id::VolumeId};
+use fairmazon_model::{
+    access::Role,
+    id::VolumeId,
+    limits::{TRANSFERS_PER_ACCOUNT, TRANSFERS_PER_HOST},
+};
 use fairmazon_proto::{
     host::v1::{
         VolumeBegin, VolumePart, host_stream_service_client::HostStreamServiceClient, volume_part,
@@ -298,7 +299,7 @@ async fn several_come_at_once_and_no_more_than_are_allowed() {
     let (customer, snapshot) = (&platform.customer, platform.snapshot.as_str());
     let file = platform.file().await;
     let mut begun = Vec::new();
-    for _ in 0..PER_ACCOUNT {
+    for _ in 0..TRANSFERS_PER_ACCOUNT {
         // Each on a connection of its own: what is not taken would fill one that all share.
         let customer = platform.broker.as_role(Role::Customer).await;
         begun.push(begin(&customer, snapshot, 0).await.unwrap());
@@ -310,7 +311,7 @@ async fn several_come_at_once_and_no_more_than_are_allowed() {
         assert!(bytes == file);
     }
     // Those that are given up in the middle do not count for long either.
-    for _ in 0..3 * PER_HOST {
+    for _ in 0..3 * TRANSFERS_PER_HOST {
         drop(begin(customer, snapshot, 0).await);
     }
     loop {

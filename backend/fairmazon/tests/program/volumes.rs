@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fairmazon_broker::transfer::PER_ACCOUNT;
 use fairmazon_keys::{Identity, WrappedKey};
+use fairmazon_model::limits::TRANSFERS_PER_ACCOUNT;
 use fairmazon_proto::v1::{
     CreateVolumeRequest, ExportVolumeRequest, ExportVolumeResponse, OperationState, VolumeSpec,
     WaitOperationRequest, operations_service_client::OperationsServiceClient,
@@ -123,7 +123,7 @@ pub(crate) async fn hold(
     snapshot: &str,
 ) -> Vec<Streaming<ExportVolumeResponse>> {
     let mut held = Vec::new();
-    for _ in 0..PER_ACCOUNT {
+    for _ in 0..TRANSFERS_PER_ACCOUNT {
         // Each on a connection of its own: what is not taken would fill one that all share.
         let mut volumes = VolumesServiceClient::new(client(&platform.customer).await);
         let request = ExportVolumeRequest { volume_id: snapshot.into(), offset: 0 };
