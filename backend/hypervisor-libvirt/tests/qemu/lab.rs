@@ -402,3 +402,13 @@ fn contains(data: &[u8], needle: &[u8]) -> bool {
     }
     false
 }
+
+#[test]
+fn what_a_command_writes_goes_with_the_laboratory() {
+    let mut lab = Lab::start();
+    lab.run("echo written >left");
+    let folder = lab.folder.clone();
+    assert!(folder.join("left").exists() && !Path::new("left").exists());
+    drop(lab);
+    assert!(!folder.exists());
+}

@@ -22,6 +22,8 @@ private_libvirt "$folder" 'log_outputs = "1:file:/var/log/libvirt/libvirtd.log"
 log_filters = "'"${FAIRMAZON_LAB_LOG:-1}"':qemu 1:secret 3:event 3:object 3:util 3:rpc 3:conf"'
 export LIBVIRT_DEFAULT_URI="qemu+unix:///system?socket=$folder/socket/libvirt-sock"
 set +e
+# What a command writes without a path goes with the laboratory, and is not left in the sources.
+cd "$folder" || exit 1
 while read -r command; do
   eval "$command" </dev/null >"$folder/answer" 2>&1
   echo "$?" >&3
