@@ -12,10 +12,13 @@ use std::{
 use parking_lot::RwLock;
 
 /// What stands where a secret was.
-pub(crate) const HIDDEN: &str = "(sensitive value)";
+const HIDDEN: &str = "(sensitive value)";
 /// The shortest text that is hidden wherever it stands. Shorter ones would tear holes into
-/// harmless words, and give nothing away.
-pub(crate) const SHORTEST: usize = 4;
+/// harmless words, and are hidden where they stand alone.
+const SHORTEST: usize = 4;
+/// The shortest text that is hidden at all. A single character is guessed at once, and every text
+/// is full of them.
+const SHORTEST_WORD: usize = 2;
 /// The shortest line of a longer secret that is hidden also where it stands alone.
 const SHORTEST_LINE: usize = 12;
 /// How many bytes of secrets are remembered at least of those that calls brought, the latest
@@ -30,7 +33,8 @@ static KNOWN: LazyLock<RwLock<Known>> = LazyLock::new(RwLock::default);
 /// Sensitive and write-only values of schemas are hidden without being told. This is for what a
 /// provider gets elsewhere: a token from the environment, a key from a file, an answer of the
 /// service. Of a text of many lines, such as a key in PEM form, each longer line is hidden too.
-/// Texts of fewer than four bytes are not hidden.
+/// Texts of two or three bytes are hidden only where they stand alone, as a word does, and shorter
+/// ones are not.
 pub fn keep_secret(text: &str) {
     let mut known = KNOWN.write();
     forms(text, |form| known.kept.put(form));
@@ -49,7 +53,30 @@ pub(crate) fn note(secrets: &[String]) {
 
 /// The text without the secrets that are known; nothing when there are none in it.
 pub(crate) fn without(text: &str) -> Option<String> {
-    KNOWN.read().without(text)
+    let known = KNOWN.read();
+    without_all(&[&known.kept, &known.recent, &known.older], text)
+}
+
+/// The text without any of these secrets; nothing when there are none in it.
+fn without_all(all: &[&Texts], text: &str) -> Option<String> {
+    if all.iter().all(|texts| texts.bytes == 0) {
+        return None;
+    }
+    let mut clean = String::new();
+    let (mut done, mut at) = (0, 0);
+    while at < text.len() {
+        let longest = all.iter().filter_map(|texts| texts.longest_at(text, at)).max();
+        match longest {
+            Some(length) => {
+                clean.push_str(&text[done..at]);
+                clean.push_str(HIDDEN);
+                at += length;
+                done = at;
+            }
+            None => at += 1,
+        }
+    }
+    (done > 0).then(|| clean + &text[done..])
 }
 
 /// Every form in which a secret may stand in a text: as it is, as `{:?}` and JSON write it, and
@@ -88,43 +115,36 @@ impl Known {
             self.older = std::mem::take(&mut self.recent);
         }
     }
-
-    fn without(&self, text: &str) -> Option<String> {
-        let all = [&self.kept, &self.recent, &self.older];
-        if all.iter().all(|texts| texts.bytes == 0) {
-            return None;
-        }
-        let mut clean = String::new();
-        let (mut done, mut at) = (0, 0);
-        while at + SHORTEST <= text.len() {
-            let longest = all.iter().filter_map(|texts| texts.longest_at(text, at)).max();
-            match longest {
-                Some(length) => {
-                    clean.push_str(&text[done..at]);
-                    clean.push_str(HIDDEN);
-                    at += length;
-                    done = at;
-                }
-                None => at += 1,
-            }
-        }
-        (done > 0).then(|| clean + &text[done..])
-    }
 }
 
 type Start = [u8; SHORTEST];
 
-/// Texts by their first bytes, so that a search does not go through all of them.
-#[derive(Default)]
-struct Texts {
+/// Secrets, found by their first bytes, so that a search does not go through all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
     by_start: HashMap<Start, BTreeSet<Box<str>>>,
+    /// The short ones.
+    words: BTreeSet<Box<str>>,
     bytes: usize,
 }
 
 impl Texts {
+    /// Adds a secret in every form in which it may stand in a text.
+    pub(crate) fn add(&mut self, secret: &str) {
+        forms(secret, |form| self.put(form));
+    }
+
+    /// The text without these secrets; nothing when there are none in it.
+    pub(crate) fn without(&self, text: &str) -> Option<String> {
+        without_all(&[self], text)
+    }
+
     fn put(&mut self, text: &str) {
-        let Some(start) = text.as_bytes().first_chunk() else { return };
-        let texts = self.by_start.entry(*start).or_default();
+        let texts = match text.as_bytes().first_chunk() {
+            Some(start) => self.by_start.entry(*start).or_default(),
+            None if text.len() >= SHORTEST_WORD => &mut self.words,
+            None => return,
+        };
         if !texts.contains(text) {
             texts.insert(text.into());
             self.bytes += text.len();
@@ -133,11 +153,31 @@ impl Texts {
 
     /// How long the longest of them is that stands at this place.
     fn longest_at(&self, text: &str, at: usize) -> Option<usize> {
-        let rest = &text.as_bytes()[at..];
-        let texts = self.by_start.get(rest.first_chunk::<SHORTEST>()?)?;
-        let here = texts.iter().filter(|secret| rest.starts_with(secret.as_bytes()));
-        here.map(|secret| secret.len()).max()
+        let rest = text.get(at..)?;
+        let start = rest.as_bytes().first_chunk::<SHORTEST>();
+        let texts = start.and_then(|start| self.by_start.get(start));
+        let here = texts.into_iter().flatten().filter(|secret| rest.starts_with(&***secret));
+        here.map(|secret| secret.len()).max().or_else(|| self.word_at(text, at))
     }
+
+    fn word_at(&self, text: &str, at: usize) -> Option<usize> {
+        (SHORTEST_WORD..SHORTEST).rev().find(|length| {
+            let word = text.get(at..at + length);
+            word.is_some_and(|word| self.words.contains(word) && alone(text, at, at + length))
+        })
+    }
+}
+
+/// Whether what stands between these places is no part of a longer word, name or number.
+fn alone(text: &str, from: usize, to: usize) -> bool {
+    let joins = |next: Option<char>, after: Option<char>| match next {
+        Some('_' | '-') => true,
+        // The rest of a decimal, and not the end of a sentence.
+        Some('.') => after.is_some_and(|after| after.is_ascii_digit()),
+        next => next.is_some_and(char::is_alphanumeric),
+    };
+    let (mut before, mut after) = (text[..from].chars().rev(), text[to..].chars());
+    !joins(before.next(), before.next()) && !joins(after.next(), after.next())
 }
 
 #[cfg(test)]
@@ -147,11 +187,9 @@ mod tests {
     const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49\nAgEGCCqG\n\
                        -----END PRIVATE KEY-----\n";
 
-    fn knowing(secrets: &[&str]) -> Known {
-        let mut known = Known::default();
-        for secret in secrets {
-            forms(secret, |form| known.note(form));
-        }
+    fn knowing(secrets: &[&str]) -> Texts {
+        let mut known = Texts::default();
+        secrets.iter().for_each(|secret| known.add(secret));
         known
     }
 
@@ -165,13 +203,32 @@ mod tests {
             ("мой ключ!", Some("мой *!")),
             ("plain a\"b\\c", Some("plain *")),
             ("Some(\"a\\\"b\\\\c\")", Some("Some(\"*\")")),
-            ("abc is too short to hide", None),
+            (
+                "abc is short, abcd and x-abc are others",
+                Some("* is short, abcd and x-abc are others"),
+            ),
+            ("it is (abc).", Some("it is (*).")),
             ("", None),
         ] {
             let clean = clean.map(|clean| clean.replace('*', HIDDEN));
             assert_eq!(known.without(text), clean, "{text}");
         }
-        assert_eq!(Known::default().without("hunter2"), None);
+        assert_eq!(Texts::default().without("hunter2"), None);
+    }
+
+    #[test]
+    fn a_short_number_is_hidden_where_it_is_no_part_of_another() {
+        let known = knowing(&["73", "7", "on"]);
+        for (text, clean) in [
+            ("73", Some("*")),
+            ("pin 73.", Some("pin *.")),
+            ("{\"pin\":73}", Some("{\"pin\":*}")),
+            ("after 173 of 730 and 0.73 and 73.5", None),
+            ("the call 1f-73 went on in 7 steps", Some("the call 1f-73 went * in 7 steps")),
+        ] {
+            let clean = clean.map(|clean| clean.replace('*', HIDDEN));
+            assert_eq!(known.without(text), clean, "{text}");
+        }
     }
 
     #[test]
@@ -191,6 +248,9 @@ mod tests {
         // Of a KiB each.
         const COUNT: usize = 3 * (REMEMBERED >> 10);
         let mut known = Known::default();
+        let without = |known: &Known, text: &str| {
+            without_all(&[&known.kept, &known.recent, &known.older], text)
+        };
         known.kept.put("kept by the provider");
         let text = |number: usize| format!("{number:05}{}", "x".repeat(1 << 10));
         for number in 0..COUNT {
@@ -200,8 +260,8 @@ mod tests {
         }
         let last = text(COUNT - 1);
         for known_still in ["kept by the provider", "seen with every call", &last] {
-            assert!(known.without(known_still).is_some());
+            assert!(without(&known, known_still).is_some());
         }
-        assert_eq!(known.without(&text(0)), None);
+        assert_eq!(without(&known, &text(0)), None);
     }
 }

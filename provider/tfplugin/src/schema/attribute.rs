@@ -155,6 +155,11 @@ impl Attribute {
     }
 
     /// Its value is secret: shown by nobody, stored in state nevertheless.
+    ///
+    /// It is taken out of every diagnostic of a call that holds it, and of the log: texts as they
+    /// are, numbers in each form in which they are written. A text of two or three bytes is taken
+    /// out only where it stands alone, as a word does: elsewhere it would tear holes into others.
+    /// One of a single byte is not, and no boolean is: every text is full of them.
     pub const fn sensitive(mut self) -> Self {
         self.sensitive = true;
         self

@@ -2,7 +2,7 @@
 
 use super::{Body, Mark, Schema, each_marked};
 use crate::path::AttributePath;
-use crate::value::Value;
+use crate::value::{Number, Value};
 
 /// What stands where a secret was.
 const REDACTED: &str = "(sensitive value)";
@@ -28,7 +28,9 @@ impl Schema {
         paths
     }
 
-    /// Every secret string that `value` holds, for filters of logs and messages.
+    /// Every text in which a secret of `value` may be written, for filters of logs and messages:
+    /// strings as they are, numbers in each form. What `true` and `false` say can't be taken out
+    /// of a text, so booleans are not among them.
     #[must_use]
     pub fn sensitive_strings(&self, value: &Value) -> Vec<String> {
         let mut strings = Vec::new();
@@ -62,8 +64,25 @@ fn gather(value: &Value, strings: &mut Vec<String>) {
         Value::Map(members) | Value::Object(members) => {
             members.values().for_each(|value| gather(value, strings));
         }
+        Value::Number(number) => written(number, strings),
         _ => {}
     }
+}
+
+/// The forms in which clients, programs and JSON write a number: in plain digits, to the last one
+/// and as short as they read back, with a point after whole ones, and with an exponent.
+fn written(number: &Number, strings: &mut Vec<String>) {
+    strings.push(number.to_string());
+    let float = number.to_f64();
+    if !float.is_finite() {
+        return;
+    }
+    let scientific = format!("{float:e}");
+    if let Some((digits, exponent)) = scientific.split_once('e') {
+        let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |it| ('-', it));
+        strings.push(format!("{digits}e{sign}{exponent:0>2}"));
+    }
+    strings.extend([float.to_string(), format!("{float:?}"), scientific]);
 }
 
 fn redact(body: &Body, value: &Value) -> Value {
@@ -138,6 +157,35 @@ mod tests {
         assert_eq!(schema().sensitive_strings(&value()), ["t0k", "p4ss", "k3y"]);
         assert!(schema().is_sensitive_at(&AttributePath::new("key").index(0).attribute("private")));
         assert!(!schema().is_sensitive_at(&AttributePath::new("name")));
+    }
+
+    #[test]
+    fn numbers_are_found_in_each_form() {
+        let schema = Schema::builder()
+            .attribute(Attribute::number("pin").optional().sensitive())
+            .attribute(Attribute::bool("on").optional().sensitive())
+            .build();
+        let forms = |pin: &str| {
+            let pin = Value::Number(pin.parse().expect("it is a number"));
+            schema.sensitive_strings(&Value::object([("pin", pin), ("on", true.into())]))
+        };
+        for (pin, expected) in [
+            ("1234567", &["1234567", "1234567.0", "1.234567e6", "1.234567e+06"][..]),
+            ("-0.25", &["-0.25", "-2.5e-1", "-2.5e-01"]),
+            ("1e25", &["10000000000000000000000000", "1e25", "1e+25"]),
+            ("0.1", &["0.1", "1e-1"]),
+        ] {
+            let found = forms(pin);
+            for form in expected {
+                assert!(found.iter().any(|it| it == form), "{form} is not in {found:?}");
+            }
+            assert!(!found.iter().any(|it| it == "true"), "{found:?}");
+        }
+        // As the wire has it, which is a little more than a tenth.
+        let tenth = Value::Number(Number::from_f64_exact(0.1).expect("it is finite"));
+        let found = schema.sensitive_strings(&Value::object([("pin", tenth), ("on", Value::Null)]));
+        assert!(found.iter().any(|it| it == "0.1"), "{found:?}");
+        assert!(found.iter().any(|it| it.starts_with("0.10000000000000000555")), "{found:?}");
     }
 
     #[test]

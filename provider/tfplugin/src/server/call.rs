@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures::FutureExt as _;
+use parking_lot::Mutex;
 use tracing::{Instrument as _, Span};
 
 use super::Server;
@@ -23,7 +24,8 @@ pub(super) struct Call<D> {
     rpc: &'static str,
     type_name: String,
     span: Span,
-    secrets: Vec<String>,
+    /// Behind a lock, as what streams answers finds more of them while its handler works.
+    secrets: Mutex<secrets::Texts>,
 }
 
 impl<P: Provider> Server<P> {
@@ -85,16 +87,21 @@ impl<P: Provider> Server<P> {
             meta: Value::Null,
             warnings: Default::default(),
         };
-        Call { cx, rpc, type_name: type_name.to_owned(), span, secrets: Vec::new() }
+        Call { cx, rpc, type_name: type_name.to_owned(), span, secrets: Mutex::default() }
     }
 }
 
 impl<D> Call<D> {
     /// Hides these texts from every diagnostic of this call, and from the log.
-    pub(super) fn hide(&mut self, mut texts: Vec<String>) {
-        texts.retain(|text| text.len() >= secrets::SHORTEST);
-        secrets::note(&texts);
-        self.secrets.append(&mut texts);
+    pub(super) fn hide(&self, texts: &[String]) {
+        secrets::note(texts);
+        let mut secrets = self.secrets.lock();
+        texts.iter().for_each(|text| secrets.add(text));
+    }
+
+    /// The text without what this call has to hide; nothing when there is nothing of it in it.
+    pub(super) fn without_secrets(&self, text: &str) -> Option<String> {
+        self.secrets.lock().without(text)
     }
 
     /// Runs a handler; a panic in it becomes an error.
@@ -146,18 +153,18 @@ impl<D> Call<D> {
         )
     }
 
+    /// Takes out what this call has to hide.
+    pub(super) fn clean(&self, told: &mut Diagnostics) {
+        for diagnostic in told.iter_mut() {
+            diagnostic.map_text(|text| self.without_secrets(text));
+        }
+    }
+
     /// Closes the call: everything there is to tell the user.
     pub(super) fn finish(self, failed: Option<Diagnostics>) -> Diagnostics {
         let mut told = self.cx.take_warnings();
         told.extend(failed.unwrap_or_default());
-        for secret in &self.secrets {
-            for diagnostic in told.iter_mut() {
-                diagnostic.map_text(|text| {
-                    text.contains(secret.as_str())
-                        .then(|| text.replace(secret.as_str(), secrets::HIDDEN))
-                });
-            }
-        }
+        self.clean(&mut told);
         self.span.in_scope(|| {
             let errors = told.iter().filter(|diagnostic| diagnostic.is_error()).count();
             tracing::trace!(errors, warnings = told.len() - errors, "answered");

@@ -10,7 +10,7 @@ pub(super) fn decode<D>(
     wire: Option<&pb::DynamicValue>,
 ) -> Result<Value, Diagnostics> {
     let value = wire::decode(wire, schema.object_type())?;
-    call.hide(schema.sensitive_strings(&value));
+    call.hide(&schema.sensitive_strings(&value));
     Ok(value)
 }
 

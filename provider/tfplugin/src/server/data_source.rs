@@ -34,7 +34,7 @@ impl<P: Provider> Server<P> {
             let value = config::decode(&mut call, schema, request.config.as_ref())?;
             let found = entry.handler.read(&call.cx, &value, schema.object_type());
             let found = call.look(found).await?;
-            call.hide(schema.sensitive_strings(&found));
+            call.hide(&schema.sensitive_strings(&found));
             settle::refuse_unknown("ReadDataSource", &request.type_name, &found).into_result()?;
             if self.inner.check {
                 faults("ReadDataSource", rules::data(schema, &value, &found))?;

@@ -37,7 +37,7 @@ impl<P: Provider> Server<P> {
             let value = config::decode(&mut call, schema, request.config.as_ref())?;
             let opened = entry.handler.open(&call.cx, &value, schema.object_type());
             let opened = call.guard(opened).await?;
-            call.hide(schema.sensitive_strings(&opened.model));
+            call.hide(&schema.sensitive_strings(&opened.model));
             settle::refuse_unknown("OpenEphemeralResource", &request.type_name, &opened.model)
                 .into_result()?;
             if self.inner.check {

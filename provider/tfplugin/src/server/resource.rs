@@ -79,7 +79,7 @@ impl<P: Provider> Server<P> {
         let identity = slot.identity();
         slot.value = keep_types(std::mem::take(&mut slot.value), &current, &slot.ty);
         slot.value = plan::null_write_only(&entry.schema, std::mem::take(&mut slot.value));
-        call.hide(entry.schema.sensitive_strings(&slot.value));
+        call.hide(&entry.schema.sensitive_strings(&slot.value));
         settle::refuse_unknown("ReadResource", &request.type_name, &slot.value).into_result()?;
         if self.inner.check {
             faults("ReadResource", rules::read(&entry.schema, &slot.value))?;
@@ -166,7 +166,7 @@ impl<P: Provider> Server<P> {
     ) {
         slot.value = keep_types(std::mem::take(&mut slot.value), &asked.planned, &slot.ty);
         slot.value = plan::null_write_only(&entry.schema, std::mem::take(&mut slot.value));
-        call.hide(entry.schema.sensitive_strings(&slot.value));
+        call.hide(&entry.schema.sensitive_strings(&slot.value));
         if failed.is_none() {
             let name = entry.handler.name();
             let left = settle::refuse_unknown("ApplyResourceChange", name, &slot.value);

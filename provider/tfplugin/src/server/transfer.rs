@@ -23,12 +23,12 @@ impl<P: Provider> Server<P> {
         &self,
         request: pb::upgrade_resource_state::Request,
     ) -> pb::upgrade_resource_state::Response {
-        let mut call = self.call("UpgradeResourceState", &request.type_name, None);
+        let call = self.call("UpgradeResourceState", &request.type_name, None);
         let done = async {
             let entry = find(&self.inner.catalogue.resources, &request.type_name, KIND)?;
             let state = call.guard(async { upgraded(entry, &request) }).await?;
             let state = plan::null_write_only(&entry.schema, state);
-            call.hide(entry.schema.sensitive_strings(&state));
+            call.hide(&entry.schema.sensitive_strings(&state));
             settle::refuse_unknown("UpgradeResourceState", &request.type_name, &state)
                 .into_result()?;
             if self.inner.check {
@@ -109,7 +109,7 @@ impl<P: Provider> Server<P> {
         }
         let identity = slot.identity();
         let state = plan::null_write_only(&entry.schema, std::mem::take(&mut slot.value));
-        call.hide(entry.schema.sensitive_strings(&state));
+        call.hide(&entry.schema.sensitive_strings(&state));
         settle::refuse_unknown("ImportResourceState", &request.type_name, &state).into_result()?;
         Ok(pb::import_resource_state::ImportedResource {
             type_name: request.type_name.clone(),
@@ -149,7 +149,7 @@ impl<P: Provider> Server<P> {
         call.guard(entry.handler.move_state(&call.cx, source, &mut slot)).await?;
         let identity = slot.identity();
         let state = plan::null_write_only(&entry.schema, std::mem::take(&mut slot.value));
-        call.hide(entry.schema.sensitive_strings(&state));
+        call.hide(&entry.schema.sensitive_strings(&state));
         settle::refuse_unknown("MoveResourceState", &request.target_type_name, &state)
             .into_result()?;
         Ok(pb::move_resource_state::Response {

@@ -7,4 +7,5 @@ mod life;
 mod nests;
 mod others;
 mod transfer;
+mod vault;
 mod wrong;
