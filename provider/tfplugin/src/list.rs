@@ -57,7 +57,7 @@ pub trait ListResource: Send + Sync + 'static {
 pub(crate) struct Found {
     pub(crate) display_name: String,
     pub(crate) identity: Value,
-    pub(crate) object: Option<Value>,
+    pub(crate) object: Value,
 }
 
 /// Where found objects go, without the model's type.
@@ -115,7 +115,6 @@ impl<M: Serialize> ListSink<M> {
             return Ok(false);
         }
         self.outlet.left -= 1;
-        let object = self.outlet.include_object.then_some(object);
         let sent = self.outlet.events.send(Found { display_name, identity, object }).await;
         Ok(sent.is_ok() && self.outlet.left > 0)
     }

@@ -92,6 +92,11 @@ impl<P: Provider> Server<P> {
 }
 
 impl<D> Call<D> {
+    /// Of what it is about.
+    pub(super) fn type_name(&self) -> &str {
+        &self.type_name
+    }
+
     /// Hides these texts from every diagnostic of this call, and from the log.
     pub(super) fn hide(&self, texts: &[String]) {
         secrets::note(texts);

@@ -4,11 +4,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Events, Server, catalogue::find, config, wire};
+use super::{Events, Server, call::Call, catalogue::find, config, resource::faults, settle, wire};
 use crate::{
-    Diagnostics, Provider, Type,
+    Diagnostics, Provider, Type, Value,
     list::{Found, Outlet},
+    plan,
     proto::tfplugin6::{self as pb, list_resource::Event},
+    rules,
+    schema::Schema,
 };
 
 const KIND: &str = "list resource";
@@ -61,6 +64,12 @@ impl<P: Provider> Server<P> {
             let ty = listed.schema.object_type();
             let identity = listed.identity.clone().unwrap_or_default();
             let identity_type = identity.ty();
+            let answer = Answer {
+                schema: &listed.schema,
+                identity_type,
+                include_object: request.include_resource_object,
+                check: self.inner.check,
+            };
             let (found, mut waiting) = mpsc::channel(1);
             let outlet = Outlet {
                 ty: ty.clone(),
@@ -72,7 +81,7 @@ impl<P: Provider> Server<P> {
             };
             let tell = async {
                 while let Some(found) = waiting.recv().await {
-                    let event = to_wire(&found, &identity_type, ty);
+                    let event = answer.event(&call, found);
                     let _ = events.send(Ok(event)).await;
                 }
             };
@@ -85,23 +94,46 @@ impl<P: Provider> Server<P> {
     }
 }
 
-fn to_wire(found: &Found, identity_type: &Type, ty: &Type) -> Event {
-    let encoded = || {
-        let identity = wire::encode(&found.identity, identity_type)?;
-        let object = found.object.as_ref().map(|object| wire::encode(object, ty)).transpose()?;
-        Ok::<_, Diagnostics>((identity, object))
-    };
-    match encoded() {
-        Ok((identity, resource_object)) => Event {
-            identity: Some(pb::ResourceIdentityData { identity_data: Some(identity) }),
-            display_name: found.display_name.clone(),
-            resource_object,
-            diagnostic: Vec::new(),
-        },
-        Err(told) => Event {
-            display_name: found.display_name.clone(),
-            diagnostic: told.into_wire(),
-            ..Event::default()
-        },
+/// How found objects are answered: as those that are read.
+struct Answer<'a> {
+    schema: &'a Schema,
+    identity_type: Type,
+    include_object: bool,
+    check: bool,
+}
+
+impl Answer<'_> {
+    fn event<D>(&self, call: &Call<D>, found: Found) -> Event {
+        let Found { display_name, identity, object } = found;
+        // Also where it is not asked for: its name may hold them.
+        call.hide(&self.schema.sensitive_strings(&object));
+        let encoded = || {
+            let object = self.include_object.then(|| self.object(call, object)).transpose()?;
+            Ok((wire::encode(&identity, &self.identity_type)?, object))
+        };
+        let encoded: Result<_, Diagnostics> = encoded();
+        let display_name = call.without_secrets(&display_name).unwrap_or(display_name);
+        match encoded {
+            Ok((identity, resource_object)) => Event {
+                identity: Some(pb::ResourceIdentityData { identity_data: Some(identity) }),
+                display_name,
+                resource_object,
+                diagnostic: Vec::new(),
+            },
+            Err(mut told) => {
+                call.clean(&mut told);
+                Event { display_name, diagnostic: told.into_wire(), ..Event::default() }
+            }
+        }
+    }
+
+    fn object<D>(&self, call: &Call<D>, object: Value) -> Result<pb::DynamicValue, Diagnostics> {
+        const RPC: &str = "ListResource";
+        let object = plan::null_write_only(self.schema, object);
+        settle::refuse_unknown(RPC, call.type_name(), &object).into_result()?;
+        if self.check {
+            faults(RPC, rules::read(self.schema, &object))?;
+        }
+        wire::encode(&object, self.schema.object_type())
     }
 }

@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tfplugin::{
-    Attr, Attribute, Context, Diagnostics, Offers, Planned, Provider, Resource, Schema, StateSink,
-    View, async_trait,
-    harness::{Harness, as_logged},
+    Attr, Attribute, Context, Diagnostics, IdentitySchema, ListResource, ListSink, Offers, Planned,
+    Provider, Resource, Schema, StateSink, Type, View, async_trait,
+    harness::{Harness, Objects, as_logged},
 };
 
 struct Vault;
@@ -20,7 +20,7 @@ impl Provider for Vault {
     }
 
     fn offers(&self) -> Offers<()> {
-        Offers::new().resource(BoxResource)
+        Offers::new().resource(BoxResource).list(Boxes)
     }
 
     async fn configure(&self, _: &Context<()>, _: View<'_>) -> Result<(), Diagnostics> {
@@ -35,6 +35,7 @@ struct VaultBox {
     share: Option<f64>,
     code: Option<String>,
     word_wo: Option<String>,
+    note: Attr<String>,
 }
 
 struct BoxResource;
@@ -55,7 +56,12 @@ impl Resource for BoxResource {
             .attribute(Attribute::number("share").optional().sensitive())
             .attribute(Attribute::string("code").optional().sensitive())
             .attribute(Attribute::string("word_wo").optional().write_only())
+            .attribute(Attribute::string("note").computed())
             .build()
+    }
+
+    fn identity(&self) -> Option<IdentitySchema> {
+        Some(IdentitySchema::new().required("id", Type::String, "The id."))
     }
 
     async fn create(
@@ -93,6 +99,48 @@ impl Resource for BoxResource {
     }
 }
 
+struct Boxes;
+
+#[derive(Deserialize)]
+struct BoxesConfig {
+    how: String,
+}
+
+#[async_trait]
+impl ListResource for Boxes {
+    type Data = ();
+    type Config = BoxesConfig;
+    type Model = VaultBox;
+
+    fn name(&self) -> &'static str {
+        "vault_box"
+    }
+
+    fn schema(&self) -> Schema {
+        Schema::builder().attribute(Attribute::string("how").required()).build()
+    }
+
+    async fn list(
+        &self,
+        _: &Context<()>,
+        config: BoxesConfig,
+        found: &mut ListSink<VaultBox>,
+    ) -> Result<(), Diagnostics> {
+        let one = VaultBox {
+            id: Attr::Value("box-1".to_owned()),
+            code: Some("c0de-of-one".to_owned()),
+            word_wo: Some("never-stored".to_owned()),
+            note: if config.how == "early" { Attr::Unknown } else { Attr::Null },
+            ..VaultBox::default()
+        };
+        found.put("the box with c0de-of-one", &one).await?;
+        match config.how.as_str() {
+            "broken" => Err(Diagnostics::error("Unable to go on", "It refused c0de-of-one.")),
+            _ => Ok(()),
+        }
+    }
+}
+
 async fn harness() -> Harness<Vault> {
     let harness = Harness::new(Vault);
     harness.configure(json!({})).await.expect("it can be configured");
@@ -110,4 +158,25 @@ async fn numbers_and_short_texts_stay_out_of_diagnostics_and_of_the_log() {
         assert_eq!(as_logged(form), "(sensitive value)");
     }
     assert_eq!(as_logged("q70"), "q70");
+}
+
+#[tokio::test]
+async fn a_listed_object_is_answered_as_one_that_is_read() {
+    let client = harness().await;
+    let list = |how: &str| client.list("vault_box", json!({ "how": how }), Objects::Whole, 0);
+    let found = list("well").await.expect("a list");
+    let object = found[0].object.as_ref().expect("it was asked for");
+    assert_eq!((&object["id"], &object["code"]), (&json!("box-1"), &json!("c0de-of-one")));
+    assert_eq!(object["word_wo"], json!(null), "{object}");
+    assert_eq!(found[0].display_name, "the box with (sensitive value)");
+    for secret in ["c0de-of-one", "never-stored"] {
+        assert_eq!(as_logged(secret), "(sensitive value)");
+    }
+    let config = json!({ "how": "well" });
+    let found = client.list("vault_box", config, Objects::Identities, 0).await.expect("a list");
+    assert_eq!(found[0].display_name, "the box with (sensitive value)");
+    let told = list("broken").await.expect_err("it is broken").to_string();
+    assert!(told.contains("It refused (sensitive value)."), "{told}");
+    let told = list("early").await.expect_err("a value is unknown").to_string();
+    assert!(told.contains("ListResource of vault_box") && told.contains("at note"), "{told}");
 }
