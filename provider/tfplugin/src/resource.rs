@@ -155,7 +155,7 @@ pub trait Resource: Send + Sync + 'static {
         Err(Diagnostics::error(summary, "This resource can not be imported."))
     }
 
-    /// Takes over the state of a resource of another type.
+    /// Takes over the state of a resource of another type, and saves what becomes of it.
     ///
     /// # Errors
     /// Why it can't.

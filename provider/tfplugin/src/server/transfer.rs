@@ -111,6 +111,9 @@ impl<P: Provider> Server<P> {
         let state = plan::null_write_only(&entry.schema, std::mem::take(&mut slot.value));
         call.hide(&entry.schema.sensitive_strings(&state));
         settle::refuse_unknown("ImportResourceState", &request.type_name, &state).into_result()?;
+        if self.inner.check {
+            faults("ImportResourceState", rules::upgrade(&entry.schema, &state))?;
+        }
         Ok(pb::import_resource_state::ImportedResource {
             type_name: request.type_name.clone(),
             state: Some(wire::encode(&state, entry.schema.object_type())?),
@@ -147,11 +150,17 @@ impl<P: Provider> Server<P> {
         };
         let mut slot = entry.slot(Value::Null, Private::default());
         call.guard(entry.handler.move_state(&call.cx, source, &mut slot)).await?;
+        if slot.value.is_null() {
+            return Err(not_saved(&request.target_type_name, &request.source_type_name));
+        }
         let identity = slot.identity();
         let state = plan::null_write_only(&entry.schema, std::mem::take(&mut slot.value));
         call.hide(&entry.schema.sensitive_strings(&state));
         settle::refuse_unknown("MoveResourceState", &request.target_type_name, &state)
             .into_result()?;
+        if self.inner.check {
+            faults("MoveResourceState", rules::upgrade(&entry.schema, &state))?;
+        }
         Ok(pb::move_resource_state::Response {
             target_state: Some(wire::encode(&state, entry.schema.object_type())?),
             target_private: slot.private.encode(),
@@ -227,6 +236,16 @@ fn too_new(stored: i64, ours: i64) -> Diagnostics {
         format!(
             "It is of schema version {stored}, and this version of the provider knows {ours}. \
              Please upgrade the provider."
+        ),
+    )
+}
+
+fn not_saved(to: &str, from: &str) -> Diagnostics {
+    Diagnostics::error(
+        "The provider did not save the object",
+        format!(
+            "MoveResourceState of {to} took over the state of a {from}, but no state came of it. \
+             This is a mistake in the provider: please report it."
         ),
     )
 }

@@ -316,6 +316,9 @@ impl Resource for ThingResource {
         if source.type_name != "old_thing" {
             return Err(Diagnostics::error("Unable to move", "Only old things can be moved."));
         }
+        if source.state["title"] == "lost" {
+            return Ok(());
+        }
         let text = |name: &str| source.state[name].as_str().unwrap_or_default().to_owned();
         state.save(&Thing {
             id: Attr::Value(text("id")),

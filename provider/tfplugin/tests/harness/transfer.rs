@@ -47,6 +47,9 @@ async fn other_types_are_taken_over_when_the_author_says_so() {
     assert_eq!(state["name"], "a");
     let told = client.move_state("lab_thing.b", (from.0, "else"), old).await;
     assert!(told.expect_err("only old things").to_string().contains("old things"));
+    let told = client.move_state("lab_thing.c", from, json!({ "id": "i", "title": "lost" })).await;
+    let told = told.expect_err("nothing was saved").to_string();
+    assert!(told.contains("MoveResourceState of lab_thing"), "{told}");
 }
 
 #[tokio::test]
