@@ -32,7 +32,8 @@ impl IdentitySchema {
         Self { version: 0, attributes: Vec::new() }
     }
 
-    /// Grows when stored identities have to be rewritten.
+    /// Grows when stored identities have to be rewritten, which
+    /// [`Resource::identity_upgraders`](crate::Resource::identity_upgraders) do.
     #[must_use]
     pub const fn version(mut self, version: i64) -> Self {
         self.version = version;

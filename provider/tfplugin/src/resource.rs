@@ -17,8 +17,8 @@ pub use change::{Change, ChangeKind, Planned};
 pub(crate) use erased::{AnyResource, erase};
 pub(crate) use sink::Slot;
 pub use sink::StateSink;
-pub(crate) use transfer::upgrade;
 pub use transfer::{ImportTarget, MoveSource, Upgrader};
+pub(crate) use transfer::{Upgraded, upgrade};
 
 use crate::{Context, Diagnostic, Diagnostics, IdentitySchema, View, schema::Schema};
 
@@ -48,6 +48,11 @@ pub trait Resource: Send + Sync + 'static {
 
     /// How states of older schema versions are brought to the present one, a step a version.
     fn upgraders(&self) -> Vec<Upgrader> {
+        Vec::new()
+    }
+
+    /// How identities of older versions are brought to the present one, a step a version.
+    fn identity_upgraders(&self) -> Vec<Upgrader> {
         Vec::new()
     }
 

@@ -407,6 +407,31 @@ impl<P: Provider> Harness<P> {
         wire::decode(answer.upgraded_state.as_ref(), schema.object_type())
     }
 
+    /// Brings an identity of an older version to the present one.
+    ///
+    /// # Errors
+    /// Why it can't be.
+    pub async fn upgrade_identity(
+        &self,
+        address: &str,
+        version: i64,
+        identity: Json,
+    ) -> Result<Json, Diagnostics> {
+        let (_, schema) = self.resource(address)?;
+        let ty = schema.unwrap_or_default().ty();
+        let request = Request::new(pb::upgrade_resource_identity::Request {
+            type_name: type_of(address).to_owned(),
+            version,
+            raw_identity: Some(raw(&identity)),
+        });
+        let answer = wire::answer(Wire::upgrade_resource_identity(&self.server, request).await)?;
+        wire::warnings(answer.diagnostics)?;
+        let data = answer.upgraded_identity.and_then(|identity| identity.identity_data);
+        let value = wire::decode(data.as_ref(), &ty)?;
+        let bytes = codec::json::encode(&value, &ty).explain("The identity has no stored form")?;
+        serde_json::from_slice(&bytes).explain("The identity has no stored form")
+    }
+
     /// Takes over the state of a resource of another type, and stores it.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub(crate) trait AnyResource<D>: Send + Sync {
     fn schema(&self) -> Schema;
     fn identity(&self) -> Option<IdentitySchema>;
     fn upgraders(&self) -> Vec<Upgrader>;
+    fn identity_upgraders(&self) -> Vec<Upgrader>;
     fn plans_destroy(&self) -> bool;
     fn moves_state(&self) -> bool;
 
@@ -77,6 +78,10 @@ impl<R: Resource> AnyResource<R::Data> for Erased<R> {
 
     fn upgraders(&self) -> Vec<Upgrader> {
         self.0.upgraders()
+    }
+
+    fn identity_upgraders(&self) -> Vec<Upgrader> {
+        self.0.identity_upgraders()
     }
 
     fn plans_destroy(&self) -> bool {

@@ -49,14 +49,14 @@ pub struct MoveSource {
 
 type Upgrade = Box<dyn Fn(Json) -> Result<Json, Diagnostics> + Send + Sync>;
 
-/// Brings states of one schema version to the next.
+/// Brings states, or identities, of one version to the next.
 pub struct Upgrader {
     pub(crate) from: i64,
     pub(crate) upgrade: Upgrade,
 }
 
 impl Upgrader {
-    /// From this version to the one after it, in the form of the state file.
+    /// From this version to the one after it, in the form in which the client stores it.
     #[must_use]
     pub fn from_version(
         from: i64,
@@ -66,17 +66,35 @@ impl Upgrader {
     }
 }
 
+/// What is upgraded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upgraded {
+    State,
+    Identity,
+}
+
+impl Upgraded {
+    /// As messages call it.
+    pub(crate) const fn noun(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Identity => "identity",
+        }
+    }
+}
+
 /// Applies as many steps as it takes to get from one version to another.
 pub(crate) fn upgrade(
+    what: Upgraded,
     steps: &[Upgrader],
-    mut state: Json,
+    mut stored: Json,
     from: i64,
     to: i64,
 ) -> Result<Json, Diagnostics> {
     for version in from..to {
         let step = steps.iter().find(|step| step.from == version).ok_or_else(|| {
             Diagnostics::error(
-                "Unable to upgrade the state",
+                format!("Unable to upgrade the {}", what.noun()),
                 format!(
                     "It is of schema version {from} and has to become {to}, but nothing leads \
                      from {version} to {}. Use an older version of the provider in between.",
@@ -84,9 +102,9 @@ pub(crate) fn upgrade(
                 ),
             )
         })?;
-        state = (step.upgrade)(state)?;
+        stored = (step.upgrade)(stored)?;
     }
-    Ok(state)
+    Ok(stored)
 }
 
 #[cfg(test)]
@@ -107,11 +125,15 @@ mod tests {
     #[test]
     fn upgrades_are_chained() {
         let steps = [append(2), append(0), append(1)];
-        assert_eq!(upgrade(&steps, json!([]), 0, 3), Ok(json!([0, 1, 2])));
-        assert_eq!(upgrade(&steps, json!([]), 2, 3), Ok(json!([2])));
-        assert_eq!(upgrade(&steps, json!([]), 3, 3), Ok(json!([])));
-        let gap = upgrade(&steps[..1], json!([]), 1, 3).expect_err("nothing leads from 1");
+        assert_eq!(upgrade(Upgraded::State, &steps, json!([]), 0, 3), Ok(json!([0, 1, 2])));
+        assert_eq!(upgrade(Upgraded::State, &steps, json!([]), 2, 3), Ok(json!([2])));
+        assert_eq!(upgrade(Upgraded::State, &steps, json!([]), 3, 3), Ok(json!([])));
+        let gap = upgrade(Upgraded::State, &steps[..1], json!([]), 1, 3)
+            .expect_err("nothing leads from 1");
+        assert!(gap.to_string().contains("upgrade the state"), "{gap}");
         assert!(gap.to_string().contains("from 1 to 2"), "{gap}");
+        let gap = upgrade(Upgraded::Identity, &[], json!({}), 0, 1).expect_err("nothing leads on");
+        assert!(gap.to_string().contains("upgrade the identity"), "{gap}");
     }
 
     #[test]

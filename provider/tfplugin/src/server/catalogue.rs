@@ -25,6 +25,7 @@ pub(super) struct ResourceEntry<D> {
     pub(super) schema: Schema,
     pub(super) identity: Option<IdentitySchema>,
     pub(super) upgraders: Vec<Upgrader>,
+    pub(super) identity_upgraders: Vec<Upgrader>,
     pub(super) plans_destroy: bool,
     pub(super) moves_state: bool,
 }
@@ -137,6 +138,7 @@ impl<D> ResourceEntry<D> {
             schema: handler.schema(),
             identity: handler.identity(),
             upgraders: handler.upgraders(),
+            identity_upgraders: handler.identity_upgraders(),
             plans_destroy: handler.plans_destroy(),
             moves_state: handler.moves_state(),
             handler,

@@ -12,9 +12,9 @@ use super::{
     settle, wire,
 };
 use crate::{
-    Diagnostics, Explain as _, Private, Provider, Type, Value, codec, plan,
+    Diagnostics, Explain as _, IdentitySchema, Private, Provider, Type, Value, codec, plan,
     proto::tfplugin6 as pb,
-    resource::{ImportTarget, MoveSource, upgrade},
+    resource::{ImportTarget, MoveSource, Upgraded, upgrade},
     rules,
 };
 
@@ -62,10 +62,7 @@ impl<P: Provider> Server<P> {
         let done = async {
             let entry = find(&self.inner.catalogue.resources, &request.type_name, KIND)?;
             let schema = entry.identity.as_ref().ok_or_else(|| no_identity(&request.type_name))?;
-            if request.version > schema.schema_version() {
-                return Err(too_new(request.version, schema.schema_version()));
-            }
-            let identity = stored(request.raw_identity.as_ref(), &schema.ty())?;
+            let identity = call.guard(async { upgraded_identity(entry, schema, &request) }).await?;
             let identity_data = Some(wire::encode(&identity, &schema.ty())?);
             Ok(pb::ResourceIdentityData { identity_data })
         };
@@ -196,16 +193,48 @@ fn upgraded<D>(
 ) -> Result<Value, Diagnostics> {
     let to = entry.schema.version();
     if request.version > to {
-        return Err(too_new(request.version, to));
+        return Err(too_new(Upgraded::State, request.version, to));
     }
     let ty = entry.schema.object_type();
     if request.version == to {
         return stored(request.raw_state.as_ref(), ty);
     }
     let state = raw_json(request.raw_state.as_ref())?;
-    let state = upgrade(&entry.upgraders, state, request.version, to)?;
+    let state = upgrade(Upgraded::State, &entry.upgraders, state, request.version, to)?;
     codec::json::decode_lenient(state.to_string().as_bytes(), ty)
         .explain("Unable to read the upgraded state")
+}
+
+/// A stored identity, brought to the present version.
+fn upgraded_identity<D>(
+    entry: &ResourceEntry<D>,
+    schema: &IdentitySchema,
+    request: &pb::upgrade_resource_identity::Request,
+) -> Result<Value, Diagnostics> {
+    let (from, to) = (request.version, schema.schema_version());
+    if from > to {
+        return Err(too_new(Upgraded::Identity, from, to));
+    }
+    let ty = schema.ty();
+    if from == to {
+        return stored(request.raw_identity.as_ref(), &ty);
+    }
+    let identity = raw_json(request.raw_identity.as_ref())?;
+    let identity = upgrade(Upgraded::Identity, &entry.identity_upgraders, identity, from, to)?;
+    let identity = codec::json::decode_lenient(identity.to_string().as_bytes(), &ty)
+        .explain("Unable to read the upgraded identity")?;
+    // The client would store what tells no object from others.
+    schema.of_state(&identity).ok_or_else(|| {
+        Diagnostics::error(
+            "Unable to upgrade the identity",
+            format!(
+                "UpgradeResourceIdentity of {} went from version {from} to {to}, but a part that \
+                 every identity has is missing. This is a mistake in the provider: please report \
+                 it.",
+                request.type_name
+            ),
+        )
+    })
 }
 
 /// A stored object of the present version. Attributes that the schema no longer has are left
@@ -230,9 +259,9 @@ fn raw_bytes(raw: Option<&pb::RawState>) -> Result<&[u8], Diagnostics> {
     })
 }
 
-fn too_new(stored: i64, ours: i64) -> Diagnostics {
+fn too_new(what: Upgraded, stored: i64, ours: i64) -> Diagnostics {
     Diagnostics::error(
-        "The state was written by a newer provider",
+        format!("The {} was written by a newer provider", what.noun()),
         format!(
             "It is of schema version {stored}, and this version of the provider knows {ours}. \
              Please upgrade the provider."

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tfplugin::{
     Attr, Attribute, Context, Diagnostics, IdentitySchema, ListResource, ListSink, Offers, Planned,
-    Provider, Resource, Schema, StateSink, Type, View, async_trait,
+    Provider, Resource, Schema, StateSink, Type, Upgrader, View, async_trait,
     harness::{Harness, Objects, as_logged},
 };
 
@@ -61,7 +61,20 @@ impl Resource for BoxResource {
     }
 
     fn identity(&self) -> Option<IdentitySchema> {
-        Some(IdentitySchema::new().required("id", Type::String, "The id."))
+        let identity = IdentitySchema::new().version(2);
+        let identity = identity.required("id", Type::String, "The id.");
+        Some(identity.optional("zone", Type::String, "Where it is."))
+    }
+
+    fn identity_upgraders(&self) -> Vec<Upgrader> {
+        // Once they had numbers.
+        vec![Upgrader::from_version(1, |identity| {
+            assert_ne!(identity["number"], 13, "a mistake in an upgrade");
+            Ok(match identity["number"].as_u64() {
+                Some(number) => json!({ "id": format!("box-{number}") }),
+                None => json!({}),
+            })
+        })]
     }
 
     async fn create(
@@ -179,4 +192,23 @@ async fn a_listed_object_is_answered_as_one_that_is_read() {
     assert!(told.contains("It refused (sensitive value)."), "{told}");
     let told = list("early").await.expect_err("a value is unknown").to_string();
     assert!(told.contains("ListResource of vault_box") && told.contains("at note"), "{told}");
+}
+
+#[tokio::test]
+async fn old_identities_are_upgraded_or_refused() {
+    let client = harness().await;
+    let upgrade = |version, old| client.upgrade_identity("vault_box", version, old);
+    let upgraded = upgrade(1, json!({ "number": 7 })).await;
+    assert_eq!(upgraded, Ok(json!({ "id": "box-7", "zone": null })));
+    let present = upgrade(2, json!({ "id": "box-7", "zone": "x", "colour": "red" })).await;
+    assert_eq!(present, Ok(json!({ "id": "box-7", "zone": "x" })));
+    for (version, old, told) in [
+        (0, json!({ "id": "box-7" }), "nothing leads from 0 to 1"),
+        (3, json!({ "id": "box-7" }), "The identity was written by a newer provider"),
+        (1, json!({ "id": "box-7" }), "a part that every identity has is missing"),
+        (1, json!({ "number": 13 }), "UpgradeResourceIdentity of vault_box panicked"),
+    ] {
+        let refused = upgrade(version, old).await.expect_err(told).to_string();
+        assert!(refused.contains(told), "{refused}");
+    }
 }
