@@ -11,16 +11,14 @@ use crate::{Diagnostic, Diagnostics, Value, View, proto::tfplugin6 as pb};
 /// What the client can do beyond the least.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientCapabilities {
-    /// A plan may be put off to a later round.
-    pub deferral_allowed: bool,
     /// Write-only attributes may be used in the configuration.
     pub write_only_attributes_allowed: bool,
 }
 
 impl ClientCapabilities {
+    /// Whether the client takes deferrals is not among them: no handler can answer with one.
     pub(crate) fn from_wire(wire: Option<&pb::ClientCapabilities>) -> Self {
         wire.map_or_else(Self::default, |wire| Self {
-            deferral_allowed: wire.deferral_allowed,
             write_only_attributes_allowed: wire.write_only_attributes_allowed,
         })
     }
@@ -185,6 +183,16 @@ mod tests {
             meta: Value::Null,
             warnings: Mutex::default(),
         }
+    }
+
+    #[test]
+    fn authors_are_told_only_of_what_they_can_use() {
+        let wire =
+            pb::ClientCapabilities { deferral_allowed: true, write_only_attributes_allowed: true };
+        // All there is: a field more would not compile.
+        let ClientCapabilities { write_only_attributes_allowed } =
+            ClientCapabilities::from_wire(Some(&wire));
+        assert!(write_only_attributes_allowed);
     }
 
     #[tokio::test]
