@@ -88,14 +88,22 @@ impl<'a> Attempt<'a> {
         }
         let advice = match error.advice.as_str() {
             // The broker can't know how its clients are told their credentials.
-            _ if error.kind == ErrorKind::Unauthenticated => advice(error.kind).to_owned(),
-            "" => advice(error.kind).to_owned(),
+            _ if error.kind == ErrorKind::Unauthenticated => self.advice(error.kind).to_owned(),
+            "" => self.advice(error.kind).to_owned(),
             given => sentence(given),
         };
         let diagnostic = self.diagnostic(&sentence(&error.message), &advice, &facts);
         match error.field.as_deref().map(path::of_field).filter(|path| !path.is_root()) {
             Some(path) => diagnostic.at(path).into(),
             None => diagnostic.into(),
+        }
+    }
+
+    /// What to do where the broker did not say.
+    fn advice(self, kind: ErrorKind) -> &'static str {
+        match kind {
+            ErrorKind::NotFound if self.verb == "import" => IMPORT_ADVICE,
+            kind => advice(kind),
         }
     }
 
@@ -147,7 +155,12 @@ fn sentence(text: &str) -> String {
     sentence
 }
 
-/// What to do where the broker did not say.
+/// What to do about an import of what is not there.
+const IMPORT_ADVICE: &str = "Check the id, and that the provider is set to the platform and the \
+    account that it belongs to. `terraform query` shows what can be imported, and the data source \
+    `fairmazon_instances` shows instances.";
+
+/// What to do about it, whatever was attempted.
 const fn advice(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Conflict => "Run the same command again: it reads what holds now.",
@@ -170,10 +183,23 @@ const fn advice(kind: ErrorKind) -> &'static str {
         ErrorKind::Internal => {
             "Try again. If it stays, tell the platform's operator the request below."
         }
-        ErrorKind::NotFound
-        | ErrorKind::AlreadyExists
-        | ErrorKind::Invalid
-        | ErrorKind::Precondition => "",
+        ErrorKind::NotFound => {
+            "Check the id, and that the provider is set to the account that it belongs to. It may \
+             have been deleted by somebody else: the next plan reads what is there. A reference, \
+             such as `fairmazon_volume.data.id`, goes along with what it refers to; the text of an \
+             id does not."
+        }
+        ErrorKind::AlreadyExists => {
+            "Import what exists, or make the new one different from it, by its name for example."
+        }
+        ErrorKind::Invalid => {
+            "Correct it in the configuration. What may stand there is on the page of the resource \
+             in the provider's documentation."
+        }
+        ErrorKind::Precondition => {
+            "Change what stands in the way first, or wait until what is under way has ended. Then \
+             run the same command again."
+        }
     }
 }
 
@@ -293,6 +319,47 @@ mod tests {
         assert_eq!(different.len(), texts.len());
         assert!(texts[0].contains("FAIRMAZON_CA_CERTIFICATE"));
         assert!(texts[6].contains("refused"));
+    }
+
+    /// All kinds, in their order: one that is added has to be put here to compile.
+    fn kinds() -> Vec<ErrorKind> {
+        use ErrorKind::*;
+        let next = |kind: &ErrorKind| match kind {
+            NotFound => Some(AlreadyExists),
+            AlreadyExists => Some(Invalid),
+            Invalid => Some(Precondition),
+            Precondition => Some(Conflict),
+            Conflict => Some(NoCapacity),
+            NoCapacity => Some(LimitExceeded),
+            LimitExceeded => Some(BudgetExceeded),
+            BudgetExceeded => Some(Unauthenticated),
+            Unauthenticated => Some(Forbidden),
+            Forbidden => Some(Unavailable),
+            Unavailable => Some(Internal),
+            Internal => None,
+        };
+        std::iter::successors(Some(NotFound), next).collect()
+    }
+
+    #[test]
+    fn every_refusal_says_what_to_do() {
+        let mut seen = std::collections::BTreeSet::new();
+        for kind in kinds() {
+            for verb in ["create", "import"] {
+                let error = Box::new(DomainError::new(kind, "it is so"));
+                let error = ClientError::Refused { error, request_id: String::new() };
+                let told = Attempt::on(verb, "volume", "vol-1").failed(&error);
+                let detail = told.iter().next().unwrap().detail_text().to_owned();
+                let parts: Vec<_> = detail.split("\n\n").collect();
+                let [why, advice, facts] = parts[..] else { panic!("{kind:?}: {detail}") };
+                assert_eq!((why, facts), ("It is so.", "Id: vol-1"));
+                assert!(advice.len() > 20 && advice.ends_with('.'), "{kind:?}: {advice}");
+                seen.insert(advice.to_owned());
+            }
+        }
+        // Each kind its own, and an unknown id of an import another than one in a configuration.
+        assert_eq!(seen.len(), kinds().len() + 1);
+        assert!(seen.iter().any(|advice| advice.contains("terraform query")));
     }
 
     #[test]

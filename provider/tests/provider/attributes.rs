@@ -189,6 +189,8 @@ fn wrong(ty: &Type) -> Json {
 
 fn told_well(told: &Diagnostics, what: &str) -> String {
     let text = told.to_string();
+    // A text that was cut ends in three.
+    assert!(!text.replace("...", "").contains(".."), "{what}: {text}");
     for internal in ["panic", "report", "mistake in the provider"] {
         assert!(!text.contains(internal), "{what}: {text}");
     }

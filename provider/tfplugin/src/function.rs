@@ -50,7 +50,9 @@ impl FunctionError {
 
     pub(crate) fn into_wire(self) -> pb::FunctionError {
         let function_argument = self.argument.and_then(|index| i64::try_from(index).ok());
-        pb::FunctionError { text: self.text, function_argument }
+        // Clients end the sentence themselves.
+        let text = self.text.trim_end_matches('.').to_owned();
+        pb::FunctionError { text, function_argument }
     }
 }
 

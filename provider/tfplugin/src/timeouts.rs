@@ -101,7 +101,11 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         total = seconds.ok_or_else(refuse)?;
         rest = &rest[digits + 1..];
     }
-    if total == 0 { Err(refuse()) } else { Ok(Duration::from_secs(total)) }
+    match total {
+        0 if text.is_empty() => Err(refuse()),
+        0 => Err(format!("{text:?} is no time at all")),
+        total => Ok(Duration::from_secs(total)),
+    }
 }
 
 /// The text that [`parse`] reads; fractions of a second are left out.

@@ -154,7 +154,9 @@ fn check_attribute(
             let detail = if secret {
                 format!("The value must be {}.", invalid.expected)
             } else {
-                format!("The value must be {}, but {}.", invalid.expected, invalid.reason)
+                // A reason that goes on after its first sentence ends in a full stop of its own.
+                let reason = invalid.reason.trim_end_matches('.');
+                format!("The value must be {}, but {reason}.", invalid.expected)
             };
             problems.push(Problem::new(at, summary, detail));
         }

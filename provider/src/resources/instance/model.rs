@@ -15,11 +15,14 @@ use fairmazon_model::{
 use serde::{Deserialize, Serialize};
 use tfplugin::Attr;
 
-use super::placement::{self, MachinePlacementModel};
+use super::{
+    placement::{self, MachinePlacementModel},
+    schema,
+};
 use crate::resources::shared::{
     labels::{self, Labels},
     reader::{Reader, find_word},
-    timeouts::{self, TimeoutsModel},
+    timeouts::TimeoutsModel,
 };
 
 /// What a changed image does; the first is the default. Whether the broker may rebuild.
@@ -289,7 +292,10 @@ impl InstanceModel {
 
     fn stop_timeout(&self, r: &mut Reader) -> Result<u64, DomainError> {
         let Some(text) = r.object(&self.stop_timeout) else { return Ok(STOP_TIMEOUT_MS) };
-        let duration = timeouts::duration("stop_timeout", text)?;
+        let duration = schema::stop_timeout(text).map_err(|reason| {
+            let must = schema::STOP_TIMEOUT;
+            DomainError::invalid("stop_timeout", format!("it must be {must}, but {reason}"))
+        })?;
         Ok(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 

@@ -1,5 +1,7 @@
 //! The attributes of `fairmazon_instance`.
 
+use std::time::Duration;
+
 use fairmazon_model::limits;
 use tfplugin::{
     Attribute, Schema, Type, Value,
@@ -161,6 +163,18 @@ fn guest() -> [Attribute; 4] {
     ]
 }
 
+/// What `stop_timeout` must be.
+pub(super) const STOP_TIMEOUT: &str = "a duration from 1s to 1h";
+const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
+
+/// Reads `stop_timeout`.
+pub(super) fn stop_timeout(text: &str) -> Result<Duration, String> {
+    match tfplugin::timeouts::parse(text)? {
+        longer if longer > STOP_TIMEOUT_MAX => Err(format!("{text:?} is longer")),
+        timeout => Ok(timeout),
+    }
+}
+
 fn running() -> [Attribute; 8] {
     [
         Attribute::string("power_state").default(POWER[0].0).validate(words(&POWER)).describe(
@@ -168,9 +182,8 @@ fn running() -> [Attribute; 8] {
         ),
         Attribute::string("stop_timeout")
             .default("60s")
-            .validate(validators::string("a duration such as \"60s\"", |text| {
-                tfplugin::timeouts::parse(text).map(|_| ())
-            }))
+            .validate(validators::string(STOP_TIMEOUT, |text| stop_timeout(text).map(|_| ()))
+            )
             .describe("How long a graceful stop may take before it is forced, `1s` to `1h`."),
         schedule(),
         spot(),

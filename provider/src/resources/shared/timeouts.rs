@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use fairmazon_model::DomainError;
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, schema::validators};
 
@@ -71,12 +70,4 @@ pub fn limit(attr: &Attr<TimeoutsModel>, which: Limit) -> Duration {
         Attr::Value(text) => tfplugin::timeouts::parse(text).unwrap_or(DEFAULT),
         _ => DEFAULT,
     }
-}
-
-/// Reads a duration of an attribute.
-///
-/// # Errors
-/// When it is none; `field` is to blame.
-pub fn duration(field: &str, text: &str) -> Result<Duration, DomainError> {
-    tfplugin::timeouts::parse(text).map_err(|reason| DomainError::invalid(field, reason))
 }

@@ -25,6 +25,8 @@ async fn a_function_is_called() {
     let told = told.expect_err("there are too many");
     let third = AttributePath::root().index(2);
     assert_eq!(told.iter().next().and_then(|one| one.path()), Some(&third));
+    // The client puts the full stop.
+    assert!(told.to_string().ends_with("There are too many"), "{told}");
     assert!(call(vec![json!("-")]).await.is_err(), "an argument is missing");
     let told = call(vec![json!("-"), json!(-1)]).await.expect_err("not below zero");
     let second = AttributePath::root().index(1);
