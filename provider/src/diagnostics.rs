@@ -7,7 +7,7 @@ use fairmazon_model::{DomainError, ErrorKind};
 use tfplugin::{Diagnostic, Diagnostics};
 
 use crate::{
-    client::{ClientError, Unreachable, Untrusted},
+    client::{Address, ClientError, Origin, Unreachable, Untrusted},
     path,
 };
 
@@ -203,28 +203,20 @@ const fn advice(kind: ErrorKind) -> &'static str {
     }
 }
 
-const UNREACHABLE_ADVICE: &str = "Check that the broker runs, and that `endpoint` in the \
-    provider block or FAIRMAZON_ENDPOINT names it. Run the same command again when it is back: \
-    nothing is made twice and nothing is lost.";
+const UNREACHABLE_ADVICE: &str = "Check that the broker runs, and that the address is its own. Run \
+    the same command again when it is back: nothing is made twice and nothing is lost.";
 
-fn unreachable(endpoint: &str, cause: Unreachable) -> String {
-    match cause {
-        Unreachable::ConnectionRefused => {
-            format!(
-                "The broker at {endpoint} can't be reached: the connection was refused, so \
-                     nothing listens there."
-            )
-        }
-        Unreachable::NameNotFound => {
-            format!("The broker at {endpoint} can't be reached: there is no host of that name.")
-        }
-        Unreachable::Broken => {
-            format!(
-                "The broker at {endpoint} can't be reached: the connection broke or was never \
-                     answered."
-            )
-        }
-    }
+fn unreachable(endpoint: &Address, cause: Unreachable) -> String {
+    let why = match cause {
+        Unreachable::ConnectionRefused => "the connection was refused, so nothing listens there",
+        Unreachable::NameNotFound => "there is no host of that name",
+        Unreachable::Broken => "the connection broke or was never answered",
+    };
+    let origin = match endpoint.origin {
+        Origin::Block => "`endpoint` in the provider block",
+        Origin::Environment => "FAIRMAZON_ENDPOINT in the environment",
+    };
+    format!("The broker at {} can't be reached: {why}. The address is from {origin}.", endpoint.url)
 }
 
 fn untrusted(endpoint: &str, cause: &Untrusted) -> (String, &'static str) {
@@ -302,7 +294,8 @@ mod tests {
     fn each_broken_connection_has_its_own_text() {
         let endpoint = "https://broker.example".to_owned();
         let untrusted = |cause| ClientError::Untrusted { endpoint: endpoint.clone(), cause };
-        let unreachable = |cause| ClientError::Unreachable { endpoint: endpoint.clone(), cause };
+        let address = Address { url: endpoint.clone(), origin: Origin::Environment };
+        let unreachable = |cause| ClientError::Unreachable { endpoint: address.clone(), cause };
         let texts = [
             text(&untrusted(Untrusted::UnknownIssuer)),
             text(&untrusted(Untrusted::Expired)),

@@ -48,7 +48,7 @@ impl Fairmazon {
             Credential::Token(token) => token,
             Credential::Certificate { certificate_pem, .. } => certificate_pem,
         };
-        let party = [access.endpoint.as_bytes(), shown.as_bytes()];
+        let party = [access.endpoint.url.as_bytes(), shown.as_bytes()];
         let keys = Keys::new(scope, name.clone()).claimed(claims, &party);
         let connection = Connection {
             endpoint: access.endpoint,

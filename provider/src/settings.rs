@@ -9,7 +9,11 @@ use tfplugin::{
     Attr, Attribute, AttributePath, Diagnostic, Diagnostics, Schema, Type, schema::validators,
 };
 
-use crate::{client::Credential, diagnostics, keyring::Keyring};
+use crate::{
+    client::{Address, Credential, Origin},
+    diagnostics,
+    keyring::Keyring,
+};
 
 /// The provider block.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -37,8 +41,8 @@ pub struct Settings {
 
 /// How to get to the broker.
 pub struct Access {
-    /// `https://HOST[:PORT]`.
-    pub endpoint: String,
+    /// Where the broker is.
+    pub endpoint: Address,
     /// Who we are.
     pub credential: Credential,
     /// PEM certificates to trust instead of the system's.
@@ -201,7 +205,7 @@ impl SettingsModel {
         Ok(Some(Access { endpoint, credential, ca_pem, keyring }))
     }
 
-    fn endpoint(&self, around: &Surroundings<'_>) -> Result<Option<String>, Diagnostics> {
+    fn endpoint(&self, around: &Surroundings<'_>) -> Result<Option<Address>, Diagnostics> {
         let text = match find("endpoint", &self.endpoint, around) {
             Found::Given(text) => text,
             Found::Unknown => return Ok(None),
@@ -214,7 +218,8 @@ impl SettingsModel {
             }
         };
         check_endpoint(&text).map_err(|reason| at("endpoint", "Invalid endpoint", &reason))?;
-        Ok(Some(text.trim_end_matches('/').to_owned()))
+        let origin = if self.endpoint.is_null() { Origin::Environment } else { Origin::Block };
+        Ok(Some(Address { url: text.trim_end_matches('/').to_owned(), origin }))
     }
 
     fn ca(&self, around: &Surroundings<'_>) -> Result<Found, Diagnostics> {
@@ -470,9 +475,12 @@ mod tests {
         };
         let both = [ENDPOINT, TOKEN, ("FAIRMAZON_CLIENT_CERTIFICATE", "there.pem")];
         let settings = resolve(&model, &both).unwrap();
-        assert_eq!(settings.access.as_ref().unwrap().endpoint, "https://block.example");
+        let endpoint_of = |settings: &Settings| settings.access.as_ref().unwrap().endpoint.clone();
+        let address = |url: &str, origin| Address { url: url.to_owned(), origin };
+        assert_eq!(endpoint_of(&settings), address("https://block.example", Origin::Block));
         assert_eq!(token_of(&settings), "block-token");
         let settings = resolve(&SettingsModel::default(), &both[..2]).unwrap();
+        assert_eq!(endpoint_of(&settings), address(ENDPOINT.1, Origin::Environment));
         assert_eq!(token_of(&settings), "env-token");
     }
 

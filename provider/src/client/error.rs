@@ -12,6 +12,24 @@ use tonic::{Code, Status};
 
 use crate::keyring::KeyringError;
 
+/// Where the broker is sought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// `https://HOST[:PORT]`.
+    pub url: String,
+    /// Which setting says so.
+    pub origin: Origin,
+}
+
+/// Where a setting stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// In the provider block.
+    Block,
+    /// In the environment.
+    Environment,
+}
+
 /// A call that did not succeed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
@@ -34,10 +52,10 @@ pub enum ClientError {
         request_id: String,
     },
     /// No connection to the broker.
-    #[error("the broker at {endpoint} can't be reached")]
+    #[error("the broker at {} can't be reached", endpoint.url)]
     Unreachable {
         /// Where it was sought.
-        endpoint: String,
+        endpoint: Address,
         /// Why not.
         cause: Unreachable,
     },
@@ -137,22 +155,22 @@ impl ClientError {
     }
 
     /// Reads the status of a call to `endpoint` that was given `limit` to answer.
-    pub fn of_status(status: &Status, endpoint: &str, limit: Duration) -> Self {
+    pub fn of_status(status: &Status, endpoint: &Address, limit: Duration) -> Self {
         if let Some(refused) = refused_with_details(status) {
             return refused;
         }
         if let Some(cause) = untrusted(status) {
-            return Self::Untrusted { endpoint: endpoint.to_owned(), cause };
+            return Self::Untrusted { endpoint: endpoint.url.clone(), cause };
         }
         match status.code() {
             Code::DeadlineExceeded => Self::Late { limit },
             Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
                 if has_cause(status) =>
             {
-                Self::Unreachable { endpoint: endpoint.to_owned(), cause: unreachable(status) }
+                Self::Unreachable { endpoint: endpoint.clone(), cause: unreachable(status) }
             }
             Code::Unavailable => {
-                Self::Unreachable { endpoint: endpoint.to_owned(), cause: Unreachable::Broken }
+                Self::Unreachable { endpoint: endpoint.clone(), cause: Unreachable::Broken }
             }
             code => Self::Refused {
                 error: Box::new(DomainError::new(kind_of(code), status.message())),
@@ -282,7 +300,8 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     fn read(status: &Status) -> ClientError {
-        ClientError::of_status(status, "https://broker.example", LIMIT)
+        let url = "https://broker.example".to_owned();
+        ClientError::of_status(status, &Address { url, origin: Origin::Block }, LIMIT)
     }
 
     fn caused_by(cause: impl StdError + Send + Sync + 'static) -> Status {

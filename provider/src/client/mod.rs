@@ -30,7 +30,7 @@ use tonic::{
 };
 
 pub use claims::Claims;
-pub use error::{ClientError, Unreachable, Untrusted};
+pub use error::{Address, ClientError, Origin, Unreachable, Untrusted};
 pub use keys::{Keys, Scope, data_folder};
 pub use pages::{Page, Pages};
 pub use table::Row;
@@ -83,8 +83,8 @@ impl Credential {
 
 /// What a client is made of.
 pub struct Connection {
-    /// `https://HOST[:PORT]`.
-    pub endpoint: String,
+    /// Where the broker is.
+    pub endpoint: Address,
     /// Who the client is.
     pub credential: Credential,
     /// PEM certificates to trust instead of the system's.
@@ -97,7 +97,7 @@ pub struct Connection {
 
 /// A client of the broker, shared by all that one configured provider does.
 pub struct Client {
-    endpoint: String,
+    endpoint: Address,
     channel: Channel,
     bearer: Option<MetadataValue<Ascii>>,
     health: Mutex<Health>,
@@ -128,7 +128,7 @@ impl Client {
             ca_pem: connection.ca_pem.as_deref(),
             credential: &connection.credential,
         };
-        let endpoint = Endpoint::from_shared(connection.endpoint.clone())
+        let endpoint = Endpoint::from_shared(connection.endpoint.url.clone())
             .map_err(|source| tls::SettingError::Endpoint { source })?
             .tls_config(tls.into_config())
             .map_err(|source| tls::SettingError::Certificates { source })?
@@ -164,7 +164,7 @@ impl Client {
 
     /// Where the broker is sought.
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        &self.endpoint.url
     }
 
     /// Sends a request until it is answered or patience ends.

@@ -104,18 +104,23 @@ async fn a_client_certificate_that_is_not_taken_says_why() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_is_away_is_named() {
     let broker = Broker::start().await;
-    let block = {
-        // A port that nothing listens on any more.
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut block = broker.block();
-        block["endpoint"] = json!(format!("https://{}", listener.local_addr().unwrap()));
-        block
-    };
-    let mut client = Harness::new(provider());
-    client.configure(block).await.unwrap();
-    let told = client.plan(ADDRESS, machine()).await.unwrap_err().to_string();
-    assert!(told.contains("connection was refused"), "{told}");
-    assert!(told.contains("FAIRMAZON_ENDPOINT"), "{told}");
+    // A port that nothing listens on: it is too low to be given to anybody by chance.
+    let closed = "https://127.0.0.1:1";
+    let mut block = broker.block();
+    block["endpoint"] = json!(closed);
+    let in_block = (provider(), block.clone(), "`endpoint` in the provider block");
+    block["endpoint"] = json!(null);
+    let of_environment = provider_in(|name| {
+        (name == "FAIRMAZON_ENDPOINT").then(|| "https://127.0.0.1:1".to_owned())
+    });
+    let in_environment = (of_environment, block, "FAIRMAZON_ENDPOINT in the environment");
+    for (provider, block, origin) in [in_block, in_environment] {
+        let mut client = Harness::new(provider);
+        client.configure(block).await.unwrap();
+        let told = client.plan(ADDRESS, machine()).await.unwrap_err().to_string();
+        assert!(told.contains("connection was refused") && told.contains(closed), "{told}");
+        assert!(told.contains(&format!("The address is from {origin}.")), "{told}");
+    }
 }
 
 #[tokio::test]
