@@ -43,6 +43,23 @@ fn every_attribute_is_described() {
     }
 }
 
+#[test]
+fn timeouts_say_what_becomes_of_what_they_are_of() {
+    let mut found = Vec::new();
+    for (name, schema, _) in provider().offers().resources() {
+        let Some(timeouts) = schema.attributes().iter().find(|it| it.name() == "timeouts") else {
+            continue;
+        };
+        let about = timeouts.description().to_owned();
+        let noun = name.replace("fairmazon_instance", "machine").replace("fairmazon_", "");
+        assert!(about.contains(&format!("a {noun} that takes longer to create")), "{about}");
+        // Volumes and snapshots wait for no place.
+        assert_eq!(about.contains("found no place"), noun == "machine", "{about}");
+        found.push(noun);
+    }
+    assert_eq!(found, ["machine", "volume", "snapshot"]);
+}
+
 fn flags(attribute: &Attribute) -> Vec<&'static str> {
     let all = [
         (attribute.is_required(), "required"),

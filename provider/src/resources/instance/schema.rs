@@ -29,7 +29,10 @@ pub(super) fn schema() -> Schema {
         .attributes(guest())
         .attributes(running())
         .attributes(labels::attributes())
-        .attribute(timeouts::attribute())
+        .attribute(timeouts::attribute(
+            "a machine that takes longer to create is in the state, with a warning, and one that \
+             found no place by then is an error.",
+        ))
         .attributes(observed())
         .attributes(prices())
         .build()

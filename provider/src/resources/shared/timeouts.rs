@@ -17,8 +17,9 @@ pub struct TimeoutsModel {
 /// How long each may take where nothing is set.
 const DEFAULT: Duration = Duration::from_secs(10 * 60);
 
-/// The attribute.
-pub fn attribute() -> Attribute {
+/// The attribute. `late` completes "The platform goes on with what it began:" with what becomes of
+/// one that takes longer to create.
+pub fn attribute(late: &str) -> Attribute {
     let one = |name: &str, what: &str| {
         Attribute::string(name)
             .optional()
@@ -37,11 +38,10 @@ pub fn attribute() -> Attribute {
         ],
     )
     .optional()
-    .describe(
-        "How long the provider waits. The platform goes on with what it began: what takes longer \
-         to create is in the state, with a warning. A machine that found no place by then is an \
-         error.",
-    )
+    .describe(format!(
+        "How long the provider waits. The platform goes on with what it began: {late} A change or \
+         a removal that takes longer is an error, and the next plan reads what came of it."
+    ))
 }
 
 /// Which of the limits.

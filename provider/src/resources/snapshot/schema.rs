@@ -22,7 +22,9 @@ pub(super) fn schema() -> Schema {
              its own.",
         ))
         .attributes(labels::attributes())
-        .attribute(timeouts::attribute())
+        .attribute(timeouts::attribute(
+            "a snapshot that takes longer to create is in the state, with a warning.",
+        ))
         .attribute(
             Attribute::integer("size_gib")
                 .computed()

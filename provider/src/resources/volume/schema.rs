@@ -55,7 +55,9 @@ pub(super) fn schema() -> Schema {
              destroy goes by the state, it counts once it was applied.",
         ))
         .attributes(labels::attributes())
-        .attribute(timeouts::attribute())
+        .attribute(timeouts::attribute(
+            "a volume that takes longer to create is in the state, with a warning.",
+        ))
         .attribute(computed(
             "state",
             "`available` (never attached), `creating`, `ready`, `failed`, `deleting` or `unknown` \
