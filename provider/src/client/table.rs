@@ -1,6 +1,6 @@
 //! Rows read in bulk: the first read of a noun lists all of them once, page by page, and every
-//! other read of this process shares it. So a plan over N resources makes a constant number of
-//! calls.
+//! other read of this process shares it. So a plan makes one call for each page of what the
+//! account has, of 1,000 rows or 2 MiB, however many of them it asks for and however often.
 
 use std::{collections::HashMap, future::Future, sync::Arc};
 

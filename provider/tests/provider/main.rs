@@ -10,6 +10,7 @@ mod connection;
 mod instance;
 mod keys;
 mod offers;
+mod pages;
 mod refusals;
 mod schema;
 mod snapshot;

@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) keys: HashMap<String, String>,
     /// How often each call was made.
     pub(crate) calls: BTreeMap<&'static str, usize>,
+    /// How many rows a page has at most.
+    pub(crate) page_rows: usize,
     /// Operations never end while this is set.
     pub(crate) hold: bool,
     /// The next operation ends in this failure.
@@ -65,6 +67,7 @@ impl State {
             tokens: BTreeMap::new(),
             keys: HashMap::new(),
             calls: BTreeMap::new(),
+            page_rows: usize::MAX,
             hold: false,
             fail: None,
             off_hours: false,

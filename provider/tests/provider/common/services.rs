@@ -115,10 +115,14 @@ fn matches(filter: Option<&Filter>, labels: &std::collections::BTreeMap<String, 
 }
 
 /// One page: the token is the last id of the page before.
-fn page<T: Clone>(rows: impl Iterator<Item = (String, T)>, page: Option<Page>) -> (Vec<T>, String) {
+fn page<T: Clone>(
+    rows: impl Iterator<Item = (String, T)>,
+    page: Option<Page>,
+    most: usize,
+) -> (Vec<T>, String) {
     let Page { size, token } = page.unwrap_or_default();
     let mut rows = rows.filter(|(id, _)| *id > token);
-    let some: Vec<_> = rows.by_ref().take(size as usize).collect();
+    let some: Vec<_> = rows.by_ref().take(most.min(size as usize)).collect();
     let more = rows.next().is_some();
     let next = some.last().filter(|_| more).map_or_else(String::new, |(id, _)| id.clone());
     (some.into_iter().map(|(_, row)| row).collect(), next)
@@ -224,7 +228,7 @@ impl instances_service_server::InstancesService for Fake {
             row.spec.as_ref().is_some_and(|spec| matches(request.filter.as_ref(), &spec.labels))
         });
         let all = all.map(|(id, row)| (id.clone(), row.clone()));
-        let (instances, next_page_token) = page(all, request.page);
+        let (instances, next_page_token) = page(all, request.page, state.page_rows);
         Ok(Response::new(ListInstancesResponse { instances, next_page_token, revision: 1 }))
     }
 
@@ -321,7 +325,7 @@ impl volumes_service_server::VolumesService for Fake {
     ) -> Answer<ListVolumesResponse> {
         let (state, request) = self.open("list_volumes", request)?;
         let all = state.volumes.iter().map(|(id, row)| (id.clone(), row.clone()));
-        let (volumes, next_page_token) = page(all, request.page);
+        let (volumes, next_page_token) = page(all, request.page, state.page_rows);
         Ok(Response::new(ListVolumesResponse { volumes, next_page_token, revision: 1 }))
     }
 
@@ -435,7 +439,7 @@ impl placement_groups_service_server::PlacementGroupsService for Fake {
     ) -> Answer<ListPlacementGroupsResponse> {
         let (state, request) = self.open("list_placement_groups", request)?;
         let all = state.groups.iter().map(|(id, row)| (id.clone(), row.clone()));
-        let (placement_groups, next_page_token) = page(all, request.page);
+        let (placement_groups, next_page_token) = page(all, request.page, state.page_rows);
         let response =
             ListPlacementGroupsResponse { placement_groups, next_page_token, revision: 1 };
         Ok(Response::new(response))
