@@ -137,6 +137,14 @@ fn is_read_only(attribute: &Attribute) -> bool {
     !attribute.is_optional() && !attribute.is_required()
 }
 
+/// What stands there; null where nothing does.
+fn at<'a>(config: &'a Json, steps: &[Json]) -> &'a Json {
+    steps.iter().fold(config, |place, step| match step {
+        Json::String(name) => &place[name.as_str()],
+        step => &place[step.as_u64().and_then(|step| usize::try_from(step).ok()).unwrap()],
+    })
+}
+
 fn put(config: &mut Json, steps: &[Json], value: Json) {
     let mut place = config;
     for step in steps {
@@ -168,6 +176,24 @@ fn strange(ty: &Type) -> Vec<Json> {
             vec![json!({}), json!({ "": "" }), json!({ "日本": huge }), json!({ "a": null })]
         }
         Type::Object(_) => vec![json!({})],
+        _ => Vec::new(),
+    }
+}
+
+/// The value and others of its type with an element that is not known yet: alone, and beside what
+/// is there.
+fn with_unknown_elements(ty: &Type, full: &Json) -> Vec<Json> {
+    match ty {
+        Type::List(_) | Type::Set(_) => {
+            let there = full.as_array().cloned().unwrap_or_default();
+            let beside = there.into_iter().chain([unknown()]).collect();
+            vec![json!([unknown()]), Json::Array(beside)]
+        }
+        Type::Map(_) => {
+            let mut beside = full.as_object().cloned().unwrap_or_default();
+            beside.insert("later".to_owned(), unknown());
+            vec![json!({ "later": unknown() }), Json::Object(beside)]
+        }
         _ => Vec::new(),
     }
 }
@@ -218,6 +244,7 @@ const ONE_OF: [(&str, &str); 3] = [
 
 async fn each(kind: Kind, name: &str, schema: &Schema, full: Json, subject: &mut Subject) {
     subject.ask(kind, name, full.clone()).await.unwrap_or_else(|told| panic!("{name}: {told}"));
+    let mut elements = 0;
     for Place { steps, path, attribute, hidden } in places(schema) {
         let what = |what: &str| format!("{name}: {path} {what}");
         let with = |value: Json| {
@@ -242,6 +269,12 @@ async fn each(kind: Kind, name: &str, schema: &Schema, full: Json, subject: &mut
         if matches!(kind, Kind::Resource | Kind::Provider) {
             let told = subject.ask(kind, name, with(unknown())).await.err();
             assert!(told.is_none(), "{}: {told:?}", what("unknown"));
+            for value in with_unknown_elements(attribute.ty(), at(&full, &steps)) {
+                let what = what(&format!("{value}, with an unknown element"));
+                let told = subject.ask(kind, name, with(value)).await.err();
+                assert!(told.is_none(), "{what}: {told:?}");
+                elements += 1;
+            }
         }
         match subject.ask(kind, name, with(Json::Null)).await {
             Ok(()) => {
@@ -281,6 +314,9 @@ async fn each(kind: Kind, name: &str, schema: &Schema, full: Json, subject: &mut
         let text = told_well(&told.unwrap_err(), &what("of the wrong type"));
         assert!(text.contains(steps[0].as_str().unwrap()), "{}: {text}", what("of wrong type"));
     }
+    // Each has labels, if nothing else.
+    let asked = matches!(kind, Kind::Resource | Kind::Provider);
+    assert_eq!(elements > 0, asked, "{name}: {elements} values with unknown elements");
 }
 
 async fn subject(broker: &Broker) -> Subject {

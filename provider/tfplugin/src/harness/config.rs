@@ -32,13 +32,29 @@ pub(super) fn read(schema: &Schema, mut json: Json) -> Result<Value, Diagnostics
     let mut value = codec::json::decode_lenient(json.to_string().as_bytes(), schema.object_type())
         .explain("The configuration does not fit the schema")?;
     for path in unknowns {
-        // JSON does not tell objects from maps: a step by name leads into either.
-        let place = value.at_mut(&path);
-        *place.ok_or_else(|| {
-            Diagnostic::error("The harness can't mark a value in a set as unknown").at(path)
-        })? = Value::UNKNOWN;
+        mark(&mut value, &path).ok_or_else(|| {
+            Diagnostic::error("The harness can't mark a part of an element of a set as unknown")
+                .at(path)
+        })?;
     }
     Ok(value)
+}
+
+/// Makes unknown what stands there. JSON does not tell objects from maps: a step by name leads into
+/// either.
+fn mark(value: &mut Value, path: &AttributePath) -> Option<()> {
+    if let Some(place) = value.at_mut(path) {
+        *place = Value::UNKNOWN;
+        return Some(());
+    }
+    let (_, outer) = path.steps().split_last()?;
+    let Value::Set(elements) = value.at_mut(&outer.to_vec().into())? else { return None };
+    let mut changed = std::mem::take(elements).into_vec();
+    // In a set marks have no place: they were read as nulls, which are one.
+    changed.retain(|element| !element.is_null());
+    changed.push(Value::UNKNOWN);
+    *elements = changed.into();
+    Some(())
 }
 
 /// Checks what the client checks before it asks the provider.
