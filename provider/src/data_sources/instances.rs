@@ -31,6 +31,7 @@ struct Instance {
     flavor: String,
     image: String,
     state: String,
+    state_reason: Option<String>,
     site: Option<String>,
     country: Option<String>,
     addresses: Vec<String>,
@@ -68,6 +69,12 @@ impl DataSource for Instances {
                         text("flavor", "The size it has."),
                         text("image", "The image it was made from."),
                         text("state", "What it does."),
+                        text(
+                            "state_reason",
+                            "Why it is in that state, for people: what it waits for, why it \
+                             failed, was interrupted or has not moved yet. Null where there is \
+                             nothing to say.",
+                        ),
                         text("site", "The site it runs at."),
                         text("country", "The country it runs in."),
                         Attribute::list("addresses", Type::String)
@@ -120,6 +127,7 @@ fn instance(row: v1::Instance) -> Instance {
         flavor: row.actual_flavor,
         image: spec.image,
         state,
+        state_reason: text(row.state_reason),
         site: text(row.site),
         country: text(row.country),
         addresses: row.addresses,

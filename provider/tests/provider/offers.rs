@@ -28,6 +28,14 @@ async fn data_sources_show_what_there_is() {
     assert_eq!(found["instances"][0]["name"], "b");
     let all = client.data("fairmazon_instances", json!({})).await.unwrap();
     assert_eq!(all["instances"].as_array().map(Vec::len), Some(2));
+    assert_eq!(all["instances"][0]["state_reason"], json!(null), "there is nothing to say");
+    {
+        let mut state = broker.state.lock();
+        let row = state.instances.values_mut().next().unwrap();
+        row.state_reason = "its host had no memory left for it".to_owned();
+    }
+    let all = client.data("fairmazon_instances", json!({})).await.unwrap();
+    assert_eq!(all["instances"][0]["state_reason"], "its host had no memory left for it");
 }
 
 #[tokio::test]
