@@ -5,7 +5,6 @@ use std::{fs, path::Path};
 use proptest::{prelude::*, sample::Index};
 
 #[expect(unreachable_pub, reason = "it is a library of its own to the fuzz targets")]
-#[path = "../fuzz/src/lib.rs"]
 mod targets;
 
 type Target = fn(&[u8]);
@@ -18,7 +17,7 @@ const TARGETS: [(&str, Target); 3] = [
 ];
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds").join(target);
     let entries = fs::read_dir(folder).expect("every target has seeds");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();
     paths.sort();
