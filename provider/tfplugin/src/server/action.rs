@@ -83,6 +83,7 @@ impl<P: Provider> Server<P> {
             let tell = async {
                 let mut said = UnboundedReceiverStream::new(said);
                 while let Some(message) = said.next().await {
+                    let message = call.without_secrets(&message).unwrap_or(message);
                     let progress = event::Progress { message };
                     let _ = events.send(Ok(event(event::Type::Progress(progress))));
                 }

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tfplugin::{
-    Attr, Attribute, Context, Diagnostics, IdentitySchema, ListResource, ListSink, Offers, Planned,
-    Provider, Resource, Schema, StateSink, Type, Upgrader, View, async_trait,
+    Action, Attr, Attribute, Context, Diagnostics, IdentitySchema, ListResource, ListSink, Offers,
+    Planned, Progress, Provider, Resource, Schema, StateSink, Type, Upgrader, View, async_trait,
     harness::{Harness, Objects, as_logged},
 };
 
@@ -20,7 +20,7 @@ impl Provider for Vault {
     }
 
     fn offers(&self) -> Offers<()> {
-        Offers::new().resource(BoxResource).list(Boxes)
+        Offers::new().resource(BoxResource).list(Boxes).action(Open)
     }
 
     async fn configure(&self, _: &Context<()>, _: View<'_>) -> Result<(), Diagnostics> {
@@ -154,6 +154,37 @@ impl ListResource for Boxes {
     }
 }
 
+struct Open;
+
+#[derive(Deserialize)]
+struct OpenConfig {
+    code: String,
+}
+
+#[async_trait]
+impl Action for Open {
+    type Data = ();
+    type Config = OpenConfig;
+
+    fn name(&self) -> &'static str {
+        "vault_open"
+    }
+
+    fn schema(&self) -> Schema {
+        Schema::builder().attribute(Attribute::string("code").required().write_only()).build()
+    }
+
+    async fn invoke(
+        &self,
+        _: &Context<()>,
+        config: OpenConfig,
+        progress: &Progress,
+    ) -> Result<(), Diagnostics> {
+        progress.say(format!("trying {}", config.code));
+        Ok(())
+    }
+}
+
 async fn harness() -> Harness<Vault> {
     let harness = Harness::new(Vault);
     harness.configure(json!({})).await.expect("it can be configured");
@@ -211,4 +242,11 @@ async fn old_identities_are_upgraded_or_refused() {
         let refused = upgrade(version, old).await.expect_err(told).to_string();
         assert!(refused.contains(told), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn an_action_tells_no_secret_on_its_way() {
+    let client = harness().await;
+    let said = client.invoke("vault_open", json!({ "code": "0pen-sesame" })).await;
+    assert_eq!(said, Ok(vec!["trying (sensitive value)".to_owned()]));
 }
