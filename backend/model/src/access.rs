@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{AccountId, HostId, TokenId},
+    key::Blob,
     units::{Revision, UnixMs},
 };
 
@@ -61,6 +62,15 @@ pub enum Recurs {
     Always,
 }
 
+/// The public keys that a host has joined with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinedWith {
+    /// SHA-256 of the key for TLS, in hex.
+    pub tls_key_sha256: String,
+    /// What volume keys are sealed to.
+    pub sealing_key: Blob,
+}
+
 /// A credential of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
@@ -90,6 +100,9 @@ pub struct Credential {
     /// Whether it could come again.
     #[serde(default)]
     pub recurs: Recurs,
+    /// The keys that it joined a host with, and joins it with from then on; only of a host's token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined_with: Option<JoinedWith>,
     /// Set by the store at each change.
     #[serde(default)]
     pub revision: Revision,
@@ -125,6 +138,7 @@ mod tests {
             expires_at: expires.map(UnixMs),
             revoked_at: revoked.map(UnixMs),
             recurs,
+            joined_with: None,
             revision: Revision(0),
         }
     }
@@ -154,7 +168,8 @@ mod tests {
     fn of_a_credential_of_an_earlier_version_nothing_is_assumed() {
         let mut row = serde_json::to_value(credential(None, Some(3), Recurs::Never)).unwrap();
         row.as_object_mut().unwrap().remove("recurs").unwrap();
+        assert!(row.get("joined_with").is_none(), "{row}");
         let row: Credential = serde_json::from_value(row).unwrap();
-        assert_eq!(row.recurs, Recurs::Always);
+        assert_eq!((row.recurs, row.joined_with), (Recurs::Always, None));
     }
 }

@@ -326,6 +326,7 @@ impl Engine {
             expires_at,
             revoked_at: None,
             recurs: Recurs::Never,
+            joined_with: None,
             revision: Revision(0),
         });
         NewToken { credential, secret }

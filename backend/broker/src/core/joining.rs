@@ -3,9 +3,9 @@
 
 use fairmazon_model::{
     DomainError, ErrorKind,
-    access::{Credential, CredentialKind, Recurs, Role},
+    access::{Credential, CredentialKind, JoinedWith, Recurs, Role},
     host::Host,
-    id::TokenId,
+    id::{HostId, TokenId},
     key::HostSealing,
     units::UnixMs,
 };
@@ -37,17 +37,25 @@ pub struct MadeCertificate {
     pub sealing: HostSealing,
 }
 
+impl MadeCertificate {
+    fn keys(&self) -> JoinedWith {
+        let (tls_key_sha256, sealing_key) = (self.public_key.clone(), self.sealing.key.clone());
+        JoinedWith { tls_key_sha256, sealing_key }
+    }
+}
+
 impl Engine {
     /// Registers the certificate that was made for the caller's host, in the place of all that
     /// the host had, but for the one that it called with.
     ///
     /// The token that it joined with stays valid until the host has shown the certificate
-    /// ([`Engine::has_joined`]): an answer that is lost on its way costs nothing. Answers with the
+    /// ([`Engine::has_joined`]), for the keys that it was first used with: an answer that is lost on
+    /// its way costs nothing, and whoever else has the token gets no certificate. Answers with the
     /// certificate that the host is given: the first one for the same `key`, which may be empty,
     /// unless that has ended or another one has taken its place.
     ///
     /// # Errors
-    /// `Forbidden` for a caller that is no host; `Precondition` when it comes with another
+    /// `Forbidden` for a token that was used with other keys; `Precondition` when it comes with another
     /// sealing key while volumes are on the host, which were sealed to the first;
     /// `Unauthenticated` when the credential was revoked since it was checked; `Conflict` when the
     /// key was used for other keys of the host.
@@ -84,6 +92,18 @@ impl Engine {
     ) -> Result<Planned<MadeCertificate>, PlanError> {
         let old = own_host(state, caller)?;
         let (id, at) = (old.id, self.now());
+        let own = match caller.credential {
+            Some(own) => {
+                state.holds.free(own)?;
+                Some(valid(state, own)?)
+            }
+            None => None,
+        };
+        let token = own.filter(|own| own.kind == CredentialKind::Token && own.host == Some(id));
+        let used_with = token.and_then(|token| token.joined_with.as_ref());
+        if used_with.is_some_and(|keys| *keys != made.keys()) {
+            return Err(used_with_others(id).into());
+        }
         let changes_key =
             old.sealing.as_ref().is_some_and(|sealing| sealing.key != made.sealing.key);
         let (machines, volumes) = bound_to(state, id);
@@ -97,14 +117,16 @@ impl Engine {
         }
         state.holds.free(id)?;
         let mut draft = Draft::default();
-        let shown_since = match caller.credential {
-            Some(own) => {
-                state.holds.free(own)?;
-                draft.rely_on(own);
-                Some(valid(state, own)?.revision)
+        match (token, own) {
+            (Some(token), _) if used_with.is_none() => {
+                let bound = Credential { joined_with: Some(made.keys()), ..token.clone() };
+                let (before, after) = (Some(token), Some(&bound));
+                draft.audit(audit::entry(caller, at, "token.bind", &token.id, before, after));
+                draft.update(bound);
             }
-            None => None,
-        };
+            (_, Some(own)) => draft.rely_on(own.id),
+            (_, None) => {}
+        }
         let new = Host { sealing: Some(made.sealing.clone()), ..Host::clone(&old) };
         draft.audit(audit::entry(caller, at, "host.join", &id, Some(&*old), Some(&new)));
         draft.update(new);
@@ -115,9 +137,10 @@ impl Engine {
             if !ends {
                 continue;
             }
-            // One that was made after the caller's was never shown on a stream: there is nothing
-            // to end, and however often a host asks, no more of them are kept.
-            if shown_since.is_some_and(|since| row.revision > since) {
+            // One that was made after the caller's, or by the commit that bound the caller's token,
+            // was never shown on a stream: there is nothing to end, and however often a host asks,
+            // no more of them are kept.
+            if own.is_some_and(|own| row.revision >= own.revision) {
                 let (before, after) = (Some(row.as_ref()), None::<&Credential>);
                 draft.audit(audit::entry(caller, at, "token.remove", &row.id, before, after));
                 draft.delete(row.id, row.revision);
@@ -160,8 +183,9 @@ impl Engine {
             let host = own.host.into_iter();
             for row in host.flat_map(|host| state.world.credentials_of(Holder::Host(host))) {
                 // What was made after it may be on its way to the host. By the store's order, as
-                // the clock that ids begin with may have been set back.
-                let is_older = row.revision < own.revision;
+                // the clock that ids begin with may have been set back. The token that it was the
+                // first of was bound by the same commit.
+                let is_older = row.revision <= own.revision && row.id != own.id;
                 if is_older && row.revoked_at.is_none() {
                     revoke(&mut draft, caller, at, row);
                 }
@@ -198,6 +222,18 @@ fn valid(state: &State, id: TokenId) -> Result<&Credential, DomainError> {
         DomainError::new(ErrorKind::Unauthenticated, format!("the credential {id} was revoked"))
             .advise("use the certificate that the host was given since")
     })
+}
+
+fn used_with_others(host: HostId) -> DomainError {
+    DomainError::new(
+        ErrorKind::Forbidden,
+        format!("the token of the host {host} was used with other keys, and joins with those only"),
+    )
+    .advise(format!(
+        "if this host has joined with it before, start its agent, with the state folder of then; \
+         if not, somebody else has the token, and what it was used for has to end: make another \
+         with `fairmazon host rotate-token {host}`, and join with that"
+    ))
 }
 
 fn own_host(state: &State, caller: &Caller) -> Result<std::sync::Arc<Host>, DomainError> {

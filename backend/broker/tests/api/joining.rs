@@ -116,6 +116,76 @@ async fn a_token_joins_until_the_certificate_is_shown() {
 }
 
 #[tokio::test]
+async fn a_token_joins_with_the_keys_of_its_first_use_only() {
+    let broker = Broker::start().await;
+    let (machine, token) = (Machine::new(), broker.as_role(Role::Host).await);
+    let mine = machine.request();
+    let joined = machine.join(&token).await.unwrap();
+    let (_, before) = broker.audited(0).await;
+    let theirs = Machine::new().request();
+    let key = |key: &str, request: &JoinHostRequest| JoinHostRequest {
+        idempotency_key: key.into(),
+        ..request.clone()
+    };
+    let requests = [
+        JoinHostRequest { sealing_key: mine.sealing_key.clone(), ..theirs.clone() },
+        JoinHostRequest { sealing_key: theirs.sealing_key.clone(), ..mine.clone() },
+        theirs,
+    ];
+    for request in requests.iter().flat_map(|it| [key("", it), key("one", it), key("two", it)]) {
+        let status = join(&token, request).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+        let advice = format!("fairmazon host rotate-token {}", broker.host);
+        assert!(status.message().contains("other keys"), "{status}");
+        assert!(status.message().contains(&advice), "{status}");
+    }
+    let (audited, _) = broker.audited(before).await;
+    assert_eq!((audited, credentials(&broker).await), (Vec::new(), 2), "nothing has changed");
+
+    // The first host is as it was, and asks again as often as it likes.
+    let client = machine.showing(&broker, &joined).await;
+    let again = join(&client, key("three", &mine)).await.unwrap();
+    assert_ne!(serial(&again.certificate), serial(&joined.certificate));
+    for key in [key("", &mine), key("four", &mine), key("four", &mine)] {
+        join(&token, key).await.unwrap();
+    }
+    let last = join(&token, key("four", &mine)).await.unwrap();
+    let client = machine.showing(&broker, &last).await;
+    let _stream = stream(&broker, &client).await.unwrap();
+    refused(machine.join(&token).await, "revoked");
+
+    // Another token is for whoever joins with it first, and this host is empty.
+    let mut hosts = HostsServiceClient::new(broker.as_role(Role::HostOperator).await);
+    let id = broker.host.to_string();
+    let request = RotateHostTokenRequest { id, idempotency_key: "rotate".into() };
+    let other = hosts.rotate_host_token(request).await.unwrap().into_inner().token;
+    let other = broker.with_token(Some(&other)).await;
+    let next = Machine::new();
+    let joined = next.join(&other).await.unwrap();
+    assert_eq!(machine.join(&other).await.unwrap_err().code(), Code::PermissionDenied);
+    let _stream = stream(&broker, &next.showing(&broker, &joined).await).await.unwrap();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn of_hosts_that_use_a_token_at_once_one_joins() {
+    let broker = Broker::start().await;
+    let token = broker.as_role(Role::Host).await;
+    let machines: Vec<_> = (0..6).map(|_| Machine::new()).collect();
+    let answers = futures::future::join_all(machines.iter().map(|it| it.join(&token))).await;
+    let (joined, refused): (Vec<_>, Vec<_>) =
+        answers.iter().zip(&machines).partition(|it| it.0.is_ok());
+    assert_eq!((joined.len(), refused.len()), (1, 5));
+    for (answer, _) in refused {
+        assert_eq!(answer.as_ref().unwrap_err().code(), Code::PermissionDenied);
+    }
+    let (joined, machine) = joined[0];
+    let client = machine.showing(&broker, joined.as_ref().unwrap()).await;
+    let _stream = stream(&broker, &client).await.unwrap();
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_key_answers_with_the_first_certificate_until_there_is_a_later_one() {
     let broker = Broker::start().await;
     let (machine, token) = (Machine::new(), broker.as_role(Role::Host).await);
@@ -299,7 +369,8 @@ async fn a_broker_without_an_authority_signs_for_nobody() {
 }
 
 #[tokio::test]
-async fn however_often_a_host_joins_each_certificate_is_new_and_the_last_one_is_kept() {
+async fn however_often_a_host_joins_with_its_keys_each_certificate_is_new_and_the_last_one_is_kept()
+{
     let broker = Broker::start().await;
     let (machine, client) = (Machine::new(), broker.as_role(Role::Host).await);
     let mut serials = BTreeSet::new();

@@ -119,6 +119,38 @@ async fn a_host_that_renews_its_certificate_leaves_none_behind() {
 }
 
 #[tokio::test]
+async fn what_a_token_joined_with_outlives_the_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    let spec = host_spec(0, "DE");
+    let (_, token) = kit.engine.register_host(&kit.customer, spec, &kit.key()).await.unwrap();
+    let caller = Caller::of(&token.credential);
+    let made = |number: u32, tls_key: &str, sealing_key: u8| MadeCertificate {
+        sha256: format!("{number:064x}"),
+        public_key: tls_key.to_owned(),
+        expires_at: UnixMs(i64::MAX),
+        sealing: HostSealing { key: Blob(vec![sealing_key; 32]), certificate: String::new() },
+    };
+    let first = kit.engine.join_host(&caller, made(0, "one", 1), &kit.key()).await.unwrap();
+    kit.stop().await;
+
+    let kit = Kit::open(folder.path(), quick()).await;
+    for (tls_key, sealing_key) in [("other", 1), ("one", 2), ("other", 2)] {
+        let made = made(1, tls_key, sealing_key);
+        let error = kit.engine.join_host(&caller, made, "again").await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Forbidden, "{error}");
+    }
+    let certificate = |sha256: &str| kit.engine.credential_by_hash(sha256);
+    assert_eq!(certificate(&first.sha256).unwrap().revoked_at, None);
+    let last = kit.engine.join_host(&caller, made(2, "one", 1), "again").await.unwrap();
+    assert_eq!(certificate(&first.sha256), None, "it was never shown");
+    kit.engine.has_joined(&Caller::of(&certificate(&last.sha256).unwrap())).await.unwrap();
+    let error = kit.engine.join_host(&caller, made(3, "one", 1), &kit.key()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unauthenticated, "{error}");
+    kit.stop().await;
+}
+
+#[tokio::test]
 async fn a_revocation_is_kept_while_the_same_could_come_again() {
     let folder = tempfile::tempdir().unwrap();
     let kit = Kit::open(folder.path(), CoreConfig { credential_keep_ms: HOUR_MS, ..quick() }).await;

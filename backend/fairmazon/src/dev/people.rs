@@ -8,7 +8,7 @@ use fairmazon_host::identity::{HostIdentity, IdentityError};
 use fairmazon_keys::HostCertificate;
 use fairmazon_model::{
     DomainError,
-    access::Role,
+    access::{Credential, Role},
     host::HostSpec,
     id::{AccountId, HostId},
     units::UnixMs,
@@ -154,7 +154,9 @@ async fn ensure_host(
         let joined = has_joined(engine, host.id, &identity, ca_pem)?;
         if let Some(token) = secrets.hosts.get(&host.id) {
             let row = engine.credential_by_hash(&hash_secret(token.as_bytes()));
-            if joined || row.is_none_or(|row| row.revoked_at.is_none()) {
+            // One that was used may be for keys that a crash or a lost folder has left nowhere.
+            let joins = |row: &Credential| row.revoked_at.is_none() && row.joined_with.is_none();
+            if joined || row.is_none_or(|row| joins(&row)) {
                 return Ok((made(host.id, token.clone(), identity), false));
             }
         }

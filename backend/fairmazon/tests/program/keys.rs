@@ -398,6 +398,11 @@ fn a_host_that_joins_anew_has_another_key_for_tls_and_the_same_for_seals() {
     fs::write(platform.path("one.token"), line(&rotated, "token: ")).unwrap();
     let joined = ask(&JOIN, &platform.of_host("one"));
     assert!(joined.contains(&fingerprint), "{joined}");
-    assert!(key(&platform) != first, "whoever knows the first key has nothing of it");
+    let anew = key(&platform);
+    assert!(anew != first, "whoever knows the first key has nothing of it");
+    let again = run(&JOIN, &platform.of_host("one"));
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(!again.status.success() && said.contains("start its agent"), "{said}");
+    assert!(key(&platform) == anew, "so is a token that was used");
     platform.start_agent(0);
 }

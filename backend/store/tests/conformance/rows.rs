@@ -89,6 +89,7 @@ pub(crate) fn credential(account: AccountId, number: u64) -> Credential {
         expires_at: None,
         revoked_at: None,
         recurs: Recurs::Never,
+        joined_with: None,
         revision: Revision(0),
     }
 }

@@ -80,7 +80,7 @@ const CHANGES: [(&str, &[Entry]); 25] = [
     ("HostsService/RegisterHost", &[made("host.register"), made("token.create")]),
     ("HostsService/UpdateHost", &[changed("host.update")]),
     ("HostsService/RotateHostToken", &[changed("token.revoke"), made("token.create")]),
-    ("HostsService/JoinHost", &[changed("host.join"), made("token.create")]),
+    ("HostsService/JoinHost", &[changed("token.bind"), changed("host.join"), made("token.create")]),
     ("HostsService/DrainHost", &[changed("host.drain")]),
     ("HostsService/CancelDrain", &[changed("host.cancel_drain")]),
     ("HostsService/RemoveHost", &[gone("host.remove"), gone("token.remove")]),
