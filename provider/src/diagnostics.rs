@@ -87,8 +87,11 @@ impl<'a> Attempt<'a> {
             facts.push(format!("Request: {request_id}"));
         }
         let advice = match error.advice.as_str() {
-            // The broker can't know how its clients are told their credentials.
-            _ if error.kind == ErrorKind::Unauthenticated => self.advice(error.kind).to_owned(),
+            // The broker can't know how its clients are told their credentials, and where from they
+            // have an id.
+            _ if matches!(error.kind, ErrorKind::Unauthenticated | ErrorKind::NotFound) => {
+                self.advice(error.kind).to_owned()
+            }
             "" => self.advice(error.kind).to_owned(),
             given => sentence(given),
         };
