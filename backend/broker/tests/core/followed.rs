@@ -1,6 +1,6 @@
 //! What is followed instead of asked for again and again, and consoles.
 
-use std::{pin::pin, time::Duration};
+use std::{path::Path, pin::pin, time::Duration};
 
 use fairmazon_broker::core::{Caller, DrainState, InstanceState};
 use fairmazon_model::{
@@ -17,6 +17,19 @@ use super::{
 };
 
 const SOON: Duration = Duration::from_secs(60);
+
+/// A platform of one host, with machines of these names that run.
+async fn full(folder: &Path, names: &[&str]) -> (Kit, Hosts) {
+    let kit = Kit::open(folder, quick()).await;
+    kit.start();
+    let hosts = Hosts::start(&kit, 1).await;
+    for name in names {
+        let asked = spec(name);
+        let made = kit.engine.create_instance(&kit.customer, asked, &kit.key()).await.unwrap();
+        kit.done(made.operation.id).await;
+    }
+    (kit, hosts)
+}
 
 #[tokio::test]
 async fn an_instance_is_followed_to_its_end() {
@@ -58,16 +71,8 @@ async fn an_instance_is_followed_to_its_end() {
 #[tokio::test]
 async fn a_host_that_is_emptied_is_followed_until_nothing_is_left() {
     let folder = tempfile::tempdir().unwrap();
-    let kit = Kit::open(folder.path(), quick()).await;
-    kit.start();
-    let hosts = Hosts::start(&kit, 1).await;
+    let (kit, hosts) = full(folder.path(), &["one", "two"]).await;
     let (engine, customer, host) = (&kit.engine, &kit.customer, hosts.hosts[0].id);
-    let mut ids = Vec::new();
-    for name in ["one", "two"] {
-        let made = engine.create_instance(customer, spec(name), &kit.key()).await.unwrap();
-        kit.done(made.operation.id).await;
-        ids.push(made.instance.row.id);
-    }
     let refused = engine.watch_drain(customer, host).err().unwrap();
     assert_eq!(refused.kind, ErrorKind::Precondition);
     engine.drain_host(customer, host, 3_600_000, &kit.key()).await.unwrap();
@@ -83,8 +88,8 @@ async fn a_host_that_is_emptied_is_followed_until_nothing_is_left() {
         }
     };
     timeout(SOON, stay).await.unwrap();
-    for id in ids {
-        engine.delete_instance(customer, id, &kit.key()).await.unwrap();
+    for view in kit.instances() {
+        engine.delete_instance(customer, view.row.id, &kit.key()).await.unwrap();
     }
     let all: Vec<_> = timeout(SOON, reports.by_ref().collect()).await.unwrap();
     let last = all.last().unwrap().as_ref().unwrap();
@@ -99,12 +104,8 @@ async fn a_host_that_is_emptied_is_followed_until_nothing_is_left() {
 #[tokio::test]
 async fn who_follows_a_host_hears_that_it_is_emptied_no_more() {
     let folder = tempfile::tempdir().unwrap();
-    let kit = Kit::open(folder.path(), quick()).await;
-    kit.start();
-    let hosts = Hosts::start(&kit, 1).await;
+    let (kit, hosts) = full(folder.path(), &["stays"]).await;
     let (engine, customer, host) = (&kit.engine, &kit.customer, hosts.hosts[0].id);
-    let made = engine.create_instance(customer, spec("stays"), &kit.key()).await.unwrap();
-    kit.done(made.operation.id).await;
     engine.drain_host(customer, host, 3_600_000, &kit.key()).await.unwrap();
     let mut reports = pin!(engine.watch_drain(customer, host).unwrap());
     reports.next().await.unwrap().unwrap();
@@ -123,12 +124,8 @@ async fn who_follows_a_host_hears_that_it_is_emptied_no_more() {
 #[tokio::test]
 async fn that_the_deadline_has_passed_is_told_though_it_changes_no_row() {
     let folder = tempfile::tempdir().unwrap();
-    let kit = Kit::open(folder.path(), quick()).await;
-    kit.start();
-    let hosts = Hosts::start(&kit, 1).await;
+    let (kit, hosts) = full(folder.path(), &["stays"]).await;
     let (engine, customer, host) = (&kit.engine, &kit.customer, hosts.hosts[0].id);
-    let made = engine.create_instance(customer, spec("stays"), &kit.key()).await.unwrap();
-    kit.done(made.operation.id).await;
     engine.drain_host(customer, host, 60_000, &kit.key()).await.unwrap();
     let mut reports = pin!(engine.watch_drain(customer, host).unwrap());
     assert!(!reports.next().await.unwrap().unwrap().is_over);
