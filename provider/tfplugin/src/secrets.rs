@@ -53,8 +53,7 @@ pub(crate) fn note(secrets: &[String]) {
 
 /// The text without the secrets that are known; nothing when there are none in it.
 pub(crate) fn without(text: &str) -> Option<String> {
-    let known = KNOWN.read();
-    without_all(&[&known.kept, &known.recent, &known.older], text)
+    KNOWN.read().without(text)
 }
 
 /// The text without any of these secrets; nothing when there are none in it.
@@ -109,6 +108,10 @@ struct Known {
 }
 
 impl Known {
+    fn without(&self, text: &str) -> Option<String> {
+        without_all(&[&self.kept, &self.recent, &self.older], text)
+    }
+
     fn note(&mut self, text: &str) {
         self.recent.put(text);
         if self.recent.bytes > REMEMBERED {
@@ -248,9 +251,6 @@ mod tests {
         // Of a KiB each.
         const COUNT: usize = 3 * (REMEMBERED >> 10);
         let mut known = Known::default();
-        let without = |known: &Known, text: &str| {
-            without_all(&[&known.kept, &known.recent, &known.older], text)
-        };
         known.kept.put("kept by the provider");
         let text = |number: usize| format!("{number:05}{}", "x".repeat(1 << 10));
         for number in 0..COUNT {
@@ -260,8 +260,8 @@ mod tests {
         }
         let last = text(COUNT - 1);
         for known_still in ["kept by the provider", "seen with every call", &last] {
-            assert!(without(&known, known_still).is_some());
+            assert!(known.without(known_still).is_some());
         }
-        assert_eq!(without(&known, &text(0)), None);
+        assert_eq!(known.without(&text(0)), None);
     }
 }
