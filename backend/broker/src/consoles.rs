@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
+    asks::{Asked, cut, take_of, unavailable},
     core::{Caller, Engine, Standing, rules},
-    transfer::{Asked, cut, unavailable},
 };
 
 /// How long a host may take: a question that is lost is noticed by this.
@@ -47,10 +47,7 @@ impl Consoles {
 
     /// Takes what this host has read, if somebody waits for that.
     pub(crate) fn answer(&self, host: HostId, read: ConsoleRead) {
-        let mut waiting = self.0.lock();
-        if waiting.get(&read.read).is_some_and(|(of, _)| *of == host)
-            && let Some((_, answer)) = waiting.remove(&read.read)
-        {
+        if let Some(answer) = take_of(&mut self.0.lock(), host, read.read) {
             // Whoever waited may have gone at this moment.
             let _ = answer.send(read.last);
         }
@@ -85,7 +82,7 @@ impl Engine {
         };
         let read = ReadId(self.inner.random.id().to_be_bytes());
         let mut waiting = self.inner.consoles.wait(host, read);
-        self.inner.transfers.ask(host, Asked::Console(ReadConsole { read, instance: id }))?;
+        self.inner.asks.ask(host, Asked::Console(ReadConsole { read, instance: id }))?;
         match timeout(WITHIN, &mut waiting.answer).await {
             Ok(Ok(Ok(last))) => Ok(plain_lines(&last).join("\n")),
             Ok(Ok(Err(reason))) => {

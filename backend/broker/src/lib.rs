@@ -1,11 +1,13 @@
 //! The broker: API, reconcilers, host streams.
 
 pub mod api;
+mod asks;
 mod config;
 mod consoles;
 pub mod core;
 mod files;
 pub mod metering;
+mod places;
 mod reconcile;
 mod server;
 pub mod session;

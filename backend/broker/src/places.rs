@@ -30,6 +30,11 @@ impl<K: Hash + Eq + Clone> Places<K> {
         *count += 1;
         Some(Place { of: self.clone(), holder })
     }
+
+    /// Whether this holder has any.
+    pub(crate) fn has(&self, holder: &K) -> bool {
+        self.held.lock().contains_key(holder)
+    }
 }
 
 /// A place until this is dropped.
@@ -68,6 +73,7 @@ mod tests {
         let [first, second] = [1, 2].map(|_| places.take("one", 2).unwrap());
         assert!(places.take("one", 2).is_none());
         let other = places.take("other", 1).unwrap();
+        assert!(places.has(&"other") && !places.has(&"none"));
         assert_eq!(other.holder(), &"other");
         drop(first);
         let third = places.take("one", 2).unwrap();

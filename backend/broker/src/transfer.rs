@@ -5,21 +5,14 @@
 
 mod import;
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    pin::pin,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use fairmazon_model::{
     DomainError, ErrorKind,
-    console::ReadConsole,
     id::{AccountId, HostId, VolumeId},
     key::VolumeHostKey,
-    limits::{self, TRANSFERS_PER_ACCOUNT, TRANSFERS_PER_HOST},
-    transfer::{Part, ReceiveVolume, SendVolume, TransferId},
+    limits::{TRANSFERS_PER_ACCOUNT, TRANSFERS_PER_HOST},
+    transfer::{Part, SendVolume, TransferId},
     volume::Volume,
 };
 use fairmazon_store::AuditEntry;
@@ -30,8 +23,10 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::core::{
-    Caller, Engine, Standing, audit, draft::Draft, engine::Planned, rules, state::State,
+use crate::{
+    asks::{Asked, cut, take_of, unavailable},
+    core::{Caller, Engine, Standing, audit, draft::Draft, engine::Planned, rules, state::State},
+    places::{Place, Places},
 };
 
 use import::WaitingImport;
@@ -39,8 +34,6 @@ pub use import::{Importing, Parts};
 
 /// Parts that wait for the customer.
 const WAITING: usize = 2;
-/// Requests that wait for a host's stream.
-const REQUESTS: usize = 16;
 /// How long a host may take to begin: a request that is lost is noticed by this.
 const BEGIN_WITHIN: Duration = Duration::from_secs(20);
 /// How long nothing may move.
@@ -48,54 +41,34 @@ const STALLED: Duration = Duration::from_secs(60);
 /// What has to move within that time, in bytes: less is nothing, and holds places all the same.
 const LEAST: u64 = 16 * 1024;
 
-/// What a host is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// To send a volume's file.
-    Send(SendVolume),
-    /// To take one.
-    Receive(ReceiveVolume),
-    /// What a guest has written last.
-    Console(ReadConsole),
+/// The transfers under way.
+pub(crate) struct Transfers {
+    begun: Mutex<Table>,
+    /// Whose and where those are that have not ended.
+    accounts: Arc<Places<AccountId>>,
+    hosts: Arc<Places<HostId>>,
+    /// The volumes that are sent to their customers.
+    sent: Arc<Places<VolumeId>>,
 }
 
-/// The transfers under way.
-#[derive(Default)]
-pub(crate) struct Transfers(Mutex<Table>);
-
+/// Those that no host has begun.
 #[derive(Default)]
 struct Table {
-    /// Those that no host has begun.
     waiting: HashMap<TransferId, (HostId, Waiting)>,
     imports: HashMap<TransferId, (HostId, WaitingImport)>,
-    /// Whose and where those are that have not ended.
-    accounts: HashMap<AccountId, Weak<()>>,
-    /// The volumes that are sent to their customers.
-    sent: HashMap<VolumeId, Weak<()>>,
-    hosts: HashMap<HostId, Weak<()>>,
-    /// Ways to the hosts.
-    streams: HashMap<HostId, mpsc::Sender<Asked>>,
 }
 
-impl Table {
-    /// Counts one more transfer of the account and the host.
-    fn hold(
-        &mut self,
-        account: AccountId,
-        host: HostId,
-    ) -> Result<(Arc<()>, Arc<()>), DomainError> {
-        let ours = hold(&mut self.accounts, account, TRANSFERS_PER_ACCOUNT)
-            .ok_or_else(|| too_many("the account", TRANSFERS_PER_ACCOUNT))?;
-        let held = hold(&mut self.hosts, host, TRANSFERS_PER_HOST)
-            .ok_or_else(|| too_many("the volume's host", TRANSFERS_PER_HOST))?;
-        Ok((ours, held))
+impl Default for Transfers {
+    fn default() -> Self {
+        let (accounts, hosts, sent) = (Places::new(), Places::new(), Places::new());
+        Self { begun: Mutex::default(), accounts, hosts, sent }
     }
 }
 
 struct Waiting {
     to: mpsc::Sender<Part>,
     /// The host's: counts as long as it sends, and not as long as the customer keeps the call.
-    held: Arc<()>,
+    held: Place<HostId>,
 }
 
 /// The customer's end of a transfer.
@@ -103,56 +76,50 @@ struct Receiving {
     transfers: Arc<Transfers>,
     id: TransferId,
     parts: mpsc::Receiver<Part>,
-    _held: (Arc<()>, Option<Arc<()>>),
+    _held: (Place<AccountId>, Option<Place<VolumeId>>),
 }
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        self.transfers.0.lock().waiting.remove(&self.id);
+        self.transfers.begun.lock().waiting.remove(&self.id);
     }
 }
 
 impl Transfers {
-    /// What a host is asked for from now on, in the place of an earlier stream of it.
-    pub(crate) fn listen(&self, host: HostId) -> mpsc::Receiver<Asked> {
-        let (sender, receiver) = mpsc::channel(REQUESTS);
-        let mut table = self.0.lock();
-        table.streams.retain(|_, stream| !stream.is_closed());
-        table.streams.insert(host, sender);
-        receiver
-    }
-
     fn open(
         self: &Arc<Self>,
         id: TransferId,
         account: AccountId,
         (volume, host): (VolumeId, HostId),
     ) -> Result<Receiving, DomainError> {
-        let mut table = self.0.lock();
-        let (ours, held) = table.hold(account, host)?;
-        let sent = hold(&mut table.sent, volume, usize::MAX);
+        let (ours, held) = self.hold(account, host)?;
+        let sent = self.sent.take(volume, usize::MAX);
         let (to, parts) = mpsc::channel(WAITING);
-        table.waiting.insert(id, (host, Waiting { to, held }));
+        self.begun.lock().waiting.insert(id, (host, Waiting { to, held }));
         Ok(Receiving { transfers: self.clone(), id, parts, _held: (ours, sent) })
+    }
+
+    /// Counts one more transfer of the account and the host.
+    fn hold(
+        &self,
+        account: AccountId,
+        host: HostId,
+    ) -> Result<(Place<AccountId>, Place<HostId>), DomainError> {
+        let ours = self.accounts.take(account, TRANSFERS_PER_ACCOUNT);
+        let ours = ours.ok_or_else(|| too_many("the account", TRANSFERS_PER_ACCOUNT))?;
+        let held = self.hosts.take(host, TRANSFERS_PER_HOST);
+        let held = held.ok_or_else(|| too_many("the volume's host", TRANSFERS_PER_HOST))?;
+        Ok((ours, held))
     }
 
     /// The customer who waits for a transfer of this host, once.
     fn take(&self, host: HostId, id: TransferId) -> Option<Waiting> {
-        take_of(&mut self.0.lock().waiting, host, id)
+        take_of(&mut self.begun.lock().waiting, host, id)
     }
 
     /// Whether the volume is on its way to its customer.
     fn sends(&self, volume: VolumeId) -> bool {
-        self.0.lock().sent.get(&volume).is_some_and(|held| held.strong_count() > 0)
-    }
-
-    pub(crate) fn ask(&self, host: HostId, asked: Asked) -> Result<(), DomainError> {
-        let table = self.0.lock();
-        let stream = table.streams.get(&host);
-        if stream.is_some_and(|stream| stream.try_send(asked).is_ok()) {
-            return Ok(());
-        }
-        Err(unavailable("its host does not listen now"))
+        self.sent.has(&volume)
     }
 }
 
@@ -179,28 +146,6 @@ impl Pace {
             *self = Self::begin();
         }
     }
-}
-
-/// Takes the transfer that a host begins, if it is one of its own.
-fn take_of<T>(
-    begun: &mut HashMap<TransferId, (HostId, T)>,
-    host: HostId,
-    id: TransferId,
-) -> Option<T> {
-    begun.get(&id).filter(|(of, _)| *of == host)?;
-    begun.remove(&id).map(|(_, begun)| begun)
-}
-
-/// Counts one more of `key`, unless there are `most`.
-fn hold<K: Hash + Eq>(held: &mut HashMap<K, Weak<()>>, key: K, most: usize) -> Option<Arc<()>> {
-    held.retain(|_, holders| holders.strong_count() > 0);
-    let holders = held.entry(key).or_default();
-    if holders.strong_count() >= most {
-        return None;
-    }
-    let holder = holders.upgrade().unwrap_or_default();
-    *holders = Arc::downgrade(&holder);
-    Some(holder)
 }
 
 /// The file of a volume on its way to its customer.
@@ -237,7 +182,7 @@ impl Engine {
         };
         self.run(plan).await.map_err(DomainError::from)?;
         let asked = SendVolume { transfer, volume, offset };
-        self.inner.transfers.ask(host, Asked::Send(asked))?;
+        self.inner.asks.ask(host, Asked::Send(asked))?;
         let bytes = match timeout(BEGIN_WITHIN, receiving.parts.recv()).await {
             Ok(Some(Part::Begin { bytes })) => bytes,
             Ok(Some(Part::Failed { reason })) => return Err(cant_send(&reason)),
@@ -364,10 +309,6 @@ fn nobody_waits() -> DomainError {
         .advise("end it: its customer has gone, and asks again")
 }
 
-pub(crate) fn unavailable(text: impl Into<String>) -> DomainError {
-    DomainError::new(ErrorKind::Unavailable, text).advise("ask again in a while")
-}
-
 fn broken(how: &str) -> DomainError {
     DomainError::new(ErrorKind::Unavailable, format!("the volume's host {how}"))
         .advise("ask again, from the byte on that is the first to be missing")
@@ -376,11 +317,6 @@ fn broken(how: &str) -> DomainError {
 fn cant_send(reason: &str) -> DomainError {
     rules::precondition(format!("the volume's host can't send it: {}", cut(reason)))
         .advise("ask again later; the snapshot stays as it is")
-}
-
-/// As much of a host's text as is told.
-pub(crate) fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(limits::HOST_TEXT_MAX)]
 }
 
 #[cfg(test)]
@@ -435,26 +371,7 @@ mod tests {
         drop(transfers.take(host, number(0)).unwrap());
         transfers.open(id(100), third, (VOLUME, host)).unwrap();
         drop((held, others));
-        assert!(transfers.0.lock().waiting.is_empty());
-    }
-
-    #[test]
-    fn a_later_stream_of_a_host_is_asked() {
-        let transfers = Transfers::default();
-        let host = HostId::from_parts(1, 1);
-        let asked = Asked::Send(SendVolume {
-            transfer: id(1),
-            volume: VolumeId::from_parts(1, 1),
-            offset: 0,
-        });
-        assert!(transfers.ask(host, asked).is_err());
-        let mut first = transfers.listen(host);
-        let mut second = transfers.listen(host);
-        transfers.ask(host, asked).unwrap();
-        assert!(first.try_recv().is_err());
-        assert_eq!(second.try_recv().unwrap(), asked);
-        drop(second);
-        assert_eq!(transfers.ask(host, asked).unwrap_err().kind, ErrorKind::Unavailable);
+        assert!(transfers.begun.lock().waiting.is_empty());
     }
 
     /// An engine without any rows.

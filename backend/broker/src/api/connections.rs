@@ -27,8 +27,8 @@ use tonic::transport::server::Connected;
 use super::{
     metrics::{Connection, Metrics},
     peers::{Peer, Strangers},
-    places::Place,
 };
+use crate::places::Place;
 
 /// How long to wait after the operating system had no room for another connection.
 const PAUSE: Duration = Duration::from_millis(50);

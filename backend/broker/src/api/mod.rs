@@ -12,7 +12,6 @@ mod limits;
 mod metrics;
 mod metrics_page;
 mod peers;
-mod places;
 mod readings;
 mod request_id;
 mod services;

@@ -18,8 +18,10 @@ use fairmazon_model::{
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 
-use super::places::{Place, Places};
-use crate::core::Caller;
+use crate::{
+    core::Caller,
+    places::{Place, Places},
+};
 
 /// The bits of an address of IPv6 that tell one network from another: within it a client takes the
 /// address that it likes.

@@ -21,7 +21,7 @@ use super::{
     draft::Draft,
     state::State,
 };
-use crate::{consoles::Consoles, transfer::Transfers};
+use crate::{asks::Asks, consoles::Consoles, transfer::Transfers};
 
 /// How often a plan is made anew because somebody else wrote into the store, before the caller
 /// is told.
@@ -44,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) catalogue: Arc<Catalogue>,
     /// Held while windows are judged and added.
     pub(crate) metering: tokio::sync::Mutex<()>,
+    pub(crate) asks: Asks,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) consoles: Consoles,
     state: Mutex<State>,
@@ -100,11 +101,18 @@ impl Engine {
         let mut state = State::new(&config, catalogue.clone());
         let revision = store.load(&mut |row| state.put(row)).await?;
         state.world.revision = revision;
-        let (metering, transfers) = (tokio::sync::Mutex::default(), Arc::default());
-        let state = Mutex::new(state);
-        let consoles = Consoles::default();
-        let inner =
-            Inner { store, clock, random, catalogue, config, metering, transfers, consoles, state };
+        let inner = Inner {
+            store,
+            clock,
+            random,
+            catalogue,
+            config,
+            metering: tokio::sync::Mutex::default(),
+            asks: Asks::default(),
+            transfers: Arc::default(),
+            consoles: Consoles::default(),
+            state: Mutex::new(state),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -126,12 +126,7 @@ pub(super) fn set_out(
     now: UnixMs,
 ) -> Result<Begun, DomainError> {
     let to = placed.host;
-    let booking = state.booking(instance).map(|here| MachineBooking { host: to, ..here });
-    let shares = volumes.iter().filter_map(|volume| {
-        let here = volume_booking(volume)?;
-        Some((volume.id, VolumeBooking { host: to, ..here }))
-    });
-    state.books.claim_coming(instance.id, booking, shares).map_err(|why| {
+    claim_at(state, instance, volumes, to).map_err(|why| {
         DomainError::new(ErrorKind::NoCapacity, format!("the other host has no room: {why}"))
             .advise("repeat it: another host is chosen then")
     })?;
@@ -155,6 +150,25 @@ pub(super) fn set_out(
     let instance =
         Instance { migration: Some(migration), last_epoch: epoch, ..Instance::clone(instance) };
     Ok(Begun { instance, volumes, to })
+}
+
+/// Claims room at another host for the instance with its volumes, as much as they have where they
+/// are.
+///
+/// # Errors
+/// What that host lacks, for people.
+pub(crate) fn claim_at(
+    state: &mut State,
+    instance: &Instance,
+    volumes: &[Arc<Volume>],
+    to: HostId,
+) -> Result<(), String> {
+    let booking = state.booking(instance).map(|here| MachineBooking { host: to, ..here });
+    let shares = volumes.iter().filter_map(|volume| {
+        let here = volume_booking(volume)?;
+        Some((volume.id, VolumeBooking { host: to, ..here }))
+    });
+    state.books.claim_coming(instance.id, booking, shares)
 }
 
 /// What is asked of the scheduler for an instance that leaves `from` with its volumes.

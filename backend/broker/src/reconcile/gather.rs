@@ -6,14 +6,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use fairmazon_model::{
     id::{HostId, InstanceId},
     instance::Instance,
-    volume::Volume,
 };
-use fairmazon_scheduler::{MachineBooking, VolumeBooking};
 
 use super::batch::Batch;
 use crate::core::{
     Standing,
-    books::volume_booking,
+    migrations::claim_at,
     rules,
     together::{Companion, When, find_host, set_for, why_all_stay},
 };
@@ -95,7 +93,7 @@ impl Batch<'_> {
             !is_there && set_for(&one.row).is_none()
         });
         for (number, one) in companions.iter().enumerate() {
-            let Err(why) = self.reserve(&one.row, &one.volumes, to) else { continue };
+            let Err(why) = claim_at(self.state, &one.row, &one.volumes, to) else { continue };
             let claimed = companions.iter().take(number).map(|one| one.row.id.into());
             self.state.settle(claimed);
             self.state.staying.insert(instance.id.into(), why);
@@ -110,22 +108,6 @@ impl Batch<'_> {
             volumes.iter().for_each(|volume| self.rely_on(volume.id));
             self.change_instance(new);
         }
-    }
-
-    /// Claims what the instance needs at the host.
-    fn reserve(
-        &mut self,
-        instance: &Instance,
-        volumes: &[Arc<Volume>],
-        to: HostId,
-    ) -> Result<(), String> {
-        let booking = self.state.booking(instance);
-        let booking = booking.map(|here| MachineBooking { host: to, ..here });
-        let shares = volumes.iter().filter_map(|volume| {
-            let here = volume_booking(volume)?;
-            Some((volume.id, VolumeBooking { host: to, ..here }))
-        });
-        self.state.books.claim_coming(instance.id, booking, shares)
     }
 
     /// Gives up room that is kept for an instance in vain, with that of all that would have gone with

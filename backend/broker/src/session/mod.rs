@@ -18,9 +18,9 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    asks::Asked,
     core::{Engine, hosts_now::Agent, state::State},
     reconcile::publish,
-    transfer::Asked,
 };
 pub use wire::{BrokerSays, Hello, HostSays};
 
@@ -154,7 +154,7 @@ impl HostStream<'_> {
         self.send(welcome).await?;
         self.send(BrokerSays::Desired(set)).await?;
         let mut send_at = None::<Instant>;
-        let mut transfers = self.transfers()?;
+        let mut asks = self.asks()?;
         loop {
             let due = send_at.unwrap_or_else(Instant::now);
             tokio::select! {
@@ -168,7 +168,7 @@ impl HostStream<'_> {
                 () = wake.notified() => {
                     send_at.get_or_insert_with(|| Instant::now() + delay);
                 }
-                Some(asked) = transfers.recv() => self.send(match asked {
+                Some(asked) = asks.recv() => self.send(match asked {
                     Asked::Send(asked) => BrokerSays::Send(asked),
                     Asked::Receive(asked) => BrokerSays::Receive(asked),
                     Asked::Console(asked) => BrokerSays::ReadConsole(asked),
@@ -194,10 +194,10 @@ impl HostStream<'_> {
     }
 
     /// What customers ask this host for from now on, unless another stream has taken over.
-    fn transfers(&self) -> Result<mpsc::Receiver<Asked>, DomainError> {
+    fn asks(&self) -> Result<mpsc::Receiver<Asked>, DomainError> {
         let state = self.engine.state();
         if state.hosts.is_current(self.host, self.number) {
-            return Ok(self.engine.inner.transfers.listen(self.host));
+            return Ok(self.engine.inner.asks.listen(self.host));
         }
         drop(state);
         Err(self.why_ended())

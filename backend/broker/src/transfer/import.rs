@@ -10,16 +10,18 @@ use fairmazon_model::{
 use futures::{Stream, StreamExt};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{
-    Asked, BEGIN_WITHIN, Pace, STALLED, Transfers, WAITING, cut, nobody_waits, take_of, unavailable,
-};
-use crate::core::{
-    Caller, Engine, Standing,
-    answers::{Again, Request},
-    draft::Draft,
-    engine::Planned,
-    rules,
-    state::State,
+use super::{BEGIN_WITHIN, Pace, STALLED, Transfers, WAITING, nobody_waits};
+use crate::{
+    asks::{Asked, cut, take_of, unavailable},
+    core::{
+        Caller, Engine, Standing,
+        answers::{Again, Request},
+        draft::Draft,
+        engine::Planned,
+        rules,
+        state::State,
+    },
+    places::Place,
 };
 
 /// Words of a host that wait for the customer's call: all of a transfer.
@@ -41,12 +43,12 @@ struct Sending {
     parts: mpsc::Sender<Vec<u8>>,
     /// The account's place and the host's: of a host that takes nothing more the customer's end
     /// is the one that notices.
-    _held: (Arc<()>, Arc<()>),
+    _held: (Place<AccountId>, Place<HostId>),
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.transfers.0.lock().imports.remove(&self.id);
+        self.transfers.begun.lock().imports.remove(&self.id);
     }
 }
 
@@ -57,15 +59,14 @@ impl Transfers {
         account: AccountId,
         host: HostId,
     ) -> Result<Sending, DomainError> {
-        let mut table = self.0.lock();
-        let held = table.hold(account, host)?;
+        let held = self.hold(account, host)?;
         let ((say, words), (parts, taken)) = (mpsc::channel(WORDS), mpsc::channel(WAITING));
-        table.imports.insert(id, (host, WaitingImport { words: say, parts: taken }));
+        self.begun.lock().imports.insert(id, (host, WaitingImport { words: say, parts: taken }));
         Ok(Sending { transfers: self.clone(), id, words, parts, _held: held })
     }
 
     fn take_import(&self, host: HostId, id: TransferId) -> Option<WaitingImport> {
-        take_of(&mut self.0.lock().imports, host, id)
+        take_of(&mut self.begun.lock().imports, host, id)
     }
 }
 
@@ -126,7 +127,7 @@ impl Engine {
             return Ok(Importing { bytes, offset: bytes, sending: None });
         };
         let asked = ReceiveVolume { transfer, volume };
-        self.inner.transfers.ask(host, Asked::Receive(asked))?;
+        self.inner.asks.ask(host, Asked::Receive(asked))?;
         let offset = match timeout(BEGIN_WITHIN, sending.words.recv()).await {
             Ok(Some(Taken::Begin { offset })) => offset,
             Ok(Some(Taken::Failed { reason, passing })) => return Err(cant_take(&reason, passing)),
