@@ -6,13 +6,11 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use fairmazon_model::limits::CONFIRM_MAX;
 use fairmazon_proto::v1;
 use parking_lot::Mutex;
 
 use super::{Client, ClientError};
-
-/// Most ids in one call, as the broker allows.
-const BATCH_MAX: usize = 1_000;
 
 /// Ids that wait for the next call.
 #[derive(Default)]
@@ -25,7 +23,7 @@ pub(super) struct Confirmations {
 impl Confirmations {
     fn take(&self) -> Vec<String> {
         let mut waiting = self.waiting.lock();
-        let rest = waiting.iter().nth(BATCH_MAX).cloned();
+        let rest = waiting.iter().nth(CONFIRM_MAX).cloned();
         let rest = rest.map(|first| waiting.split_off(&first)).unwrap_or_default();
         std::mem::replace(&mut *waiting, rest).into_iter().collect()
     }

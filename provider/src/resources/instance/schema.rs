@@ -168,7 +168,7 @@ fn guest() -> [Attribute; 4] {
 
 /// What `stop_timeout` must be.
 pub(super) const STOP_TIMEOUT: &str = "a duration from 1s to 1h";
-const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
+const STOP_TIMEOUT_MAX: Duration = Duration::from_millis(limits::STOP_TIMEOUT_MS_MAX);
 
 /// Reads `stop_timeout`.
 pub(super) fn stop_timeout(text: &str) -> Result<Duration, String> {
@@ -252,7 +252,9 @@ fn spot() -> Attribute {
             ),
             Attribute::integer("notice_seconds")
                 .default(120)
-                .validate(validators::range(30..=3_600))
+                .validate(validators::range(
+                    limits::SPOT_NOTICE_SECONDS_MIN..=limits::SPOT_NOTICE_SECONDS_MAX,
+                ))
                 .describe(
                     "What the guest has to shut down when its capacity is taken back, in seconds: \
                      the power button is pressed when the notice begins, and the machine is \
