@@ -184,9 +184,12 @@ fn what_a_guest_wrote_is_shown_where_it_does_not_bring_what_is_waited_for() -> O
     let waits = "image  = \"debian-13\"\n  wait_for = [\"cloud_init\"]\n  \
                  timeouts = { create = \"20s\" }\n";
     workspace.write("main.tf", &main.replace("image  = \"debian-13\"\n", waits))?;
-    let told = workspace.apply(&[])?.text();
-    assert!(told.contains("is not ready yet") && told.contains("serial console:"), "{told}");
-    assert!(told.contains("first boot of web, said by the machine itself"), "{told}");
+    workspace.try_apply(&[])?.fails_saying(&[
+        "has not brought what",
+        "serial console:",
+        "first boot of web, said by the machine itself",
+        "terraform untaint",
+    ])?;
     workspace.destroy()?;
     backend.interrupt()
 }

@@ -225,6 +225,26 @@ async fn an_interrupted_create_keeps_a_healthy_machine() {
 }
 
 #[tokio::test]
+async fn a_machine_stays_when_nobody_waits_for_its_guest_any_more() {
+    let broker = Broker::start().await;
+    let mut client = broker.harness().await;
+    broker.state.lock().agent = None;
+    let stopper = client.stopper();
+    let stopping = async {
+        while broker.calls("watch_instance") == 0 {
+            tokio::task::yield_now().await;
+        }
+        stopper.stop().await
+    };
+    let wanted = machine_with(json!({ "wait_for": ["guest_agent"] }));
+    let (applied, stopped) = tokio::join!(client.apply(ADDRESS, wanted), stopping);
+    stopped.unwrap();
+    let told = applied.unwrap().warnings.to_string();
+    assert!(told.contains("is not ready yet") && told.contains("stopped"), "{told}");
+    assert!(!client.is_tainted(ADDRESS));
+}
+
+#[tokio::test]
 async fn the_size_it_got_stays_until_the_flavor_changes() {
     let broker = Broker::start().await;
     let mut client = broker.harness().await;
@@ -323,7 +343,7 @@ async fn an_address_is_waited_for_only_where_one_comes() {
 }
 
 #[tokio::test]
-async fn what_a_guest_lacks_is_told_with_what_to_do() {
+async fn what_a_guest_lacks_is_an_error_with_what_to_do() {
     let broker = Broker::start().await;
     let mut client = broker.harness().await;
     let waits =
@@ -332,30 +352,32 @@ async fn what_a_guest_lacks_is_told_with_what_to_do() {
     let wanted = machine_with(waits);
     let applied = client.apply(ADDRESS, patient.clone()).await.unwrap();
     assert!(applied.warnings.is_empty(), "{}", applied.warnings);
-    // Without an agent it is made and well, and says what it waited for and what its guest said.
+    // Without an agent the error says what was waited for and what its guest said, and what comes
+    // after it is not made.
     let said = (1..=30).map(|number| format!("line {number}")).collect::<Vec<_>>();
     broker.state.lock().console = Some(said.join("\n"));
     broker.state.lock().agent = None;
     let address = "fairmazon_instance.silent";
-    let applied = client.apply(address, wanted.clone()).await.unwrap();
-    let told = applied.warnings.to_string();
+    let told = client.apply(address, wanted.clone()).await.unwrap_err().to_string();
     for text in [
-        "is not ready yet",
+        "runs, and has not brought what `wait_for` names",
         "install qemu-guest-agent",
         "`cloud_init` out of",
         "Waited 1s",
         "The last on its serial console:\n    line 7\n    line 8",
-        "line 30\n\nIt was made",
+        "line 30\n\nThe next apply removes it",
+        "`terraform untaint`",
     ] {
         assert!(told.contains(text), "{text}: {told}");
     }
-    assert!(!client.is_tainted(address));
+    assert!(client.is_tainted(address));
+    assert_eq!(client.state(address).unwrap()["state"], "running", "the state has what is known");
     // It is followed, not asked for again and again.
     assert_eq!((broker.calls("watch_instance"), broker.calls("get_instance")), (1, 3));
     broker.state.lock().console = None;
     broker.state.lock().agent = Some(fairmazon_proto::v1::CloudInit::Unspecified);
-    let applied = client.apply("fairmazon_instance.slow", wanted.clone()).await.unwrap();
-    let told = applied.warnings.to_string();
+    let slow = client.apply("fairmazon_instance.slow", wanted.clone()).await;
+    let told = slow.unwrap_err().to_string();
     assert!(
         told.contains("result.json")
             && !told.contains("install qemu-guest-agent in")
@@ -363,9 +385,13 @@ async fn what_a_guest_lacks_is_told_with_what_to_do() {
         "{told}"
     );
     broker.state.lock().agent = Some(fairmazon_proto::v1::CloudInit::Failed);
-    let applied = client.apply("fairmazon_instance.failed", patient).await.unwrap();
-    let told = applied.warnings.to_string();
-    assert!(told.contains("ended with errors") && !told.contains("not ready"), "{told}");
+    let failed = "fairmazon_instance.failed";
+    let told = client.apply(failed, patient).await.unwrap_err().to_string();
+    assert!(
+        told.contains("its cloud-init has failed") && told.contains("cloud-init.log"),
+        "{told}"
+    );
+    assert!(client.is_tainted(failed));
     let off = machine_with(json!({ "wait_for": ["guest_agent"], "power_state": "stopped" }));
     let told = client.plan("fairmazon_instance.off", off).await.unwrap_err().to_string();
     assert!(told.contains("(at wait_for)") && told.contains("no agent in its guest"), "{told}");

@@ -121,44 +121,51 @@ impl Resource for InstanceResource {
         let limit = timeouts::limit(&plan.model.timeouts, Limit::Create);
         let what = format!("the instance {} to be as asked for", row.id);
         let done = cx.within(limit, &what, Box::pin(work)).await;
+        let stopped = cx.cancellation().is_cancelled();
+        // Otherwise it was the broker that went away, which says nothing about the guest.
+        let out_of_time = done.is_err() && !stopped;
         match unfinished::told(done, NOUN, &row.id)? {
-            Waited::Done(row)
-                if row.state() == v1::InstanceState::Failed && !conditions.is_empty() =>
-            {
-                // It ran, and ended while its guest was waited for.
+            Waited::Done(row) => {
+                state.save(&row::after_apply(&plan.model, &row))?;
+                // It may have ended while its guest was waited for.
+                let ended = row.state() == v1::InstanceState::Failed && !conditions.is_empty();
+                let trouble = wait::trouble(&row, &conditions);
+                if !ended && trouble.is_none() {
+                    return Ok(());
+                }
                 let mut why = Unfinished::of(NOUN, &row.id);
                 why.because(&row.state_reason);
+                why.lacks(trouble.unwrap_or_default());
                 why.said(&wait::last_on_console(client, &row.id).await);
-                Err(why.error("failed"))
-            }
-            Waited::Done(row) => {
-                if let Some(trouble) = wait::trouble(&row, &conditions) {
-                    cx.warn(trouble);
-                }
-                state.save(&row::after_apply(&plan.model, &row))
+                Err(why.error(if ended { "failed" } else { "runs, and its cloud-init has failed" }))
             }
             Waited::Unfinished(mut why) => {
-                // It exists and is well: an error would have it destroyed and made anew.
                 let now = tokio::time::timeout(REASON_WITHIN, client.instance_now(&row.id)).await;
                 let Ok(Ok(now)) = now else {
                     cx.warn(why.warning());
                     return Ok(());
                 };
                 why.because(&now.state_reason);
-                why.lacks(&wait::lacks(&now, &conditions));
+                let lacks = wait::lacks(&now, &conditions);
+                why.lacks(&lacks);
                 if now.state() != v1::InstanceState::Pending {
                     why.said(&wait::last_on_console(client, &row.id).await);
                 }
-                let stopped = cx.cancellation().is_cancelled();
+                state.save(&row::after_apply(&plan.model, &now))?;
                 match now.state() {
-                    v1::InstanceState::Failed => return Err(why.error("failed")),
+                    v1::InstanceState::Failed => Err(why.error("failed")),
                     // It never was on a host, so nothing is lost by making it anew.
-                    v1::InstanceState::Pending if !stopped => {
-                        return Err(why.error("has found no place"));
+                    v1::InstanceState::Pending if !stopped => Err(why.error("has found no place")),
+                    // What comes after it counts on what was waited for.
+                    _ if out_of_time && !lacks.is_empty() => {
+                        Err(why.error("runs, and has not brought what `wait_for` names"))
                     }
-                    _ => cx.warn(why.warning()),
+                    // It exists and is well: an error would have it destroyed and made anew.
+                    _ => {
+                        cx.warn(why.warning());
+                        Ok(())
+                    }
                 }
-                state.save(&row::after_apply(&plan.model, &now))
             }
         }
     }

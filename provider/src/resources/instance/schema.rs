@@ -212,10 +212,12 @@ fn running() -> [Attribute; 8] {
             .describe(
                 "What to wait for after creation: `running` (the machine is as asked for), `address` \
                  (it has an address), `guest_agent` (qemu-guest-agent in its guest has answered) and \
-                 `cloud_init` (that agent says that cloud-init is done; when it ended with errors, \
-                 there is a warning). Where the time of `timeouts` is up first, a warning says what \
-                 is missing and what the guest has written last to its serial console. Outside its working hours nothing but `running` is waited for, and an \
-                 empty set waits for nothing.",
+                 `cloud_init` (that agent says that cloud-init is done). `running` does not look \
+                 into the guest. Where the time of `timeouts` is up first, or cloud-init has ended \
+                 with errors, the apply fails with what is missing and what the guest has written \
+                 last to its serial console, and what depends on the machine is not made; the next \
+                 apply makes it anew. Outside its working hours nothing but `running` is waited \
+                 for, and an empty set waits for nothing.",
             ),
     ]
 }

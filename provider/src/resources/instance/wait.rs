@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fairmazon_proto::v1;
-use tfplugin::{Attr, Diagnostic};
+use tfplugin::Attr;
 
 use super::InstanceModel;
 use crate::client::{Client, ClientError};
@@ -119,16 +119,13 @@ pub(super) fn lacks(row: &v1::Instance, conditions: &[Condition]) -> String {
     missing.map(|condition| condition.advice()).collect::<Vec<_>>().join("\n\n")
 }
 
-/// What the user is told of a machine whose cloud-init was waited for and has ended with errors.
-pub(super) fn trouble(row: &v1::Instance, conditions: &[Condition]) -> Option<Diagnostic> {
+/// What went wrong in the guest of a machine that was waited for, and where to look.
+pub(super) fn trouble(row: &v1::Instance, conditions: &[Condition]) -> Option<&'static str> {
     let failed = row.cloud_init() == v1::CloudInit::Failed;
-    (failed && conditions.contains(&Condition::CloudInit)).then(|| {
-        Diagnostic::warning(format!("cloud-init has ended with errors in the instance {}", row.id))
-            .detail(
-                "The machine was made and runs. What failed is in its guest, in \
-                 /var/log/cloud-init.log and in the output of `cloud-init status --long`.",
-            )
-    })
+    (failed && conditions.contains(&Condition::CloudInit)).then_some(
+        "What went wrong is in its guest, in /var/log/cloud-init.log and in the output of \
+         `cloud-init status --long`.",
+    )
 }
 
 /// Whether there is nothing to restart and nothing that a guest could bring.
