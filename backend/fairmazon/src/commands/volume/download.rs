@@ -26,6 +26,8 @@ use crate::{
     error::CommandError,
 };
 
+/// No byte behind a multiple of this is written before all those ahead of it are durable.
+const DURABLE_EVERY: u64 = 4 * 1024 * 1024;
 /// How long nothing may come: the platform ends a transfer before that.
 const SILENT: Duration = Duration::from_secs(90);
 
@@ -153,13 +155,16 @@ impl Download {
     /// Writes the key of a file that is locked, or goes on with one that was begun with this key.
     fn begin(rest: &Rest, lock: &fs::File, key: Vec<u8>) -> Result<Self, CommandError> {
         let part = rest.part.clone();
-        let at = lock.metadata().map_err(CommandError::file("read", &part))?.len();
-        let kept = keep_key(rest, &key, at);
-        if kept.is_err() && at == 0 && !rest.key.exists() {
+        let has = lock.metadata().map_err(CommandError::file("read", &part))?.len();
+        let kept = keep_key(rest, &key, has);
+        if kept.is_err() && has == 0 && !rest.key.exists() {
             // Of no use without a key, and in the way too.
             let _ = fs::remove_file(&part);
         }
         kept?;
+        // After a loss of power a file may be as long as it was and lack what was written last.
+        let at = has.saturating_sub(1) / DURABLE_EVERY * DURABLE_EVERY;
+        lock.set_len(at).map_err(CommandError::file("write", &part))?;
         let file = File::from_std(lock.try_clone().map_err(CommandError::file("write", &part))?);
         Ok(Self { part, file, key, at })
     }
@@ -183,14 +188,30 @@ impl Download {
                     total = Some(header.total_bytes);
                 }
                 (Some(Some(Part::Data(data))), Some(_)) => {
-                    let written = self.file.write_all(&data).await;
+                    let written = self.write(&data).await;
                     written.map_err(|error| self.failed("write", error))?;
-                    self.at += data.len() as u64;
                 }
                 (None, Some(total)) if self.at == total => return Ok(total),
                 _ => return Err(Status::unavailable("it came in no order").into()),
             }
         }
+    }
+
+    /// Appends what has come.
+    async fn write(&mut self, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let behind = self.at % DURABLE_EVERY;
+            if behind == 0 && self.at > 0 {
+                self.file.flush().await?;
+                self.file.sync_data().await?;
+            }
+            let room = usize::try_from(DURABLE_EVERY - behind).unwrap_or(usize::MAX);
+            let (now, later) = data.split_at(room.min(data.len()));
+            self.file.write_all(now).await?;
+            self.at += now.len() as u64;
+            data = later;
+        }
+        Ok(())
     }
 
     /// It is the file that was begun.
