@@ -101,7 +101,11 @@ impl Hypervisors {
     ) -> Result<Arc<dyn Hypervisor>, CommandError> {
         let capacity = capacity.clone();
         match self {
-            Self::Simulated(world) => Ok(Arc::new(world.add_host(host, capacity))),
+            Self::Simulated(world) => {
+                let simulated = world.add_host(host, capacity);
+                simulated.set_fleeting();
+                Ok(Arc::new(simulated))
+            }
             Self::LibvirtTest => Ok(Arc::new(aside(move || TestHost::open(capacity)).await?)),
             Self::Qemu(qemu) => qemu.of(name, capacity).await,
         }

@@ -16,7 +16,7 @@ use fairmazon_hypervisor::{
 use fairmazon_model::{
     id::VolumeId,
     instance::{Power, RestartPolicy},
-    machine::{Disk, HostVolume, MachineSpec, VolumeCopy, VolumeWish},
+    machine::{Disk, HostVolume, MachineSpec, VolumeWish},
     units::{Gib, Mib, Vcpus},
 };
 
@@ -430,8 +430,9 @@ pub struct VolumeCase<'a> {
     pub held: bool,
     /// A machine, running or not, is defined with it.
     pub in_use: bool,
-    /// A machine that had all its volumes is defined with it, on a hypervisor that keeps volumes:
-    /// when it is not there its data was lost, and a new empty one would hide that.
+    /// On a hypervisor that keeps volumes: the broker knows that it was there, or a machine that had
+    /// all its volumes is defined with it. When it is not there its data was lost, or its disk is
+    /// not mounted, and a new empty one would hide that.
     pub must_be_there: bool,
     /// The volume that it is to be made as a copy of is there and can be opened; `true` for one
     /// that is no copy.
@@ -542,7 +543,7 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
         (VolumeWish::Keep, None) if case.held => {
             step(VolumeAction::Wait, "the rebuild of its machine goes first")
         }
-        (VolumeWish::Keep, None) if case.must_be_there || wish.copy == Some(VolumeCopy::Made) => {
+        (VolumeWish::Keep, None) if case.must_be_there => {
             step(VolumeAction::Lost, "its data is gone from the host")
         }
         (VolumeWish::Keep, _) if case.key == KeyCase::Sealed => {

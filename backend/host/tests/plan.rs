@@ -513,9 +513,8 @@ proptest! {
         let deletes = step.action == VolumeAction::Delete;
         prop_assert_eq!(deletes, named && delete && present && !in_use && !has_key);
         let creates = step.action == VolumeAction::Create;
-        let made = copy == Some(VolumeCopy::Made);
         let whole = !imports || file == FileCase::Whole;
-        let may = !held && !must_be_there && !made && source_ready && whole && key.opens();
+        let may = !held && !must_be_there && source_ready && whole && key.opens();
         prop_assert_eq!(creates, named && !delete && !present && may);
         let changes = step.action == VolumeAction::ChangeKey;
         prop_assert!(!changes || named && !delete && present && key != KeyCase::Sealed);

@@ -418,6 +418,11 @@ pub struct Instance {
     pub carrier: bool,
     /// Decided; none before the first placement.
     pub decision: Option<Decision>,
+    /// Runs that were decided and never confirmed, so that other ones were decided in their place:
+    /// the last of each host. One that a host has brought about all the same was confirmed by a
+    /// store that was lost since.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub in_vain: BTreeMap<HostId, Epoch>,
     /// Its way to another host while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<Migration>,

@@ -194,9 +194,11 @@ pub struct Volume {
     /// How many next keys in a row its host could not open.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refused_keys: u32,
-    /// It was seen as what it was to be copied or imported as: it is not made a second time.
-    #[serde(default)]
-    pub copied: bool,
+    /// Its host has shown that it is there: it is not made a second time, neither empty nor from
+    /// what it is a copy of by now. What is not there any more is lost, or its disk is not
+    /// mounted. Boot volumes are made anew with their machines, and have not got it.
+    #[serde(default, alias = "copied")]
+    pub made: bool,
     /// Observed.
     #[serde(default)]
     pub observed: VolumeObserved,
@@ -221,7 +223,12 @@ impl Volume {
 
     /// The file that its customer is still to send.
     pub fn imports(&self) -> Option<Import> {
-        self.spec.import.filter(|_| !self.copied && self.deleting.is_none())
+        self.spec.import.filter(|_| !self.made && self.deleting.is_none())
+    }
+
+    /// Whether there may be data in it: its host has shown that it is there, now or earlier.
+    pub fn is_made(&self) -> bool {
+        self.made || self.observed.is_present()
     }
 
     /// Whether its host says that it is not there, although it is to be kept.
@@ -251,6 +258,6 @@ impl Volume {
 
     /// The volume that it is still to be made as a copy of.
     pub fn copies(&self) -> Option<VolumeId> {
-        self.spec.source.filter(|_| !self.copied && self.deleting.is_none())
+        self.spec.source.filter(|_| !self.made && self.deleting.is_none())
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn boot_volume(instance: &Instance) -> Volume {
         keys: BTreeMap::new(),
         next_keys: BTreeMap::new(),
         refused_keys: 0,
-        copied: false,
+        made: false,
         observed: VolumeObserved::Unknown,
         deleting: None,
         unconfirmed: false,

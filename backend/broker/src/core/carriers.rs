@@ -169,6 +169,7 @@ impl Load {
             decision: Some(decision),
             migration: None,
             interruption: None,
+            in_vain: Default::default(),
             reserved: None,
             displaced: None,
             last_epoch: FIRST_RUN,

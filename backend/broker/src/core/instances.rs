@@ -120,6 +120,7 @@ impl Engine {
             migration: None,
             interruption: None,
             carrier: false,
+            in_vain: Default::default(),
             reserved: None,
             displaced: None,
             boot_volume_id,

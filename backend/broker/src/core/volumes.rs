@@ -121,7 +121,7 @@ impl Engine {
             keys: Default::default(),
             next_keys: Default::default(),
             refused_keys: 0,
-            copied: false,
+            made: false,
             observed: VolumeObserved::Unknown,
             deleting: None,
             unconfirmed: true,

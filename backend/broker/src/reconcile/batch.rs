@@ -13,7 +13,7 @@ use fairmazon_model::{
     instance::Instance,
     machine::ObservedSet,
     operation::{Operation, OperationKind, OperationState},
-    units::{Revision, UnixMs},
+    units::{Generation, Revision, UnixMs},
     volume::Volume,
 };
 use fairmazon_store::{AuditEntry, Key};
@@ -262,7 +262,7 @@ impl<'a> Batch<'a> {
         let now = host.and_then(|host| self.state.hosts.get(host));
         let is_asked_to_run = is_asked_to_run(instance, self.now);
         let wants_to_run = is_asked_to_run && instance.interruption.is_none();
-        let is_present = |volume: &Arc<Volume>| volume.observed.is_present();
+        let is_made = |volume: &Arc<Volume>| volume.is_made();
         InstanceFacts {
             instance,
             standing,
@@ -275,7 +275,7 @@ impl<'a> Batch<'a> {
             // Asked only where it matters: it takes several lookups.
             has_data: host.is_some()
                 && standing == Standing::Lapsed
-                && self.volumes_of(instance).iter().any(is_present),
+                && self.volumes_of(instance).iter().any(is_made),
             is_off: now.is_some_and(|now| now.off.contains(&instance.id)),
             lacks_memory: now.zip(instance.decision.as_ref()).is_some_and(|(now, decision)| {
                 now.lacks_memory.get(&instance.id) == Some(&decision.epoch)
@@ -459,6 +459,15 @@ impl<'a> Batch<'a> {
         let waited_ms = self.now.0.saturating_sub(volume.created_at.0);
         let patience_ms = self.engine.config().import_patience_ms;
         if volume.imports().is_none() || waited_ms < patience_ms {
+            return volume;
+        }
+        // All of it may be there by now: a host that was away says so with its first report.
+        let has_said = |host: HostId| {
+            let now = self.state.hosts.get(host);
+            self.state.standing(host) == Standing::Connected
+                && now.is_some_and(|now| now.observed > Generation::default())
+        };
+        if !volume.host.is_none_or(has_said) {
             return volume;
         }
         let (id, kind) = (volume.id, OperationKind::Delete);

@@ -4,14 +4,17 @@
 //! is desired and are not written; a report of an older run says nothing about this one.
 
 use fairmazon_model::{
-    id::HostId,
+    id::{HostId, VolumeId},
     instance::{Instance, InstanceObserved, ObservedState},
     machine::{GuestSeen, MachineSeen, ObservedSet, VolumeSeen},
     units::UnixMs,
     volume::{Volume, VolumeObserved},
 };
 use fairmazon_store::Key;
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use super::batch::Batch;
 use crate::core::audit;
@@ -47,6 +50,10 @@ impl Batch<'_> {
         for seen in &report.volumes {
             complete &= self.adopt(host, seen);
         }
+        let mut ran = BTreeSet::new();
+        for seen in &report.machines {
+            complete &= self.keep_what_ran(host, seen, &mut ran);
+        }
         let here: Vec<_> = self.state.world.instances_on(host).map(|row| row.id).collect();
         for id in here {
             let Some(row) = self.instance(id) else { continue };
@@ -68,23 +75,25 @@ impl Batch<'_> {
         let here: Vec<_> = self.state.world.volumes_on(host).map(|row| row.id).collect();
         for id in here {
             let Some(row) = self.volume(id) else { continue };
-            let Some(observed) = observed_volume(&row, volumes.get(id)) else {
+            let news = observed_volume(&row, volumes.get(id));
+            let is_present = news.as_ref().unwrap_or(&row.observed).is_present();
+            let made = row.made || is_present && row.boot_of.is_none();
+            if news.is_none() && made == row.made {
                 continue;
-            };
+            }
             if !self.may_change(id) {
                 complete = false;
                 continue;
             }
-            let is_made_of = row.spec.source.is_some() || row.spec.import.is_some();
-            let copied = row.copied || is_made_of && observed.is_present();
-            self.change_volume(Volume { copied, observed, ..Volume::clone(&row) });
+            let observed = news.unwrap_or_else(|| row.observed.clone());
+            self.change_volume(Volume { made, observed, ..Volume::clone(&row) });
             self.look_at_volume(id);
         }
         for seen in &report.volumes {
             complete &= self.take_changed_key(host, seen);
             complete &= self.drop_refused_key(host, seen);
         }
-        self.note_strays(host, report);
+        self.note_strays(host, report, &ran);
         complete
     }
 
@@ -168,17 +177,57 @@ impl Batch<'_> {
         true
     }
 
+    /// What a host has for a run that was decided in vain is a customer's data when that run was
+    /// brought about: only the one commit that the store has lost could have allowed it. A machine
+    /// that is to run is held until then, and what is held is never brought about.
+    /// Adds the volumes to `ran`, also those whose rows can't be changed at this moment.
+    fn keep_what_ran(
+        &mut self,
+        host: HostId,
+        seen: &MachineSeen,
+        ran: &mut BTreeSet<VolumeId>,
+    ) -> bool {
+        let row = self.state.world.instances.get(seen.instance);
+        let is_of_it = |row: &Arc<Instance>| row.in_vain.get(&host) == Some(&seen.epoch);
+        if seen.spec_version == 0 || !row.is_some_and(is_of_it) {
+            return true;
+        }
+        let Some(row) = self.instance(seen.instance) else { return true };
+        let volumes = self.volumes_of(&row);
+        ran.extend(volumes.iter().map(|volume| volume.id));
+        if !self.may_change_with(row.id, volumes.iter().map(|volume| volume.id)) {
+            return false;
+        }
+        tracing::error!(
+            %host, instance = %row.id,
+            "a host has run a machine that the store says was never started there, and that was \
+             decided elsewhere since: was the store restored? Its volumes on that host are kept"
+        );
+        for volume in volumes.iter().filter(|volume| volume.may_be_on.contains(&host)) {
+            let mut kept = Volume::clone(volume);
+            kept.may_be_on.remove(&host);
+            let (before, after) = (Some(&**volume), Some(&kept));
+            let at = self.now;
+            self.log(audit::own_entry(at, "broker.keep_volume", &kept.id, before, after));
+            self.change_volume(kept);
+        }
+        let mut new = Instance::clone(&row);
+        new.in_vain.remove(&host);
+        self.change_instance(new);
+        true
+    }
+
     /// Notes volumes whose rows say that their data is decided to be elsewhere. Those that were
     /// decided to be here in vain are to be deleted; what else is here may be a customer's data
     /// that a restored store knows nothing of, and is kept.
-    fn note_strays(&mut self, host: HostId, report: &ObservedSet) {
+    fn note_strays(&mut self, host: HostId, report: &ObservedSet, ran: &BTreeSet<VolumeId>) {
         let (mut strays, mut kept) = (BTreeSet::new(), BTreeSet::new());
         for seen in report.volumes.iter().filter(|seen| seen.state != VolumeObserved::Absent) {
             let Some(row) = self.state.world.volumes.get(seen.volume) else { continue };
             if row.host.is_none_or(|decided| decided == host) {
                 continue;
             }
-            let in_vain = row.may_be_on.contains(&host);
+            let in_vain = row.may_be_on.contains(&host) && !ran.contains(&row.id);
             if in_vain { &mut strays } else { &mut kept }.insert(row.id);
         }
         let now = self.state.hosts.entry(host);

@@ -20,6 +20,7 @@ use crate::core::{
     books::machine_booking,
     preferences::weighed,
     rules,
+    view::is_asked_to_run,
 };
 
 impl Batch<'_> {
@@ -39,11 +40,11 @@ impl Batch<'_> {
             Err(error) => return self.wait_for(instance, &error.to_string()),
         };
         // Volumes that were bound in vain with it are free to go with it: nothing was ever
-        // seen of them there.
+        // seen of them, there or elsewhere.
         let volumes: Vec<Volume> = volumes
             .iter()
             .map(|volume| {
-                let in_vain = away_from.is_some() && volume.host == away_from;
+                let in_vain = away_from.is_some() && volume.host == away_from && !volume.is_made();
                 let mut volume = Volume::clone(volume);
                 if in_vain {
                     volume.may_be_on.extend(volume.host.take());
@@ -88,8 +89,16 @@ impl Batch<'_> {
         let epoch = instance.last_epoch.next();
         let decision =
             Decision { host, epoch, flavor, reason, at: self.now, after, may_run: false };
+        let mut in_vain = instance.in_vain.clone();
+        in_vain.retain(|host, _| volumes.iter().any(|volume| volume.may_be_on.contains(host)));
+        if let (Some(old), Some(decision)) = (away_from, &instance.decision)
+            && is_asked_to_run(instance, self.now)
+        {
+            in_vain.insert(old, decision.epoch);
+        }
         let new = Instance {
             decision: Some(decision),
+            in_vain,
             last_epoch: epoch,
             observed: InstanceObserved { at: self.now, ..InstanceObserved::default() },
             interruption: None,

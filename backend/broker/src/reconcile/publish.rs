@@ -104,7 +104,7 @@ pub(crate) fn desired_set(
         let instance = row.boot_of.and_then(|id| state.world.instances.get(id));
         let named = instance.map(|instance| &instance.spec.image).or(row.spec.image.as_ref());
         let image = named.and_then(|image| catalogue.image(image));
-        if row.spec.image.is_some() && image.is_none() && !goes && !row.observed.is_present() {
+        if row.spec.image.is_some() && image.is_none() && !goes && !row.is_made() {
             // Its image has left the catalogue: it would be made empty.
             continue;
         }
@@ -161,7 +161,7 @@ fn is_for_later(state: &State, row: &Volume) -> bool {
     let instance = row.boot_of.or(row.attached_to).and_then(|id| state.world.instances.get(id));
     instance.is_some_and(|instance| instance.waits_for_room())
         && row.deleting.is_none()
-        && !row.observed.is_present()
+        && !row.is_made()
 }
 
 /// What a host has to do with a machine.
@@ -293,8 +293,8 @@ fn host_volume(row: &Volume, host: HostId, image: Option<String>, wish: VolumeWi
         class: row.spec.class.clone(),
         image,
         copy: match (row.spec.source, row.spec.import) {
+            _ if row.made => Some(VolumeCopy::Made),
             (None, None) => None,
-            _ if row.copied => Some(VolumeCopy::Made),
             (Some(source), _) => Some(VolumeCopy::Of(source)),
             (None, Some(import)) => Some(VolumeCopy::Import(import)),
         },

@@ -198,6 +198,7 @@ pub(super) fn instance(restart_policy: RestartPolicy) -> Instance {
         migration: None,
         interruption: None,
         carrier: false,
+        in_vain: Default::default(),
         reserved: None,
         displaced: None,
         boot_volume_id: VolumeId::from_parts(1, 1),
@@ -392,6 +393,9 @@ proptest! {
             Step::Delete => {
                 let interruption = situation.instance.interruption.as_ref().unwrap();
                 prop_assert!(is_connected && holds_room == Some(false) && interruption.deletes);
+                // Its terms may have changed since.
+                let terms = situation.instance.spec.spot.unwrap();
+                prop_assert_eq!(terms.on_interrupt, OnInterrupt::Delete);
             }
             Step::Enter => prop_assert!(is_connected && !situation.awaits_room),
             _ => {}

@@ -223,7 +223,7 @@ fn imported(
             .advise("make a volume with `import`: `fairmazon volume import` does both"));
     };
     let bytes = import.bytes;
-    if row.copied {
+    if row.made {
         return Ok((bytes, None));
     }
     let silent = || unavailable("the volume's host is silent");

@@ -45,7 +45,7 @@ async fn a_snapshot_is_made_where_its_volume_is_and_a_volume_of_the_snapshot() {
     kit.done(made.operation.id).await;
     let row = engine.volume(customer, snapshot).unwrap();
     assert_eq!((row.row.host, row.state), (host, VolumeState::Ready));
-    assert!(row.row.copied);
+    assert!(row.row.made);
 
     let larger = VolumeSpec { source: Some(snapshot), size: Gib(20), ..volume_spec("restored") };
     let made = engine.create_volume(customer, larger, &kit.key()).await.unwrap();

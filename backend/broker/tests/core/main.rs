@@ -13,6 +13,7 @@ mod followed;
 mod idempotency;
 mod imports;
 mod kit;
+mod losses;
 mod metering;
 mod migrations;
 mod of_images;

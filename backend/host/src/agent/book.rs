@@ -8,7 +8,9 @@ use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
     instance::{ObservedState, Power},
     key::GivenKey,
-    machine::{Disk, GuestSeen, MachineSeen, MachineSpec, ObservedSet, VolumeSeen, VolumeWish},
+    machine::{
+        Disk, GuestSeen, MachineSeen, MachineSpec, ObservedSet, VolumeCopy, VolumeSeen, VolumeWish,
+    },
     migration::{Arrival, Handover, ShownCertificates},
     units::{Generation, Mib, Vcpus},
     volume::VolumeObserved,
@@ -185,6 +187,7 @@ impl Book {
         let wish = self.wish(record.desired.as_ref());
         let deletes = record.desired.as_ref().is_some_and(|w| w.wish == VolumeWish::Delete);
         let missing = record.seen.is_none() && !deletes;
+        let made = record.desired.as_ref().is_some_and(|w| w.copy == Some(VolumeCopy::Made));
         Some(next_volume_step(&VolumeCase {
             wish,
             seen: record.seen.as_ref(),
@@ -192,7 +195,7 @@ impl Book {
             in_use: deletes && self.users(volume).any(|(_, machine)| machine.needs(volume)),
             must_be_there: missing
                 && self.features.durable
-                && self.users(volume).any(|(_, machine)| machine.had(volume)),
+                && (made || self.users(volume).any(|(_, machine)| machine.had(volume))),
             source_ready: self.source_ready(record),
             file: record.file_case(),
             key: self.key_case(record),

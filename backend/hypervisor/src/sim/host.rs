@@ -145,13 +145,13 @@ impl Hypervisor for SimHost {
     }
 
     fn features(&self) -> Features {
-        let encrypts = self.cell.state.lock().encrypts;
+        let state = self.cell.state.lock();
         Features {
             hotplug: true,
             grow: true,
             resize: true,
-            durable: true,
-            encrypts,
+            durable: !state.is_fleeting,
+            encrypts: state.encrypts,
             migration: true,
             balloon: true,
             accelerator: "",

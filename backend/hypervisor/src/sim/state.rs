@@ -69,6 +69,8 @@ pub(super) struct HostState {
     pub(super) keys: FxHashMap<VolumeId, Box<str>>,
     /// Whether volumes are made with a key from now on.
     pub(super) encrypts: bool,
+    /// Whether all of it ends with this process.
+    pub(super) is_fleeting: bool,
     /// Whether guests have no agent.
     pub(super) no_agents: bool,
     /// Whether guests have no room to grow while they run.

@@ -12,6 +12,12 @@ impl SimHost {
         self.cell.state.lock().encrypts = true;
     }
 
+    /// What it has ends with this process, so that nobody misses it: machines and volumes are made
+    /// anew. At first it outlives agents, as real hosts do.
+    pub fn set_fleeting(&self) {
+        self.cell.state.lock().is_fleeting = true;
+    }
+
     /// Which images it can boot, by their ids. At first every one.
     pub fn set_images<'a>(&self, ids: impl IntoIterator<Item = &'a str>) {
         self.cell.state.lock().images = Some(ids.into_iter().map(str::to_owned).collect());
