@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use fairmazon_model::access::Role;
+use fairmazon_model::access::{CredentialKind, Role};
 
 /// Who may call a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,9 @@ pub(crate) enum Access {
     Public,
     /// Credentials with one of these roles.
     Roles(&'static [Role]),
+    /// Hosts, by the certificate that they have joined for. The token that they join with may be
+    /// in more hands than one, and opens nothing.
+    JoinedHosts,
 }
 
 /// When a call is answered, or its stream of answers opened.
@@ -44,7 +47,13 @@ impl Rule {
         match self.access {
             Access::Public => true,
             Access::Roles(roles) => role.is_some_and(|role| roles.contains(&role)),
+            Access::JoinedHosts => role == Some(Role::Host),
         }
+    }
+
+    /// Whether a credential of this kind will do, of a role that may call it.
+    pub(crate) fn takes(&self, shown: CredentialKind) -> bool {
+        self.access != Access::JoinedHosts || shown == CredentialKind::Certificate
     }
 }
 
@@ -139,9 +148,9 @@ const RULES: &[Rule] = &[
     rule("/fairmazon.v1.VolumesService/GetWrappedKey", CUSTOMER),
     rule("/fairmazon.v1.VolumesService/ExportVolume", CUSTOMER),
     rule("/fairmazon.v1.VolumesService/ImportVolume", CUSTOMER),
-    rule("/fairmazon.host.v1.HostStreamService/OpenStream", HOST),
-    long("/fairmazon.host.v1.HostStreamService/SendVolume", HOST),
-    rule("/fairmazon.host.v1.HostStreamService/ReceiveVolume", HOST),
+    rule("/fairmazon.host.v1.HostStreamService/OpenStream", Access::JoinedHosts),
+    long("/fairmazon.host.v1.HostStreamService/SendVolume", Access::JoinedHosts),
+    rule("/fairmazon.host.v1.HostStreamService/ReceiveVolume", Access::JoinedHosts),
     rule("/grpc.health.v1.Health/Check", Access::Public),
     rule("/grpc.health.v1.Health/Watch", Access::Public),
     rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public),
@@ -217,6 +226,9 @@ mod tests {
                 let is_hosts = hosts.contains(&name);
                 assert_eq!(rule.allows(Some(Role::Host)), is_hosts, "{}", rule.method);
                 assert!(!rule.allows(None), "{}", rule.method);
+                let token_will_do = !is_hosts || name == "JoinHost";
+                assert_eq!(rule.takes(CredentialKind::Token), token_will_do, "{}", rule.method);
+                assert!(rule.takes(CredentialKind::Certificate), "{}", rule.method);
             }
         }
     }

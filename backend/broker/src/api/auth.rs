@@ -25,6 +25,13 @@ pub(crate) struct Shown {
     kind: CredentialKind,
 }
 
+impl Shown {
+    /// What kind of credential it is.
+    pub(crate) const fn kind(&self) -> CredentialKind {
+        self.kind
+    }
+}
+
 /// A credential that is valid now.
 pub(crate) struct Known {
     pub(crate) credential: TokenId,

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use fairmazon_model::{DomainError, ErrorKind};
+use fairmazon_model::{
+    DomainError, ErrorKind,
+    access::{CredentialKind, Role},
+};
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderValue, Request, Response};
 use tokio::time::{Instant, timeout};
@@ -55,13 +58,17 @@ impl Gate {
         };
         let outcome = match rule.access {
             Access::Public => self.of_address(request).map(|()| None),
-            Access::Roles(_) => self.of_credential(request, id).and_then(|context| {
-                if rule.allows(Some(context.caller.role)) {
-                    Ok(Some(context))
-                } else {
-                    Err(forbidden(rule.method, context.caller.role))
-                }
-            }),
+            Access::Roles(_) | Access::JoinedHosts => {
+                self.of_credential(request, id).and_then(|(context, kind)| {
+                    if !rule.allows(Some(context.caller.role)) {
+                        Err(forbidden(rule.method, context.caller.role))
+                    } else if !rule.takes(kind) {
+                        Err(not_joined(rule.method))
+                    } else {
+                        Ok(Some(context))
+                    }
+                })
+            }
         };
         let within = match rule.answered {
             Answered::Soon => Some(self.call_time),
@@ -74,7 +81,7 @@ impl Gate {
         &self,
         request: &Request<Body>,
         request_id: RequestId,
-    ) -> Result<Context, DomainError> {
+    ) -> Result<(Context, CredentialKind), DomainError> {
         let peer = request.extensions().get::<Peer>();
         let shown = auth::shown(request.headers(), peer.and_then(Peer::certificate));
         let known = shown.and_then(|shown| Ok((auth::check(&self.engine, &shown)?, shown)));
@@ -92,14 +99,15 @@ impl Gate {
             self.uses.end(known.credential);
             return Err(error);
         }
-        Ok(Context {
+        let context = Context {
             caller: known.caller,
             request_id,
             ends_at: known.ends_at,
             used,
             uses: self.uses.clone(),
             ending: self.ending.clone(),
-        })
+        };
+        Ok((context, shown.kind()))
     }
 
     fn of_address(&self, request: &Request<Body>) -> Result<(), DomainError> {
@@ -142,13 +150,22 @@ struct Call {
     begun: Instant,
 }
 
-fn forbidden(method: &str, role: fairmazon_model::access::Role) -> DomainError {
-    let name = method.rsplit('/').next().unwrap_or(method);
-    DomainError::new(
-        ErrorKind::Forbidden,
-        format!("a credential with the role {} may not call {name}", auth::role_name(role)),
+fn name(method: &str) -> &str {
+    method.rsplit('/').next().unwrap_or(method)
+}
+
+fn forbidden(method: &str, role: Role) -> DomainError {
+    let (role, name) = (auth::role_name(role), name(method));
+    let text = format!("a credential with the role {role} may not call {name}");
+    DomainError::new(ErrorKind::Forbidden, text).advise("use a credential with another role")
+}
+
+fn not_joined(method: &str) -> DomainError {
+    let name = name(method);
+    let text = format!("the token of a host joins it and nothing more: it may not call {name}");
+    DomainError::new(ErrorKind::Forbidden, text).advise(
+        "join with it by `fairmazon host join`, and show the certificate that the host gets",
     )
-    .advise("use a credential with another role")
 }
 
 fn too_slow(method: &str, within: Duration) -> DomainError {

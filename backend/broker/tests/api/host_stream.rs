@@ -7,10 +7,8 @@ use fairmazon_proto::{
         host_stream_service_client::HostStreamServiceClient, to_host,
     },
     v1::{
-        CreateInstanceRequest, ListHostsRequest, ListTokensRequest, RemoveHostRequest,
-        RevokeTokenRequest, hosts_service_client::HostsServiceClient,
-        instances_service_client::InstancesServiceClient,
-        tokens_service_client::TokensServiceClient,
+        CreateInstanceRequest, ListHostsRequest, RemoveHostRequest,
+        hosts_service_client::HostsServiceClient, instances_service_client::InstancesServiceClient,
     },
 };
 use tokio::sync::mpsc;
@@ -18,7 +16,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-use crate::harness::{Broker, Client, detail, instance_spec};
+use crate::{
+    harness::{Broker, Client, detail, instance_spec},
+    joining::{joined, stream},
+};
 
 /// A stream of a host.
 pub(crate) struct Stream {
@@ -42,10 +43,6 @@ pub(crate) fn hello(host_id: String) -> FromHost {
         reads_consoles: false,
         conformity: None,
     }))
-}
-
-async fn open(broker: &Broker, first: FromHost) -> Stream {
-    open_as(&broker.as_role(Role::Host).await, first).await.unwrap()
 }
 
 /// Opens a stream with the client's credential.
@@ -97,8 +94,7 @@ async fn connected(broker: &Broker) -> bool {
 async fn a_host_is_welcomed_and_granted_a_lease() {
     let broker = Broker::start().await;
     assert!(!connected(&broker).await);
-    let mut stream = open(&broker, hello(broker.host.to_string())).await;
-    assert!(matches!(stream.next().await, to_host::Message::Welcome(_)));
+    let mut stream = stream(&broker, &joined(&broker).await).await.unwrap();
     assert!(matches!(stream.next().await, to_host::Message::Desired(_)));
     stream.sender.send(says(from_host::Message::Renew(Renew { sequence: 7 }))).await.unwrap();
     let to_host::Message::Renewed(renewed) = stream.next().await else { panic!("no lease") };
@@ -111,35 +107,22 @@ async fn a_host_is_welcomed_and_granted_a_lease() {
 #[tokio::test]
 async fn a_host_speaks_for_itself_alone() {
     let broker = Broker::start().await;
-    let stream = open(&broker, hello("hst-01jd0000000000000000000000".into())).await;
+    let host = joined(&broker).await;
+    let open = async |first| open_as(&host, first).await.unwrap();
+    let stream = open(hello("hst-01jd0000000000000000000000".into())).await;
     assert_eq!(stream.end().await.code(), Code::PermissionDenied);
-    let stream = open(&broker, says(from_host::Message::Renew(Renew { sequence: 1 }))).await;
+    let stream = open(says(from_host::Message::Renew(Renew { sequence: 1 }))).await;
     assert_eq!(stream.end().await.code(), Code::InvalidArgument);
-    let stream = open(&broker, FromHost { message: None }).await;
+    let stream = open(FromHost { message: None }).await;
     let status = stream.end().await;
     assert_eq!((status.code(), detail(&status).field.as_str()), (Code::InvalidArgument, "message"));
     broker.stop().await;
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_the_hosts_token() {
-    let broker = Broker::start().await;
-    let mut stream = open(&broker, hello(broker.host.to_string())).await;
-    stream.next().await;
-    let mut tokens = TokensServiceClient::new(broker.as_role(Role::PlatformOperator).await);
-    let listed = tokens.list_tokens(ListTokensRequest::default()).await.unwrap().into_inner();
-    let own = listed.tokens.iter().find(|token| token.name.starts_with("host ")).unwrap();
-    let request = RevokeTokenRequest { id: own.id.clone(), idempotency_key: "revoke".into() };
-    tokens.revoke_token(request).await.unwrap();
-    assert_eq!(stream.end().await.code(), Code::Unauthenticated);
-    broker.stop().await;
-}
-
-#[tokio::test]
 async fn a_stream_ends_with_its_host() {
     let broker = Broker::start().await;
-    let mut stream = open(&broker, hello(broker.host.to_string())).await;
-    stream.next().await;
+    let stream = stream(&broker, &joined(&broker).await).await.unwrap();
     let mut hosts = HostsServiceClient::new(broker.as_role(Role::HostOperator).await);
     let id = broker.host.to_string();
     let request = RemoveHostRequest { id, idempotency_key: "remove".into() };
@@ -161,12 +144,12 @@ async fn a_later_stream_of_a_host_takes_over_with_all_that_it_is_to_do() {
         let made = instances.create_instance(request).await.unwrap().into_inner();
         made.instance.unwrap().id
     };
-    let mut first = open(&broker, hello(broker.host.to_string())).await;
+    let host = joined(&broker).await;
+    let mut first = stream(&broker, &host).await.unwrap();
     let one = make("one").await;
     let before = first.set_with(&[&one]).await;
 
-    let mut second = open(&broker, hello(broker.host.to_string())).await;
-    assert!(matches!(second.next().await, to_host::Message::Welcome(_)));
+    let mut second = stream(&broker, &host).await.unwrap();
     let to_host::Message::Desired(begin) = second.next().await else { panic!("no set") };
     assert_eq!(begin.machines, before.machines, "it begins with what the first was told");
     assert!(begin.generation >= before.generation);

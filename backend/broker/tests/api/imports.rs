@@ -29,6 +29,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::{
     harness::{Broker, Client, detail},
+    joining::joined,
     transfers::{Platform, begin, spec},
 };
 
@@ -402,10 +403,11 @@ async fn imports_and_exports_of_an_account_are_counted_together() {
 async fn a_host_takes_only_what_somebody_sends() {
     let broker = Broker::start().await;
     let begin = volume_taken::Taken::Begin(VolumeTakenBegin { offset: 0 });
+    let host = joined(&broker).await;
     for (transfer_id, code) in [(vec![1; 16], Code::NotFound), (vec![1; 15], Code::InvalidArgument)]
     {
         let word = VolumeTaken { taken: Some(begin.clone()), transfer_id };
-        let mut host = HostStreamServiceClient::new(broker.as_role(Role::Host).await);
+        let mut host = HostStreamServiceClient::new(host.clone());
         let status = host.receive_volume(stream::iter([word])).await.err().unwrap();
         assert_eq!(status.code(), code, "{status}");
     }

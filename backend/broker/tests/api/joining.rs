@@ -7,13 +7,16 @@ use fairmazon_host::identity::HostIdentity;
 use fairmazon_keys::{HostCertificate, HostSecret, host_name, sealing_key_name};
 use fairmazon_model::{access::Role, id::HostId, units::UnixMs};
 use fairmazon_proto::{
-    host::v1::to_host,
+    host::v1::{
+        VolumePart, VolumeTaken, host_stream_service_client::HostStreamServiceClient, to_host,
+    },
     v1::{
         JoinHostRequest, JoinHostResponse, ListTokensRequest, RevokeTokenRequest,
         RotateHostTokenRequest, hosts_service_client::HostsServiceClient,
         tokens_service_client::TokensServiceClient,
     },
 };
+use futures::stream::iter;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SanType};
 use tempfile::TempDir;
 use tonic::{Code, Status};
@@ -57,6 +60,13 @@ impl Machine {
         let key = self.identity.tls_key_pem();
         broker.with_certificate(&joined.certificate, &key).await.unwrap()
     }
+}
+
+/// A client with the certificate that the broker's host joins for with its token.
+pub(crate) async fn joined(broker: &Broker) -> Client {
+    let machine = Machine::new();
+    let joined = machine.join(&broker.as_role(Role::Host).await).await.unwrap();
+    machine.showing(broker, &joined).await
 }
 
 async fn join(client: &Client, request: JoinHostRequest) -> Result<JoinHostResponse, Status> {
@@ -106,12 +116,40 @@ async fn a_token_joins_until_the_certificate_is_shown() {
     assert_ne!(serial(&lost.certificate), serial(&joined.certificate));
 
     let client = machine.showing(&broker, &joined).await;
-    let before = stream(&broker, &token).await.unwrap();
     let _stream = stream(&broker, &client).await.unwrap();
-    assert_eq!(before.end().await.code(), Code::Unauthenticated, "what the token had open ends");
     refused(machine.join(&token).await, "revoked");
     refused(stream(&broker, &token).await, "revoked");
     machine.join(&client).await.unwrap();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_opens_nothing_before_and_after_it_has_joined() {
+    let broker = Broker::start().await;
+    let (machine, token) = (Machine::new(), broker.as_role(Role::Host).await);
+    let opens_nothing = async || {
+        let mut host = HostStreamServiceClient::new(token.clone());
+        let calls = [
+            stream(&broker, &token).await.err(),
+            host.send_volume(iter([VolumePart::default()])).await.err(),
+            host.receive_volume(iter([VolumeTaken::default()])).await.err(),
+        ];
+        for status in calls.map(Option::unwrap) {
+            assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+            assert!(status.message().contains("joins it and nothing more"), "{status}");
+            assert!(status.message().contains("fairmazon host join"), "{status}");
+        }
+        assert_eq!(broker.engine.hosts_connected(), 0);
+    };
+    let (_, before) = broker.audited(0).await;
+    opens_nothing().await;
+    assert_eq!(broker.audited(before).await, (Vec::new(), before), "nothing has changed");
+    // Whoever has the token with the keys that it was used with has no more of it.
+    let joined = machine.join(&token).await.unwrap();
+    opens_nothing().await;
+
+    let _stream = stream(&broker, &machine.showing(&broker, &joined).await).await.unwrap();
+    assert_eq!(broker.engine.hosts_connected(), 1);
     broker.stop().await;
 }
 

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use fairmazon_model::access::Role;
-use fairmazon_proto::FILE_DESCRIPTOR_SET;
+use fairmazon_proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{RegisterHostRequest, hosts_service_client::HostsServiceClient},
+};
 use futures::stream;
 use http::uri::PathAndQuery;
 use prost::Message as _;
@@ -13,10 +16,13 @@ use tokio::time::timeout;
 use tonic::{Code, Request, client::Grpc};
 use tonic_prost::ProstCodec;
 
-use crate::harness::{Broker, Client};
+use crate::{
+    harness::{Broker, Client, host_spec},
+    joining::joined,
+};
 
-/// Method and who may call it: c(ustomer), h(ost operator), m(achine: a host's own token),
-/// p(latform operator), a(uditor).
+/// Method and who may call it: c(ustomer), h(ost operator), t(oken of a host), m(achine: a
+/// host that has joined, by its certificate), p(latform operator), a(uditor).
 const ALLOWED: &str = "
 AccountsService/GetAccount chpa
 AccountsService/CreateAccount p
@@ -33,7 +39,7 @@ HostsService/GetHost hpa
 HostsService/ListHosts hpa
 HostsService/UpdateHost h
 HostsService/RotateHostToken h
-HostsService/JoinHost m
+HostsService/JoinHost tm
 HostsService/DrainHost h
 HostsService/CancelDrain h
 HostsService/GetDrain hpa
@@ -74,10 +80,10 @@ HostStreamService/SendVolume m
 HostStreamService/ReceiveVolume m
 ";
 
-const ROLES: [(char, Role); 5] = [
+const TOKENS: [(char, Role); 5] = [
     ('c', Role::Customer),
     ('h', Role::HostOperator),
-    ('m', Role::Host),
+    ('t', Role::Host),
     ('p', Role::PlatformOperator),
     ('a', Role::Auditor),
 ];
@@ -112,11 +118,21 @@ async fn call(client: &Client, path: &str) -> Code {
     }
 }
 
+/// Registers another host; its token.
+async fn register(broker: &Broker, name: &str) -> String {
+    let mut hosts = HostsServiceClient::new(broker.as_role(Role::HostOperator).await);
+    let spec = Some((&host_spec(name)).into());
+    let request = RegisterHostRequest { spec, idempotency_key: name.into() };
+    hosts.register_host(request).await.unwrap().into_inner().token
+}
+
 #[tokio::test]
 async fn every_role_against_every_method() {
-    let broker = Broker::start().await;
-    let mut clients = Vec::new();
-    for (letter, role) in ROLES {
+    let mut broker = Broker::start().await;
+    // The token of a host that has joined ends: the one in the table is another host's.
+    let mut clients = vec![('m', joined(&broker).await)];
+    broker.tokens.insert(Role::Host, register(&broker, "second").await);
+    for (letter, role) in TOKENS {
         clients.push((letter, broker.as_role(role).await));
     }
     let nobody = broker.with_token(None).await;

@@ -38,6 +38,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::{
     harness::{Broker, Client, detail, host_spec, instance_spec},
+    joining::joined,
     volume_keys::{answer, give, wanted},
 };
 
@@ -416,10 +417,11 @@ async fn what_a_host_can_not_read_is_said() {
 async fn a_host_sends_only_what_somebody_waits_for() {
     let broker = Broker::start().await;
     let begin = volume_part::Part::Begin(VolumeBegin { total_bytes: 1 });
+    let host = joined(&broker).await;
     for (transfer_id, code) in [(vec![1; 16], Code::NotFound), (vec![1; 15], Code::InvalidArgument)]
     {
         let part = VolumePart { part: Some(begin.clone()), transfer_id };
-        let mut host = HostStreamServiceClient::new(broker.as_role(Role::Host).await);
+        let mut host = HostStreamServiceClient::new(host.clone());
         let status = host.send_volume(stream::iter([part])).await.unwrap_err();
         assert_eq!(status.code(), code, "{status}");
     }

@@ -49,7 +49,8 @@ pub struct GrpcConfig {
 /// How a host shows who it is.
 #[derive(Clone)]
 pub enum Credential {
-    /// The token that it joins with.
+    /// The token that it joins with, which opens nothing: it is shown for [`GrpcTransport::join`]
+    /// alone.
     Token(String),
     /// The certificate that it joined for, PEM.
     Certificate {
@@ -121,8 +122,11 @@ impl GrpcTransport {
         idempotency_key: String,
     ) -> Result<String, TransportError> {
         let mut client = HostsServiceClient::new(self.channel().await?);
-        let request =
-            self.shown(JoinHostRequest { certificate_request, sealing_key, idempotency_key });
+        let mut request =
+            Request::new(JoinHostRequest { certificate_request, sealing_key, idempotency_key });
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
         let answer = client.join_host(request).await.map_err(|status| refused(&status))?;
         Ok(answer.into_inner().certificate)
     }
@@ -133,14 +137,6 @@ impl GrpcTransport {
             source: error.into(),
         })
     }
-
-    fn shown<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        request
-    }
 }
 
 #[async_trait]
@@ -150,7 +146,7 @@ impl Transport for GrpcTransport {
             .max_decoding_message_size(MESSAGE_MOST)
             .max_encoding_message_size(MESSAGE_MOST);
         let (link, BrokerEnd { sender, receiver }) = pair();
-        let request = self.shown(ReceiverStream::new(receiver).map(to_message));
+        let request = ReceiverStream::new(receiver).map(to_message);
         // The broker may answer only once it has heard Hello, which is sent on the link: so the
         // call runs beside it.
         tokio::spawn(async move {
@@ -174,7 +170,7 @@ impl Transport for GrpcTransport {
     ) -> Result<(), TransportError> {
         let mut client = HostStreamServiceClient::new(self.channel().await?);
         let message = |part: Part, transfer_id| v1::VolumePart { transfer_id, ..part.into() };
-        let request = self.shown(Messages { transfer: transfer.0.to_vec(), parts, message });
+        let request = Messages { transfer: transfer.0.to_vec(), parts, message };
         let answer = client.send_volume(request).await;
         answer.map(|_| ()).map_err(|status| refused(&status))
     }
@@ -188,7 +184,7 @@ impl Transport for GrpcTransport {
         let mut client = HostStreamServiceClient::new(self.channel().await?);
         let message = |taken: Taken, transfer_id| v1::VolumeTaken { transfer_id, ..taken.into() };
         let words = Messages { transfer: transfer.0.to_vec(), parts: words, message };
-        let answer = client.receive_volume(self.shown(words)).await;
+        let answer = client.receive_volume(words).await;
         let data = answer.map_err(|status| refused(&status))?.into_inner();
         let data = data.map(|part| part.map(|part| part.data).map_err(|status| refused(&status)));
         Ok(Box::pin(data))
