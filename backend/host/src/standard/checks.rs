@@ -9,7 +9,7 @@ const MEASURED: &str = "Disk and network";
 const PLACE: &str = "Place";
 
 /// Every rule, in the order in which it is shown.
-pub const CHECKS: [Check; 22] = [
+pub const CHECKS: [Check; 23] = [
     Check {
         name: "guest-boots",
         about: VIRTUALISATION,
@@ -161,6 +161,17 @@ pub const CHECKS: [Check; 22] = [
                  `listen_tcp` from its configuration.",
         needs: Needs::From(0),
         judge: judge::libvirt_local,
+    },
+    Check {
+        name: "qemu-user",
+        about: AGENT,
+        wants: "QEMU runs as the agent's own user: `user` in `/etc/libvirt/qemu.conf`.",
+        why: "What guests open and move through is in folders for the agent's user alone: as \
+              another user QEMU says `Permission denied`, and no guest starts.",
+        remedy: "Set `user` and `group` to those of the agent (`\"root\"` where it runs as root), \
+                 and restart libvirt. Run this command as the agent's user.",
+        needs: Needs::From(0),
+        judge: judge::qemu_user,
     },
     Check {
         name: "agent-state-private",

@@ -26,6 +26,10 @@ pub struct Facts {
     pub hibernation: Fact<Option<String>>,
     /// What `qemu.conf` sets.
     pub qemu_settings: Fact<Settings>,
+    /// Whom `qemu.conf` has QEMU run as; none where it says nothing.
+    pub qemu_user: Fact<Option<User>>,
+    /// Whom this process runs as, by number.
+    pub agent_user: Fact<u32>,
     /// What libvirt-guests does when the host goes down; none where it is not installed.
     pub guests_on_shutdown: Fact<Option<String>>,
     /// Files with the memory of guests.
@@ -130,6 +134,15 @@ impl Settings {
         });
         Self(pairs.collect())
     }
+}
+
+/// A user of the system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// As the setting names it.
+    pub name: String,
+    /// The number.
+    pub id: u32,
 }
 
 /// The agent's state folder.

@@ -161,6 +161,23 @@ fn leads_nowhere(pattern: &str) -> bool {
     pattern == "/dev/null" || program.is_some_and(|program| SINKS.contains(&program))
 }
 
+pub(super) fn qemu_user(facts: &Facts) -> Verdict {
+    judge(&facts.agent_user, |agent| {
+        judge(&facts.qemu_user, |user| match user {
+            Some(user) if user.id == *agent => {
+                Verdict::Kept(format!("qemu.conf sets user = {}, who the agent is", user.name))
+            }
+            Some(user) => Verdict::Broken(format!(
+                "qemu.conf sets user = {} (number {}), and the agent is number {agent}",
+                user.name, user.id
+            )),
+            None => Verdict::Broken(
+                "qemu.conf does not set `user`: it is the one that libvirt was built with".into(),
+            ),
+        })
+    })
+}
+
 pub(super) fn guest_core_dumps_off(facts: &Facts) -> Verdict {
     judge(&facts.qemu_settings, |settings| {
         // Without this setting the guest's memory is left out, but not QEMU's own, with keys.

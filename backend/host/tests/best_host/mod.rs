@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fairmazon_host::standard::{
     Boots, ClassFacts, ClockFacts, DiskSpeed, Facts, HypervisorFacts, Limit, Location, Mounted,
-    Settings, StateFolder,
+    Settings, StateFolder, User,
 };
 
 pub const GIB: u64 = 1 << 30;
@@ -50,6 +50,8 @@ pub fn best() -> Facts {
         core_limit: Ok(Limit::Unlimited),
         hibernation: Ok(None),
         qemu_settings: Ok(Settings::parse("max_core = 0")),
+        qemu_user: Ok(Some(User { name: "root".into(), id: 0 })),
+        agent_user: Ok(0),
         guests_on_shutdown: Ok(None),
         saved_guests: Ok(Vec::new()),
         libvirt_listeners: Ok(Vec::new()),

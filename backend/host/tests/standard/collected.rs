@@ -29,6 +29,15 @@ const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue
    0: 00000000:0016 00000000:0000 0A 00000000:00000000
    1: 0100007F:407D 0100007F:1F90 01 00000000:00000000
 ";
+/// It was started by root.
+const STATUS: &str = "Name:\tcheck\nUid:\t0\t998\t998\t998\nCapEff:\t0000000000000000\n";
+const USERS: &str = "\
+root:x:0:0:root:/root:/bin/bash
+agents:x:997:997::/:/bin/false
+agent:x:998:998:,,,:/:/bin/false
+1000:x:999:999::/:/bin/false
+libvirt-qemu:x:64055:109:Libvirt Qemu,,,:/var/lib/libvirt:/usr/sbin/nologin
+";
 const SWAPS: &str = "Filename\tType\tSize\tUsed\tPriority\n";
 
 /// A system that keeps the whole standard, in a folder.
@@ -40,7 +49,7 @@ impl System {
         for (file, text) in [
             ("proc/self/mountinfo", MOUNTS),
             ("proc/self/limits", LIMITS),
-            ("proc/self/status", "Name:\tcheck\nCapEff:\t0000000000000000\n"),
+            ("proc/self/status", STATUS),
             ("proc/sys/kernel/core_pattern", "core\n"),
             ("proc/swaps", SWAPS),
             ("proc/cmdline", "root=/dev/vda ro quiet\n"),
@@ -48,7 +57,8 @@ impl System {
             ("proc/1/environ", "HOME=/\0TERM=linux\0"),
             ("sys/power/resume", "0:0\n"),
             ("sys/power/state", "freeze mem disk\n"),
-            ("etc/libvirt/qemu.conf", "max_core = 0\nuser = \"libvirt-qemu\"\n"),
+            ("etc/libvirt/qemu.conf", "max_core = 0\nuser = \"agent\"\n"),
+            ("etc/passwd", USERS),
             ("etc/libvirt/libvirtd.conf", "#listen_tcp = 1\nlisten_tls = 0\n"),
         ] {
             system.write(file, text);
@@ -240,11 +250,44 @@ fn core_dumps_are_found() {
         );
     });
     fails("guest-core-dumps-off", "max_core", |system| {
-        system.write("etc/libvirt/qemu.conf", "max_core = \"unlimited\"\n");
+        system.write("etc/libvirt/qemu.conf", "user = \"agent\"\nmax_core = \"unlimited\"\n");
     });
     fails("guest-core-dumps-off", "max_core", |system| {
-        fs::remove_file(system.path("etc/libvirt/qemu.conf")).unwrap();
+        system.write("etc/libvirt/qemu.conf", "user = \"agent\"\n");
     });
+}
+
+#[test]
+fn the_user_of_qemu_is_found_by_name_and_by_number() {
+    let check = "qemu-user";
+    let set = |user: &str| {
+        let text = format!("max_core = 0\nuser = {user}\ngroup = \"root\"\n");
+        move |system: &System| system.write("etc/libvirt/qemu.conf", &text)
+    };
+    for own in ["\"agent\"", "\"998\"", "\"+998\"", "'+998' # the agent"] {
+        passes(check, "who the agent is", set(own));
+    }
+    for (other, number) in
+        [("libvirt-qemu", 64_055), ("agents", 997), ("+0", 0), ("root", 0), ("1000", 999)]
+    {
+        let found = format!("user = {other} (number {number}), and the agent is number 998");
+        fails(check, &found, set(&format!("\"{other}\"")));
+    }
+    fails(check, "does not set `user`", |system| {
+        system.write("etc/libvirt/qemu.conf", "max_core = 0\n#user = \"agent\"\n");
+    });
+    for (text, why) in [("\"agen\"", "agen, who is not in /etc/passwd"), ("\"\"", "passwd")] {
+        let system = System::new();
+        set(text)(&system);
+        only(&system, check, Status::Unknown, why);
+    }
+    let system = System::new();
+    fs::remove_file(system.path("etc/passwd")).unwrap();
+    only(&system, check, Status::Unknown, "passwd");
+    set("\"+998\"")(&system);
+    only(&system, check, Status::Pass, "+998");
+    system.write("proc/self/status", "CapEff:\t0000000000000000\n");
+    only(&system, check, Status::Unknown, "/proc/self/status does not say `Uid`");
 }
 
 #[test]
@@ -265,7 +308,7 @@ fn ways_to_save_memory_are_found() {
 
     let check = "no-saved-memory";
     fails(check, "auto_dump_path", |system| {
-        let text = "max_core = 0\nauto_dump_path = \"/var/lib/dump\"\n";
+        let text = "user = \"agent\"\nmax_core = 0\nauto_dump_path = \"/var/lib/dump\"\n";
         system.write("etc/libvirt/qemu.conf", text);
     });
     let script = "usr/lib/libvirt/libvirt-guests.sh";
@@ -339,7 +382,7 @@ fn limits_and_capabilities_are_found() {
     fails("memory-locking", "8192 KiB", |system| system.write("proc/self/limits", &little));
     passes("memory-locking", "without a limit", |system| {
         system.write("proc/self/limits", &little);
-        system.write("proc/self/status", "CapEff:\t0000000000004000\n");
+        system.write("proc/self/status", &STATUS.replace("0000\n", "4000\n"));
     });
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fairmazon_host::standard::{
     Boots, CHECKS, ClockFacts, Facts, LEVEL_MOST, Limit, Needs, Report, Settings, StateFolder,
-    Status, Swap,
+    Status, Swap, User,
 };
 
 use crate::{GIB, best, finding, on};
@@ -65,7 +65,7 @@ fn checks_have_names_of_their_own_and_all_texts() {
 fn what_is_not_known_is_not_kept() {
     let unknown = || "nobody knows".to_owned();
     type Change = fn(&mut Facts, String);
-    let changes: [(&str, Option<u8>, Change); 17] = [
+    let changes: [(&str, Option<u8>, Change); 19] = [
         ("qemu-version", None, |facts, why| facts.hypervisor.qemu = Err(why)),
         ("libvirt-version", None, |facts, why| facts.hypervisor.libvirt = Err(why)),
         ("volumes-encrypted", None, |facts, why| facts.hypervisor.encryption = Err(why)),
@@ -78,6 +78,8 @@ fn what_is_not_known_is_not_kept() {
         ("no-saved-memory", None, |facts, why| facts.guests_on_shutdown = Err(why)),
         ("no-saved-memory", None, |facts, why| facts.saved_guests = Err(why)),
         ("libvirt-local", None, |facts, why| facts.libvirt_listeners = Err(why)),
+        ("qemu-user", None, |facts, why| facts.qemu_user = Err(why)),
+        ("qemu-user", None, |facts, why| facts.agent_user = Err(why)),
         ("agent-state-private", None, |facts, why| facts.state_folder = Err(why)),
         ("memory-locking", Some(0), |facts, why| facts.locked_memory = Err(why)),
         ("clock-synchronised", Some(0), |facts, why| facts.hypervisor.clock = Err(why)),
@@ -249,6 +251,21 @@ fn libvirt_is_local_and_the_agents_folder_private() {
     keeps(check, folder(0o500, &[]));
     breaks(check, None, "0750", folder(0o750, &[]));
     breaks(check, None, "host.key has 0640", folder(0o700, &[("host.key", 0o640)]));
+}
+
+#[test]
+fn qemu_runs_as_the_agents_user() {
+    let check = "qemu-user";
+    let set = |name: &str, id, agent| {
+        let user = Some(User { name: name.into(), id });
+        move |facts: &mut Facts| (facts.qemu_user, facts.agent_user) = (Ok(user), Ok(agent))
+    };
+    keeps(check, set("root", 0, 0));
+    keeps(check, set("+1000", 1_000, 1_000));
+    let other = "user = libvirt-qemu (number 64055), and the agent is number 0";
+    breaks(check, None, other, set("libvirt-qemu", 64_055, 0));
+    breaks(check, None, "number 1000", set("root", 0, 1_000));
+    breaks(check, None, "does not set `user`", |facts| facts.qemu_user = Ok(None));
 }
 
 #[test]

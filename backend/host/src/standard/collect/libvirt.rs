@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{Root, missing, unread};
-use crate::standard::facts::{Fact, Settings};
+use crate::standard::facts::{Fact, Settings, User};
 
 /// libvirt's ports for TCP and TLS.
 const PORTS: [(&str, u16); 2] = [("tcp_port", 16_509), ("tls_port", 16_514)];
@@ -13,6 +13,25 @@ const DAEMONS: [&str; 2] = ["etc/libvirt/libvirtd.conf", "etc/libvirt/virtproxyd
 /// The settings of a file; none are set where it is missing.
 pub(super) fn settings(root: Root<'_>, path: &str) -> Fact<Settings> {
     Ok(Settings::parse(&root.text_if_there(path)?.unwrap_or_default()))
+}
+
+/// Whom QEMU is set to run as; none where nothing is set. As libvirt reads it: `+` comes before a
+/// number, and what is the name of a user is no number.
+pub(super) fn qemu_user(root: Root<'_>, settings: &Fact<Settings>) -> Fact<Option<User>> {
+    let settings = settings.as_ref().map_err(Clone::clone)?;
+    let Some(name) = settings.get("user") else { return Ok(None) };
+    let named = |id| Ok(Some(User { name: name.to_owned(), id }));
+    if let Some(id) = name.strip_prefix('+').and_then(|number| number.parse().ok()) {
+        return named(id);
+    }
+    let users = root.text_if_there("etc/passwd")?.unwrap_or_default();
+    let of_name = users.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    // Its password, which is elsewhere, then its number.
+    let id = of_name.and_then(|rest| rest.split(':').nth(1)).unwrap_or(name);
+    match id.parse() {
+        Ok(id) => named(id),
+        Err(_) => Err(format!("qemu.conf sets the user {name}, who is not in /etc/passwd")),
+    }
 }
 
 /// What libvirt-guests does on shutdown; none where it is not installed.

@@ -69,6 +69,7 @@ pub fn collect(
     };
     let mounts = system::Mounts::read(root);
     let mounted = |folder: &Path| mounts.as_ref().map_err(Clone::clone)?.of(root, folder);
+    let qemu_settings = libvirt::settings(root, "etc/libvirt/qemu.conf");
     Facts {
         hypervisor,
         keys_folder: mounted(KEYS_FOLDER.as_ref()),
@@ -79,7 +80,9 @@ pub fn collect(
         core_pattern: root.text("proc/sys/kernel/core_pattern").map(|text| text.trim().into()),
         core_limit: system::limit(root, "Max core file size"),
         hibernation: system::hibernation(root),
-        qemu_settings: libvirt::settings(root, "etc/libvirt/qemu.conf"),
+        qemu_user: libvirt::qemu_user(root, &qemu_settings),
+        agent_user: system::user(root),
+        qemu_settings,
         guests_on_shutdown: libvirt::guests_on_shutdown(root),
         saved_guests: libvirt::saved_guests(root),
         libvirt_listeners: libvirt::listeners(root),

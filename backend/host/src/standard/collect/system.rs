@@ -149,6 +149,15 @@ pub(super) fn limit(root: Root<'_>, name: &str) -> Fact<Limit> {
     }
 }
 
+/// Whom this process runs as, by number.
+pub(super) fn user(root: Root<'_>) -> Fact<u32> {
+    let status = root.text("proc/self/status")?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    // Who has started it, then whose rights it has.
+    let own = users.and_then(|users| users.split_whitespace().nth(1)?.parse().ok());
+    own.ok_or_else(|| "/proc/self/status does not say `Uid`".to_owned())
+}
+
 pub(super) fn locked_memory(root: Root<'_>) -> Fact<Limit> {
     let status = root.text("proc/self/status")?;
     let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
