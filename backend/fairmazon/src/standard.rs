@@ -6,18 +6,21 @@ use std::{error::Error, path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use clap::Args;
 use fairmazon_host::standard::{
-    Boots, ClockFacts, Collector, Fact, Facts, HypervisorFacts, LEVEL_MOST, Location, Prover,
-    Report, Standard, Status, collect,
+    Boots, ClockFacts, Collector, DaemonFacts, Fact, Facts, HypervisorFacts, LEVEL_MOST, Location,
+    Prover, Report, Standard, Status, collect,
 };
 use fairmazon_hypervisor_libvirt::{
     clock,
     qemu::{
-        Accelerator,
+        Accelerator, Daemon,
         proof::{Versions, encryption},
     },
 };
 
 use crate::{error::CommandError, keys};
+
+/// How long libvirt's daemon may take to answer: at its first start it asks QEMU what it can do.
+const LIBVIRT_ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a machine can't know of itself.
 #[derive(Debug, Clone, Args)]
@@ -50,6 +53,9 @@ pub(crate) struct Folders {
     /// Folder of the volumes: it is measured, and a volume is made in it and removed.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) storage_dir: Option<PathBuf>,
+    /// libvirt's daemon on this machine, as the agent is told: it is asked what it can do.
+    #[arg(long, value_name = "URI")]
+    pub(crate) libvirt: Option<String>,
     /// Folder of the guests' consoles: the agent's --runtime-dir.
     #[arg(long, visible_alias = "runtime-dir", value_name = "FOLDER")]
     pub(crate) consoles: Option<PathBuf>,
@@ -60,7 +66,11 @@ pub(crate) struct Folders {
 
 /// This machine, to be looked at.
 #[derive(Debug, Clone)]
-pub(crate) struct Machine(Collector);
+pub(crate) struct Machine {
+    collector: Collector,
+    /// libvirt's daemon.
+    libvirt: Option<String>,
+}
 
 impl Machine {
     /// Looked at in these folders.
@@ -70,7 +80,7 @@ impl Machine {
         state: Option<PathBuf>,
         broker: Option<String>,
     ) -> Self {
-        Self(Collector {
+        let collector = Collector {
             root: folders.root,
             storage: folders.storage_dir,
             consoles: folders.consoles,
@@ -78,7 +88,8 @@ impl Machine {
             broker,
             location: offered.location(),
             offered: offered.storage,
-        })
+        };
+        Self { collector, libvirt: folders.libvirt }
     }
 
     /// What came of all checks, all of them tried now.
@@ -92,31 +103,36 @@ impl Machine {
             Some(known) => HypervisorFacts { clock: clock_facts(), ..known },
             None => self.hypervisor().await?,
         };
-        let (collector, before) = (self.0.clone(), before.cloned());
+        let (collector, before) = (self.collector.clone(), before.cloned());
         aside(move || collect(&collector, hypervisor, before.as_ref())).await
     }
 
     async fn hypervisor(&self) -> Result<HypervisorFacts, CommandError> {
-        let encryption = match &self.0.storage {
+        let encryption = match &self.collector.storage {
             Some(folder) => {
                 Ok(encryption(folder, &keys::volume()?).await.map_err(|error| with_causes(&error)))
             }
             None => Err("not tried: give --storage-dir".to_owned()),
         };
+        let libvirt = self.libvirt.clone();
         aside(|| {
             let versions = Versions::read();
+            let daemon = libvirt.map(|uri| Daemon::ask(&uri, LIBVIRT_ANSWERS_WITHIN));
+            // What answers counts, and not what is installed beside it.
+            let answered = daemon.as_ref().and_then(|answer| answer.as_ref().ok());
+            let version = answered.map(|daemon| daemon.version).or(versions.libvirt);
             let known = |version: Option<(u32, u32)>, what: &str| {
                 version.ok_or_else(|| format!("{what} does not start: it may not be installed"))
             };
             HypervisorFacts {
-                guest: Ok(match Accelerator::prove() {
-                    Some(Accelerator::Kvm) => Boots::Hardware,
-                    Some(Accelerator::Tcg) => Boots::Software,
-                    None => Boots::Not,
-                }),
+                guest: Ok(Accelerator::prove().map_or(Boots::Not, boots)),
                 encryption,
                 qemu: known(versions.qemu, "QEMU"),
-                libvirt: known(versions.libvirt, "libvirt's daemon"),
+                libvirt: known(version, "libvirt's daemon"),
+                daemon: daemon.map_or_else(
+                    || Err("not asked: give --libvirt".to_owned()),
+                    |answer| Ok(answer.map(daemon_facts).map_err(|error| with_causes(&error))),
+                ),
                 clock: clock_facts(),
             }
         })
@@ -134,6 +150,18 @@ impl Prover for Machine {
 /// What an agent says whose driver runs no guests.
 pub(crate) fn without_guests(driver: &str) -> Standard {
     Standard::Unproven(format!("the driver `{driver}` runs no guests"))
+}
+
+fn boots(accelerator: Accelerator) -> Boots {
+    match accelerator {
+        Accelerator::Kvm => Boots::Hardware,
+        Accelerator::Tcg => Boots::Software,
+    }
+}
+
+fn daemon_facts(daemon: Daemon) -> DaemonFacts {
+    let runs = daemon.runs.into_iter().map(boots).collect();
+    DaemonFacts { runs, qemu_user: daemon.qemu_user }
 }
 
 fn clock_facts() -> Fact<ClockFacts> {

@@ -165,11 +165,14 @@ impl Host {
     /// What all commands on the host are told of it.
     fn own(&self, state: &str) -> Vec<OsString> {
         let mut words: Vec<OsString> = PLACE.iter().map(Into::into).collect();
+        let libvirt = self.folder.join("libvirt/socket/libvirt-sock");
+        let libvirt = format!("qemu+unix:///system?socket={}", libvirt.display());
         for (option, value) in [
             ("--broker", self.endpoint.clone().into()),
             ("--state-dir", self.folder.join(state).into_os_string()),
             ("--storage-dir", self.folder.join("storage").into_os_string()),
             ("--runtime-dir", RUNTIME.into()),
+            ("--libvirt", libvirt.into()),
             ("--storage", STORAGE.into()),
         ] {
             words.extend([option.into(), value]);
@@ -179,10 +182,8 @@ impl Host {
 
     /// Starts its agent, as a service manager does after each of its ends.
     pub(super) fn start_agent(&mut self) -> Outcome {
-        let libvirt = self.folder.join("libvirt/socket/libvirt-sock");
         let mut command = self.fairmazon()?;
         command.args(["host", "--host-id", &self.id, "--hypervisor", "qemu"]);
-        command.args(["--libvirt", &format!("qemu+unix:///system?socket={}", libvirt.display())]);
         command.arg("--ca").arg(&self.authority);
         command.args(self.own(STATE));
         command.arg("--images-dir").arg(self.folder.join("images"));

@@ -100,6 +100,7 @@ impl QemuOptions {
     /// Where the host standard is looked at.
     fn folders(&self) -> Folders {
         Folders {
+            libvirt: Some(self.libvirt.clone()),
             storage_dir: self.storage_dir.clone(),
             consoles: self.runtime_dir.clone(),
             root: "/".into(),

@@ -25,6 +25,10 @@ fn make_system(folder: &Path) {
     fs::create_dir_all(folder.join("storage")).unwrap();
 }
 
+/// A daemon that answers, as the agent asks it, and runs no guests: what else runs on this machine
+/// does not count.
+const LIBVIRT: [&str; 2] = ["--libvirt", "test:///default"];
+
 fn check(folder: &Path, more: &[&str]) -> Output {
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
     make_system(folder);
@@ -43,12 +47,36 @@ fn check(folder: &Path, more: &[&str]) -> Output {
 }
 
 #[test]
-fn a_level_that_is_reached_is_a_success_and_a_fault_says_what_to_do() {
+fn of_this_machine_all_of_level_0_is_kept_but_that_its_libvirt_runs_guests() {
     let folder = tempfile::tempdir().unwrap();
-    let output = check(folder.path(), &["--level", "0"]);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}");
-    assert!(said.lines().any(|line| line.starts_with("pass     guest-boots ")), "{said}");
+    let findings = |libvirt: &[&str]| {
+        let output = check(folder.path(), &[&["--json", "--level", "0"], libvirt].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(said["level"].is_null(), "{said}");
+        said["findings"].as_array().unwrap().clone()
+    };
+    let missing = format!("qemu+unix:///system?socket={}/libvirt", folder.path().display());
+    for (libvirt, status, text) in [
+        (&LIBVIRT[..], "fail", "libvirt says that it runs no guests of x86_64"),
+        (&["--libvirt", &missing], "fail", missing.as_str()),
+        (&[], "unknown", "not asked: give --libvirt"),
+    ] {
+        for found in findings(libvirt) {
+            if found["name"] == "libvirt-answers" {
+                assert_eq!(found["status"], status, "{found}");
+                assert!(found["found"].as_str().unwrap().contains(text), "{found}");
+            } else if found["needs"] == "from level 0" {
+                assert_eq!(found["status"], "pass", "{found}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fault_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    make_system(folder.path());
 
     let swaps = folder.path().join("root/proc/swaps");
     fs::write(swaps, "Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n").unwrap();
@@ -112,7 +140,7 @@ fn a_host_that_fails_does_not_join_and_makes_nothing() {
     let join = ["host", "join", "--broker", "https://127.0.0.1:1", "--ca", &ca];
     let join = [&join[..], &["--token-file", &token, "--state-dir", &state]].concat();
     let proves = ["--root", &root, "--storage-dir", &storage, "--storage", "fast=1"];
-    let join = [&join[..], &proves, &["--runtime-dir", "/run/consoles"]].concat();
+    let join = [&join[..], &proves, &["--runtime-dir", "/run/consoles"], &LIBVIRT].concat();
     let output = run(&join, &Environment::new());
     let (said, error) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
@@ -122,11 +150,14 @@ fn a_host_that_fails_does_not_join_and_makes_nothing() {
     assert!(lines.nth(2).unwrap().contains("to do: `swapoff -a`"), "{said}");
     assert!(!Path::new(&state).exists(), "nothing is made");
 
+    // Nor for what libvirt says, alone.
     fs::remove_file(swaps).unwrap();
     let output = run(&join, &Environment::new());
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && !error.contains("has not joined"), "{error}");
-    assert!(Path::new(&state).exists());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("FAIL     libvirt-answers ")), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("pass     no-swap ")), "{said}");
+    assert!(!Path::new(&state).exists(), "nothing is made");
 }
 
 #[test]

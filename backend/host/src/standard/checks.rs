@@ -9,7 +9,7 @@ const MEASURED: &str = "Disk and network";
 const PLACE: &str = "Place";
 
 /// Every rule, in the order in which it is shown.
-pub const CHECKS: [Check; 23] = [
+pub const CHECKS: [Check; 24] = [
     Check {
         name: "guest-boots",
         about: VIRTUALISATION,
@@ -51,6 +51,19 @@ pub const CHECKS: [Check; 23] = [
                  from the same release as QEMU.",
         needs: Needs::From(0),
         judge: judge::libvirt_version,
+    },
+    Check {
+        name: "libvirt-answers",
+        about: VIRTUALISATION,
+        wants: "libvirt's daemon answers at the agent's `--libvirt`, and says that it runs guests \
+                of x86_64 with what a guest has booted with.",
+        why: "The agent runs guests by it alone. A daemon that is not there, that hangs, or that \
+              lacks the driver or the right for QEMU runs none.",
+        remedy: "Give `--libvirt`, as to the agent. Start `libvirtd` or `virtqemud`, see what it \
+                 says in its log, and run this command as the agent's user. Where libvirt does \
+                 not name KVM, let its own user open `/dev/kvm`, and restart it.",
+        needs: Needs::From(0),
+        judge: judge::libvirt_answers,
     },
     Check {
         name: "volumes-encrypted",
@@ -165,7 +178,8 @@ pub const CHECKS: [Check; 23] = [
     Check {
         name: "qemu-user",
         about: AGENT,
-        wants: "QEMU runs as the agent's own user: `user` in `/etc/libvirt/qemu.conf`.",
+        wants: "QEMU runs as the agent's own user: `user` in `/etc/libvirt/qemu.conf`, and what \
+                libvirt says of itself.",
         why: "What guests open and move through is in folders for the agent's user alone: as \
               another user QEMU says `Permission denied`, and no guest starts.",
         remedy: "Set `user` and `group` to those of the agent (`\"root\"` where it runs as root), \

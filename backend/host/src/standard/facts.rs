@@ -59,8 +59,19 @@ pub struct HypervisorFacts {
     pub qemu: Fact<(u32, u32)>,
     /// libvirt's version, its first two numbers.
     pub libvirt: Fact<(u32, u32)>,
+    /// What libvirt's daemon answers; if it does not, why.
+    pub daemon: Fact<Result<DaemonFacts, String>>,
     /// Whether something keeps the clock right.
     pub clock: Fact<ClockFacts>,
+}
+
+/// What libvirt's daemon says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonFacts {
+    /// What it can run guests with.
+    pub runs: Vec<Boots>,
+    /// The number of the user that it runs QEMU as; none where it does not say.
+    pub qemu_user: Option<u32>,
 }
 
 /// What a guest boots with.

@@ -64,6 +64,33 @@ pub(super) fn libvirt_version(facts: &Facts) -> Verdict {
     version(&facts.hypervisor.libvirt, LIBVIRT_LEAST)
 }
 
+pub(super) fn libvirt_answers(facts: &Facts) -> Verdict {
+    judge(&facts.hypervisor.daemon, |answer| match answer {
+        Err(why) => Verdict::Broken(why.clone()),
+        Ok(daemon) => {
+            let named = |boots: &Boots| match boots {
+                Boots::Hardware => "with KVM",
+                Boots::Software => "in software",
+                Boots::Not => "with nothing",
+            };
+            let runs = daemon.runs.iter().map(named).collect::<Vec<_>>().join(" and ");
+            match &facts.hypervisor.guest {
+                _ if runs.is_empty() => {
+                    Verdict::Broken("libvirt says that it runs no guests of x86_64".into())
+                }
+                // Where none boots or that is not known, another check says so.
+                Ok(boots @ (Boots::Hardware | Boots::Software)) if !daemon.runs.contains(boots) => {
+                    Verdict::Broken(format!(
+                        "a guest boots {}, and libvirt says that it runs guests {runs}",
+                        named(boots)
+                    ))
+                }
+                _ => Verdict::Kept(format!("libvirt runs guests {runs}")),
+            }
+        }
+    })
+}
+
 pub(super) fn volumes_encrypted(facts: &Facts) -> Verdict {
     judge(&facts.hypervisor.encryption, |proof| match proof {
         Ok(()) => {
@@ -162,19 +189,30 @@ fn leads_nowhere(pattern: &str) -> bool {
 }
 
 pub(super) fn qemu_user(facts: &Facts) -> Verdict {
-    judge(&facts.agent_user, |agent| {
-        judge(&facts.qemu_user, |user| match user {
-            Some(user) if user.id == *agent => {
+    let daemon = facts.hypervisor.daemon.as_ref().ok().and_then(|answer| answer.as_ref().ok());
+    let runs_as = daemon.and_then(|daemon| daemon.qemu_user);
+    judge(&facts.agent_user, |&agent| {
+        let set = judge(&facts.qemu_user, |user| match user {
+            Some(user) if user.id == agent => {
                 Verdict::Kept(format!("qemu.conf sets user = {}, who the agent is", user.name))
             }
             Some(user) => Verdict::Broken(format!(
                 "qemu.conf sets user = {} (number {}), and the agent is number {agent}",
                 user.name, user.id
             )),
+            // It was built with one, which it may say.
+            None if runs_as.is_some() => Verdict::Kept("qemu.conf does not set `user`".into()),
             None => Verdict::Broken(
                 "qemu.conf does not set `user`: it is the one that libvirt was built with".into(),
             ),
-        })
+        });
+        let used = runs_as.map(|user| match user {
+            user if user == agent => Verdict::Kept("libvirt runs QEMU as the agent's user".into()),
+            user => Verdict::Broken(format!(
+                "libvirt runs QEMU as number {user}, and the agent is number {agent}"
+            )),
+        });
+        all([Some(set), used].into_iter().flatten())
     })
 }
 

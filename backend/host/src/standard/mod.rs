@@ -17,8 +17,8 @@ use serde::{Serialize, Serializer};
 pub use checks::CHECKS;
 pub use collect::{Collector, collect};
 pub use facts::{
-    Boots, ClassFacts, ClockFacts, DiskSpeed, Fact, Facts, HypervisorFacts, Limit, Location,
-    Mounted, Settings, StateFolder, Swap, User,
+    Boots, ClassFacts, ClockFacts, DaemonFacts, DiskSpeed, Fact, Facts, HypervisorFacts, Limit,
+    Location, Mounted, Settings, StateFolder, Swap, User,
 };
 pub use fairmazon_model::conformity::LEVEL_MOST;
 pub use watch::{Looks, Prover, Standard};

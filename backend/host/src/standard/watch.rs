@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Facts, Finding, LEVEL_MOST, Report, Status};
 
 /// Checks whose facts are used again between thorough looks.
-const THOROUGH: [&str; 8] = [
+const THOROUGH: [&str; 9] = [
     "guest-boots",
     "hardware-virtualisation",
     "qemu-version",
     "libvirt-version",
+    "libvirt-answers",
     "volumes-encrypted",
     "disk-throughput",
     "disk-sync",

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use fairmazon_host::standard::{
-    Boots, ClassFacts, ClockFacts, DiskSpeed, Facts, HypervisorFacts, Limit, Location, Mounted,
-    Settings, StateFolder, User,
+    Boots, ClassFacts, ClockFacts, DaemonFacts, DiskSpeed, Facts, HypervisorFacts, Limit, Location,
+    Mounted, Settings, StateFolder, User,
 };
 
 pub const GIB: u64 = 1 << 30;
@@ -18,6 +18,10 @@ pub fn hypervisor() -> HypervisorFacts {
         encryption: Ok(Ok(())),
         qemu: Ok((10, 0)),
         libvirt: Ok((11, 3)),
+        daemon: Ok(Ok(DaemonFacts {
+            runs: vec![Boots::Hardware, Boots::Software],
+            qemu_user: None,
+        })),
         clock: Ok(ClockFacts { synchronised: true, error_most: Duration::from_millis(4) }),
     }
 }

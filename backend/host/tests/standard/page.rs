@@ -33,8 +33,8 @@ On the host, as root and with the limits that the agent will have, before and af
 
 ```shell
 fairmazon host check --storage-dir /srv/fairmazon --storage fast=2000 --storage standard=8000 \
-  --consoles /run/fairmazon/consoles --state-dir /var/lib/fairmazon-host \
-  --broker https://broker.example.com:8443 \
+  --runtime-dir /run/fairmazon --state-dir /var/lib/fairmazon-host \
+  --libvirt qemu:///system --broker https://broker.example.com:8443 \
   --country DE --latitude 48.14 --longitude 11.58 --level 2
 ```
 

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use fairmazon_host::standard::{
-    Boots, CHECKS, ClockFacts, Facts, LEVEL_MOST, Limit, Needs, Report, Settings, StateFolder,
-    Status, Swap, User,
+    Boots, CHECKS, ClockFacts, DaemonFacts, Facts, LEVEL_MOST, Limit, Needs, Report, Settings,
+    StateFolder, Status, Swap, User,
 };
 
 use crate::{GIB, best, finding, on};
@@ -65,9 +65,10 @@ fn checks_have_names_of_their_own_and_all_texts() {
 fn what_is_not_known_is_not_kept() {
     let unknown = || "nobody knows".to_owned();
     type Change = fn(&mut Facts, String);
-    let changes: [(&str, Option<u8>, Change); 19] = [
+    let changes: [(&str, Option<u8>, Change); 20] = [
         ("qemu-version", None, |facts, why| facts.hypervisor.qemu = Err(why)),
         ("libvirt-version", None, |facts, why| facts.hypervisor.libvirt = Err(why)),
+        ("libvirt-answers", None, |facts, why| facts.hypervisor.daemon = Err(why)),
         ("volumes-encrypted", None, |facts, why| facts.hypervisor.encryption = Err(why)),
         ("keys-in-memory", None, |facts, why| facts.keys_folder = Err(why)),
         ("consoles-in-memory", None, |facts, why| facts.consoles_folder = Err(why)),
@@ -130,6 +131,28 @@ fn versions_have_minima() {
     breaks("qemu-version", None, "7.1", |facts| facts.hypervisor.qemu = Ok((7, 1)));
     keeps("libvirt-version", |facts| facts.hypervisor.libvirt = Ok((9, 0)));
     breaks("libvirt-version", None, "8.10", |facts| facts.hypervisor.libvirt = Ok((8, 10)));
+}
+
+/// Of a daemon that runs guests with these.
+fn daemon(runs: &[Boots], qemu_user: Option<u32>) -> impl FnOnce(&mut Facts) + use<> {
+    let runs = runs.to_vec();
+    move |facts| facts.hypervisor.daemon = Ok(Ok(DaemonFacts { runs, qemu_user }))
+}
+
+#[test]
+fn libvirt_answers_and_runs_guests_as_they_boot() {
+    let check = "libvirt-answers";
+    keeps(check, daemon(&[Boots::Hardware], None));
+    breaks(check, None, "a guest boots with KVM, and libvirt", daemon(&[Boots::Software], None));
+    breaks(check, None, "runs no guests of x86_64", daemon(&[], None));
+    breaks(check, None, "refused", |facts| facts.hypervisor.daemon = Ok(Err("refused".into())));
+    // What boots in software needs no more of libvirt.
+    let mut facts = best();
+    facts.hypervisor.guest = Ok(Boots::Software);
+    daemon(&[Boots::Software], None)(&mut facts);
+    assert_eq!(Report::new(&facts, 0).level, Some(0));
+    daemon(&[Boots::Hardware], None)(&mut facts);
+    assert_eq!(finding(&Report::new(&facts, 0), check).status, Status::Fail);
 }
 
 #[test]
@@ -266,6 +289,19 @@ fn qemu_runs_as_the_agents_user() {
     breaks(check, None, other, set("libvirt-qemu", 64_055, 0));
     breaks(check, None, "number 1000", set("root", 0, 1_000));
     breaks(check, None, "does not set `user`", |facts| facts.qemu_user = Ok(None));
+
+    // What libvirt says counts as well: it may have been started with other settings, or built so.
+    let runs = [Boots::Hardware];
+    keeps(check, daemon(&runs, Some(0)));
+    keeps(check, |facts| {
+        facts.qemu_user = Ok(None);
+        daemon(&runs, Some(0))(facts);
+    });
+    breaks(check, None, "libvirt runs QEMU as number 64055", daemon(&runs, Some(64_055)));
+    breaks(check, None, "libvirt runs QEMU as number 107", |facts| {
+        facts.qemu_user = Ok(None);
+        daemon(&runs, Some(107))(facts);
+    });
 }
 
 #[test]

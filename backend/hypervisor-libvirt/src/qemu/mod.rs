@@ -16,6 +16,7 @@ mod balloon;
 mod calls;
 mod console;
 mod copy;
+mod daemon;
 mod exported;
 mod files;
 mod foreign;
@@ -44,6 +45,7 @@ use fairmazon_image::TrustedKey;
 use fairmazon_model::host::Capacity;
 
 pub use accelerator::Accelerator;
+pub use daemon::Daemon;
 pub use exported::{Format, OpenError, open_exported};
 pub use foreign::{VolumeFileFacts, inspect_exported};
 pub use host::QemuHost;

@@ -253,6 +253,11 @@ fn consoles(folder: &Path) -> PathBuf {
     Path::new("/dev/shm").join(folder.file_name().unwrap())
 }
 
+/// How the libvirt of a laboratory is connected to.
+pub(crate) fn uri(folder: &Path) -> String {
+    format!("qemu+unix:///system?socket={}/socket/libvirt-sock", folder.display())
+}
+
 /// A host on the libvirt of the laboratory in this folder. Knows no keys.
 pub(crate) fn open_host(folder: &Path, memory_info: &Path) -> QemuHost {
     // Not probed each time: the tests are the same with either.
@@ -267,7 +272,7 @@ pub(crate) fn open_host_by(
 ) -> QemuHost {
     let storage = [(CLASS.to_owned(), Gib(40))].into();
     let config = QemuConfig {
-        uri: format!("qemu+unix:///system?socket={}/socket/libvirt-sock", folder.display()),
+        uri: uri(folder),
         storage: pool(folder),
         images: folder.join("images"),
         trusted_keys: vec![key_pair(folder).unwrap().1],

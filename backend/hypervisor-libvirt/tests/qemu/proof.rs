@@ -3,9 +3,21 @@
 use std::{fs, os::unix::fs::symlink};
 
 use fairmazon_hypervisor_libvirt::qemu::{
-    Accelerator,
+    Accelerator, Daemon,
     proof::{Versions, encryption},
 };
+
+use crate::lab::{Lab, PATIENCE, uri};
+
+#[test]
+fn a_daemon_says_what_it_runs_guests_with_and_as_whom() {
+    let lab = Lab::start();
+    let daemon = Daemon::ask(&uri(&lab.folder), PATIENCE).unwrap();
+    assert_eq!(Some(daemon.version), Versions::read().libvirt, "the program's");
+    let boots = Accelerator::prove().unwrap();
+    assert!(daemon.runs.contains(&boots), "{boots}: {daemon:?}");
+    assert_eq!(daemon.qemu_user, Some(0), "as it is set");
+}
 
 #[tokio::test]
 async fn this_machine_boots_guests_and_encrypts_volumes() {
