@@ -12,7 +12,7 @@ use fairmazon_host::standard::{
 use fairmazon_hypervisor_libvirt::{
     clock,
     qemu::{
-        Accelerator, Daemon,
+        Accelerator, Daemon, folders_in_memory,
         proof::{Versions, encryption},
     },
 };
@@ -56,9 +56,9 @@ pub(crate) struct Folders {
     /// libvirt's daemon on this machine, as the agent is told: it is asked what it can do.
     #[arg(long, value_name = "URI")]
     pub(crate) libvirt: Option<String>,
-    /// Folder of the guests' consoles: the agent's --runtime-dir.
-    #[arg(long, visible_alias = "runtime-dir", value_name = "FOLDER")]
-    pub(crate) consoles: Option<PathBuf>,
+    /// A folder in memory (tmpfs) for consoles, user data and keys: the agent's.
+    #[arg(long, visible_alias = "consoles", value_name = "FOLDER")]
+    pub(crate) runtime_dir: Option<PathBuf>,
     /// What the system's files are under; programs, disk and network are those of this machine.
     #[arg(long, value_name = "FOLDER", default_value = "/")]
     pub(crate) root: PathBuf,
@@ -83,7 +83,10 @@ impl Machine {
         let collector = Collector {
             root: folders.root,
             storage: folders.storage_dir,
-            consoles: folders.consoles,
+            runtime: folders
+                .runtime_dir
+                .map(|it| folders_in_memory(&it).into())
+                .unwrap_or_default(),
             state,
             broker,
             location: offered.location(),

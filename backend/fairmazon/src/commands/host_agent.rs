@@ -88,7 +88,7 @@ struct QemuOptions {
     /// several times.
     #[arg(long, value_name = "FILE")]
     image_key: Vec<PathBuf>,
-    /// With `--hypervisor qemu`: a folder in memory (tmpfs) for consoles and user data.
+    /// With `--hypervisor qemu`: a folder in memory (tmpfs) for consoles, user data and keys.
     #[arg(long, value_name = "FOLDER")]
     runtime_dir: Option<PathBuf>,
     /// With `--hypervisor qemu`: the bridge that guests are on [default: they have no network].
@@ -102,7 +102,7 @@ impl QemuOptions {
         Folders {
             libvirt: Some(self.libvirt.clone()),
             storage_dir: self.storage_dir.clone(),
-            consoles: self.runtime_dir.clone(),
+            runtime_dir: self.runtime_dir.clone(),
             root: "/".into(),
         }
     }

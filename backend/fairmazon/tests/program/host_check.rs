@@ -36,7 +36,7 @@ fn check(folder: &Path, more: &[&str]) -> Output {
     fs::set_permissions(folder.join("state"), fs::Permissions::from_mode(0o700)).unwrap();
     let (root, storage, state) = (path("root"), path("storage"), path("state"));
     let all = ["host", "check", "--storage-dir", &storage, "--storage", "fast=1"];
-    let all = [&all[..], &["--state-dir", &state, "--consoles", "/run/consoles"]].concat();
+    let all = [&all[..], &["--state-dir", &state, "--runtime-dir", "/run/fairmazon"]].concat();
     let output = if more.contains(&"--root") {
         run(&[&all, more].concat(), &Environment::new())
     } else {

@@ -90,9 +90,14 @@ pub const CHECKS: [Check; 24] = [
     Check {
         name: "consoles-in-memory",
         about: DATA,
-        wants: "The folder of the guests' consoles is on tmpfs or ramfs.",
-        why: "Guests print what they like, secrets too; that is not for a disk.",
-        remedy: "Give the agent a folder under `/run`, and this command the same by `--consoles`.",
+        wants: "The agent's run folder, `--runtime-dir`, is on tmpfs or ramfs, with the folders in \
+                it.",
+        why: "Guests print what they like to their consoles there, secrets too; their user data is \
+              there, and for moments the keys that are exchanged while a guest runs. None of it is \
+              for a disk.",
+        remedy: "Give the agent a folder under `/run`, and this command the same by \
+                 `--runtime-dir`. On another file system the agent writes no key to it: the key of \
+                 a volume that is in use is then not exchanged.",
         needs: Needs::From(0),
         judge: judge::consoles_in_memory,
     },

@@ -1,6 +1,6 @@
 //! What is known of a host: plain values, as found. Judges nothing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// Something that was looked for, or why it is not known.
 pub type Fact<T> = Result<T, String>;
@@ -12,8 +12,8 @@ pub struct Facts {
     pub hypervisor: HypervisorFacts,
     /// The folder where libvirt keeps what opens the keys of running guests.
     pub keys_folder: Fact<Mounted>,
-    /// The folder of the guests' consoles.
-    pub consoles_folder: Fact<Mounted>,
+    /// The folders of what the agent writes to no disk.
+    pub run_folders: Fact<Vec<Mounted>>,
     /// The folder of QEMU's logs.
     pub logs_folder: Fact<Mounted>,
     /// Swap that is in use.
@@ -101,6 +101,19 @@ pub struct Mounted {
     pub folder: String,
     /// The filesystem's type, as the kernel calls it.
     pub filesystem: String,
+}
+
+impl Mounted {
+    /// Whether nothing in it gets to a disk, but by swap.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.filesystem.as_str(), "tmpfs" | "ramfs")
+    }
+}
+
+impl fmt::Display for Mounted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is on {}", self.folder, self.filesystem)
+    }
 }
 
 /// Swap that is in use.

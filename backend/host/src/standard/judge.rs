@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Verdict,
-    facts::{Boots, ClassFacts, Fact, Facts, Limit, Mounted, StateFolder},
+    facts::{Boots, ClassFacts, Fact, Facts, Limit, StateFolder},
 };
 
 /// The oldest versions with all that the platform uses.
@@ -100,22 +100,21 @@ pub(super) fn volumes_encrypted(facts: &Facts) -> Verdict {
     })
 }
 
-fn in_memory(fact: &Fact<Mounted>) -> Verdict {
-    judge(fact, |mounted| {
-        let text = format!("{} is on {}", mounted.folder, mounted.filesystem);
-        match mounted.filesystem.as_str() {
-            "tmpfs" | "ramfs" => Verdict::Kept(text),
-            _ => Verdict::Broken(text),
-        }
+pub(super) fn keys_in_memory(facts: &Facts) -> Verdict {
+    judge(&facts.keys_folder, |folder| {
+        let text = folder.to_string();
+        if folder.is_in_memory() { Verdict::Kept(text) } else { Verdict::Broken(text) }
     })
 }
 
-pub(super) fn keys_in_memory(facts: &Facts) -> Verdict {
-    in_memory(&facts.keys_folder)
-}
-
 pub(super) fn consoles_in_memory(facts: &Facts) -> Verdict {
-    in_memory(&facts.consoles_folder)
+    judge(&facts.run_folders, |folders| match folders.iter().find(|it| !it.is_in_memory()) {
+        Some(other) => Verdict::Broken(other.to_string()),
+        None => {
+            let texts: Vec<_> = folders.iter().map(ToString::to_string).collect();
+            Verdict::Kept(texts.join(", "))
+        }
+    })
 }
 
 pub(super) fn logs_stay(facts: &Facts) -> Verdict {
@@ -139,7 +138,7 @@ pub(super) fn logs_stay(facts: &Facts) -> Verdict {
     ];
     judge(&facts.logs_folder, |mounted| {
         let kind = mounted.filesystem.as_str();
-        let text = format!("{} is on {kind}", mounted.folder);
+        let text = mounted.to_string();
         // What a program of its own serves may be anywhere.
         let away = AWAY.contains(&kind) || kind.starts_with("fuse");
         if away { Verdict::Broken(text) } else { Verdict::Kept(text) }

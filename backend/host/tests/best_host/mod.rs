@@ -47,7 +47,7 @@ pub fn best() -> Facts {
     Facts {
         hypervisor: hypervisor(),
         keys_folder: Ok(on("/var/lib/libvirt/qemu", "tmpfs")),
-        consoles_folder: Ok(on("/run/consoles", "tmpfs")),
+        run_folders: Ok(vec![on("/run/host", "tmpfs"), on("/run/host/seeds", "ramfs")]),
         logs_folder: Ok(on("/var/log/libvirt/qemu", "ext4")),
         swaps: Ok(Vec::new()),
         core_pattern: Ok("|/bin/false".into()),

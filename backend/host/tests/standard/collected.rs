@@ -89,7 +89,7 @@ impl System {
     fn collector(&self) -> Collector {
         Collector {
             root: self.0.path().to_owned(),
-            consoles: Some("/run/consoles".into()),
+            runtime: vec!["/run/fairmazon".into(), "/run/fairmazon/seeds".into()],
             state: Some(self.path("state")),
             location: Some(Location { country: "DE".into(), latitude: 48.1, longitude: 11.6 }),
             ..Collector::default()
@@ -144,7 +144,7 @@ fn a_good_system_passes_and_what_was_not_stated_is_unknown() {
     let nothing = Collector { root: system.0.path().to_owned(), ..Collector::default() };
     let report = Report::new(&collect(&nothing, hypervisor(), None), 1);
     for (name, option) in [
-        ("consoles-in-memory", "--consoles"),
+        ("consoles-in-memory", "--runtime-dir"),
         ("agent-state-private", "--state-dir"),
         ("disk-room", "--storage-dir"),
         ("broker-round-trip", "--broker"),
@@ -194,10 +194,26 @@ fn folders_are_looked_up_in_the_mounts() {
         system.link("var/log/libvirt/qemu", "../../../mnt/with blank/qemu");
     });
     let system = System::new();
-    let consoles = Some("/srv/consoles".into());
-    let facts = collect(&Collector { consoles, ..system.collector() }, hypervisor(), None);
+    let runtime = vec!["/srv/runtime".into(), "/run/fairmazon".into()];
+    let facts = collect(&Collector { runtime, ..system.collector() }, hypervisor(), None);
     let report = Report::new(&facts, 1);
-    assert_eq!(finding(&report, "consoles-in-memory").found, "/srv/consoles is on ext4");
+    assert_eq!(finding(&report, "consoles-in-memory").found, "/srv/runtime is on ext4");
+}
+
+#[test]
+fn each_folder_in_the_run_folder_is_looked_up() {
+    let check = "consoles-in-memory";
+    // Those that are not there yet are on what they will be on.
+    let both = "/run/fairmazon is on tmpfs, /run/fairmazon/seeds is on tmpfs";
+    passes(check, both, |_| ());
+    fails(check, "/run/fairmazon/seeds is on xfs", |system| {
+        fs::create_dir_all(system.path("run/fairmazon/seeds")).unwrap();
+        let more = format!("{MOUNTS}40 28 8:1 / /run/fairmazon/seeds rw - xfs /dev/sda1 rw\n");
+        system.write("proc/self/mountinfo", &more);
+    });
+    fails(check, "/run/fairmazon/seeds is on ext4", |system| {
+        system.link("run/fairmazon/seeds", "../../srv/volumes");
+    });
 }
 
 #[test]

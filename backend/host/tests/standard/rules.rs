@@ -71,7 +71,7 @@ fn what_is_not_known_is_not_kept() {
         ("libvirt-answers", None, |facts, why| facts.hypervisor.daemon = Err(why)),
         ("volumes-encrypted", None, |facts, why| facts.hypervisor.encryption = Err(why)),
         ("keys-in-memory", None, |facts, why| facts.keys_folder = Err(why)),
-        ("consoles-in-memory", None, |facts, why| facts.consoles_folder = Err(why)),
+        ("consoles-in-memory", None, |facts, why| facts.run_folders = Err(why)),
         ("logs-stay", None, |facts, why| facts.logs_folder = Err(why)),
         ("no-swap", None, |facts, why| facts.swaps = Err(why)),
         ("core-dumps-off", None, |facts, why| facts.core_pattern = Err(why)),
@@ -175,9 +175,13 @@ fn a_volume_that_is_not_encrypted_fails() {
 fn keys_and_consoles_are_in_memory_and_logs_on_this_host() {
     keeps("keys-in-memory", |facts| facts.keys_folder = Ok(on("/keys", "ramfs")));
     breaks("keys-in-memory", None, "ext4", |facts| facts.keys_folder = Ok(on("/keys", "ext4")));
-    breaks("consoles-in-memory", None, "xfs", |facts| {
-        facts.consoles_folder = Ok(on("/c", "xfs"));
-    });
+    for folders in [[("/c", "xfs"), ("/c/seeds", "tmpfs")], [("/r", "tmpfs"), ("/r/seeds", "xfs")]]
+    {
+        breaks("consoles-in-memory", None, "is on xfs", |facts| {
+            let folders = folders.map(|(folder, filesystem)| on(folder, filesystem));
+            facts.run_folders = Ok(folders.to_vec());
+        });
+    }
     for local in ["ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay"] {
         keeps("logs-stay", |facts| facts.logs_folder = Ok(on("/logs", local)));
     }

@@ -36,6 +36,7 @@ use super::{
     calls::{ANSWERS, ASK_AGAIN, Lanes},
     console::Consoles,
     files::Files,
+    folders_in_memory,
     image::{self, ImageDisk},
     keyring::Keyring,
     locks::Locks,
@@ -116,15 +117,14 @@ impl QemuHost {
         let files = Files::open(config.storage.clone(), config.capacity.clone())
             .map_err(folder(&config.storage))?;
         let consoles = Consoles::open(config.consoles.clone()).map_err(folder(&config.consoles))?;
-        let beside = |name: &str| config.consoles.join(name);
-        let seeds = Seeds::open(beside("seeds")).map_err(folder(&beside("seeds")))?;
-        let user_data =
-            UserData::open(beside("user-data")).map_err(folder(&beside("user-data")))?;
+        let [_, of_seeds, of_user_data] = folders_in_memory(&config.consoles);
+        let seeds = Seeds::open(of_seeds.clone()).map_err(folder(&of_seeds))?;
+        let user_data = UserData::open(of_user_data.clone()).map_err(folder(&of_user_data))?;
         let of_left = config.storage.join(LEFT);
         let left = Left::open(of_left.clone()).map_err(folder(&of_left))?;
         rotation::sweep(&config.consoles).map_err(folder(&config.consoles))?;
         let moves = Moves::open(&config.moves).map_err(folder(&config.moves))?;
-        let swept = [config.consoles.clone(), beside("seeds"), beside("user-data"), of_left];
+        let swept = [config.consoles.clone(), of_seeds, of_user_data, of_left];
         let hints = broadcast::Sender::new(HINTS_KEPT);
         let guests = Arc::new(Guests::default());
         let keys = Keyring::default();

@@ -39,7 +39,7 @@ mod statistics;
 mod tool;
 mod xml;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fairmazon_image::TrustedKey;
 use fairmazon_model::host::Capacity;
@@ -56,6 +56,17 @@ pub use migration::MOVES;
 /// memory, its settings, and a bridge `guests`. For development and tests.
 pub const PRIVATE_LIBVIRT: &str = include_str!("private_libvirt.sh");
 
+/// The folders of a run folder ([`QemuConfig::consoles`]) that have to be in memory, itself the
+/// first.
+pub fn folders_in_memory(runtime: &Path) -> [PathBuf; 3] {
+    [runtime.to_owned(), runtime.join(SEEDS), runtime.join(USER_DATA)]
+}
+
+/// What guests read their user data from, in the run folder.
+const SEEDS: &str = "seeds";
+/// The user data itself, in the run folder.
+const USER_DATA: &str = "user-data";
+
 /// Where the kernel says how much memory a host has left.
 pub const MEMORY_INFO: &str = "/proc/meminfo";
 
@@ -71,8 +82,9 @@ pub struct QemuConfig {
     pub images: PathBuf,
     /// Whose images are used: those that one of these keys has signed.
     pub trusted_keys: Vec<TrustedKey>,
-    /// Folder of what is not ours to write to a disk: the serial consoles, and in folders of its
-    /// own the user data of machines and the disks that guests read it from. In memory (tmpfs).
+    /// Folder of what is not ours to write to a disk: the serial consoles, for moments the keys that
+    /// a running QEMU reads, and in folders of its own the user data of machines and the disks that
+    /// guests read it from. In memory (tmpfs): elsewhere no key is written.
     pub consoles: PathBuf,
     /// Folder of the sockets that guests move to and from other hosts through, as this process sees
     /// it. To libvirt and QEMU it is [`MOVES`], on a host whose libvirt has namespaces of its own as

@@ -182,9 +182,7 @@ impl Monitor<'_> {
 
     /// Has QEMU read a key, for as long as the answer lives.
     fn lend(&self, id: &'static str, folder: &Path, key: &VolumeKey) -> Result<Lent<'_>> {
-        let file = KeyFile(folder.join(format!("{}.{id}", self.volume)));
-        private::write(&file.0, key.passphrase().as_bytes())
-            .map_err(|error| odd(self.volume, error))?;
+        let file = KeyFile::write(folder, (self.volume, key), id)?;
         let path = file.0.display().to_string();
         self.ask("object-add", &json!({ "qom-type": "secret", "id": id, "file": path }))?;
         Ok(Lent { monitor: self, id })
@@ -281,6 +279,16 @@ impl Drop for Lent<'_> {
 /// A file with a key, in memory, gone when this is.
 struct KeyFile(PathBuf);
 
+impl KeyFile {
+    /// Writes a volume's key for what QEMU knows as `id`; nothing where the folder is on a disk.
+    fn write(folder: &Path, (volume, key): (VolumeId, &VolumeKey), id: &str) -> Result<Self> {
+        let file = Self(folder.join(format!("{volume}.{id}")));
+        private::write_in_memory(&file.0, key.passphrase().as_bytes())
+            .map_err(|error| odd(volume, error))?;
+        Ok(file)
+    }
+}
+
 impl Drop for KeyFile {
     fn drop(&mut self) {
         // One that was not made is not there.
@@ -318,6 +326,21 @@ mod tests {
         assert!(!is_data_of(&node, Path::new("/a/c.qcow2")));
         let storage = json!({ "node-name": "x", "drv": "file", "file": "/a/b.qcow2" });
         assert!(!is_data_of(&storage, Path::new("/a/b.qcow2")));
+    }
+
+    #[test]
+    fn a_key_is_in_a_file_for_a_moment_and_on_no_disk() {
+        let key = VolumeKey::new(&[7; VolumeKey::LENGTH]);
+        let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let file = KeyFile::write(memory.path(), (volume(1), &key), NEW).unwrap();
+        assert_eq!(fs::read(&file.0).unwrap(), key.passphrase().as_bytes());
+        drop(file);
+        assert_eq!(fs::read_dir(memory.path()).unwrap().count(), 0);
+        // Of the kernel's own, and on no tmpfs.
+        let error = KeyFile::write(Path::new("/proc/self"), (volume(1), &key), NEW).err().unwrap();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(error.to_string().contains(&volume(1).to_string()), "{error}");
+        assert!(cause.contains("/proc/self is not on tmpfs"), "{cause}");
     }
 
     #[test]

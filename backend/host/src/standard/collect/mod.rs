@@ -27,8 +27,8 @@ pub struct Collector {
     pub storage: Option<PathBuf>,
     /// GiB offered by storage class.
     pub offered: Vec<(String, u64)>,
-    /// Folder of the guests' consoles.
-    pub consoles: Option<PathBuf>,
+    /// The folders of what the agent writes to no disk: its run folder, and those in it.
+    pub runtime: Vec<PathBuf>,
     /// The agent's state folder.
     pub state: Option<PathBuf>,
     /// The broker, as a URL.
@@ -43,7 +43,7 @@ impl Default for Collector {
             root: "/".into(),
             storage: None,
             offered: Vec::new(),
-            consoles: None,
+            runtime: Vec::new(),
             state: None,
             broker: None,
             location: None,
@@ -73,8 +73,8 @@ pub fn collect(
     Facts {
         hypervisor,
         keys_folder: mounted(KEYS_FOLDER.as_ref()),
-        consoles_folder: given(collector.consoles.as_ref(), "--consoles")
-            .and_then(|folder| mounted(folder)),
+        run_folders: given(collector.runtime.first(), "--runtime-dir")
+            .and_then(|_| collector.runtime.iter().map(|folder| mounted(folder)).collect()),
         logs_folder: mounted(LOGS_FOLDER.as_ref()),
         swaps: system::swaps(root, mounts.as_ref().ok()),
         core_pattern: root.text("proc/sys/kernel/core_pattern").map(|text| text.trim().into()),
