@@ -126,10 +126,13 @@ pub const CHECKS: [Check; 24] = [
         name: "core-dumps-off",
         about: DATA,
         wants: "The kernel writes no core dumps: `kernel.core_pattern` leads to nothing \
-                (`|/bin/false`), or to a file with a limit of 0 for the agent.",
-        why: "A core dump of the agent or of QEMU holds keys. A program that takes core dumps gets \
-              them whatever the limit is.",
-        remedy: "`kernel.core_pattern=|/bin/false` in `/etc/sysctl.d/`, then `sysctl --system`.",
+                (`|/bin/false`), or to a file with a limit of 0 for the agent and for libvirt's \
+                daemons that run.",
+        why: "A core dump of the agent, of libvirt or of QEMU holds keys. A program that takes \
+              core dumps gets them whatever the limit is.",
+        remedy: "`kernel.core_pattern=|/bin/false` in `/etc/sysctl.d/`, then `sysctl --system`; or \
+                 `LimitCORE=0` in the units of the agent and of `libvirtd` (or `virtqemud` and \
+                 `virtsecretd`), which are then started again.",
         needs: Needs::From(0),
         judge: judge::core_dumps_off,
     },
@@ -196,7 +199,8 @@ pub const CHECKS: [Check; 24] = [
         name: "agent-state-private",
         about: AGENT,
         wants: "The agent's state folder has mode 0700 and files in it 0600, or less.",
-        why: "The agent's keys and the machines' specifications are in it.",
+        why: "The agent's keys and the machines' specifications are in it, with their user data. \
+              They are not encrypted: these permissions are what protects them.",
         remedy: "Give `--state-dir`; `chmod -R go= FOLDER`.",
         needs: Needs::From(0),
         judge: judge::agent_state_private,

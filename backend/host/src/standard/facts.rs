@@ -22,6 +22,8 @@ pub struct Facts {
     pub core_pattern: Fact<String>,
     /// The largest core dump of this process.
     pub core_limit: Fact<Limit>,
+    /// The same of libvirt's daemons that run, by name.
+    pub libvirt_core_limits: Fact<Vec<(String, Limit)>>,
     /// Why the whole memory may be written to a disk; none when it can't.
     pub hibernation: Fact<Option<String>>,
     /// What `qemu.conf` sets.
@@ -126,7 +128,7 @@ pub struct Swap {
 }
 
 /// A resource limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limit {
     /// None.
     Unlimited,

@@ -170,15 +170,24 @@ pub(super) fn core_dumps_off(facts: &Facts) -> Verdict {
             let found = format!("the kernel hands them to {program}, whatever limits say");
             return Verdict::Broken(found);
         }
-        judge(&facts.core_limit, |limit| match limit {
-            Limit::Bytes(0) => Verdict::Kept("the limit of this process is 0".into()),
+        let of = |name: &str, limit: &Limit| match limit {
+            Limit::Bytes(0) => Verdict::Kept(format!("the limit of {name} is 0")),
             Limit::Bytes(bytes) => Verdict::Broken(format!(
-                "the kernel writes them to `{pattern}`, of this process up to {bytes} bytes"
+                "the kernel writes them to `{pattern}`, of {name} up to {bytes} bytes"
             )),
             Limit::Unlimited => Verdict::Broken(format!(
-                "the kernel writes them to `{pattern}`, of this process without a limit"
+                "the kernel writes them to `{pattern}`, of {name} without a limit"
             )),
-        })
+        };
+        let own = judge(&facts.core_limit, |limit| of("this process", limit));
+        let daemons = judge(&facts.libvirt_core_limits, |daemons| {
+            if daemons.is_empty() {
+                let why = "no daemon of libvirt is seen to run, so its limit is not known";
+                return Verdict::Unknown(why.into());
+            }
+            all(daemons.iter().map(|(name, limit)| of(name, limit)))
+        });
+        all([own, daemons])
     })
 }
 

@@ -52,6 +52,7 @@ pub fn best() -> Facts {
         swaps: Ok(Vec::new()),
         core_pattern: Ok("|/bin/false".into()),
         core_limit: Ok(Limit::Unlimited),
+        libvirt_core_limits: Ok(Vec::new()),
         hibernation: Ok(None),
         qemu_settings: Ok(Settings::parse("max_core = 0")),
         qemu_user: Ok(Some(User { name: "root".into(), id: 0 })),

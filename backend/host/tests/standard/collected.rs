@@ -50,6 +50,10 @@ impl System {
             ("proc/self/mountinfo", MOUNTS),
             ("proc/self/limits", LIMITS),
             ("proc/self/status", STATUS),
+            ("proc/77/comm", "libvirtd\n"),
+            ("proc/77/limits", LIMITS),
+            ("proc/78/comm", "postgres\n"),
+            ("proc/78/limits", "Max core file size        unlimited            unlimited\n"),
             ("proc/sys/kernel/core_pattern", "core\n"),
             ("proc/swaps", SWAPS),
             ("proc/cmdline", "root=/dev/vda ro quiet\n"),
@@ -265,6 +269,21 @@ fn core_dumps_are_found() {
             &LIMITS.replace("size        0        ", "size        unlimited"),
         );
     });
+    let large = LIMITS.replace("size        0   ", "size        4096");
+    for daemon in ["libvirtd", "virtqemud", "virtsecretd"] {
+        fails("core-dumps-off", &format!("of {daemon} up to 4096 bytes"), |system| {
+            system.write("proc/99/comm", &format!("{daemon}\n"));
+            system.write("proc/99/limits", &large);
+        });
+    }
+    let system = System::new();
+    fs::remove_file(system.path("proc/77/limits")).unwrap();
+    only(&system, "core-dumps-off", Status::Unknown, "/proc/77/limits can't be read");
+    fs::remove_dir_all(system.path("proc/77")).unwrap();
+    only(&system, "core-dumps-off", Status::Unknown, "no daemon of libvirt is seen");
+    // Whatever its limit is: nothing keeps it.
+    system.write("proc/sys/kernel/core_pattern", "|/bin/false\n");
+    only(&system, "core-dumps-off", Status::Pass, "the kernel keeps none");
     fails("guest-core-dumps-off", "max_core", |system| {
         system.write("etc/libvirt/qemu.conf", "user = \"agent\"\nmax_core = \"unlimited\"\n");
     });

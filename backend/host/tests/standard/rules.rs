@@ -206,6 +206,7 @@ fn core_dumps_go_nowhere() {
         move |facts: &mut Facts| {
             facts.core_pattern = Ok(text);
             facts.core_limit = Ok(limit);
+            facts.libvirt_core_limits = Ok(vec![("libvirtd".into(), Limit::Bytes(0))]);
         }
     };
     let check = "core-dumps-off";
@@ -213,6 +214,21 @@ fn core_dumps_go_nowhere() {
     keeps(check, pattern("/dev/null", Limit::Unlimited));
     keeps(check, pattern("|/usr/bin/false %p", Limit::Unlimited));
     breaks(check, None, "core", pattern("core", Limit::Unlimited));
+    let daemons = |limits: &[(&str, Limit)]| {
+        let limits = limits.iter().map(|(name, limit)| ((*name).to_owned(), *limit)).collect();
+        move |facts: &mut Facts| {
+            pattern("core", Limit::Bytes(0))(facts);
+            facts.libvirt_core_limits = Ok(limits);
+        }
+    };
+    let zero = Limit::Bytes(0);
+    keeps(check, daemons(&[("virtqemud", zero), ("virtsecretd", zero)]));
+    let unlimited = daemons(&[("virtqemud", zero), ("virtsecretd", Limit::Unlimited)]);
+    breaks(check, None, "of virtsecretd without a limit", unlimited);
+    let (status, level, found) = with(check, daemons(&[]));
+    assert_eq!((status, level), (Status::Unknown, None), "{found}");
+    assert!(found.contains("no daemon of libvirt"), "{found}");
+    keeps(check, |facts| facts.libvirt_core_limits = Err("nothing is written".into()));
     breaks(check, None, "4096", pattern("/var/crash/%p", Limit::Bytes(4_096)));
     let takes = "|/usr/lib/systemd/systemd-coredump %P";
     breaks(check, None, "systemd-coredump", pattern(takes, Limit::Bytes(0)));
@@ -220,8 +236,7 @@ fn core_dumps_go_nowhere() {
     let set = |text: &'static str| {
         move |facts: &mut Facts| {
             facts.qemu_settings = Ok(settings(text));
-            facts.core_pattern = Ok("core".into());
-            facts.core_limit = Ok(Limit::Bytes(0));
+            pattern("core", Limit::Bytes(0))(facts);
         }
     };
     let check = "guest-core-dumps-off";

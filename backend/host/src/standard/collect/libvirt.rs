@@ -2,17 +2,46 @@
 
 use std::fs;
 
-use super::{Root, missing, unread};
-use crate::standard::facts::{Fact, Settings, User};
+use super::{Root, missing, system::core_limit, unread};
+use crate::standard::facts::{Fact, Limit, Settings, User};
 
 /// libvirt's ports for TCP and TLS.
 const PORTS: [(&str, u16); 2] = [("tcp_port", 16_509), ("tls_port", 16_514)];
 /// The daemons that may answer on the network.
 const DAEMONS: [&str; 2] = ["etc/libvirt/libvirtd.conf", "etc/libvirt/virtproxyd.conf"];
 
+/// The daemons that have secrets of guests in their memory: one for everything, or one for QEMU and
+/// one for secrets.
+const SECRET_DAEMONS: [&str; 3] = ["libvirtd", "virtqemud", "virtsecretd"];
+
 /// The settings of a file; none are set where it is missing.
 pub(super) fn settings(root: Root<'_>, path: &str) -> Fact<Settings> {
     Ok(Settings::parse(&root.text_if_there(path)?.unwrap_or_default()))
+}
+
+/// The largest core dumps of those of libvirt's daemons that run and have secrets.
+pub(super) fn core_limits(root: Root<'_>) -> Fact<Vec<(String, Limit)>> {
+    let entries = fs::read_dir(root.path("proc")).map_err(|error| unread("proc", &error))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let process = entry.map_err(|error| unread("proc", &error))?.file_name();
+        let Some(process) = process.to_str().filter(|name| name.parse::<u32>().is_ok()) else {
+            continue;
+        };
+        // One that has ended meanwhile has none.
+        let name = root.text(&format!("proc/{process}/comm")).unwrap_or_default();
+        let name = name.trim();
+        if !SECRET_DAEMONS.contains(&name) {
+            continue;
+        }
+        match core_limit(root, process) {
+            Ok(limit) => found.push((name.to_owned(), limit)),
+            Err(_) if !root.path(format!("proc/{process}")).exists() => {}
+            Err(why) => return Err(why),
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Whom QEMU is set to run as; none where nothing is set. As libvirt reads it: `+` comes before a

@@ -136,16 +136,21 @@ fn sealed(root: Root<'_>, device: &str, depth: u8) -> Option<&'static str> {
     below.all(|entry| encrypted(&entry.file_name().to_string_lossy())).then_some(DM_CRYPT)
 }
 
-/// The limit of this process that the kernel calls so.
-pub(super) fn limit(root: Root<'_>, name: &str) -> Fact<Limit> {
-    let text = root.text("proc/self/limits")?;
+/// The largest core dump of a process, by its folder in `/proc`.
+pub(super) fn core_limit(root: Root<'_>, process: &str) -> Fact<Limit> {
+    limit(root, process, "Max core file size")
+}
+
+/// The limit of a process that the kernel calls so.
+fn limit(root: Root<'_>, process: &str, name: &str) -> Fact<Limit> {
+    let text = root.text(&format!("proc/{process}/limits"))?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
     match value {
         Some("unlimited") => Ok(Limit::Unlimited),
         Some(bytes) if bytes.parse::<u64>().is_ok() => {
             Ok(Limit::Bytes(bytes.parse().unwrap_or_default()))
         }
-        _ => Err(format!("/proc/self/limits does not say `{name}`")),
+        _ => Err(format!("/proc/{process}/limits does not say `{name}`")),
     }
 }
 
@@ -165,7 +170,7 @@ pub(super) fn locked_memory(root: Root<'_>) -> Fact<Limit> {
     if capabilities.is_some_and(|all| all & CAP_IPC_LOCK != 0) {
         return Ok(Limit::Unlimited);
     }
-    limit(root, "Max locked memory")
+    limit(root, "self", "Max locked memory")
 }
 
 /// Why the whole memory may be written to a disk.
