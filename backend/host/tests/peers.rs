@@ -11,9 +11,7 @@ use fairmazon_host::{
     identity::HostIdentity,
     peers::{Incoming, Peers, TlsPeers},
 };
-use fairmazon_keys::SealingKey;
 use fairmazon_model::{id::HostId, migration::ShownCertificates};
-use rcgen::KeyPair;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -27,9 +25,7 @@ fn id(number: u128) -> HostId {
 /// A host that has joined under the authority.
 fn joined(folder: &Path, number: u128, authority: &Authority) -> Arc<HostIdentity> {
     let identity = HostIdentity::open(folder.join(number.to_string())).unwrap();
-    let key = KeyPair::from_pem(&identity.tls_key_pem()).unwrap();
-    let sealing_key: SealingKey = identity.secret().sealing_key();
-    identity.keep(&authority.sign_for(id(number), &sealing_key, &key)).unwrap();
+    authority.renew(&identity, id(number));
     Arc::new(identity)
 }
 
@@ -97,6 +93,37 @@ async fn a_certificate_of_the_right_host_that_does_not_count_is_refused() {
     // While it is renewed both count.
     let both = anew.union(&revoked).cloned().collect();
     one.dial(id(2), &other.address(), &both).await.unwrap();
+    assert_eq!(incoming.recv().await.unwrap().from, id(1));
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_expired_is_refused_at_either_end() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let identities = [1, 2].map(|number| joined(folder.path(), number, &authority));
+    let one = listening(identities[0].clone(), &authority).await;
+    let other = listening(identities[1].clone(), &authority).await;
+    let mut incoming = other.incoming();
+
+    // Certificates are read for each connection. The one that is called has none that is valid.
+    authority.expire(&identities[1], id(2));
+    let error = one.dial(id(2), &other.address(), &shows(folder.path(), 2)).await.err().unwrap();
+    let wanted = format!("the certificate of {} has expired", id(2));
+    assert!(error.to_string().contains(&wanted), "{error}");
+    nobody(&mut incoming).await;
+    authority.renew(&identities[1], id(2));
+
+    // The one that calls: in TLS 1.3 it is done before it was refused, and hears why.
+    authority.expire(&identities[0], id(1));
+    let dialled = one.dial(id(2), &other.address(), &shows(folder.path(), 2)).await;
+    let error = match dialled {
+        Ok(mut refused) => refused.read_u8().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(error.to_string().contains("CertificateExpired"), "{error}");
+    nobody(&mut incoming).await;
+
+    authority.renew(&identities[0], id(1));
+    one.dial(id(2), &other.address(), &shows(folder.path(), 2)).await.unwrap();
     assert_eq!(incoming.recv().await.unwrap().from, id(1));
 }
 

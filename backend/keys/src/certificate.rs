@@ -42,7 +42,7 @@ impl HostCertificate {
     /// signed by one of `authorities`, by itself or through the rest of the chain. Both are PEM.
     ///
     /// # Errors
-    /// `BadCertificate` with the reason.
+    /// `ExpiredCertificate` after its end, `BadCertificate` with the reason otherwise.
     pub fn verify(
         chain: &str,
         authorities: &str,
@@ -59,7 +59,7 @@ impl HostCertificate {
     /// As [`verify`](Self::verify), of a certificate and the rest of its chain in DER.
     ///
     /// # Errors
-    /// `BadCertificate` with the reason.
+    /// `ExpiredCertificate` after its end, `BadCertificate` with the reason otherwise.
     pub fn verify_der(
         leaf: &CertificateDer<'_>,
         between: &[CertificateDer<'_>],
@@ -67,35 +67,13 @@ impl HostCertificate {
         host: HostId,
         now: UnixMs,
     ) -> Result<Self, KeyError> {
-        Self::believe(leaf, between, authorities, host, now)
-            .map_err(|reason| KeyError::BadCertificate { host, reason })
-    }
-
-    /// Which host a certificate says that it is of: to be believed only of one that was verified.
-    ///
-    /// # Errors
-    /// `NoHost` when it names none, or several.
-    pub fn claimed_host(leaf: &CertificateDer<'_>) -> Result<HostId, KeyError> {
-        let (_, parsed) = parse_x509_certificate(leaf).map_err(|_| KeyError::NoHost)?;
-        let names = names(&parsed).map_err(|_| KeyError::NoHost)?;
-        let host = only(&names, HOST, "host").map_err(|_| KeyError::NoHost)?;
-        host.parse().map_err(|_| KeyError::NoHost)
-    }
-
-    fn believe(
-        leaf: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
-        authorities: &str,
-        host: HostId,
-        now: UnixMs,
-    ) -> Result<Self, String> {
-        let authorities = certificates(authorities)?;
-        let anchors = authorities
-            .iter()
-            .map(anchor_from_trusted_cert)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| format!("an authority's certificate can't be read: {error}"))?;
-        let certificate = EndEntityCert::try_from(leaf).map_err(|error| error.to_string())?;
+        let bad = |reason: String| KeyError::BadCertificate { host, reason };
+        let authorities = certificates(authorities).map_err(bad)?;
+        let anchors =
+            authorities.iter().map(anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>();
+        let anchors = anchors
+            .map_err(|error| bad(format!("an authority's certificate can't be read: {error}")))?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(|error| bad(error.to_string()))?;
         let seconds = u64::try_from(now.0.div_euclid(1_000)).unwrap_or_default();
         let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         certificate
@@ -109,12 +87,29 @@ impl HostCertificate {
                 None,
             )
             .map_err(|error| match error {
+                webpki::Error::CertExpired { .. } => KeyError::ExpiredCertificate { host },
                 // The second is an authority's that only has the name of one that is trusted.
                 webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
-                    "no authority that is trusted for hosts has signed it".to_owned()
+                    bad("no authority that is trusted for hosts has signed it".to_owned())
                 }
-                other => other.to_string(),
+                other => bad(other.to_string()),
             })?;
+        Self::read(leaf, host).map_err(bad)
+    }
+
+    /// Which host a certificate says that it is of: to be believed only of one that was verified.
+    ///
+    /// # Errors
+    /// `NoHost` when it names none, or several.
+    pub fn claimed_host(leaf: &CertificateDer<'_>) -> Result<HostId, KeyError> {
+        let (_, parsed) = parse_x509_certificate(leaf).map_err(|_| KeyError::NoHost)?;
+        let names = names(&parsed).map_err(|_| KeyError::NoHost)?;
+        let host = only(&names, HOST, "host").map_err(|_| KeyError::NoHost)?;
+        host.parse().map_err(|_| KeyError::NoHost)
+    }
+
+    /// What the certificate says, when it is of this host.
+    fn read(leaf: &CertificateDer<'_>, host: HostId) -> Result<Self, String> {
         let (_, parsed) =
             parse_x509_certificate(leaf).map_err(|_| "it is not an X.509 certificate")?;
         let names = names(&parsed)?;
@@ -223,7 +218,7 @@ mod tests {
         let said = reason(&good, &ours.pem(), HostId::from_parts(1, 2), NOW);
         assert!(said.contains("it is the one of"), "{said}");
         let said = reason(&good, &ours.pem(), host(), UnixMs(NOW.0 + 400 * 86_400_000));
-        assert!(said.to_lowercase().contains("expired"), "{said}");
+        assert!(said.contains("has expired") && said.contains("joins anew"), "{said}");
         let said = reason(&leaf(&ours, &names[..1], |_| ()), &ours.pem(), host(), NOW);
         assert!(said.contains("no sealing key"), "{said}");
         let both = [names[0].clone(), names[1].clone(), names[1].clone()];

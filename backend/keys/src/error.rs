@@ -106,6 +106,15 @@ pub enum KeyError {
     /// A signature is not of this, or not by this key.
     #[error("the signature does not match: something else was signed, or somebody else has signed")]
     BadSignature,
+    /// A host's certificate has ended.
+    #[error(
+        "the certificate of {host} has expired: its agent renews it while it reaches the platform, \
+         and the host joins anew with a token where it could not"
+    )]
+    ExpiredCertificate {
+        /// Whose.
+        host: HostId,
+    },
     /// A host's certificate is not to be believed.
     #[error("the certificate of {host} is not to be trusted: {reason}")]
     BadCertificate {

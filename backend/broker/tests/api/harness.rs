@@ -103,6 +103,15 @@ impl Broker {
         config: CoreConfig,
         configure: impl FnOnce(&mut ApiConfig),
     ) -> Self {
+        Self::start_shown(SystemClock.now(), config, configure).await
+    }
+
+    /// The same, with a certificate that was made then.
+    pub(crate) async fn start_shown(
+        made_at: UnixMs,
+        config: CoreConfig,
+        configure: impl FnOnce(&mut ApiConfig),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = SqliteOptions::new(folder.path().join("broker.db"));
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options).unwrap());
@@ -116,9 +125,8 @@ impl Broker {
         };
         let engine = Engine::open(parts).await.unwrap();
         let authority = Authority::in_folder(folder.path().join("tls"));
-        let now_ms = SystemClock.now().0;
-        authority.ensure(&["localhost".into(), "127.0.0.1".into()], now_ms).unwrap();
-        let tls = ServerTls::load(authority.server_files(), now_ms).unwrap();
+        authority.ensure(&["localhost".into(), "127.0.0.1".into()], made_at.0).unwrap();
+        let tls = ServerTls::load(authority.server_files(), made_at.0).unwrap();
         let mut config = ApiConfig::on(([127, 0, 0, 1], 0).into());
         config.host_authority = Some(Arc::new(authority.for_hosts().unwrap()));
         configure(&mut config);

@@ -1,9 +1,12 @@
 //! Hosts that join: from a token that is used once to certificates that come and go.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use fairmazon_broker::core::{Clock as _, SystemClock};
-use fairmazon_host::identity::HostIdentity;
+use fairmazon_broker::core::{Clock as _, CoreConfig, SystemClock};
+use fairmazon_host::{
+    identity::HostIdentity,
+    transport::{JoinedTransport, Transport as _, TransportError},
+};
 use fairmazon_keys::{HostCertificate, HostSecret, host_name, sealing_key_name};
 use fairmazon_model::{access::Role, id::HostId, units::UnixMs};
 use fairmazon_proto::{
@@ -322,6 +325,44 @@ async fn a_certificate_that_has_ended_is_refused() {
     broker.clock.forward(120_000);
     refused(machine.join(&client).await, "ended");
     refused(stream(&broker, &client).await, "ended");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_speaks_to_no_broker_whose_certificate_has_expired() {
+    // It was valid for 90 days, and nobody has replaced it while the broker ran on.
+    let made_at = UnixMs(now().0 - 100 * DAY_MS);
+    let broker = Broker::start_shown(made_at, CoreConfig::default(), |_| {}).await;
+    let (_, before) = broker.audited(0).await;
+    let (valid, folder) = (Broker::start().await, tempfile::tempdir().unwrap());
+    let identity = Arc::new(HostIdentity::open(folder.path()).unwrap());
+    let agent = |of: &Broker| {
+        let (address, ca) = (of.server().address(), of.ca_pem.clone());
+        let token = Some(of.tokens[&Role::Host].clone());
+        JoinedTransport::new(format!("https://{address}"), ca, identity.clone(), token)
+    };
+    let refused = |error: TransportError| {
+        let mut said = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(next) = cause {
+            said = format!("{said}: {next}");
+            cause = next.source();
+        }
+        assert!(matches!(error, TransportError::Unreachable { .. }), "{said}");
+        assert!(said.contains(&broker.server().address().to_string()), "{said}");
+        assert!(said.contains("certificate expired"), "{said}");
+    };
+    // Its token is not shown, so it is as good as before.
+    refused(agent(&broker).join_anew().await.unwrap_err());
+    assert!(identity.certificate().unwrap().is_none());
+    // Nor is its certificate, once it has one.
+    agent(&valid).join_anew().await.unwrap();
+    refused(agent(&broker).connect().await.unwrap_err());
+    assert_eq!(broker.audited(before).await, (Vec::new(), before), "nothing has changed");
+    assert_eq!(broker.engine.hosts_connected(), 0);
+    // By another certificate of the broker's it does.
+    let _link = agent(&valid).connect().await.unwrap();
+    valid.stop().await;
     broker.stop().await;
 }
 

@@ -5,12 +5,12 @@ use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fairmazon_hypervisor::Connection;
-use fairmazon_keys::HostCertificate;
+use fairmazon_keys::{HostCertificate, KeyError};
 use fairmazon_model::{id::HostId, migration::ShownCertificates, units::UnixMs};
 use parking_lot::Mutex;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, Error as TlsError, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error as TlsError,
+    ServerConfig, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls13_signature},
     server::danger::{ClientCertVerified, ClientCertVerifier},
@@ -224,7 +224,14 @@ impl Believed {
         between: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), TlsError> {
-        let refused = |error: fairmazon_keys::KeyError| TlsError::General(error.to_string());
+        let refused = |error: KeyError| match error {
+            // Who connects hears why by the alert alone, which says that much.
+            KeyError::ExpiredCertificate { .. } if self.only.is_none() => {
+                tracing::debug!(%error, "another host is refused");
+                TlsError::InvalidCertificate(CertificateError::Expired)
+            }
+            error => TlsError::General(error.to_string()),
+        };
         let host = match &self.only {
             Some((host, _)) => *host,
             None => HostCertificate::claimed_host(leaf).map_err(refused)?,

@@ -1,5 +1,8 @@
 //! Certificates of the other host that count, and that do not count any more.
 
+use fairmazon_host::{identity::HostIdentity, peers::TlsPeers};
+use tokio::sync::watch;
+
 use super::*;
 
 fn these(certificates: &[&str]) -> ShownCertificates {
@@ -110,6 +113,88 @@ async fn what_is_told_on_the_way_counts_for_each_connection() {
         assert_eq!(pair.seen(&pair.from).await.map(|(run, _)| run), Some(RunState::Running));
         assert_eq!(calls.load(Ordering::Relaxed), 1, "nobody is asked any more");
         pair.send_to(4, &["second"]);
+        pair.to.broker.sees(|seen| runs(seen, &landed())).await;
+        pair.is_right();
+    }
+}
+
+/// A host's way to others over TLS, which counts how often it is gone.
+struct Counted(TlsPeers, watch::Sender<usize>);
+
+#[async_trait]
+impl Peers for Counted {
+    fn address(&self) -> String {
+        self.0.address()
+    }
+
+    fn incoming(&self) -> mpsc::Receiver<Incoming> {
+        self.0.incoming()
+    }
+
+    async fn dial(
+        &self,
+        host: HostId,
+        address: &str,
+        shows: &ShownCertificates,
+    ) -> io::Result<Box<dyn Connection>> {
+        self.1.send_modify(|count| *count += 1);
+        self.0.dial(host, address, shows).await
+    }
+}
+
+/// On the real clock, as the connections are real.
+#[tokio::test]
+async fn nothing_moves_from_or_to_a_host_whose_certificate_has_expired_until_it_has_another() {
+    for expired in [0, 1] {
+        let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        let ids = [host_id(), other_id()];
+        let identities = ids.map(|id| {
+            let identity = HostIdentity::open(folder.path().join(id.to_string())).unwrap();
+            authority.renew(&identity, id);
+            Arc::new(identity)
+        });
+        let shows = |number: usize| {
+            let own: &HostIdentity = &identities[number];
+            ShownCertificates::from([own.certificate().unwrap().unwrap().sha256])
+        };
+        let mut pair = Pair::new(false);
+        let (dialled, mut dials) = watch::channel(0);
+        let mut addresses = Vec::new();
+        for (subject, identity) in [&mut pair.from, &mut pair.to].into_iter().zip(&identities) {
+            let listen = TlsPeers::listen("127.0.0.1:0", None, identity.clone(), authority.pem());
+            let peers = Counted(listen.await.unwrap(), dialled.clone());
+            addresses.push(peers.address());
+            subject.peers = Some(Arc::new(peers));
+            subject.start_agent();
+        }
+        pair.from.broker.desire(set(1, vec![machine(1)]));
+        pair.from.broker.sees(|seen| runs(seen, &machine(1))).await;
+        authority.expire(&identities[expired], ids[expired]);
+
+        let arrives = |generation| {
+            let mut spec = arriving(true);
+            spec.arrival.as_mut().unwrap().shows = shows(0);
+            let machines = vec![Arc::new(spec)];
+            DesiredSet { machines, ..arrivals(generation, true) }
+        };
+        let leaves = |generation| {
+            let mut spec = leaving();
+            let departure = spec.departure.as_mut().unwrap();
+            (departure.address, departure.shows) = (addresses[1].clone(), shows(1));
+            set(generation, vec![spec])
+        };
+        pair.to.broker.desire(arrives(1));
+        pair.to.broker.sees(|seen| has_volume(seen, volume(1))).await;
+        pair.from.broker.desire(leaves(2));
+        // What is gone again has failed before.
+        dials.wait_for(|count| *count >= 3).await.unwrap();
+        let there = pair.seen(&pair.to).await;
+        assert_eq!(there, Some((RunState::Off(OffReason::NeverStarted), Halt::Arriving)));
+        assert_eq!(pair.seen(&pair.from).await.map(|(run, _)| run), Some(RunState::Running));
+
+        authority.renew(&identities[expired], ids[expired]);
+        pair.to.broker.desire(arrives(2));
+        pair.from.broker.desire(leaves(3));
         pair.to.broker.sees(|seen| runs(seen, &landed())).await;
         pair.is_right();
     }
