@@ -8,7 +8,7 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use fairmazon_host::standard::{Boots, Facts, Looks, Prover, Standard, Swap};
+use fairmazon_host::standard::{Boots, DaemonFacts, Facts, Looks, Prover, Standard, Swap};
 use fairmazon_model::{conformity::Proof, machine::ObservedSet};
 use parking_lot::Mutex;
 
@@ -132,6 +132,28 @@ async fn what_strains_the_host_is_found_out_seldom_and_again_when_it_came_out_wo
     *told.facts.lock() = Err("out of memory".into());
     tokio::time::sleep(2 * EVERY).await;
     assert!(proves(Some(3))(&subject.broker.last_seen().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_libvirt_says_is_asked_again_soon_where_it_is_wrong() {
+    let wrong: [fn(&mut Facts); 2] = [
+        |facts| facts.hypervisor.daemon = Ok(Err("refused".into())),
+        |facts| {
+            let (runs, qemu_user) = (vec![Boots::Hardware], Some(64_055));
+            facts.hypervisor.daemon = Ok(Ok(DaemonFacts { runs, qemu_user }));
+        },
+    ];
+    for change in wrong {
+        let (mut subject, told) = subject();
+        told.change(change);
+        subject.broker.desire(set(1, vec![]));
+        subject.start_agent();
+        subject.broker.sees(proves(None)).await;
+        // Its operator has mended it: that is found long before the next thorough look is due.
+        told.change(|_| {});
+        tokio::time::sleep(2 * EVERY).await;
+        assert!(proves(Some(3))(&subject.broker.last_seen().unwrap()), "{:?}", told.looks());
+    }
 }
 
 /// Never finds out.

@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::{Facts, Finding, LEVEL_MOST, Report, Status};
 
 /// Checks whose facts are used again between thorough looks.
-const THOROUGH: [&str; 9] = [
+const THOROUGH: [&str; 10] = [
     "guest-boots",
     "hardware-virtualisation",
     "qemu-version",
     "libvirt-version",
     "libvirt-answers",
+    "qemu-user",
     "volumes-encrypted",
     "disk-throughput",
     "disk-sync",
