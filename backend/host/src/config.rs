@@ -27,8 +27,11 @@ pub struct Config {
     /// What it says of the host standard; a host without it says nothing, and gets no machines of a
     /// platform that wants proof.
     pub standard: Option<Standard>,
-    /// Steps that may be under way at once; stops because of a lost lease do not count.
+    /// Steps of machines that may be under way at once, and as many of volumes; stops because of a
+    /// lost lease do not count, nor volumes that are made.
     pub parallel_steps: usize,
+    /// Volumes that may be made at once: filled from images, copied, proven. Each may take hours.
+    pub parallel_makes: usize,
     /// How long one step may take.
     pub step_deadline: Duration,
     /// The shortest time between two reports.
@@ -65,6 +68,7 @@ impl Config {
             metering: None,
             standard: None,
             parallel_steps: 8,
+            parallel_makes: 4,
             step_deadline: Duration::from_secs(120),
             report_every: Duration::from_millis(50),
             look_every: Duration::from_secs(60),

@@ -16,18 +16,19 @@ use std::{
 
 use common::{Network, Subject, TERM_MS, boot_of, has_volume, host_id, machine, of, runs, set};
 use fairmazon_host::{
+    clock::Clock,
     lease::LeaseRecord,
     state::{Loaded, MemoryState, SavedState, StateError, StateStore},
 };
 use fairmazon_hypervisor::{
     Hypervisor,
     contract::{instance, volume},
-    sim::{Call, Fault, SeededFaults},
+    sim::{Call, Fault, SeededFaults, Verb},
 };
 use fairmazon_model::{
     instance::{ObservedState, Power},
     machine::{DesiredSet, Disk, HostVolume, MachineSpec, ObservedSet, VolumeCopy, VolumeWish},
-    units::{Epoch, Gib, Mib, Vcpus},
+    units::{Epoch, Generation, Gib, Mib, Vcpus},
 };
 use rand::{
     Rng, SeedableRng,
@@ -360,6 +361,75 @@ async fn what_waits_to_go_to_grow_and_to_be_copied_is_told_for_want_of_room_too(
     let last = subject.broker.last_seen().unwrap();
     assert!(last.volumes.iter().all(|seen| seen.state.failure().is_none()), "{last:?}");
     subject.stop_agent().await;
+}
+
+/// A host with one machine that runs, on which volumes are being made that take hours, more of them
+/// than are made at once. How many are.
+async fn busy_with_volumes() -> (Subject, Arc<AtomicU64>) {
+    let subject = Subject::start();
+    let first = set(1, vec![machine(1)]);
+    subject.broker.desire(first.clone());
+    is_brought_about(&subject, &first).await;
+    let making = Arc::new(AtomicU64::new(0));
+    let begun = Arc::clone(&making);
+    subject.host.set_faults(move |call: &Call| {
+        if call.verb != Verb::CreateVolume {
+            return Fault::None;
+        }
+        begun.fetch_add(1, Ordering::Relaxed);
+        Fault::Delay(Duration::from_secs(3_600))
+    });
+    subject.broker.desire(with_large_volumes(2, vec![machine(1)]));
+    subject.broker.sees(|seen| seen.generation == Generation(2)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    (subject, making)
+}
+
+fn with_large_volumes(generation: u64, machines: Vec<MachineSpec>) -> DesiredSet {
+    let mut wanted = set(generation, machines);
+    let large = |number| HostVolume { volume: volume(number), size: Gib(500), ..data() };
+    wanted.volumes.extend((20..36).map(large));
+    wanted
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_lease_waits_for_no_volume_that_is_made() {
+    let (subject, _) = busy_with_volumes().await;
+    subject.broker.network(Network::Cut);
+    tokio::time::sleep(Duration::from_millis(TERM_MS)).await;
+    assert_eq!(subject.world.ledger().running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn machines_are_stopped_and_made_while_volumes_take_hours_to_be_made() {
+    let (subject, making) = busy_with_volumes().await;
+    let off = MachineSpec { power: Power::Stopped, spec_version: 2, ..machine(1) };
+    let began = subject.clock.now_ms();
+    subject.broker.desire(with_large_volumes(3, vec![off.clone()]));
+    let is_off = |seen: &ObservedSet| {
+        of(seen, instance(1)).is_some_and(|seen| {
+            seen.state == ObservedState::Stopped && seen.spec_version == off.spec_version
+        })
+    };
+    subject.broker.sees(is_off).await;
+    assert!(subject.clock.now_ms() - began < 60_000);
+    // Other steps of volumes go through as well.
+    let mut with_gone = with_large_volumes(4, vec![off.clone()]);
+    with_gone.machines.clear();
+    with_gone.volumes[0].wish = VolumeWish::Delete;
+    subject.broker.desire(with_gone);
+    subject.broker.sees(|seen| !has_volume(seen, volume(1))).await;
+    assert!(subject.clock.now_ms() - began < 60_000);
+    assert_eq!(making.load(Ordering::Relaxed), 4, "made at once");
+    // Those that wait have their turn when others are made, one that is not wanted any more aside.
+    let mut fewer = with_large_volumes(5, Vec::new());
+    fewer.volumes.pop();
+    subject.broker.desire(fewer);
+    let all = |seen: &ObservedSet| (20..35).all(|number| has_volume(seen, volume(number)));
+    let in_time = Duration::from_secs(4 * 3_600 + 60);
+    subject.broker.sees_within(in_time, all).await;
+    assert_eq!(making.load(Ordering::Relaxed), 15);
+    assert!(!has_volume(&subject.broker.last_seen().unwrap(), volume(35)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -191,7 +191,7 @@ impl Agent {
         });
         if is_old && !record.busy && !record.fencing {
             record.busy = true;
-            self.under_way += 1;
+            self.under_way.machines += 1;
             let refuse = MachineAction::Refuse;
             self.work.push(self.hands.machine(instance, record.desired.clone(), refuse));
         }

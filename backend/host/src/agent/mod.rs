@@ -22,7 +22,10 @@ mod work;
 use std::{sync::Arc, time::Duration};
 
 use fairmazon_hypervisor::{Hint, Hypervisor};
-use fairmazon_model::conformity::Proof;
+use fairmazon_model::{
+    conformity::Proof,
+    id::{InstanceId, VolumeId},
+};
 use futures::{FutureExt, StreamExt, future::OptionFuture, stream::FuturesUnordered};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -133,8 +136,7 @@ struct Agent {
     /// What it proves of the host standard.
     proof: watch::Receiver<Option<Proof>>,
     work: FuturesUnordered<Work>,
-    /// Steps under way that count against the limit.
-    under_way: usize,
+    under_way: UnderWay,
     /// What other hosts open.
     incoming: Option<mpsc::Receiver<Incoming>>,
     /// Connections of other hosts that have not said what they are for.
@@ -145,6 +147,28 @@ struct Agent {
     transfers: JoinSet<()>,
     /// Consoles that customers wait for.
     consoles: console::Reads,
+}
+
+/// Steps under way that count against a limit, each kind against one of its own: what takes hours
+/// keeps no machine from being stopped.
+#[derive(Default)]
+struct UnderWay {
+    machines: usize,
+    volumes: usize,
+    /// Volumes that are made: filled, copied, proven.
+    makes: usize,
+}
+
+impl UnderWay {
+    fn any(&self) -> bool {
+        self.machines + self.volumes + self.makes > 0
+    }
+
+    /// Those of the kind of this step of a volume.
+    fn of_volume(&mut self, action: Option<&VolumeAction>) -> &mut usize {
+        let makes = action == Some(&VolumeAction::Create);
+        if makes { &mut self.makes } else { &mut self.volumes }
+    }
 }
 
 /// When everything is looked at.
@@ -203,7 +227,7 @@ impl Agent {
             meter,
             proof,
             work: FuturesUnordered::new(),
-            under_way: 0,
+            under_way: UnderWay::default(),
             incoming: config.peers.as_ref().map(|peers| peers.incoming()),
             openings: 0,
             leads: JoinSet::new(),
@@ -314,50 +338,53 @@ impl Agent {
         }
     }
 
-    /// Begins the next step of everything that is to be looked at, as far as there is room.
+    /// Begins the next step of everything that is to be looked at, as far as there is room. The stop
+    /// of a machine for want of a lease needs none.
     fn dispatch(&mut self, now_ms: u64) {
         if !self.looks.complete {
             return;
         }
-        while let Some(target) = self.queue.pop() {
-            let room = match target {
-                Target::Machine(_) if self.fence(target) => true,
-                _ if self.under_way >= self.config.parallel_steps => false,
-                Target::Machine(_) => {
-                    self.begin_machine(target, now_ms);
-                    true
-                }
-                Target::Volume(_) => {
-                    self.begin_volume(target, now_ms);
-                    true
-                }
-            };
-            if !room {
-                self.queue.put_back(target);
-                break;
+        if !self.leased {
+            self.fence_all();
+        }
+        let most = self.config.parallel_steps;
+        while self.under_way.machines < most
+            && let Some(instance) = self.queue.pop_machine()
+        {
+            self.begin_machine(instance, now_ms);
+        }
+        while self.under_way.makes < self.config.parallel_makes
+            && let Some(volume) = self.queue.pop_to_make()
+        {
+            self.begin_volume(volume, now_ms);
+        }
+        while self.under_way.volumes < most
+            && let Some(volume) = self.queue.pop_volume()
+        {
+            self.begin_volume(volume, now_ms);
+        }
+    }
+
+    /// Begins the stop of each machine to be looked at that runs without a lease, whatever else is
+    /// under way with it.
+    fn fence_all(&mut self) {
+        let Self { queue, book, hands, work, config, .. } = self;
+        queue.retain_machines(|instance| {
+            let Some(record) = book.machines.get_mut(&instance) else { return false };
+            if !(record.runs() || record.may_run && !record.busy || record.transit.is_some()) {
+                return true;
             }
-        }
+            if !record.fencing {
+                record.fencing = true;
+                tracing::warn!(host = %config.host, %instance, "stopped: the lease has ended");
+                work.push(hands.fence(instance));
+            }
+            false
+        });
     }
 
-    /// Begins the stop of a machine that runs without a lease, whatever else is under way with
-    /// it; whether there was anything to stop.
-    fn fence(&mut self, target: Target) -> bool {
-        let Target::Machine(instance) = target else { return false };
-        let Some(record) = self.book.machines.get_mut(&instance) else { return true };
-        let may_run = record.runs() || record.may_run && !record.busy || record.transit.is_some();
-        if self.leased || !may_run {
-            return false;
-        }
-        if !record.fencing {
-            record.fencing = true;
-            tracing::warn!(host = %self.config.host, %instance, "stopped: the lease has ended");
-            self.work.push(self.hands.fence(instance));
-        }
-        true
-    }
-
-    fn begin_machine(&mut self, target: Target, now_ms: u64) {
-        let Target::Machine(instance) = target else { return };
+    fn begin_machine(&mut self, instance: InstanceId, now_ms: u64) {
+        let target = Target::Machine(instance);
         let leased = self.lease.holds(now_ms);
         let Some(step) = self.book.decide_machine(instance, leased, now_ms) else { return };
         let Some(record) = self.book.machines.get_mut(&instance) else { return };
@@ -413,12 +440,12 @@ impl Agent {
             }
         };
         record.busy = true;
-        self.under_way += 1;
+        self.under_way.machines += 1;
         self.work.push(work);
     }
 
-    fn begin_volume(&mut self, target: Target, now_ms: u64) {
-        let Target::Volume(volume) = target else { return };
+    fn begin_volume(&mut self, volume: VolumeId, now_ms: u64) {
+        let target = Target::Volume(volume);
         let Some(step) = self.book.decide_volume(volume) else { return };
         let Some(record) = self.book.volumes.get_mut(&volume) else { return };
         if record.busy {
@@ -458,6 +485,19 @@ impl Agent {
             }
             action => Some(action),
         };
+        // One that waited to be made may be to go by now.
+        match action {
+            Some(VolumeAction::Create) if self.under_way.makes >= self.config.parallel_makes => {
+                self.queue.push_to_make(volume);
+                return;
+            }
+            Some(VolumeAction::Create) => {}
+            _ if self.under_way.volumes >= self.config.parallel_steps => {
+                self.queue.push(target);
+                return;
+            }
+            _ => {}
+        }
         if let Some(action) = action {
             tracing::debug!(
                 host = %self.config.host, %volume, ?action, reason = step.reason, "step"
@@ -471,7 +511,7 @@ impl Agent {
         record.change.under_way = action == Some(VolumeAction::ChangeKey);
         record.look = false;
         record.busy = true;
-        self.under_way += 1;
+        *self.under_way.of_volume(action.as_ref()) += 1;
         let in_use = record.key_in_use().cloned();
         self.work.push(self.hands.volume(volume, record.desired.clone(), action, in_use));
     }

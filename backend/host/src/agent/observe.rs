@@ -31,7 +31,7 @@ impl Agent {
         step: &MachineStep,
         seen: Result<Option<Machine>>,
     ) {
-        self.under_way -= 1;
+        self.under_way.machines -= 1;
         let now_ms = self.clock.now_ms();
         let target = Target::Machine(instance);
         if let Some(record) = self.book.machines.get_mut(&instance) {
@@ -109,7 +109,7 @@ impl Agent {
         step: &VolumeStep,
         seen: Result<Option<Volume>>,
     ) {
-        self.under_way -= 1;
+        *self.under_way.of_volume(step.action.as_ref()) -= 1;
         self.book.copying.remove(&volume);
         let now_ms = self.clock.now_ms();
         let failure = step.result.as_ref().err().or(seen.as_ref().err());

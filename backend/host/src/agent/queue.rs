@@ -15,11 +15,16 @@ pub(super) enum Target {
     Volume(VolumeId),
 }
 
-/// The work that waits. Times are ms of the agent's clock.
+/// The work that waits. Times are ms of the agent's clock. Machines and volumes wait in lines of
+/// their own, since the steps of one kind never wait for those of the other.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    ready: VecDeque<Target>,
+    machines: VecDeque<InstanceId>,
+    volumes: VecDeque<VolumeId>,
     queued: FxHashSet<Target>,
+    /// Volumes that wait until another one is made.
+    to_make: VecDeque<VolumeId>,
+    queued_to_make: FxHashSet<VolumeId>,
     later: BinaryHeap<Reverse<(u64, Target)>>,
     blocked: FxHashSet<Target>,
 }
@@ -28,7 +33,17 @@ impl Queue {
     /// To be looked at now.
     pub(super) fn push(&mut self, target: Target) {
         if self.queued.insert(target) {
-            self.ready.push_back(target);
+            match target {
+                Target::Machine(instance) => self.machines.push_back(instance),
+                Target::Volume(volume) => self.volumes.push_back(volume),
+            }
+        }
+    }
+
+    /// To be looked at once another volume is made, in the order they came.
+    pub(super) fn push_to_make(&mut self, volume: VolumeId) {
+        if self.queued_to_make.insert(volume) {
+            self.to_make.push_back(volume);
         }
     }
 
@@ -58,23 +73,42 @@ impl Queue {
         }
     }
 
-    /// The next thing to look at now.
-    pub(super) fn pop(&mut self) -> Option<Target> {
-        let target = self.ready.pop_front()?;
-        self.queued.remove(&target);
-        Some(target)
+    /// The next machine to look at now.
+    pub(super) fn pop_machine(&mut self) -> Option<InstanceId> {
+        let instance = self.machines.pop_front()?;
+        self.queued.remove(&Target::Machine(instance));
+        Some(instance)
     }
 
-    /// Puts back what was popped, to come next again.
-    pub(super) fn put_back(&mut self, target: Target) {
-        if self.queued.insert(target) {
-            self.ready.push_front(target);
-        }
+    /// The next volume to look at now.
+    pub(super) fn pop_volume(&mut self) -> Option<VolumeId> {
+        let volume = self.volumes.pop_front()?;
+        self.queued.remove(&Target::Volume(volume));
+        Some(volume)
+    }
+
+    /// The next volume that waited until another one was made.
+    pub(super) fn pop_to_make(&mut self) -> Option<VolumeId> {
+        let volume = self.to_make.pop_front()?;
+        self.queued_to_make.remove(&volume);
+        Some(volume)
+    }
+
+    /// Leaves of the machines to look at now those that are to be kept.
+    pub(super) fn retain_machines(&mut self, mut keep: impl FnMut(InstanceId) -> bool) {
+        let Self { machines, queued, .. } = self;
+        machines.retain(|&instance| {
+            let keeps = keep(instance);
+            if !keeps {
+                queued.remove(&Target::Machine(instance));
+            }
+            keeps
+        });
     }
 
     /// How much there is to look at now.
     pub(super) fn len(&self) -> usize {
-        self.ready.len()
+        self.machines.len() + self.volumes.len()
     }
 
     /// When the next thing is due.

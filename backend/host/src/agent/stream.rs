@@ -293,7 +293,7 @@ impl Agent {
         let busy = self.queue.len() > BACKLOG_PER_STEP * self.config.parallel_steps;
         let pause = if busy { REPORT_WHEN_BUSY_MS } else { ms(self.config.report_every) };
         let spaced = self.report.last_at_ms.map_or(0, |last| last + pause);
-        let moment = self.report.wanted_at_ms.filter(|_| self.under_way > 0);
+        let moment = self.report.wanted_at_ms.filter(|_| self.under_way.any());
         let whole = moment.map_or(0, |wanted| wanted + ms(self.config.report_every));
         Some(spaced.max(whole).max(self.report.not_before_ms))
     }

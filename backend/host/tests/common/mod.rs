@@ -219,9 +219,18 @@ impl Broker {
 
     /// Waits for a report that fits.
     pub async fn sees(&self, fits: impl Fn(&ObservedSet) -> bool) -> ObservedSet {
+        self.sees_within(Duration::from_secs(3_600), fits).await
+    }
+
+    /// Waits so long for a report that fits.
+    pub async fn sees_within(
+        &self,
+        time: Duration,
+        fits: impl Fn(&ObservedSet) -> bool,
+    ) -> ObservedSet {
         let mut seen = self.seen.subscribe();
         let wait = seen.wait_for(|seen| seen.as_ref().is_some_and(|(_, set)| fits(set)));
-        match tokio::time::timeout(Duration::from_secs(3_600), wait).await {
+        match tokio::time::timeout(time, wait).await {
             Ok(found) => found.unwrap().as_ref().unwrap().1.clone(),
             Err(_) => panic!("never reported; the last report: {:#?}", *self.seen.borrow()),
         }
