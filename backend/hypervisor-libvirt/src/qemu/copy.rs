@@ -9,9 +9,7 @@ use fairmazon_model::{
     id::{InstanceId, VolumeId},
     machine::HostVolume,
 };
-
 use parking_lot::Mutex;
-use tokio::sync::MutexGuard;
 
 use super::{
     backup::{self, Progress},
@@ -32,7 +30,6 @@ impl QemuHost {
         wish: &HostVolume,
         source: VolumeId,
         key: &VolumeKey,
-        making: MutexGuard<'_, ()>,
     ) -> Result<()> {
         let missing = || HypervisorError::not_found(source);
         let found = self.inner.files.find(source)?.ok_or_else(missing)?;
@@ -40,8 +37,10 @@ impl QemuHost {
             return Err(HypervisorError::busy(source, "it is larger than its copy"));
         }
         let source_key = self.inner.keys.get(source)?;
-        let new = self.inner.files.begin(wish, found.size, key).await?;
-        drop(making);
+        let new = {
+            let _making = self.inner.making.lock().await;
+            self.inner.files.begin(wish, found.size, key).await?
+        };
         match self.user_of(source).await? {
             None => {
                 let keys = ((wish.volume, key), (source, &*source_key));

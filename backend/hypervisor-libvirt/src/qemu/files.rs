@@ -94,43 +94,8 @@ impl Files {
         self.path("none", volume)
     }
 
-    /// Makes a volume. The caller sees to it that only one is made or grown at a time.
-    pub(super) async fn create(
-        &self,
-        wish: &HostVolume,
-        key: &VolumeKey,
-        image: Option<&ImageDisk>,
-    ) -> Result<()> {
-        let bytes = wish.size.0.saturating_mul(GIB);
-        if let Some(image) = image.filter(|image| image.bytes > bytes) {
-            return Err(HypervisorError::Driver {
-                attempted: format!("make {}", wish.volume),
-                source: format!("its image needs {} GiB", image.bytes.div_ceil(GIB)).into(),
-            });
-        }
-        let last = self.path(&wish.class, wish.volume);
-        let new = HalfMade(last.with_extension(HALF_MADE));
-        new.remove();
-        self.require_room(&wish.class, wish.size)?;
-        let key = (wish.volume, key);
-        make(&new.0, bytes, key).await?;
-        if let Some(image) = image {
-            let target = tool::image_options(&new.0);
-            let arguments: [&OsStr; 6] = [
-                "-n".as_ref(),
-                "-f".as_ref(),
-                image.format.as_ref(),
-                "--target-image-opts".as_ref(),
-                image.path.as_os_str(),
-                &target,
-            ];
-            tool::run("qemu-img", Some("convert"), &arguments, key, "fill").await?;
-        }
-        new.finish(&last).await.map_err(failed("make", wish.volume))
-    }
-
-    /// Begins to make a volume that is filled by others, of this size at first. As for
-    /// [`create`](Self::create), one at a time.
+    /// Begins to make a volume, of this size at first: takes its room. The caller sees to it that
+    /// only one is begun or grown at a time.
     pub(super) async fn begin(
         &self,
         wish: &HostVolume,
@@ -159,7 +124,7 @@ impl Files {
         new.finish(&last).await.map_err(failed("make", wish.volume))
     }
 
-    /// Promises a volume what it lacks to this size. As for [`create`](Self::create), one at a time.
+    /// Promises a volume what it lacks to this size. As for [`begin`](Self::begin), one at a time.
     pub(super) fn promise(&self, volume: VolumeId, found: &Found, to: Gib) -> Result<Room<'_>> {
         let more = to.saturating_sub(found.size);
         self.require_room(&found.class, more)?;
@@ -179,6 +144,26 @@ impl Files {
     }
 
     /// The file of a volume as it is, from `offset` on.
+    /// Fills a volume that was begun from an image, which takes as long as that is large.
+    pub(super) async fn fill(
+        &self,
+        new: &HalfMade,
+        wish: &HostVolume,
+        image: &ImageDisk,
+        key: &VolumeKey,
+    ) -> Result<()> {
+        let target = tool::image_options(&new.0);
+        let arguments: [&OsStr; 6] = [
+            "-n".as_ref(),
+            "-f".as_ref(),
+            image.format.as_ref(),
+            "--target-image-opts".as_ref(),
+            image.path.as_os_str(),
+            &target,
+        ];
+        tool::run("qemu-img", Some("convert"), &arguments, (wish.volume, key), "fill").await
+    }
+
     pub(super) async fn read(&self, volume: VolumeId, offset: u64) -> Result<VolumeFile> {
         let found = self.find(volume)?.ok_or_else(|| HypervisorError::not_found(volume))?;
         let open = async {

@@ -95,10 +95,11 @@ pub(super) struct Inner {
     pub(super) notes: Mutex<()>,
     /// The machines that are being changed, each once.
     pub(super) changing: Locks<InstanceId>,
-    /// The volumes that are grown or whose keys change, each once. Before `making` and `changing`.
+    /// The volumes that are made or grown or whose keys change, each once. Before `making` and
+    /// `changing`.
     volumes: Locks<VolumeId>,
-    /// Held while the room for a volume is taken, and while one is made or deleted.
-    making: tokio::sync::Mutex<()>,
+    /// Held while the room for a volume is taken, and while one is deleted; not while one is filled.
+    pub(super) making: tokio::sync::Mutex<()>,
     /// The runs whose guests are being asked to shut down.
     pub(super) asking: Mutex<HashSet<(InstanceId, u32)>>,
 }
@@ -356,28 +357,39 @@ impl Hypervisor for QemuHost {
     }
 
     async fn create_volume(&self, wish: &HostVolume) -> Result<()> {
-        let making = self.inner.making.lock().await;
+        let _volume = self.inner.volumes.lock(wish.volume).await;
         if self.inner.files.find(wish.volume)?.is_some() {
             return Ok(());
         }
         let key = self.inner.keys.get(wish.volume)?;
         if let Some(VolumeCopy::Of(source)) = wish.copy {
-            self.copy_volume(wish, source, &key, making).await?;
+            self.copy_volume(wish, source, &key).await?;
             self.hint(wish.volume);
             return Ok(());
         }
         if let Some(VolumeCopy::Import(import)) = wish.copy {
             // Its room was taken when its file began to come.
-            drop(making);
             self.inner.files.finish_import(wish, import, &key).await?;
             self.hint(wish.volume);
             return Ok(());
         }
         let image = match &wish.image {
             None => None,
+            // Before its room is taken: a large one takes a while to verify, and may not fit.
             Some(id) => self.image_disk(id.clone()).await?,
         };
-        self.inner.files.create(wish, &key, image.as_ref()).await?;
+        if let Some(image) = &image {
+            image.require_fit(wish)?;
+        }
+        let new = {
+            let _making = self.inner.making.lock().await;
+            self.inner.files.begin(wish, wish.size, &key).await?
+        };
+        // Others are made meanwhile: this may take hours.
+        if let Some(image) = image {
+            self.inner.files.fill(&new, wish, &image, &key).await?;
+        }
+        self.inner.files.finish(new, wish, wish.size, &key).await?;
         self.hint(wish.volume);
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf};
 
 use fairmazon_hypervisor::{HypervisorError, Result};
 use fairmazon_image::{ImageError, Images, Manifest};
+use fairmazon_model::machine::HostVolume;
 
 use super::files::Header;
 
@@ -18,6 +19,19 @@ pub(super) struct ImageDisk {
     pub(super) format: &'static str,
     /// What a volume needs that is filled from it.
     pub(super) bytes: u64,
+}
+
+impl ImageDisk {
+    /// Refuses a volume that is smaller than what the image needs.
+    pub(super) fn require_fit(&self, wish: &HostVolume) -> Result<()> {
+        if self.bytes <= wish.size.0.saturating_mul(GIB) {
+            return Ok(());
+        }
+        Err(HypervisorError::Driver {
+            attempted: format!("make {}", wish.volume),
+            source: format!("its image needs {} GiB", self.bytes.div_ceil(GIB)).into(),
+        })
+    }
 }
 
 /// A kernel that QEMU boots by itself.

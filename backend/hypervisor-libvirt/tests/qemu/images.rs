@@ -1,14 +1,16 @@
 //! Images that are not what was signed are not used, and the customer learns that much and no more.
 
-use std::{fs, sync::Arc};
+use std::{fs, sync::Arc, time::Instant};
 
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError, Marks, Result,
     contract::{instance, spec, volume, wish},
 };
-use fairmazon_model::machine::HostVolume;
+use fairmazon_model::{machine::HostVolume, units::Gib};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::timeout;
 
-use crate::lab::{IMAGE, Lab, give_keys, says};
+use crate::lab::{IMAGE, Lab, PATIENCE, give_keys, says};
 
 /// That it was refused for its image, and what its customer is told.
 fn refused(lab: &Lab, call: Result<()>) -> String {
@@ -64,4 +66,66 @@ async fn an_image_that_is_not_what_was_signed_is_not_used() {
     fs::write(&signature, signed).unwrap();
     host.start(instance(1)).await.unwrap();
     says(&host, instance(1), "GUEST-READY").await;
+}
+
+/// The process that fills this volume, once it stands still; none where it has ended before.
+fn held_up(number: u128) -> Option<Pid> {
+    let new = format!("{}.new", volume(number));
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let mut fillers = processes.filter_map(|process| {
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        let command = fs::read(process.path().join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command);
+        (command.contains("convert") && command.contains(&new)).then(|| Pid::from_raw(pid))?
+    });
+    let pid = fillers.next()?;
+    kill_process(pid, Signal::STOP).ok()?;
+    loop {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let state = status.lines().find_map(|line| line.strip_prefix("State:\t"))?;
+        match state.chars().next()? {
+            'T' => return Some(pid),
+            'Z' | 'X' => return None,
+            _ => std::thread::yield_now(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_volume_that_takes_long_to_be_filled_holds_up_no_other() {
+    let lab = Lab::start();
+    let host = lab.host();
+    give_keys(&host).await;
+    host.create_volume(&wish(3)).await.unwrap();
+    let begin = Instant::now();
+    let (filler, made) = 'caught: loop {
+        assert!(begin.elapsed() < PATIENCE, "a volume is filled too fast to be caught");
+        let filled = host.clone();
+        let made = tokio::spawn(async move {
+            let boot = HostVolume { image: Some(IMAGE.into()), ..wish(1) };
+            filled.create_volume(&boot).await
+        });
+        while !made.is_finished() {
+            if let Some(filler) = held_up(1) {
+                break 'caught (filler, made);
+            }
+            tokio::task::yield_now().await;
+        }
+        made.await.unwrap().unwrap();
+        host.delete_volume(volume(1)).await.unwrap();
+    };
+    let others = async {
+        host.create_volume(&wish(2)).await?;
+        host.grow_volume(volume(2), Gib(2)).await?;
+        host.delete_volume(volume(3)).await
+    };
+    let others = timeout(PATIENCE, others).await;
+    let deleted = timeout(PATIENCE, host.delete_volume(volume(1))).await;
+    kill_process(filler, Signal::CONT).unwrap();
+    others.expect("they wait for the one that is filled").unwrap();
+    assert!(matches!(deleted, Ok(Err(HypervisorError::Busy { .. }))), "{deleted:?}");
+    made.await.unwrap().unwrap();
+    let listed: Vec<_> =
+        host.inventory().await.unwrap().volumes.into_iter().map(|found| found.volume).collect();
+    assert_eq!(listed, [volume(1), volume(2)]);
 }
