@@ -50,21 +50,38 @@ pub(super) fn begin(domain: &Domain, device: &str, to: (VolumeId, &Path)) -> Res
     if begun < 0 { Err(failed(attempted())(Error::last_error())) } else { Ok(()) }
 }
 
-/// How the backup stands that was begun last.
+/// How the backup stands that was begun last: of one machine there is one at a time, from before its
+/// beginning until somebody has read here how it ended.
 pub(super) fn progress(domain: &Domain) -> Result<Progress> {
     let attempted = || failed("look after a copy");
-    let runs = job(domain, 0).map_err(attempted())?;
-    if runs != sys::VIR_DOMAIN_JOB_NONE {
+    let now = job(domain, 0).map_err(attempted())?;
+    if now.kind != sys::VIR_DOMAIN_JOB_NONE {
         return Ok(Progress::Runs);
     }
     // Kept, since nobody may hear this answer.
     let kept = sys::VIR_DOMAIN_JOB_STATS_COMPLETED | sys::VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED;
-    let ended = job(domain, kept).map_err(attempted())?;
-    Ok(if ended == sys::VIR_DOMAIN_JOB_COMPLETED { Progress::Done } else { Progress::Failed })
+    Ok(outcome(job(domain, kept).map_err(attempted())?))
 }
 
-/// The kind of a domain's job: of the one that runs, or of the last one.
-fn job(domain: &Domain, flags: u32) -> std::result::Result<u32, Error> {
+/// What became of a backup by what the domain's last job was. One that is not told is not believed to
+/// have come to its end.
+fn outcome(last: Job) -> Progress {
+    let is_backup = last.operation == sys::VIR_DOMAIN_JOB_OPERATION_BACKUP;
+    let is_whole = is_backup && last.kind == sys::VIR_DOMAIN_JOB_COMPLETED;
+    if is_whole { Progress::Done } else { Progress::Failed }
+}
+
+/// A job of a domain.
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    /// How it stands: a `VIR_DOMAIN_JOB_` of libvirt's.
+    kind: u32,
+    /// What it does: a `VIR_DOMAIN_JOB_OPERATION_`.
+    operation: u32,
+}
+
+/// A domain's job: the one that runs, or the last one.
+fn job(domain: &Domain, flags: u32) -> std::result::Result<Job, Error> {
     let (mut kind, mut count) = (0, 0);
     let mut parameters = ptr::null_mut();
     // SAFETY: `as_ptr` is a domain that lives as long as `domain`, and libvirt writes to the three
@@ -78,10 +95,40 @@ fn job(domain: &Domain, flags: u32) -> std::result::Result<u32, Error> {
             flags,
         )
     };
+    let mut operation = 0;
+    if asked >= 0 {
+        let name = sys::VIR_DOMAIN_JOB_OPERATION.as_ptr();
+        // SAFETY: the parameters are those that libvirt has made, and so many; the name ends with a
+        // zero; libvirt writes to the place that is given, or leaves it as it is.
+        let _ = unsafe { sys::virTypedParamsGetInt(parameters, count, name, &raw mut operation) };
+    }
+    let error = (asked < 0).then(Error::last_error);
     // SAFETY: what libvirt has made of parameters, or nothing, is given back once.
     unsafe { sys::virTypedParamsFree(parameters, count) };
-    if asked < 0 {
-        return Err(Error::last_error());
+    let known = |value| u32::try_from(value).unwrap_or(0);
+    error.map_or(Ok(Job { kind: known(kind), operation: known(operation) }), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_backup_that_came_to_its_end_is_whole() {
+        use sys::{
+            VIR_DOMAIN_JOB_CANCELLED as CANCELLED, VIR_DOMAIN_JOB_COMPLETED as COMPLETED,
+            VIR_DOMAIN_JOB_FAILED as FAILED, VIR_DOMAIN_JOB_NONE as NONE,
+            VIR_DOMAIN_JOB_OPERATION_BACKUP as BACKUP,
+            VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT as MIGRATION,
+            VIR_DOMAIN_JOB_OPERATION_UNKNOWN as UNKNOWN,
+        };
+        let of = |kind, operation| outcome(Job { kind, operation });
+        assert_eq!(of(COMPLETED, BACKUP), Progress::Done);
+        for kind in [NONE, FAILED, CANCELLED] {
+            assert_eq!(of(kind, BACKUP), Progress::Failed);
+        }
+        // The end of something else says nothing of the backup before it.
+        assert_eq!(of(COMPLETED, MIGRATION), Progress::Failed);
+        assert_eq!(of(COMPLETED, UNKNOWN), Progress::Failed);
     }
-    Ok(u32::try_from(kind).unwrap_or(sys::VIR_DOMAIN_JOB_NONE))
 }

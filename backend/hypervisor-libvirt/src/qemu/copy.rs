@@ -10,6 +10,7 @@ use fairmazon_model::{
     machine::HostVolume,
 };
 use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{
     backup::{self, Progress},
@@ -70,13 +71,18 @@ impl QemuHost {
         path: &std::path::Path,
     ) -> Result<()> {
         let path = path.to_owned();
+        // libvirt tells how the last one ended, and not which that was.
+        let alone = Arc::new(self.inner.copying.lock(instance).await);
         // What the copy has is the disk at its beginning.
         let still = self.hold_still(instance).await;
         // From here on it is ended when nobody waits for it any more.
-        let copy = Backup { host: self.clone(), instance, phase: Arc::default() };
+        let phase = Arc::default();
+        let copy = Backup { host: self.clone(), instance, phase, alone: Arc::clone(&alone) };
         let phase = Arc::clone(&copy.phase);
         let begun = self
             .talk("begin to copy a disk", instance, move |inner, session| {
+                // Until it is ended here, if nobody waits for it any more.
+                let _alone = alone;
                 inner.begin_backup(session, instance, &found, (to, &path), &phase)
             })
             .await;
@@ -153,6 +159,8 @@ struct Backup {
     host: QemuHost,
     instance: InstanceId,
     phase: Arc<Mutex<Phase>>,
+    /// No other one of this machine begins before it is known how this one ended.
+    alone: Arc<OwnedMutexGuard<()>>,
 }
 
 impl Drop for Backup {
@@ -169,7 +177,9 @@ impl Drop for Backup {
 impl Backup {
     fn end(&self) {
         let (host, instance) = (self.host.clone(), self.instance);
+        let alone = Arc::clone(&self.alone);
         tokio::spawn(async move {
+            let _alone = alone;
             loop {
                 let end = move |domains: &Domains| {
                     let (domain, _) = domains.expect(instance)?;

@@ -95,6 +95,8 @@ pub(super) struct Inner {
     pub(super) notes: Mutex<()>,
     /// The machines that are being changed, each once.
     pub(super) changing: Locks<InstanceId>,
+    /// The machines whose disks QEMU copies, one at a time each. Before `changing`.
+    pub(super) copying: Locks<InstanceId>,
     /// The volumes that are made or grown or whose keys change, each once. Before `making` and
     /// `changing`.
     volumes: Locks<VolumeId>,
@@ -171,6 +173,7 @@ impl QemuHost {
             admission: Admission::default(),
             notes: Mutex::default(),
             changing: Locks::default(),
+            copying: Locks::default(),
             volumes: Locks::default(),
             making: tokio::sync::Mutex::default(),
             asking: Mutex::default(),
