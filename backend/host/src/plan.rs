@@ -145,7 +145,6 @@ const fn step<A>(action: A, reason: &'static str) -> Step<A> {
 }
 
 use MachineAction as Do;
-
 pub(crate) use moving::lands_as;
 use moving::{arriving, before_arrival, held, leaves_off, may_leave};
 
@@ -500,7 +499,7 @@ pub enum VolumeAction {
     Settled,
     /// Something else has to happen first.
     Wait,
-    /// It is gone, and nothing that the host does brings it back.
+    /// It is gone, or can't be used, and nothing that the host does changes that.
     Lost,
     /// Open the seal of its key and give that to the hypervisor.
     GiveKey,
@@ -545,6 +544,9 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
         }
         (VolumeWish::Keep, None) if case.must_be_there => {
             step(VolumeAction::Lost, "its data is gone from the host")
+        }
+        (VolumeWish::Keep, Some(Volume { damage: Some(damage), .. })) => {
+            step(VolumeAction::Lost, damage.for_customer())
         }
         (VolumeWish::Keep, _) if case.key == KeyCase::Sealed => {
             step(VolumeAction::GiveKey, "its key has come")

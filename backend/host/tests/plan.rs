@@ -13,7 +13,7 @@ use fairmazon_host::plan::{
     VolumeCase, Wish, next_machine_step, next_volume_step,
 };
 use fairmazon_hypervisor::{
-    Counters, Features, Halt, Hypervisor, Machine, Marks, OffReason, RunState,
+    Counters, Features, Halt, Hypervisor, Machine, Marks, OffReason, RunState, Volume,
     contract::{CLASS, instance, spec, volume, wish},
     sim::{SimHost, World},
 };
@@ -484,8 +484,8 @@ proptest! {
             copy,
             ..wish(1)
         });
-        let seen =
-            present.then_some(fairmazon_hypervisor::Volume { volume: volume(1), size: Gib(size) });
+        let (volume, size) = (volume(1), Gib(size));
+        let seen = present.then_some(Volume { volume, size, damage: None });
         let step = next_volume_step(&VolumeCase {
             wish: if named { Wish::Present(&wish) } else { Wish::Absent },
             seen: seen.as_ref(),

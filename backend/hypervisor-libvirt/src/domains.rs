@@ -99,15 +99,16 @@ impl Domains {
         }
     }
 
+    /// All machines. One of which something can't be read counts as on, with all the volumes that it
+    /// may have.
     pub(crate) fn list(&self) -> Result<Listed> {
         let all = self.connection.list_all_domains(0).map_err(failed("list its domains"))?;
         let count = all.len();
         let mut machines = Vec::with_capacity(count);
         for domain in all {
             // One that goes while it is looked at is no failure of the list.
-            if let Some(machine) = self.read(&domain)? {
-                machines.push(machine);
-            }
+            let seen = self.read(&domain).or_else(|error| self.unreadable(&domain, error));
+            machines.extend(seen?);
         }
         machines.sort_unstable_by_key(Machine::instance);
         Ok(Listed { foreign: count - machines.len(), machines })
@@ -224,7 +225,19 @@ impl Domains {
     }
 
     pub(crate) fn force_stop(&self, instance: InstanceId) -> Result<()> {
-        self.unless_off(instance, Domain::destroy, "end")
+        let domain = self.existing(instance)?;
+        let unreadable = match self.read(&domain) {
+            Ok(_) => None,
+            Err(error) => self.unreadable(&domain, error)?,
+        };
+        if unreadable.is_none() {
+            return self.unless_off(instance, Domain::destroy, "end");
+        }
+        // What can't be read may run, and is ended all the same.
+        match domain.destroy() {
+            Err(_) if matches!(domain.is_active(), Ok(false)) => Ok(()),
+            other => other.map_err(failed(format!("end {instance}"))),
+        }
     }
 
     /// Does `act` to a machine that is on. One that went off meanwhile is no failure: drivers
@@ -316,13 +329,10 @@ impl Domains {
 
     /// The note of a domain; none when it is not the platform's, or has just gone.
     fn note_of(&self, domain: &Domain) -> Result<Option<Note>> {
-        let element = match domain.metadata(ELEMENT, Some(xml::NOTE_URI), CONFIG) {
-            Ok(element) => element,
-            Err(error) if is_missing(&error) => return Ok(None),
-            Err(error) => return Err(failed("read the note of a machine")(error)),
+        let Some(mut note) = self.noted_text(domain)?.as_deref().map(Note::decode).transpose()?
+        else {
+            return Ok(None);
         };
-        let Some(text) = xml::note_of(&element) else { return Ok(None) };
-        let mut note = Note::decode(&text)?;
         let uuid_seen = domain.uuid_string().map_err(failed("read the UUID of a machine"))?;
         if uuid_seen != uuid(note.spec.instance) {
             return Ok(None);
@@ -332,6 +342,15 @@ impl Domains {
             Arc::make_mut(&mut note.spec).user_data = text;
         }
         Ok(Some(note))
+    }
+
+    /// The text of a domain's note; none when it is not the platform's, or has just gone.
+    pub(crate) fn noted_text(&self, domain: &Domain) -> Result<Option<String>> {
+        match domain.metadata(ELEMENT, Some(xml::NOTE_URI), CONFIG) {
+            Ok(element) => Ok(xml::note_of(&element)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(failed("read the note of a machine")(error)),
+        }
     }
 
     /// The domain as a machine; none when it is not the platform's, or has just gone.
@@ -473,7 +492,7 @@ fn foreign(instance: InstanceId) -> HypervisorError {
 }
 
 /// A machine that runs has what it was given, whatever was written down when that was done.
-fn as_large_as_it_is(spec: &mut Arc<MachineSpec>, info: &DomainInfo) {
+pub(crate) fn as_large_as_it_is(spec: &mut Arc<MachineSpec>, info: &DomainInfo) {
     let size = (Vcpus(info.nr_virt_cpu), Mib(info.max_mem / 1_024));
     if (spec.vcpus, spec.memory) != size {
         let spec = Arc::make_mut(spec);
@@ -546,6 +565,6 @@ fn off_reason(state: DomainStateEnum, reason: DomainStateReasonEnum, marks: Mark
 }
 
 /// The instance's id in the form of a UUID: both are 128 bits.
-fn uuid(instance: InstanceId) -> String {
+pub(crate) fn uuid(instance: InstanceId) -> String {
     xml::uuid(instance.ulid())
 }

@@ -23,6 +23,7 @@ mod note;
 mod private;
 pub mod qemu;
 mod threads;
+mod unreadable;
 mod user_data;
 mod volumes;
 mod xml;

@@ -60,6 +60,17 @@ impl Note {
         let in_flux = in_flux.unwrap_or_else(all);
         Ok(Self { marks, spec: Arc::new(spec), in_flux })
     }
+
+    /// The marks of a note that is not understood as a whole, such as one of a later version.
+    pub(crate) fn decode_marks(text: &str) -> Option<Marks> {
+        serde_json::from_str(text).ok().map(|MarksIn { marks }| marks)
+    }
+}
+
+/// What is read of a note that is not understood as a whole.
+#[derive(Deserialize)]
+struct MarksIn {
+    marks: Marks,
 }
 
 fn broken(attempted: &str, error: serde_json::Error) -> HypervisorError {

@@ -61,7 +61,7 @@ impl Volumes {
                 let name = found.name().map_err(failed("read the name of a volume"))?;
                 // What is not named by an id of the platform is not the platform's.
                 if let Ok(volume) = VolumeId::from_str(&name) {
-                    volumes.push(Volume { volume, size: size(&found)? });
+                    volumes.push(Volume { volume, size: size(&found)?, damage: None });
                 }
             }
         }
@@ -71,7 +71,7 @@ impl Volumes {
 
     pub(crate) fn volume(&self, volume: VolumeId) -> Result<Option<Volume>> {
         match self.find(volume)? {
-            Some((_, found)) => Ok(Some(Volume { volume, size: size(&found)? })),
+            Some((_, found)) => Ok(Some(Volume { volume, size: size(&found)?, damage: None })),
             None => Ok(None),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt::Display, time::Duration};
 
+use crate::Damage;
+
 /// Why a call of a hypervisor was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum HypervisorError {
@@ -42,6 +44,17 @@ pub enum HypervisorError {
     KeyWrong {
         /// Which volume, by id.
         what: String,
+    },
+    /// The volume is there and its data can't be used; the host's operator has to look after it.
+    #[error("{what} can't be used: {}", damage.for_customer())]
+    Damaged {
+        /// Which volume, by id.
+        what: String,
+        /// What is wrong with it.
+        damage: Damage,
+        /// What was found, for the host's operator.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The image can't be used as it is on this host; the host's operator has to import it again.
     #[error("the image {image} on this host {why}")]
@@ -139,6 +152,7 @@ impl HypervisorError {
             | Self::Full { .. }
             | Self::KeyMissing { .. }
             | Self::KeyWrong { .. }
+            | Self::Damaged { .. }
             | Self::BadFile { .. }
             | Self::KeySealed { .. } => self.to_string(),
             Self::Unsupported { what } => format!("this host can't {what}"),

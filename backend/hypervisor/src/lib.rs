@@ -29,7 +29,7 @@ pub use deadline::within;
 pub use error::HypervisorError;
 pub use fairmazon_keys::VolumeKey;
 pub use machine::{
-    Access, Counters, Features, Halt, Hint, Incoming, Inventory, KeyChange, Machine, Marks,
+    Access, Counters, Damage, Features, Halt, Hint, Incoming, Inventory, KeyChange, Machine, Marks,
     OffReason, RunState, Statistics, Traffic, Volume, VolumeFile, VolumeSink, keeps, only_grows,
     same_disks, same_shape,
 };

@@ -181,8 +181,35 @@ pub enum OffReason {
 pub struct Volume {
     /// Which volume.
     pub volume: VolumeId,
-    /// Its size.
+    /// Its size; of one whose data can't be used what its file takes, or less.
     pub size: Gib,
+    /// Why its data can't be used. It is there all the same, and nothing is made in its place.
+    pub damage: Option<Damage>,
+}
+
+/// Why the data of a volume that is there can't be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// Its file is cut off.
+    Cut,
+    /// Its file can't be read.
+    Unreadable,
+}
+
+impl Damage {
+    /// What its customer is told, to follow the volume's id or a word for it.
+    pub const fn for_customer(self) -> &'static str {
+        match self {
+            Self::Cut => {
+                "its file on the host is damaged; it is kept as it is: ask the host's operator to \
+                 repair it, or delete the volume"
+            }
+            Self::Unreadable => {
+                "its file on the host can't be read; it is kept as it is: ask the host's operator to \
+                 repair the disk, or delete the volume"
+            }
+        }
+    }
 }
 
 /// The keys of a volume whose key is exchanged.

@@ -408,6 +408,7 @@ fn tells_at_once(error: &HypervisorError) -> bool {
         HypervisorError::Full { .. }
             | HypervisorError::Unsupported { .. }
             | HypervisorError::Foreign { .. }
+            | HypervisorError::Damaged { .. }
             | HypervisorError::KeyMissing { .. }
             | HypervisorError::KeyWrong { .. }
             | HypervisorError::BadFile { .. }

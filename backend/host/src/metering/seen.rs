@@ -123,7 +123,7 @@ mod tests {
 
     /// Whether the machine and its volume count.
     fn count(machines: Vec<Machine>, told: &Told) -> (Option<bool>, bool) {
-        let volumes = vec![Volume { volume: spec(1).boot.volume, size: Gib(5) }];
+        let volumes = vec![Volume { volume: spec(1).boot.volume, size: Gib(5), damage: None }];
         let inventory = Inventory { machines, volumes, ..Inventory::default() };
         let here = seen(&inventory, told, &HashMap::new());
         let machine = here.get(&(Subject::Instance(instance(1)), Epoch(3)));
@@ -185,7 +185,7 @@ mod tests {
         assert!(!count(Vec::new(), &told(|_, wish| wish.wish = VolumeWish::Delete)).1);
         assert!(!count(Vec::new(), &Told::default()).1);
         let smaller = told(|_, wish| wish.size = Gib(3));
-        let volumes = vec![Volume { volume: spec(1).boot.volume, size: Gib(5) }];
+        let volumes = vec![Volume { volume: spec(1).boot.volume, size: Gib(5), damage: None }];
         let inventory = Inventory { volumes, ..Inventory::default() };
         let here = seen(&inventory, &smaller, &HashMap::new());
         let used = here.values().next().unwrap().as_ref().unwrap();

@@ -9,7 +9,7 @@ use std::{
     str::FromStr,
 };
 
-use fairmazon_hypervisor::{HypervisorError, Result, Volume, VolumeFile, VolumeKey};
+use fairmazon_hypervisor::{Damage, HypervisorError, Result, Volume, VolumeFile, VolumeKey};
 use fairmazon_model::{host::Capacity, id::VolumeId, machine::HostVolume, units::Gib};
 use parking_lot::Mutex;
 use tokio::io::AsyncSeekExt;
@@ -62,23 +62,47 @@ impl Files {
             for entry in fs::read_dir(&folder)? {
                 let path = entry?.path();
                 let id = path.file_stem().and_then(OsStr::to_str).map(VolumeId::from_str);
-                if path.extension() == Some(HALF_MADE.as_ref()) && matches!(id, Some(Ok(_))) {
-                    fs::remove_file(path)?;
+                if path.extension() == Some(HALF_MADE.as_ref())
+                    && matches!(id, Some(Ok(_)))
+                    && let Err(error) = fs::remove_file(&path)
+                {
+                    let path = path.display();
+                    tracing::error!(%path, %error, "what is left of a volume half made stays");
                 }
             }
         }
         Ok(Self { storage, capacity, growing: Mutex::default() })
     }
 
+    /// All volumes, those whose files can't be used as well: what is not listed is made anew.
     pub(super) fn list(&self) -> Result<Vec<Volume>> {
         let mut volumes = Vec::new();
         for class in self.capacity.storage.keys() {
             volumes.extend(self.list_class(class, SUFFIX)?);
         }
         volumes.sort_unstable_by_key(|found| found.volume);
+        for Volume { volume, damage, .. } in &volumes {
+            if let Some(damage) = damage {
+                tracing::error!(%volume, ?damage, "the file of a volume can't be used");
+            }
+        }
         Ok(volumes)
     }
 
+    /// One volume, also one whose file can't be used; none when it is not there.
+    pub(super) fn look(&self, volume: VolumeId) -> Result<Option<Volume>> {
+        for class in self.capacity.storage.keys() {
+            if let Some(found) = seen(&self.path(class, volume), volume)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The file of a volume; none when it is not there.
+    ///
+    /// # Errors
+    /// `Damaged` for one that can't be used.
     pub(super) fn find(&self, volume: VolumeId) -> Result<Option<Found>> {
         for class in self.capacity.storage.keys() {
             let path = self.path(class, volume);
@@ -107,6 +131,26 @@ impl Files {
         self.require_room(&wish.class, wish.size)?;
         make(&new.0, size.0.saturating_mul(GIB), (wish.volume, key)).await?;
         Ok(new)
+    }
+
+    /// Fills a volume that was begun from an image, which takes as long as that is large.
+    pub(super) async fn fill(
+        &self,
+        new: &HalfMade,
+        wish: &HostVolume,
+        image: &ImageDisk,
+        key: &VolumeKey,
+    ) -> Result<()> {
+        let target = tool::image_options(&new.0);
+        let arguments: [&OsStr; 6] = [
+            "-n".as_ref(),
+            "-f".as_ref(),
+            image.format.as_ref(),
+            "--target-image-opts".as_ref(),
+            image.path.as_os_str(),
+            &target,
+        ];
+        tool::run("qemu-img", Some("convert"), &arguments, (wish.volume, key), "fill").await
     }
 
     /// Gives a volume that was begun and filled its size and its name.
@@ -144,26 +188,6 @@ impl Files {
     }
 
     /// The file of a volume as it is, from `offset` on.
-    /// Fills a volume that was begun from an image, which takes as long as that is large.
-    pub(super) async fn fill(
-        &self,
-        new: &HalfMade,
-        wish: &HostVolume,
-        image: &ImageDisk,
-        key: &VolumeKey,
-    ) -> Result<()> {
-        let target = tool::image_options(&new.0);
-        let arguments: [&OsStr; 6] = [
-            "-n".as_ref(),
-            "-f".as_ref(),
-            image.format.as_ref(),
-            "--target-image-opts".as_ref(),
-            image.path.as_os_str(),
-            &target,
-        ];
-        tool::run("qemu-img", Some("convert"), &arguments, (wish.volume, key), "fill").await
-    }
-
     pub(super) async fn read(&self, volume: VolumeId, offset: u64) -> Result<VolumeFile> {
         let found = self.find(volume)?.ok_or_else(|| HypervisorError::not_found(volume))?;
         let open = async {
@@ -176,8 +200,14 @@ impl Files {
     }
 
     pub(super) fn delete(&self, volume: VolumeId) -> Result<()> {
-        let Some(found) = self.find(volume)? else { return Ok(()) };
-        remove(&found.path).map_err(failed("delete", volume))
+        for class in self.capacity.storage.keys() {
+            let path = self.path(class, volume);
+            // Also one whose data nobody can use any more.
+            if seen(&path, volume)?.is_some() {
+                return remove(&path).map_err(failed("delete", volume));
+            }
+        }
+        Ok(())
     }
 
     /// Volumes take their room as they are written to, so what was promised is what counts.
@@ -211,8 +241,8 @@ impl Files {
             // What is not named by an id of the platform is not the platform's.
             let id = name.to_str().and_then(|name| name.strip_suffix(suffix));
             let Some(Ok(volume)) = id.map(VolumeId::from_str) else { continue };
-            match size(&entry.path(), volume) {
-                Ok(Some(size)) => volumes.push(Volume { volume, size }),
+            match seen(&entry.path(), volume) {
+                Ok(Some(found)) => volumes.push(found),
                 Ok(None) | Err(HypervisorError::Foreign { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -261,17 +291,42 @@ async fn resize(path: &Path, to: Gib, key: (VolumeId, &VolumeKey)) -> Result<()>
     tool::run("qemu-img", Some("resize"), &arguments, key, "grow").await
 }
 
-/// The size of the volume in a file; none when there is no file.
+/// The size of the volume in a file; none when there is no file. `Damaged` for one that can't be used.
 fn size(path: &Path, volume: VolumeId) -> Result<Option<Gib>> {
     match Header::read(path) {
         Ok(Some(header)) if header.encrypted && !header.refers_to_others => {
             Ok(Some(Gib(header.bytes / GIB)))
         }
+        Ok(None) if fs::metadata(path).is_ok_and(|file| file.len() < Header::BYTES as u64) => {
+            Err(damaged(volume, Damage::Cut, "it is shorter than its header"))
+        }
         // No volume of ours is without encryption, so this one is somebody else's.
         Ok(_) => Err(HypervisorError::Foreign { what: volume.to_string() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed("read", volume)(error)),
+        Err(error) => Err(damaged(volume, Damage::Unreadable, error)),
     }
+}
+
+fn damaged(
+    volume: VolumeId,
+    damage: Damage,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> HypervisorError {
+    HypervisorError::Damaged { what: volume.to_string(), damage, source: source.into() }
+}
+
+/// The volume in a file, as it is seen; none when there is no file.
+fn seen(path: &Path, volume: VolumeId) -> Result<Option<Volume>> {
+    let (size, damage) = match size(path, volume) {
+        Ok(Some(size)) => (size, None),
+        Ok(None) => return Ok(None),
+        Err(HypervisorError::Damaged { damage, .. }) => {
+            let takes = fs::metadata(path).map_or(0, |file| file.len());
+            (Gib(takes.div_ceil(GIB)), Some(damage))
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Some(Volume { volume, size, damage }))
 }
 
 pub(super) fn failed(verb: &str, volume: VolumeId) -> impl FnOnce(io::Error) -> HypervisorError {
@@ -332,10 +387,13 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// How much of a file is read for it.
+    const BYTES: usize = 80;
+
     /// The header; none when the file is not in format qcow2.
     pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
         const EXTERNAL_DATA: u64 = 1 << 2;
-        let mut raw = [0_u8; 80];
+        let mut raw = [0_u8; Self::BYTES];
         match File::open(path)?.read_exact(&mut raw) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             other => other?,
@@ -358,5 +416,73 @@ impl Header {
             encrypted: short(32) == LUKS,
             refers_to_others: long(8) != 0 || features & EXTERNAL_DATA != 0,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fairmazon_hypervisor::contract::{CLASS, volume};
+    use fairmazon_model::units::{Mib, Vcpus};
+
+    use super::*;
+
+    fn open(folder: &Path) -> Files {
+        let storage = [(CLASS.to_owned(), Gib(10))].into();
+        let capacity = Capacity { vcpus: Vcpus(1), memory: Mib(1), storage };
+        Files::open(folder.to_owned(), capacity).unwrap()
+    }
+
+    /// The header of a volume's file.
+    fn header(size: Gib) -> Vec<u8> {
+        let mut raw = vec![0_u8; 104];
+        raw[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+        raw[24..32].copy_from_slice(&(size.0 * GIB).to_be_bytes());
+        raw[32..36].copy_from_slice(&LUKS.to_be_bytes());
+        raw
+    }
+
+    #[test]
+    fn what_can_t_be_read_is_there_and_hides_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = open(folder.path());
+        let path = |number| files.path(CLASS, volume(number));
+        fs::write(path(1), header(Gib(2))).unwrap();
+        fs::create_dir(path(2)).unwrap();
+        fs::write(path(3), &header(Gib(5))[..20]).unwrap();
+        fs::write(path(4), [b'x'; 200]).unwrap();
+        let damages = [(1, None), (2, Some(Damage::Unreadable)), (3, Some(Damage::Cut))];
+        let listed: Vec<_> =
+            files.list().unwrap().into_iter().map(|found| (found.volume, found.damage)).collect();
+        assert_eq!(listed, damages.map(|(number, damage)| (volume(number), damage)));
+        for (number, damage) in damages {
+            assert_eq!(files.look(volume(number)).unwrap().unwrap().damage, damage);
+            match (files.find(volume(number)), damage) {
+                (Ok(Some(found)), None) => assert_eq!(found.size, Gib(2)),
+                (Err(HypervisorError::Damaged { damage, .. }), Some(wanted)) => {
+                    assert_eq!(damage, wanted);
+                }
+                (found, _) => panic!("{found:?}"),
+            }
+        }
+        assert!(matches!(files.look(volume(4)), Err(HypervisorError::Foreign { .. })));
+        assert_eq!(files.look(volume(5)).unwrap(), None);
+        // Others are made beside it.
+        files.require_room(CLASS, Gib(5)).unwrap();
+
+        files.delete(volume(3)).unwrap();
+        assert_eq!(files.look(volume(3)).unwrap(), None);
+        files.delete(volume(2)).unwrap_err();
+        files.delete(volume(4)).unwrap_err();
+        assert!(path(2).exists() && path(4).exists());
+    }
+
+    #[test]
+    fn what_can_t_be_removed_of_one_half_made_stops_no_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let half_made = open(folder.path()).path(CLASS, volume(1)).with_extension(HALF_MADE);
+        fs::create_dir(&half_made).unwrap();
+        let files = open(folder.path());
+        assert_eq!(files.list().unwrap(), []);
+        files.require_room(CLASS, Gib(5)).unwrap();
     }
 }

@@ -253,10 +253,7 @@ impl Hypervisor for QemuHost {
 
     async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>> {
         let inner = Arc::clone(&self.inner);
-        let look = move || {
-            let found = inner.files.find(volume)?;
-            Ok(found.map(|found| Volume { volume, size: found.size }))
-        };
+        let look = move || inner.files.look(volume);
         self.lanes.main.call("look at a volume", look).await
     }
 

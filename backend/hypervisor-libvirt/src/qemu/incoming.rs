@@ -87,7 +87,11 @@ impl Files {
                 Ok(there) => incoming.push(Incoming { volume, bytes: there.len() }),
                 // It has become a volume meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed("look at the file of", volume)(error)),
+                // It is there, and whoever writes to it or removes it is told why that does not work.
+                Err(error) => {
+                    tracing::error!(%volume, %error, "the file that comes for a volume can't be read");
+                    incoming.push(Incoming { volume, bytes: 0 });
+                }
             }
         }
         incoming.sort_unstable_by_key(|incoming| incoming.volume);

@@ -177,7 +177,7 @@ impl Hypervisor for SimHost {
     async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>> {
         let look = || {
             let state = self.cell.state.lock();
-            Ok(state.volumes.get(&volume).map(|found| Volume { volume, size: found.size }))
+            Ok(state.volumes.get(&volume).map(|found| found.seen(volume)))
         };
         self.call(Verb::Look, look).await
     }
@@ -485,11 +485,8 @@ impl HostCell {
         let mut machines: Vec<_> =
             state.machines.values().map(|found| found.seen(!state.no_agents)).collect();
         machines.sort_unstable_by_key(Machine::instance);
-        let mut volumes: Vec<_> = state
-            .volumes
-            .iter()
-            .map(|(&volume, found)| Volume { volume, size: found.size })
-            .collect();
+        let mut volumes: Vec<_> =
+            state.volumes.iter().map(|(&volume, found)| found.seen(volume)).collect();
         volumes.sort_unstable_by_key(|found| found.volume);
         let incoming = state.incoming();
         Inventory {

@@ -16,8 +16,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{import::SimIncoming, memory::Load};
 use crate::{
-    HypervisorError, Machine, Marks, OffReason, Promised, Result, RunState, Statistics, Traffic,
-    keeps, same_disks, same_shape,
+    Damage, HypervisorError, Machine, Marks, OffReason, Promised, Result, RunState, Statistics,
+    Traffic, Volume, keeps, same_disks, same_shape,
 };
 
 /// What an agent says of a simulated guest, which boots at once.
@@ -57,6 +57,19 @@ pub(super) struct SimVolume {
     pub(super) file: Option<Arc<[u8]>>,
     /// How many runs have written to it: what is to be found in it.
     pub(super) writes: u64,
+    pub(super) damage: Option<Damage>,
+}
+
+impl SimVolume {
+    pub(super) fn seen(&self, volume: VolumeId) -> Volume {
+        Volume { volume, size: self.size, damage: self.damage }
+    }
+
+    fn require_sound(&self, volume: VolumeId) -> Result<()> {
+        let Some(damage) = self.damage else { return Ok(()) };
+        let source = "a test has damaged it".into();
+        Err(HypervisorError::Damaged { what: volume.to_string(), damage, source })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -214,9 +227,9 @@ impl HostState {
 
     /// That the disk's volume is there and free for this machine.
     pub(super) fn check_disk(&self, instance: InstanceId, disk: &Disk) -> Result<()> {
-        if !self.volumes.contains_key(&disk.volume) {
-            return Err(HypervisorError::not_found(disk.volume));
-        }
+        let found = self.volumes.get(&disk.volume);
+        let missing = || HypervisorError::not_found(disk.volume);
+        found.ok_or_else(missing)?.require_sound(disk.volume)?;
         let taken = self
             .running()
             .any(|other| other.definition.instance != instance && keeps(&other.definition, disk));
@@ -277,7 +290,8 @@ impl HostState {
         self.next_serial += 1;
         let serial = self.next_serial;
         let (size, keys) = (wish.size, key.into_iter().collect());
-        self.volumes.insert(wish.volume, SimVolume { size, class, serial, keys, file, writes: 0 });
+        let made = SimVolume { size, class, serial, keys, file, writes: 0, damage: None };
+        self.volumes.insert(wish.volume, made);
     }
 
     /// Whether the volume's key is here and one that opens it.
@@ -332,6 +346,7 @@ impl HostState {
         let Some(found) = self.volumes.get(&volume) else {
             return Err(HypervisorError::not_found(volume));
         };
+        found.require_sound(volume)?;
         if found.size >= size {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 use fairmazon_model::id::VolumeId;
 
 use super::SimHost;
-use crate::Hint;
+use crate::{Damage, Hint};
 
 impl SimHost {
     /// From now on volumes are made with their keys, and opened with nothing else. At first they
@@ -16,6 +16,14 @@ impl SimHost {
     /// anew. At first it outlives agents, as real hosts do.
     pub fn set_fleeting(&self) {
         self.cell.state.lock().is_fleeting = true;
+    }
+
+    /// From now on a volume that is there is damaged like this, or whole again.
+    pub fn set_damage(&self, volume: VolumeId, damage: Option<Damage>) {
+        if let Some(found) = self.cell.state.lock().volumes.get_mut(&volume) {
+            found.damage = damage;
+        }
+        self.cell.hint(Hint::Volume(volume));
     }
 
     /// Which images it can boot, by their ids. At first every one.
