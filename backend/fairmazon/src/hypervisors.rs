@@ -136,6 +136,7 @@ impl Qemu {
         let config = QemuConfig {
             uri: libvirt.uri(),
             storage: folder.join("storage"),
+            state: folder.join("known-storage"),
             images: self.folder.images(),
             trusted_keys: vec![self.trusted.clone()],
             consoles: libvirt.runtime().to_owned(),

@@ -42,6 +42,20 @@ pub enum LibvirtError {
         #[source]
         source: std::io::Error,
     },
+    /// The folder of a storage class is not the one that this host had.
+    #[error(
+        "{} is not the folder that this host had: is its disk mounted? Where that is lost for good, \
+         with the volumes on it, delete {} and start the agent again", path.display(), known.display()
+    )]
+    NotMounted {
+        /// Which one.
+        path: std::path::PathBuf,
+        /// Where this host keeps which folder it had.
+        known: std::path::PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A storage pool could not be set up.
     #[error("the storage pool {pool} could not be set up")]
     Pool {

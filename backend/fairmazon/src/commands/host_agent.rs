@@ -1,6 +1,12 @@
 //! The agent of one host as a command: its options, and what they open.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use fairmazon_host::{
@@ -72,6 +78,9 @@ pub(super) struct HostAgent {
     prove_every: i64,
 }
 
+/// The folder in the agent's state of what a host keeps of its storage classes.
+const STORAGE: &str = "storage";
+
 /// What an agent with real guests needs to know.
 #[derive(Debug, Args)]
 struct QemuOptions {
@@ -107,7 +116,8 @@ impl QemuOptions {
         }
     }
 
-    async fn open(self) -> Result<Arc<dyn Hypervisor>, CommandError> {
+    /// `state` is the agent's state folder.
+    async fn open(self, state: &Path) -> Result<Arc<dyn Hypervisor>, CommandError> {
         let trusted_keys = self
             .image_key
             .iter()
@@ -122,12 +132,14 @@ impl QemuOptions {
             ));
         }
         let storage = given(self.storage_dir, "--storage-dir")?;
+        let state = state.join(STORAGE);
         let images = given(self.images_dir, "--images-dir")?;
         let consoles = given(self.runtime_dir, "--runtime-dir")?;
         let network = self.bridge.map_or(Network::None, Network::Bridge);
         open_qemu(move |accelerator| QemuConfig {
             uri: self.libvirt,
             storage,
+            state,
             images,
             trusted_keys,
             consoles,
@@ -177,7 +189,7 @@ impl HostAgent {
                     Machine::new(folders, self.offered, Some(folder.clone()), Some(broker));
                 let every = Duration::from_millis(self.prove_every.unsigned_abs());
                 let looks = Looks { every, ..Looks::with(Arc::new(machine)) };
-                (self.qemu.open().await?, Standard::Proven(looks))
+                (self.qemu.open(&folder).await?, Standard::Proven(looks))
             }
             kind => {
                 let hypervisors = Hypervisors::choose(kind).await?;

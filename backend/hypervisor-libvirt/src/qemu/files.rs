@@ -14,7 +14,8 @@ use fairmazon_model::{host::Capacity, id::VolumeId, machine::HostVolume, units::
 use parking_lot::Mutex;
 use tokio::io::AsyncSeekExt;
 
-use super::{image::ImageDisk, tool};
+use super::{anchors::Anchors, image::ImageDisk, tool};
+use crate::LibvirtError;
 
 const GIB: u64 = 1 << 30;
 const SUFFIX: &str = ".qcow2";
@@ -28,6 +29,7 @@ const LUKS: u32 = 2;
 pub(super) struct Files {
     storage: PathBuf,
     capacity: Capacity,
+    anchors: Anchors,
     /// The room that volumes are promised beyond what they have.
     growing: Mutex<HashMap<VolumeId, (String, Gib)>>,
 }
@@ -53,14 +55,20 @@ pub(super) struct Found {
 }
 
 impl Files {
-    /// Makes the folder of each storage class, and removes what an earlier process had begun to
-    /// make there: there is one process of the agent at a time.
-    pub(super) fn open(storage: PathBuf, capacity: Capacity) -> io::Result<Self> {
+    /// Finds or makes the folder of each storage class, by what is kept of them in `state`, and
+    /// removes what an earlier process had begun to make there: there is one process of the agent at
+    /// a time.
+    pub(super) fn open(
+        storage: PathBuf,
+        state: &Path,
+        capacity: Capacity,
+    ) -> std::result::Result<Self, LibvirtError> {
+        let anchors = Anchors::open(&storage, state, capacity.storage.keys())?;
         for class in capacity.storage.keys() {
-            let folder = storage.join(class);
-            fs::create_dir_all(&folder)?;
-            for entry in fs::read_dir(&folder)? {
-                let path = entry?.path();
+            let path = storage.join(class);
+            let failed = |source| LibvirtError::Folder { path: path.clone(), source };
+            for entry in fs::read_dir(&path).map_err(failed)? {
+                let path = entry.map_err(failed)?.path();
                 let id = path.file_stem().and_then(OsStr::to_str).map(VolumeId::from_str);
                 if path.extension() == Some(HALF_MADE.as_ref())
                     && matches!(id, Some(Ok(_)))
@@ -71,11 +79,12 @@ impl Files {
                 }
             }
         }
-        Ok(Self { storage, capacity, growing: Mutex::default() })
+        Ok(Self { storage, capacity, anchors, growing: Mutex::default() })
     }
 
     /// All volumes, those whose files can't be used as well: what is not listed is made anew.
     pub(super) fn list(&self) -> Result<Vec<Volume>> {
+        self.anchors.require_all()?;
         let mut volumes = Vec::new();
         for class in self.capacity.storage.keys() {
             volumes.extend(self.list_class(class, SUFFIX)?);
@@ -96,6 +105,7 @@ impl Files {
                 return Ok(Some(found));
             }
         }
+        self.anchors.require_all()?;
         Ok(None)
     }
 
@@ -110,6 +120,7 @@ impl Files {
                 return Ok(Some(Found { class: class.clone(), path, size }));
             }
         }
+        self.anchors.require_all()?;
         Ok(None)
     }
 
@@ -207,13 +218,15 @@ impl Files {
                 return remove(&path).map_err(failed("delete", volume));
             }
         }
-        Ok(())
+        // One that is not there is deleted, where all that is there is seen.
+        self.anchors.require_all()
     }
 
     /// Volumes take their room as they are written to, so what was promised is what counts.
     pub(super) fn require_room(&self, class: &str, more: Gib) -> Result<()> {
         let full = || HypervisorError::Full { what: format!("storage of class `{class}`") };
         let room = *self.capacity.storage.get(class).ok_or_else(full)?;
+        self.anchors.require(class)?;
         let mut promised = more;
         // Those that are being made have been promised their room, too.
         let half_made = self.list_class(class, &format!(".{HALF_MADE}"))?;
@@ -256,6 +269,11 @@ impl Files {
 
     pub(super) fn folder(&self, class: &str) -> PathBuf {
         self.storage.join(class)
+    }
+
+    /// Refuses to believe what is seen of folders that are not those that this host had.
+    pub(super) fn require_here(&self) -> Result<()> {
+        self.anchors.require_all()
     }
 
     pub(super) fn classes(&self) -> impl Iterator<Item = &str> {
@@ -421,7 +439,7 @@ impl Header {
 
 #[cfg(test)]
 mod tests {
-    use fairmazon_hypervisor::contract::{CLASS, volume};
+    use fairmazon_hypervisor::contract::{CLASS, volume, wish};
     use fairmazon_model::units::{Mib, Vcpus};
 
     use super::*;
@@ -429,7 +447,7 @@ mod tests {
     fn open(folder: &Path) -> Files {
         let storage = [(CLASS.to_owned(), Gib(10))].into();
         let capacity = Capacity { vcpus: Vcpus(1), memory: Mib(1), storage };
-        Files::open(folder.to_owned(), capacity).unwrap()
+        Files::open(folder.join("storage"), &folder.join("state"), capacity).unwrap()
     }
 
     /// The header of a volume's file.
@@ -474,6 +492,30 @@ mod tests {
         files.delete(volume(2)).unwrap_err();
         files.delete(volume(4)).unwrap_err();
         assert!(path(2).exists() && path(4).exists());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_gone_or_made_where_the_disk_is_not_mounted() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = open(folder.path());
+        fs::write(files.path(CLASS, volume(1)), header(Gib(2))).unwrap();
+        let (storage, away) = (folder.path().join("storage"), folder.path().join("away"));
+        fs::rename(&storage, &away).unwrap();
+        fs::create_dir_all(storage.join(CLASS)).unwrap();
+        let key = VolumeKey::new(&[7; 32]);
+        files.list().unwrap_err();
+        files.incoming().unwrap_err();
+        files.look(volume(1)).unwrap_err();
+        files.find(volume(1)).unwrap_err();
+        files.delete(volume(1)).unwrap_err();
+        files.drop_import(volume(1)).unwrap_err();
+        assert!(files.begin_import(&wish(2)).is_err());
+        assert!(files.begin(&wish(2), Gib(1), &key).await.is_err());
+        assert_eq!(fs::read_dir(storage.join(CLASS)).unwrap().count(), 0);
+        fs::remove_dir_all(&storage).unwrap();
+        fs::rename(&away, &storage).unwrap();
+        assert_eq!(files.list().unwrap().len(), 1);
+        files.delete(volume(1)).unwrap();
     }
 
     #[test]

@@ -117,8 +117,8 @@ impl QemuHost {
             let path = path.clone();
             move |source| LibvirtError::Folder { path, source }
         };
-        let files = Files::open(config.storage.clone(), config.capacity.clone())
-            .map_err(folder(&config.storage))?;
+        // First of all: nothing is made where the disk of the volumes is not mounted.
+        let files = Files::open(config.storage.clone(), &config.state, config.capacity.clone())?;
         let consoles = Consoles::open(config.consoles.clone()).map_err(folder(&config.consoles))?;
         let [_, of_seeds, of_user_data] = folders_in_memory(&config.consoles);
         let seeds = Seeds::open(of_seeds.clone()).map_err(folder(&of_seeds))?;

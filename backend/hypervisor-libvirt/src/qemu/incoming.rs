@@ -99,6 +99,7 @@ impl Files {
     }
 
     fn coming(&self) -> Result<Vec<Coming>> {
+        self.require_here()?;
         let mut coming = Vec::new();
         for class in self.classes() {
             coming.extend(self.coming_of(class)?);

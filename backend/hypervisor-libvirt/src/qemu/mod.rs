@@ -10,6 +10,7 @@
 mod accelerator;
 mod admission;
 mod agents;
+mod anchors;
 mod asker;
 mod backup;
 mod balloon;
@@ -78,6 +79,9 @@ pub struct QemuConfig {
     /// Folder of the volumes: one folder a storage class in it, and `.left`, where machines that have
     /// just left are noted.
     pub storage: PathBuf,
+    /// Folder of what this host keeps of its storage classes elsewhere than in `storage`, on a disk:
+    /// which folders it has had there. In the agent's state folder, for one.
+    pub state: PathBuf,
     /// Folder of the images, one folder an image id in it: see [`fairmazon_image`].
     pub images: PathBuf,
     /// Whose images are used: those that one of these keys has signed.

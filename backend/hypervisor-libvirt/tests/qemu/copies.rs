@@ -61,8 +61,7 @@ async fn a_copy_of_a_running_machines_volume_is_what_it_was_then() {
     // Its data is in no file in plain text, and in no other file than the volumes'.
     let written = [b"written by the guest in plain text".to_vec()];
     assert_eq!(files_with(&lab.folder, &written), [] as [std::path::PathBuf; 0]);
-    let pool = std::fs::read_dir(lab.pool().join("standard")).unwrap().count();
-    assert_eq!(pool, 3);
+    assert_eq!(lab.volume_files().len(), 3);
 }
 
 #[tokio::test]
@@ -95,8 +94,7 @@ async fn a_copy_of_a_volume_at_rest_needs_both_keys_and_opens_with_its_own() {
 async fn a_copy_that_nobody_waits_for_is_not_half_made() {
     let lab = Lab::start();
     let host = running(&lab).await;
-    let pool = lab.pool().join("standard");
-    let files = || std::fs::read_dir(&pool).unwrap().count();
+    let files = || lab.volume_files().len();
     for ms in [5, 50, 200, 400] {
         let copy = copy(3, 2);
         let make = host.create_volume(&copy);
@@ -144,7 +142,7 @@ async fn a_copy_whose_qemu_is_killed_is_not_there() {
     let (made, ()) = tokio::join!(host.create_volume(&copy), killed);
     assert!(matches!(made, Err(HypervisorError::Driver { .. })), "{made:?}");
     assert_eq!(host.volume(volume(3)).await.unwrap(), None);
-    assert_eq!(std::fs::read_dir(lab.pool().join(CLASS)).unwrap().count(), 2);
+    assert_eq!(lab.volume_files().len(), 2);
     is_off(&host).await;
     host.create_volume(&copy).await.unwrap();
 }

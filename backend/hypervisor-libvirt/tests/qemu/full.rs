@@ -12,7 +12,7 @@ use std::{
 
 use fairmazon_hypervisor::{
     Halt, Hint, Hypervisor, HypervisorError, Marks, RunState,
-    contract::{CLASS, instance, spec, volume, wish},
+    contract::{instance, spec, volume, wish},
 };
 use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 use fairmazon_model::machine::{HostVolume, MachineSpec, VolumeCopy};
@@ -62,11 +62,7 @@ impl Drop for Disk {
 
 /// What is in the pool beside what fills it.
 fn files(lab: &Lab) -> Vec<String> {
-    let found = fs::read_dir(lab.pool().join(CLASS)).unwrap();
-    let mut names: Vec<_> =
-        found.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
+    lab.volume_files()
 }
 
 #[tokio::test]

@@ -207,10 +207,7 @@ async fn an_import_survives_the_agent_and_leaves_nothing_when_it_is_dropped() {
     let first = host(&lab).await;
     let own = tempfile::tempdir().unwrap();
     let file = made(own.path(), ENCRYPTED, "1G");
-    let names = || -> Vec<PathBuf> {
-        let folder = fs::read_dir(lab.pool().join("standard")).unwrap();
-        folder.map(|entry| entry.unwrap().path()).collect()
-    };
+    let names = || lab.volume_files();
     send(&first, &import(1, &file), &file[..100_000]).await.unwrap();
     drop(first);
     let again = host(&lab).await;
@@ -221,11 +218,11 @@ async fn an_import_survives_the_agent_and_leaves_nothing_when_it_is_dropped() {
     let full = again.create_volume(&others).await;
     assert!(matches!(full, Err(HypervisorError::Full { .. })), "{full:?}");
     again.drop_import(volume(1)).await.unwrap();
-    assert_eq!(names(), [] as [PathBuf; 0]);
+    assert_eq!(names(), [] as [String; 0]);
     take(&again, &import(1, &file), &file).await.unwrap();
     assert_eq!(names().len(), 1);
     again.delete_volume(volume(1)).await.unwrap();
-    assert_eq!(names(), [] as [PathBuf; 0]);
+    assert_eq!(names(), [] as [String; 0]);
 }
 
 #[tokio::test]

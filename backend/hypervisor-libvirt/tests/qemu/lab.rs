@@ -239,6 +239,15 @@ impl Lab {
     pub(crate) fn pool(&self) -> PathBuf {
         pool(&self.folder)
     }
+
+    /// The names of the files of volumes, whole or not, in their order.
+    pub(crate) fn volume_files(&self) -> Vec<String> {
+        let found = fs::read_dir(self.pool().join(CLASS)).unwrap();
+        let names = found.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort();
+        names
+    }
 }
 
 impl Drop for Lab {
@@ -274,6 +283,7 @@ pub(crate) fn open_host_by(
     let config = QemuConfig {
         uri: uri(folder),
         storage: pool(folder),
+        state: folder.join("state"),
         images: folder.join("images"),
         trusted_keys: vec![key_pair(folder).unwrap().1],
         consoles: consoles(folder),

@@ -16,7 +16,7 @@ use std::{
 
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError, Marks, Result,
-    contract::{CLASS, instance, spec, volume, wish},
+    contract::{instance, spec, volume, wish},
 };
 use fairmazon_hypervisor_libvirt::qemu::{MEMORY_INFO, QemuHost};
 use fairmazon_model::{
@@ -235,11 +235,7 @@ async fn middle_of(step: Step, lab: &mut Lab, agent: &mut Agent) -> &'static str
 }
 
 fn files(lab: &Lab) -> Vec<String> {
-    let found = std::fs::read_dir(lab.pool().join(CLASS)).unwrap();
-    let mut names: Vec<_> =
-        found.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
+    lab.volume_files()
 }
 
 #[tokio::test]
