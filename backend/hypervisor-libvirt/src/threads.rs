@@ -1,10 +1,12 @@
 //! A few threads for libvirt's blocking calls, per host: never the async runtime's.
 //!
 //! A call that hangs keeps its thread; the others go on, and calls that find none in time fail
-//! with a timeout. Dropping the last handle ends the threads once their calls are done.
+//! with a timeout. One that panics fails, and its thread goes on. Dropping the last handle ends the threads once their calls are done.
 
 use std::{
+    any::Any,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -45,6 +47,10 @@ impl Threads {
 
     /// Does something on one of the threads that nobody waits for.
     pub(crate) fn later(&self, job: impl FnOnce() + Send + 'static) {
+        let job = move || {
+            // Nobody waits for how it went: a panic is logged.
+            let _ = caught("do what nobody waits for", || Ok(job()));
+        };
         // Without threads there is nothing left that it could be done with.
         let _ = self.jobs.send(Box::new(job));
     }
@@ -56,6 +62,7 @@ impl Threads {
         call: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
+        let doing = attempted.to_owned();
         let job = Box::new(move || {
             // Whoever asked has given up and may have asked for something else since: a late
             // start must not come after a stop.
@@ -63,7 +70,7 @@ impl Threads {
                 return;
             }
             // Who gives up from here on is told what became of it by the next look.
-            let _ = answer.send(call());
+            let _ = answer.send(caught(&doing, call));
         });
         let gone = || HypervisorError::Driver {
             attempted: attempted.into(),
@@ -76,6 +83,22 @@ impl Threads {
             Err(_) => Err(HypervisorError::late(attempted, self.deadline)),
         }
     }
+}
+
+/// Does the call; a panic is an error of it. What it has locked is unlocked then.
+fn caught<T>(attempted: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let said = said(&*panic);
+        tracing::error!(attempted, said, "a call has panicked, which is an error of the driver");
+        let source = format!("the driver has panicked: {said}").into();
+        Err(HypervisorError::Driver { attempted: attempted.into(), source })
+    })
+}
+
+/// What a panic has said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("nothing")
 }
 
 #[cfg(test)]
@@ -122,9 +145,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_panics_fails_and_the_host_goes_on() {
-        let threads = Threads::start(2, Duration::from_secs(30)).unwrap();
-        let failed: Result<()> = threads.call("panic", || panic!("on purpose")).await;
-        assert!(matches!(failed, Err(HypervisorError::Driver { .. })), "{failed:?}");
-        assert_eq!(threads.call("add", || Ok(1 + 1)).await.unwrap(), 2);
+        let threads = Threads::start(1, Duration::from_secs(30)).unwrap();
+        for number in 1..=3 {
+            threads.later(|| panic!("where nobody waits"));
+            let panics = threads.call("panic", move || panic!("on purpose, {number}"));
+            let failed: Result<()> = panics.await;
+            let Err(HypervisorError::Driver { attempted, source }) = failed else {
+                panic!("{failed:?}");
+            };
+            assert_eq!(attempted, "panic");
+            assert!(source.to_string().contains(&format!("on purpose, {number}")), "{source}");
+            assert_eq!(threads.call("add", || Ok(1 + 1)).await.unwrap(), 2);
+        }
     }
 }
