@@ -22,11 +22,7 @@ use fairmazon_model::{
 use parking_lot::Mutex;
 use virt::{
     connect::Connect,
-    domain::{
-        Domain, DomainInfo, DomainPausedReason, DomainShutoffReason, DomainState, DomainStateEnum,
-        DomainStateReason, DomainStateReasonEnum,
-    },
-    enumutil::Enum,
+    domain::{Domain, DomainInfo, DomainState},
 };
 use virt_sys as sys;
 
@@ -36,6 +32,7 @@ use crate::{
     jobs,
     left::Left,
     note::Note,
+    run_state::run_state,
     user_data::UserData,
     xml,
 };
@@ -509,59 +506,6 @@ pub(crate) fn refuse_taken(machines: &[Machine], instance: InstanceId, disk: &Di
         return Err(HypervisorError::busy(disk.volume, "another machine uses it"));
     }
     Ok(())
-}
-
-/// Whether a domain runs, and whether its guest stands still since a disk could not be written to.
-fn run_state(
-    domain: &Domain,
-    marks: Marks,
-) -> std::result::Result<(RunState, bool), virt::error::Error> {
-    let (state, reason) = domain.state()?;
-    let paused_for = |wanted: DomainPausedReason| matches!(reason, Enum::Known(DomainStateReason::Paused(given)) if given.is(wanted));
-    let run = if state.is_any(vec![DomainState::Shutoff, DomainState::Crashed]) {
-        RunState::Off(off_reason(state, reason, marks))
-    } else if !state.is(DomainState::Paused) {
-        RunState::Running
-    } else {
-        // What libvirt has received in full is paused as if a user had paused it, and for no other
-        // reason: nobody pauses machines here.
-        let by_user = paused_for(DomainPausedReason::User);
-        match marks.halt {
-            Halt::Held => RunState::Held,
-            // One that may run by its marks and was not let run yet is still to be, or is to be off.
-            Halt::Arriving | Halt::Started | Halt::Idle if by_user => RunState::Arrived,
-            Halt::Arriving => RunState::Incoming,
-            _ => RunState::Running,
-        }
-    };
-    Ok((run, run == RunState::Running && paused_for(DomainPausedReason::IOError)))
-}
-
-fn off_reason(state: DomainStateEnum, reason: DomainStateReasonEnum, marks: Marks) -> OffReason {
-    if marks.halt == Halt::Left {
-        // Whatever libvirt calls the end of its QEMU.
-        return OffReason::Moved;
-    }
-    if state.is(DomainState::Crashed) {
-        return OffReason::Crashed;
-    }
-    let is = |wanted: DomainShutoffReason| matches!(reason, Enum::Known(DomainStateReason::Shutoff(given)) if given.is(wanted));
-    if is(DomainShutoffReason::Migrated) {
-        OffReason::Moved
-    } else if is(DomainShutoffReason::Shutdown) {
-        OffReason::Guest
-    } else if is(DomainShutoffReason::Crashed) {
-        // Guests have no device to tell of a crash of theirs: it was the emulator that ended.
-        OffReason::Host
-    } else if is(DomainShutoffReason::Unknown) {
-        // libvirt gives no reason for what never ran, nor for what ended before its own restart.
-        match marks.halt {
-            Halt::Started | Halt::Leaving | Halt::Held | Halt::Left => OffReason::Host,
-            Halt::Idle | Halt::Stopping | Halt::Arriving => OffReason::NeverStarted,
-        }
-    } else {
-        OffReason::Host
-    }
 }
 
 /// The instance's id in the form of a UUID: both are 128 bits.

@@ -22,6 +22,7 @@ mod left;
 mod note;
 mod private;
 pub mod qemu;
+mod run_state;
 mod threads;
 mod unreadable;
 mod user_data;

@@ -39,6 +39,7 @@ use crate::{
         session::Session,
         tool,
     },
+    run_state::state,
 };
 
 /// How long QEMU may take to listen after libvirt has said that it does.
@@ -180,9 +181,9 @@ impl QemuHost {
                 }
             }
             let attempted = || failed(format!("let {instance} run"));
-            let (state, _) = domain.state().map_err(attempted())?;
+            let (state, _) = state(&domain).map_err(attempted())?;
             // Also one whose marks say already that it was let run.
-            if state.is(DomainState::Paused) {
+            if state == DomainState::Paused {
                 domain.resume().map_err(attempted())?;
             }
             Ok(())

@@ -32,6 +32,7 @@ use crate::{
         session::{KEEP_ALIVE, Session},
         xml::live_disks,
     },
+    run_state::state,
     xml,
 };
 
@@ -359,8 +360,8 @@ impl Inner {
 pub(in crate::qemu) fn is_stranded(domain: &Domain, machine: &Machine) -> bool {
     let stands = || {
         matches!(
-            domain.state(),
-            Ok((Enum::Known(DomainState::Paused), Enum::Known(DomainStateReason::Paused(reason))))
+            state(domain),
+            Ok((DomainState::Paused, Enum::Known(DomainStateReason::Paused(reason))))
                 if reason.is(DomainPausedReason::Migration)
         )
     };
