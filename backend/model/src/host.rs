@@ -198,6 +198,9 @@ pub struct Host {
     /// What it proves of the host standard; none until it has said anything of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conformity: Option<Conformity>,
+    /// When its operator said that it is lost for good, with all that is on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_at: Option<UnixMs>,
     /// When it was joined.
     pub created_at: UnixMs,
     /// Set by the store at each change.

@@ -52,6 +52,7 @@ impl Engine {
             sealing: None,
             draining: None,
             conformity: None,
+            lost_at: None,
             created_at: self.now(),
             revision: Revision(0),
         };
@@ -140,7 +141,10 @@ impl Engine {
         self.once(
             request,
             |state, request| {
-                host_of(state, account, id)?;
+                if host_of(state, account, id)?.lost_at.is_some() {
+                    let lost = rules::precondition(format!("the host {id} was declared lost"));
+                    return Err(lost.advise("register its successor under another name").into());
+                }
                 let mut draft = Draft::default();
                 let at = self.now();
                 for row in state.world.credentials_of(Holder::Host(id)) {
@@ -159,47 +163,92 @@ impl Engine {
         Ok((self.host_as_it_is(host), token))
     }
 
-    /// Removes a host that nothing is on; its tokens go with it.
+    /// Removes a host that nothing is on; its tokens go with it. True when it stays for now.
+    ///
+    /// One that is `lost` for good, with all that is on it, can't show that it has nothing: nobody
+    /// speaks for it any more, as all that it has to show is revoked, and what is deleted of it is
+    /// gone at once. It stays until nothing is left.
     ///
     /// # Errors
-    /// `NotFound`, `Precondition` while a machine or a volume is on it.
+    /// `NotFound`, `Precondition` while a machine or a volume is on it, or while a lost one may hold
+    /// a lease, so that machines may run on it.
     pub async fn remove_host(
         &self,
         caller: &Caller,
         id: HostId,
+        lost: bool,
         key: &str,
-    ) -> Result<(), DomainError> {
+    ) -> Result<bool, DomainError> {
         let account =
             self.owner_of_host(caller, id).or_else(|error| caller.account.ok_or(error))?;
-        let request = Request::new(account, "hosts.remove", key, &id)?;
-        self.once(
-            request,
-            |state, request| {
-                let old = host_of(state, account, id)?;
-                let (machines, volumes) = bound_to(state, id);
-                if machines + volumes > 0 {
-                    return Err(rules::precondition(format!(
-                        "{machines} machines and {volumes} volumes are on the host {id}"
-                    ))
-                    .advise("empty it with `fairmazon host drain`, and wait until what stays is deleted")
-                    .into());
-                }
-                let mut draft = Draft::default();
-                let after = None::<&Host>;
-                let at = self.now();
-                draft.audit(audit::entry(caller, at, "host.remove", &id, Some(&*old), after));
-                draft.answer(request.record(self, &id, None));
-                for row in state.world.credentials_of(Holder::Host(id)) {
-                    let (before, after) = (Some(row.as_ref()), None::<&Credential>);
-                    draft.audit(audit::entry(caller, at, "token.remove", &row.id, before, after));
-                    draft.delete(row.id, row.revision);
-                }
-                draft.delete(id, old.revision);
-                Ok(Planned { draft, answer: () })
-            },
-            |_, _, _| Ok(Again::Same(())),
-        )
-        .await
+        let verb = if lost { "hosts.lose" } else { "hosts.remove" };
+        let request = Request::new(account, verb, key, &id)?;
+        let stays = self
+            .once(
+                request,
+                |state, request| {
+                    let old = host_of(state, account, id)?;
+                    let (machines, volumes) = bound_to(state, id);
+                    let mut draft = Draft::default();
+                    draft.answer(request.record(self, &id, None));
+                    let stays = machines + volumes > 0;
+                    if !stays {
+                        self.remove(&mut draft, caller, state, &old);
+                    } else if lost {
+                        self.lose(&mut draft, caller, state, &old)?;
+                    } else {
+                        return Err(still_on(&old, machines, volumes).into());
+                    }
+                    Ok(Planned { draft, answer: stays })
+                },
+                |_, _, _| Ok(Again::Same(bound_to(&self.state(), id) != (0, 0))),
+            )
+            .await?;
+        if stays {
+            let mut state = self.state();
+            let here: Vec<_> = state.world.volumes_on(id).map(|row| row.id).collect();
+            let maybe: Vec<_> = state.world.volumes_maybe_on(id).collect();
+            state.dirty.volumes.extend(here.into_iter().chain(maybe));
+            state.dirty.wake.notify_one();
+        }
+        Ok(stays)
+    }
+
+    fn remove(&self, draft: &mut Draft, caller: &Caller, state: &State, old: &Host) {
+        let (after, at) = (None::<&Host>, self.now());
+        draft.audit(audit::entry(caller, at, "host.remove", &old.id, Some(old), after));
+        for row in state.world.credentials_of(Holder::Host(old.id)) {
+            let (before, after) = (Some(row.as_ref()), None::<&Credential>);
+            draft.audit(audit::entry(caller, at, "token.remove", &row.id, before, after));
+            draft.delete(row.id, row.revision);
+        }
+        draft.delete(old.id, old.revision);
+    }
+
+    fn lose(
+        &self,
+        draft: &mut Draft,
+        caller: &Caller,
+        state: &State,
+        old: &Host,
+    ) -> Result<(), DomainError> {
+        if state.standing(old.id) != Standing::Lapsed {
+            let text = format!("the host {} may run machines: its lease has not ended", old.id);
+            return Err(rules::precondition(text).advise(
+                "a lease ends minutes after its agent has spoken last, or the broker has started; \
+                 empty a host that works with `fairmazon host drain`",
+            ));
+        }
+        let at = self.now();
+        for row in state.world.credentials_of(Holder::Host(old.id)) {
+            if row.revoked_at.is_none() {
+                revoke(draft, caller, at, row);
+            }
+        }
+        let new = Host { lost_at: old.lost_at.or(Some(at)), ..old.clone() };
+        draft.audit(audit::entry(caller, at, "host.lose", &old.id, Some(old), Some(&new)));
+        draft.update(new);
+        Ok(())
     }
 
     /// One host.
@@ -284,6 +333,15 @@ fn check_spec(engine: &Engine, spec: &HostSpec) -> Result<(), DomainError> {
             .map_err(|error| DomainError { field: Some("capacity.storage".into()), ..error })?;
     }
     Ok(())
+}
+
+/// Why a host can't be removed yet.
+fn still_on(host: &Host, machines: usize, volumes: usize) -> DomainError {
+    let text = format!("{machines} machines and {volumes} volumes are on the host {}", host.id);
+    rules::precondition(text).advise(
+        "empty it with `fairmazon host drain`, and wait until what stays is deleted; for one that \
+         is lost for good, with all that is on it, say `--lost`",
+    )
 }
 
 /// How many machines and volumes are on the host, or come to it, or may be there.

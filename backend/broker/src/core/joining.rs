@@ -112,7 +112,7 @@ impl Engine {
                 "{volumes} volumes are on the host {id}, and their keys are sealed to the key that \
                  it joined with first"
             ))
-            .advise("start the agent with the state folder that it had; if that is lost for good, close this host and register another one")
+            .advise("start the agent with the state folder that it had; if that is lost for good, remove this host with `--lost` and register another one")
             .into());
         }
         state.holds.free(id)?;

@@ -189,6 +189,11 @@ impl State {
     }
 
     /// How the host stands now.
+    /// Whether its operator has said that it is lost for good.
+    pub(crate) fn is_lost(&self, host: HostId) -> bool {
+        self.world.hosts.get(host).is_some_and(|row| row.lost_at.is_some())
+    }
+
     pub(crate) fn standing(&self, host: HostId) -> Standing {
         self.hosts.standing(host, Instant::now())
     }

@@ -114,6 +114,11 @@ pub struct SiteView {
     pub hosts_available: u32,
 }
 
+/// Why nothing is known of what is on a host that has not been heard of for a lease.
+const SILENT: &str = "its host is silent";
+/// What becomes of what was on a host whose operator has given it up.
+const LOST: &str = "its host is lost for good, with all that was on it: delete or replace it";
+
 impl InstanceView {
     pub(crate) fn new(
         state: &State,
@@ -123,7 +128,10 @@ impl InstanceView {
     ) -> Self {
         let host = row.decision.as_ref().map(|decision| decision.host);
         let standing = host.map(|host| state.standing(host));
-        let (shown, reason) = instance_state(row, standing, wants_to_run(row, now));
+        let (mut shown, mut reason) = instance_state(row, standing, wants_to_run(row, now));
+        if shown == InstanceState::Unknown && host.is_some_and(|host| state.is_lost(host)) {
+            (shown, reason) = (InstanceState::Failed, LOST.into());
+        }
         let lacking = || {
             let found = level_lacking(state, row).or_else(|| displaced(state, row));
             found.or_else(|| apart(state, row)).unwrap_or_default()
@@ -141,7 +149,10 @@ impl InstanceView {
 
 impl VolumeView {
     pub(crate) fn new(state: &State, catalogue: &Catalogue, row: &Arc<Volume>) -> Self {
-        let (shown, reason) = volume_state(row, row.host.map(|host| state.standing(host)));
+        let (mut shown, mut reason) = volume_state(row, row.host.map(|host| state.standing(host)));
+        if shown == VolumeState::Unknown && row.host.is_some_and(|host| state.is_lost(host)) {
+            (shown, reason) = (VolumeState::Failed, LOST);
+        }
         Self {
             state: shown,
             reason: reason.to_owned(),
@@ -252,7 +263,7 @@ pub(crate) fn instance_state(
         return (InstanceState::Pending, (&row.waiting_for).into());
     };
     if standing == Some(Standing::Lapsed) {
-        return (InstanceState::Unknown, "its host is silent".into());
+        return (InstanceState::Unknown, SILENT.into());
     }
     if let Some(interrupted) = interrupted_state(row) {
         return interrupted;
@@ -308,7 +319,7 @@ pub(crate) fn volume_state(row: &Volume, standing: Option<Standing>) -> (VolumeS
     }
     match standing {
         None => (VolumeState::Available, ""),
-        Some(Standing::Lapsed) => (VolumeState::Unknown, "its host is silent"),
+        Some(Standing::Lapsed) => (VolumeState::Unknown, SILENT),
         Some(_) => match &row.observed {
             VolumeObserved::Unknown | VolumeObserved::Absent if row.imports().is_some() => {
                 (VolumeState::Creating, "its file has not come")

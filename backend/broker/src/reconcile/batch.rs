@@ -411,7 +411,9 @@ impl<'a> Batch<'a> {
         // Where it comes to with its instance nothing of it is to be gone.
         let comes_to = self.comes_to(&volume);
         let is_gone = |host| {
-            comes_to != Some(host) && self.state.hosts.get(host).is_some_and(|now| now.is_gone(key))
+            let now = self.state.hosts.get(host);
+            comes_to != Some(host)
+                && (self.state.is_lost(host) || now.is_some_and(|now| now.is_gone(key)))
         };
         let gone = volume.host.is_some_and(is_gone);
         let may_be_on: BTreeSet<_> =

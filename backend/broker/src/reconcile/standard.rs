@@ -198,6 +198,7 @@ mod tests {
                 schedulable: true,
             },
             sealing: None,
+            lost_at: None,
             draining: draining.map(|cause| Draining {
                 since: UnixMs(0),
                 deadline: UnixMs(1),

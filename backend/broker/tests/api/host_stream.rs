@@ -125,7 +125,7 @@ async fn a_stream_ends_with_its_host() {
     let stream = stream(&broker, &joined(&broker).await).await.unwrap();
     let mut hosts = HostsServiceClient::new(broker.as_role(Role::HostOperator).await);
     let id = broker.host.to_string();
-    let request = RemoveHostRequest { id, idempotency_key: "remove".into() };
+    let request = RemoveHostRequest { id, idempotency_key: "remove".into(), lost: false };
     hosts.remove_host(request).await.unwrap();
     let code = stream.end().await.code();
     assert!(matches!(code, Code::NotFound | Code::Unauthenticated), "{code:?}");

@@ -212,7 +212,8 @@ async fn hosts_are_registered_listed_changed_and_removed() {
         idempotency_key: "drain".into(),
     };
     assert!(!hosts.update_host(request).await.unwrap().into_inner().spec.unwrap().schedulable);
-    let request = RemoveHostRequest { id: made.id.clone(), idempotency_key: "gone".into() };
+    let request =
+        RemoveHostRequest { id: made.id.clone(), idempotency_key: "gone".into(), lost: false };
     hosts.remove_host(request).await.unwrap();
     let status = hosts.get_host(GetHostRequest { id: made.id }).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);

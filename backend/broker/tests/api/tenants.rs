@@ -198,7 +198,7 @@ async fn as_operator(client: &Client, owned: &Owned) -> BTreeMap<&'static str, C
     ended.insert("CancelDrain", code(hosts.cancel_drain(request).await));
     let request = v1::RotateHostTokenRequest { id: id(), idempotency_key: key() };
     ended.insert("RotateHostToken", code(hosts.rotate_host_token(request).await));
-    let request = v1::RemoveHostRequest { id: id(), idempotency_key: key() };
+    let request = v1::RemoveHostRequest { id: id(), idempotency_key: key(), lost: false };
     ended.insert("RemoveHost", code(hosts.remove_host(request).await));
     ended
 }

@@ -345,7 +345,7 @@ async fn a_host_leaves_when_nothing_is_on_it_and_its_token_with_it() {
     let made = engine.create_instance(customer, spec("web"), &kit.key()).await.unwrap();
     kit.done(made.operation.id).await;
     let id = hosts.hosts[0].id;
-    let error = engine.remove_host(customer, id, &kit.key()).await.unwrap_err();
+    let error = engine.remove_host(customer, id, false, &kit.key()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Precondition);
     let gone = engine.delete_instance(customer, made.instance.row.id, &kit.key()).await.unwrap();
     kit.done(gone.id).await;
@@ -354,7 +354,7 @@ async fn a_host_leaves_when_nothing_is_on_it_and_its_token_with_it() {
     })
     .await;
     hosts.kill_agent(0).await;
-    engine.remove_host(customer, id, &kit.key()).await.unwrap();
+    engine.remove_host(customer, id, false, &kit.key()).await.unwrap();
     assert_eq!(engine.host(customer, id).unwrap_err().kind, ErrorKind::NotFound);
     let page = PageRequest { after: None, limit: 0 };
     let tokens = engine.tokens(customer, page).items;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fairmazon_broker::core::Standing;
+use fairmazon_broker::core::{InstanceState, Standing, VolumeState};
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
     instance::{Attachment, InstanceSpec, ObservedState},
@@ -198,5 +198,53 @@ async fn an_import_ends_for_want_of_its_file_only_when_its_host_says_that_it_has
     kit.until("the other one is given up", || is_going(made[1])).await;
     assert!(!is_going(made[0]), "it is a snapshot by now");
     drop(host);
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_on_a_host_that_is_given_up_goes_when_its_customers_delete_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), mortal()).await;
+    kit.start();
+    let here = register(&kit, host_spec(0, "DE")).await;
+    let mut host = Played::open(&kit, here, "").await;
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let (data, wanted) = with_data(&kit).await;
+    let (web, boot) = create(&kit, wanted).await;
+    host.told_of("the machine", web, |_| true).await;
+    runs(&mut host, web).await;
+    kit.until("it runs", || row(&kit, web).observed.state == ObservedState::Running).await;
+
+    let lose = async || engine.remove_host(customer, here, true, &kit.key()).await;
+    let error = lose().await.unwrap_err();
+    assert!(error.to_string().contains("its lease has not ended"), "{error}");
+    lapses(&kit, host).await;
+    let error = engine.remove_host(customer, here, false, &kit.key()).await.unwrap_err();
+    assert!(error.advice.contains("--lost"), "{error}");
+    let shown = || engine.instance(customer, web).unwrap();
+    assert_eq!(shown().state, InstanceState::Unknown);
+    assert!(lose().await.unwrap(), "something is on it");
+    assert!(engine.host(customer, here).unwrap().row.lost_at.is_some());
+    assert_eq!(shown().state, InstanceState::Failed);
+    assert!(shown().reason.contains("lost for good"), "{}", shown().reason);
+    assert_eq!(engine.volume(customer, data).unwrap().state, VolumeState::Failed);
+    let rotated = engine.rotate_host_token(customer, here, &kit.key()).await;
+    let error = rotated.map(drop).unwrap_err();
+    assert!(error.to_string().contains("declared lost"), "{error}");
+
+    // A volume that was asked to go before the host was given up goes as well.
+    engine.delete_instance(customer, web, &kit.key()).await.unwrap();
+    kit.until("it is gone", || engine.instance(customer, web).is_err()).await;
+    kit.until("its boot volume is gone", || engine.volume(customer, boot).is_err()).await;
+    assert!(lose().await.unwrap(), "its data volume is there");
+    let deleted = engine.delete_volume(customer, data, &kit.key()).await.unwrap();
+    kit.done(deleted.id).await;
+    assert!(!lose().await.unwrap());
+    assert!(engine.host(customer, here).is_err());
+    let verbs: Vec<_> = kit.store.audit(0, 1_000).await.unwrap();
+    let verbs = verbs.iter().map(|record| record.entry.verb.as_str());
+    let of_host: Vec<_> = verbs.filter(|verb| verb.starts_with("host.")).collect();
+    assert_eq!(of_host, ["host.register", "host.lose", "host.lose", "host.remove"]);
+    engine.audit_books().unwrap();
     kit.stop().await;
 }

@@ -103,7 +103,7 @@ async fn a_change_of_what_is_preferred_moves_and_refuses_nothing() {
 
     let back = wanting("web", Prefer::Price, Some("site-fr"));
     engine.update_instance(customer, update(back.clone()), &kit.key()).await.unwrap();
-    engine.remove_host(customer, gone, &kit.key()).await.unwrap();
+    engine.remove_host(customer, gone, false, &kit.key()).await.unwrap();
     // What names the place already may be changed otherwise; nobody else can name it now.
     let renamed = InstanceSpec { name: "other".into(), ..back.clone() };
     engine.update_instance(customer, update(renamed), &kit.key()).await.unwrap();

@@ -65,10 +65,14 @@ enum Action {
         id: String,
     },
     Drain(HostDrain),
-    /// Remove a host that nothing is on.
+    /// Remove a host that nothing is on, or that is lost for good.
     Remove {
         #[command(flatten)]
         client: ClientOptions,
+        /// The host is lost for good, with all that is on it: nobody can speak for it any more, and
+        /// what its customers delete of it is gone at once. Refused while it may run machines.
+        #[arg(long)]
+        lost: bool,
         /// Its id.
         id: String,
     },
@@ -142,7 +146,7 @@ impl Host {
             Some(Action::Update(update)) => update.run().await,
             Some(Action::RotateToken { client, id }) => rotate_token(&client, id).await,
             Some(Action::Drain(drain)) => drain.run().await,
-            Some(Action::Remove { client, id }) => remove(&client, id).await,
+            Some(Action::Remove { client, lost, id }) => remove(&client, id, lost).await,
             None => self.agent.run().await,
         }
     }
@@ -249,11 +253,18 @@ async fn rotate_token(client: &ClientOptions, id: String) -> Result<(), CommandE
     Ok(())
 }
 
-async fn remove(client: &ClientOptions, id: String) -> Result<(), CommandError> {
+async fn remove(client: &ClientOptions, id: String, lost: bool) -> Result<(), CommandError> {
     let mut hosts = HostsServiceClient::new(client.connect().await?);
     let what = format!("unable to remove the host {id}");
-    let request = RemoveHostRequest { id: id.clone(), idempotency_key: keys::idempotency()? };
-    hosts.remove_host(request).await.map_err(refused(what))?;
-    output::line(&format!("{id} is removed"));
+    let idempotency_key = keys::idempotency()?;
+    let request = RemoveHostRequest { id: id.clone(), idempotency_key, lost };
+    let removed = hosts.remove_host(request).await.map_err(refused(what))?;
+    output::line(&if removed.into_inner().stays {
+        format!(
+            "{id} is lost; it is removed by the same command when its customers have deleted what was on it"
+        )
+    } else {
+        format!("{id} is removed")
+    });
     Ok(())
 }

@@ -63,7 +63,11 @@ pub(super) async fn list(client: &ClientOptions) -> Result<(), CommandError> {
 }
 
 fn state(row: &Host) -> String {
-    let connected = if row.connected { "connected" } else { "silent" };
+    let connected = match (row.lost, row.connected) {
+        (true, _) => "lost",
+        (false, true) => "connected",
+        (false, false) => "silent",
+    };
     let is_closed = row.spec.as_ref().is_some_and(|spec| !spec.schedulable);
     let closed = if is_closed { ", closed for new machines" } else { "" };
     match row.drain_reason.as_str() {

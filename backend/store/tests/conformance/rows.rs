@@ -47,6 +47,7 @@ pub(crate) fn host(account: AccountId, number: u64) -> Host {
         sealing: None,
         draining: None,
         conformity: None,
+        lost_at: None,
         id: HostId::from_parts(unix_ms(number), 2),
         account,
         spec: HostSpec {

@@ -167,8 +167,8 @@ impl HostsService for Api {
         let (context, message) = Context::of(request)?;
         let work = async {
             let (target, key) = (id("id", &message.id)?, &message.idempotency_key);
-            self.engine.remove_host(&context.caller, target, key).await?;
-            Ok(RemoveHostResponse {})
+            let stays = self.engine.remove_host(&context.caller, target, message.lost, key).await?;
+            Ok(RemoveHostResponse { stays })
         };
         context.answer(work).await
     }
@@ -219,5 +219,6 @@ fn host(view: &HostView) -> Host {
         conformity: row.conformity.as_ref().map(Into::into),
         level: view.level.map(u32::from),
         drain_reason: row.drain_reason().unwrap_or_default(),
+        lost: row.lost_at.is_some(),
     }
 }

@@ -136,7 +136,7 @@ async fn a_machine_goes_only_where_it_may_be() {
     engine.migrate_instance(customer, id, &kit.key()).await.unwrap();
     let migration = row(&kit, id).migration.unwrap();
     assert_eq!(migration.to, right);
-    let error = engine.remove_host(customer, right, &kit.key()).await.unwrap_err();
+    let error = engine.remove_host(customer, right, false, &kit.key()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Precondition, "something comes to it");
 
     // What it must be near to or apart from holds at the host that it goes to, too.
