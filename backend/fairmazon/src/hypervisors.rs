@@ -173,6 +173,8 @@ fn publish(kept: &Path, images: &Path, guest: &Path) -> Result<TrustedKey, Comma
             name: image.name,
             architecture: image.architecture,
             min_disk_gib: image.min_boot.0,
+            min_memory_mib: Some(image.min_memory.0),
+            description: Some(image.description),
         };
         fairmazon_image::publish(guest, images, &about, &key).map_err(failed)?;
     }

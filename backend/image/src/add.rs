@@ -12,7 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
 
 use crate::{
-    About, ImageError, Manifest, PARTS, Part, Result, SigningKey, TrustedKey,
+    About, ImageError, Manifest, PARTS, Part, Result, Signed, SigningKey, TrustedKey,
     manifest::{MANIFEST, SIGNATURE},
     pack::{self, measure},
 };
@@ -28,9 +28,9 @@ const LOCK: &str = ".lock";
 /// # Errors
 /// When it is not, or something can't be read or written; the folder of images is then as before.
 pub fn add(from: &Path, images: &Path, trusted: &[TrustedKey]) -> Result<Manifest> {
-    let manifest = Manifest::read(from, trusted)?;
+    let signed = Signed::read(from, trusted)?;
     let room = Room::make(images)?;
-    for part in &manifest.files {
+    for part in &signed.manifest.files {
         let path = from.join(&part.name);
         let copied = pack::copy(&path, &room.path().join(&part.name), &part.name)?;
         refuse_other(&path, part, &copied)?;
@@ -39,11 +39,11 @@ pub fn add(from: &Path, images: &Path, trusted: &[TrustedKey]) -> Result<Manifes
         pack::copy(&from.join(name), &room.path().join(name), name)?;
     }
     // What was verified is what was copied, also when the source changed meanwhile.
-    if Manifest::read(room.path(), trusted)? != manifest {
+    if Signed::read(room.path(), trusted)? != signed {
         return Err(ImageError::Untrusted { path: from.join(MANIFEST) });
     }
-    room.finish(&manifest.about.id)?;
-    Ok(manifest)
+    room.finish(&signed.manifest.about.id)?;
+    Ok(signed.manifest)
 }
 
 /// Makes an image of the [`PARTS`] in `from`, signs it, and takes it into the folder of images.
@@ -61,11 +61,11 @@ pub fn publish(from: &Path, images: &Path, about: &About, key: &SigningKey) -> R
     let refused = |reason| ImageError::Parts { path: from.into(), reason };
     let manifest = Manifest::new(about, parts).map_err(refused)?;
     let there = images.join(&about.id);
-    let signed = Manifest::read(&there, &[key.trusted()?]);
+    let signed = Signed::read(&there, &[key.trusted()?]);
     let same = |part: &Part| {
         measure(&there.join(&part.name), &part.name).is_ok_and(|found| found == *part)
     };
-    if signed.is_ok_and(|signed| signed == manifest) && manifest.files.iter().all(same) {
+    if signed.is_ok_and(|signed| signed.manifest == manifest) && manifest.files.iter().all(same) {
         return Ok(manifest);
     }
     let room = Room::make(images)?;

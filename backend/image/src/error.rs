@@ -52,6 +52,22 @@ pub enum ImageError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Of images that are to be told apart, one can't be.
+    #[error("{path} can't be in one catalogue with {other}: both are the image {text}; take one of them away", path = path.display(), other = other.display())]
+    Twice {
+        /// The folder of one.
+        path: PathBuf,
+        /// That of the other.
+        other: PathBuf,
+        /// The id or name that both have.
+        text: String,
+    },
+    /// There is no image.
+    #[error("{path} has no folder with an `image.json`: put one there for each image, with its `image.json.minisig`", path = path.display())]
+    Empty {
+        /// In which folder.
+        path: PathBuf,
+    },
     /// A file is not what was signed.
     #[error("{path} is not what its image's maker signed: {reason}; take the image from its maker again, and check the disk that it is on", path = path.display())]
     Damaged {
@@ -79,6 +95,8 @@ impl ImageError {
             Self::Parts { .. } => "is not complete",
             Self::Unsigned { .. } => "is not signed",
             Self::Untrusted { .. } => "is not signed by a key that the host trusts",
+            Self::Twice { .. } => "is not the only one of its name",
+            Self::Empty { .. } => "is missing",
             Self::Manifest { .. } => "is described in a form that the host does not know",
             Self::Damaged { .. } => "is damaged: it is not what its maker signed",
         }

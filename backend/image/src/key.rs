@@ -87,9 +87,12 @@ impl SigningKey {
     }
 }
 
-/// A maker's public key, which a host trusts.
+/// A maker's public key, which is trusted here.
 #[derive(Debug, Clone)]
-pub struct TrustedKey(PublicKey);
+pub struct TrustedKey {
+    key: PublicKey,
+    id: String,
+}
 
 impl TrustedKey {
     /// Reads a public key.
@@ -102,7 +105,12 @@ impl TrustedKey {
 
     /// Whether the signature is one by this key over these bytes.
     pub(crate) fn has_signed(&self, bytes: &[u8], signature: &Signature) -> bool {
-        self.0.verify(bytes, signature, false).is_ok()
+        self.key.verify(bytes, signature, false).is_ok()
+    }
+
+    /// What minisign calls it by: 16 hexadecimal digits.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 }
 
@@ -112,12 +120,12 @@ impl FromStr for TrustedKey {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let text = text.trim();
-        let key = if text.contains('\n') {
-            PublicKey::decode(text)
-        } else {
-            PublicKey::from_base64(text)
-        };
-        key.map(Self).map_err(|error| error.to_string())
+        let key = text.split_once('\n').map_or(text, |(_, key)| key.trim());
+        let known = PublicKey::from_base64(key).map_err(|error| error.to_string())?;
+        // What verifies does not say the id.
+        let named = MadeKey::from_base64(key).map_err(|error| error.to_string())?;
+        let digits = named.keynum().iter().rev().map(|byte| format!("{byte:02X}"));
+        Ok(Self { key: known, id: digits.collect() })
     }
 }
 

@@ -2,7 +2,7 @@
 //! first time, and again when it is not the file that was verified.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    ImageError, Manifest, Part, Result, TrustedKey,
+    ImageError, Manifest, Part, Result, Signed, TrustedKey,
     add::{HALF_MADE, refuse_other},
     manifest::is_plain,
     pack::measure,
@@ -43,20 +43,21 @@ impl Images {
         Self { folder, trusted, verified: Mutex::default() }
     }
 
-    /// The ids of the images that can be used, as far as their manifests say: their files are
-    /// verified when they are used. Why one can't be is handed to `tell`.
-    pub fn ids(&self, mut tell: impl FnMut(ImageError)) -> BTreeSet<String> {
+    /// The images that can be used, as far as their manifests say, by id with the SHA-256 of the
+    /// manifest: their files are verified when they are used. Why one can't be is handed to
+    /// `tell`.
+    pub fn versions(&self, mut tell: impl FnMut(ImageError)) -> BTreeMap<String, [u8; 32]> {
         let entries = fs::read_dir(&self.folder).map_err(ImageError::file("list", &self.folder));
         let entries = entries.map_err(&mut tell).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let usable = |id: &String| match self.manifest(id) {
-            Ok(manifest) => manifest.is_some(),
+        let usable = |id: String| match self.signed(&id) {
+            Ok(signed) => Some((id, signed?.sha256)),
             Err(error) => {
                 tell(error);
-                false
+                None
             }
         };
-        names.filter(|name| !name.starts_with(HALF_MADE)).filter(usable).collect()
+        names.filter(|name| !name.starts_with(HALF_MADE)).filter_map(usable).collect()
     }
 
     /// The image's manifest; none when there is no such image here.
@@ -64,17 +65,22 @@ impl Images {
     /// # Errors
     /// When it is not signed by a trusted key, or can't be used.
     pub fn manifest(&self, id: &str) -> Result<Option<Manifest>> {
+        Ok(self.signed(id)?.map(|signed| signed.manifest))
+    }
+
+    fn signed(&self, id: &str) -> Result<Option<Signed>> {
         let folder = self.folder.join(id);
         if !is_plain(id) || !folder.is_dir() {
             return Ok(None);
         }
-        let manifest = Manifest::read(&folder, &self.trusted)?;
-        if manifest.about.id != id {
+        let signed = Signed::read(&folder, &self.trusted)?;
+        let found = &signed.manifest.about.id;
+        if found != id {
             // Signed, but for another name: somebody has put one image in the place of another.
-            let reason = format!("it is the image {}", manifest.about.id);
+            let reason = format!("it is the image {found}");
             return Err(ImageError::Damaged { path: folder, reason });
         }
-        Ok(Some(manifest))
+        Ok(Some(signed))
     }
 
     /// One file of an image, verified. Reads all of it the first time, which takes seconds for a

@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fairmazon_image::{About, ImageError, Images, SigningKey, TrustedKey, add, pack, publish};
+use fairmazon_image::{
+    About, ImageError, Images, SigningKey, TrustedKey, add, catalogue, pack, publish,
+};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 struct Maker {
@@ -54,7 +57,12 @@ impl Maker {
 }
 
 fn about(id: &str) -> About {
-    About { id: id.into(), name: "Test".into(), architecture: "x86_64".into(), min_disk_gib: 1 }
+    named(id, &format!("The image {id}"))
+}
+
+fn named(id: &str, name: &str) -> About {
+    let architecture = "x86_64".into();
+    About { id: id.into(), name: name.into(), architecture, min_disk_gib: 1, ..About::default() }
 }
 
 /// What is in a folder, in order, the lock aside.
@@ -208,9 +216,10 @@ fn one_image_is_not_taken_for_another() {
 #[test]
 fn the_images_that_can_be_used_are_known_without_reading_all_of_them() {
     let maker = Maker::new();
-    let ids = |told: &mut Vec<String>| maker.store().ids(|error| told.push(error.to_string()));
+    let versions =
+        |told: &mut Vec<String>| maker.store().versions(|error| told.push(error.to_string()));
     let mut told = Vec::new();
-    assert!(ids(&mut told).is_empty());
+    assert!(versions(&mut told).is_empty());
     assert_eq!(told.len(), 1, "the folder is missing: {told:?}");
     for id in ["img-1", "img-2", "img-3"] {
         publish(&maker.made(), &maker.images(), &about(id), &maker.key).unwrap();
@@ -219,7 +228,9 @@ fn the_images_that_can_be_used_are_known_without_reading_all_of_them() {
     fs::write(maker.images().join("a-file"), "no image").unwrap();
     fs::write(maker.images().join("img-3/image.json"), "{}").unwrap();
     told.clear();
-    assert_eq!(ids(&mut told), ["img-1", "img-2"].map(String::from).into());
+    let file = |id: &str| fs::read(maker.images().join(id).join("image.json")).unwrap();
+    let version = |id: &str| (id.to_owned(), Sha256::digest(file(id)).into());
+    assert_eq!(versions(&mut told), ["img-1", "img-2"].map(version).into());
     assert!(told.len() == 1 && told[0].contains("img-3"), "{told:?}");
 }
 
@@ -243,4 +254,71 @@ fn images_are_published_under_their_ids_and_again_when_they_differ() {
     let kernel = fs::read(maker.images().join("img-2/kernel")).unwrap();
     assert_eq!(kernel, b"another kernel");
     assert_eq!(names(&maker.made()), ["disk.raw", "kernel", "notes"], "the source stays as it is");
+}
+
+#[test]
+fn a_catalogue_is_made_of_manifests_alone() {
+    let maker = Maker::new();
+    let folder = maker.folder.path().join("catalogue");
+    let trusted = std::slice::from_ref(&maker.trusted);
+    let read = || catalogue(&folder, trusted);
+    let put = |sub: &str, about: &About| {
+        pack(&maker.made(), about, &maker.key).unwrap();
+        fs::create_dir_all(folder.join(sub)).unwrap();
+        for name in ["image.json", "image.json.minisig"] {
+            fs::copy(maker.made().join(name), folder.join(sub).join(name)).unwrap();
+        }
+    };
+    assert!(read().unwrap_err().to_string().contains("catalogue"), "there is no such folder");
+    fs::create_dir_all(folder.join(".git")).unwrap();
+    fs::write(folder.join("maker.pub"), "no image").unwrap();
+    let refused = read().unwrap_err();
+    assert!(matches!(refused, ImageError::Empty { .. }), "{refused}");
+
+    let described = About {
+        min_memory_mib: Some(512),
+        description: Some("Debian 13 (trixie)".into()),
+        ..named("img-debian-13", "debian-13")
+    };
+    put("two", &named("img-2", "ubuntu"));
+    put("one", &described);
+    let all = read().unwrap();
+    let known: Vec<_> = all.iter().map(|signed| &signed.manifest.about).collect();
+    assert_eq!(known, [&described, &named("img-2", "ubuntu")], "in the order of their names");
+    for (signed, sub) in all.iter().zip(["one", "two"]) {
+        let bytes = fs::read(folder.join(sub).join("image.json")).unwrap();
+        assert_eq!(signed.sha256, <[u8; 32]>::from(Sha256::digest(bytes)));
+        // As the key's own file says it, which minisign writes.
+        let public = fs::read_to_string(maker.folder.path().join("key.pub")).unwrap();
+        assert!(public.lines().next().unwrap().ends_with(&signed.key_id), "{public}");
+        assert_eq!((signed.key_id.as_str(), signed.key_id.len()), (maker.trusted.id(), 16));
+    }
+
+    for (about, text) in [
+        (named("img-2", "other"), "img-2"),
+        (named("img-3", "debian-13"), "debian-13"),
+        (named("img-3", "img-debian-13"), "img-debian-13"),
+        (named("ubuntu", "ubuntu-24.04"), "ubuntu"),
+    ] {
+        put("three", &about);
+        let refused = read().unwrap_err().to_string();
+        assert!(refused.contains(&format!("both are the image {text};")), "{refused}");
+        assert!(refused.contains("three"), "{refused}");
+    }
+    put("three", &named("img-3", "three"));
+    assert_eq!(read().unwrap().len(), 3);
+    let path = folder.join("three/image.json");
+    let whole = fs::read_to_string(&path).unwrap();
+    fs::write(&path, whole.replace("\"min_disk_gib\": 1", "\"min_disk_gib\": 2")).unwrap();
+    let refused = read().unwrap_err();
+    assert!(matches!(&refused, ImageError::Untrusted { path: named } if *named == path));
+    fs::write(&path, whole).unwrap();
+    fs::remove_file(folder.join("three/image.json.minisig")).unwrap();
+    assert!(matches!(read().unwrap_err(), ImageError::Unsigned { .. }));
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(read().unwrap_err(), ImageError::File { .. }), "a folder without an image");
+    fs::remove_dir_all(folder.join("three")).unwrap();
+    let other = Maker::new();
+    let refused = catalogue(&folder, std::slice::from_ref(&other.trusted)).unwrap_err();
+    assert!(matches!(refused, ImageError::Untrusted { .. }), "{refused}");
 }

@@ -33,7 +33,7 @@ enum Action {
         /// Its id in the catalogue, as `img-debian-13`.
         #[arg(long)]
         id: String,
-        /// Its name, for people; without, its id.
+        /// Its name in the catalogue, as `debian-13`; without, its id.
         #[arg(long)]
         name: Option<String>,
         /// The processors that it is for.
@@ -42,6 +42,12 @@ enum Action {
         /// The smallest boot volume that it fits on.
         #[arg(long, value_name = "GIB", default_value_t = 1)]
         min_disk_gib: u64,
+        /// The smallest memory that it starts in.
+        #[arg(long, value_name = "MIB")]
+        min_memory_mib: Option<u64>,
+        /// One line about it, for people.
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
     },
     /// Take an image into a host's folder of images, when a trusted key has signed it and it is
     /// what was signed; whole, or not at all.
@@ -66,9 +72,19 @@ impl Image {
                 output::line(&format!("secret: {}", to.display()));
                 output::line(&format!("public: {}.pub", to.display()));
             }
-            Action::Pack { folder, key, id, name, architecture, min_disk_gib } => {
+            Action::Pack {
+                folder,
+                key,
+                id,
+                name,
+                architecture,
+                min_disk_gib,
+                min_memory_mib,
+                description,
+            } => {
                 let name = name.unwrap_or_else(|| id.clone());
-                let about = About { id, name, architecture, min_disk_gib };
+                let about =
+                    About { id, name, architecture, min_disk_gib, min_memory_mib, description };
                 let pack = || fairmazon_image::pack(&folder, &about, &SigningKey::read(&key)?);
                 show(&pack().map_err(failed("make the image"))?);
             }

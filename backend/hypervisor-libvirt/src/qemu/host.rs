@@ -238,11 +238,17 @@ impl Hypervisor for QemuHost {
             // Before the volumes: what becomes one meanwhile is in one of the two.
             let incoming = host.files.incoming()?;
             let volumes = host.files.list()?;
-            let images = host.images.ids(|error| {
+            let images = host.images.versions(|error| {
                 tracing::warn!(error = &error as &dyn std::error::Error, "an image can't be used");
             });
             let (machines, foreign) = (listed.machines, listed.foreign);
-            Ok(Inventory { machines, volumes, incoming, foreign, images: Some(images) })
+            Ok(Inventory {
+                machines,
+                volumes,
+                incoming,
+                foreign,
+                images: Some(images.into_keys().collect()),
+            })
         })
         .await
     }

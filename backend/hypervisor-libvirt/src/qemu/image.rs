@@ -110,6 +110,7 @@ mod tests {
             name: String::new(),
             architecture: "x86_64".into(),
             min_disk_gib: 3,
+            ..About::default()
         };
         let disk_with = |header: &[u8]| {
             fs::write(image.join("disk.qcow2"), header).unwrap();

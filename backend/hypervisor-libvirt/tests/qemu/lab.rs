@@ -306,6 +306,7 @@ fn publish(folder: &Path) {
         name: "A guest of the tests".into(),
         architecture: "x86_64".into(),
         min_disk_gib: 1,
+        ..About::default()
     };
     let (key, _) = key_pair(folder).unwrap();
     fairmazon_image::publish(&folder.join("made"), &folder.join("images"), &about, &key).unwrap();
