@@ -1,12 +1,10 @@
 //! What a hypervisor has: machines with their marks, volumes, features, hints. Plain data.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use fairmazon_keys::VolumeKey;
 use fairmazon_model::{
+    catalogue::ImageVersions,
     id::{InstanceId, VolumeId},
     machine::{Disk, GuestSeen, MachineSpec},
     units::{Epoch, Gib},
@@ -257,8 +255,8 @@ pub struct Inventory {
     pub incoming: Vec<Incoming>,
     /// How many machines there are that the platform did not make and does not touch.
     pub foreign: usize,
-    /// The ids of the images that it can boot; none where it has every one.
-    pub images: Option<BTreeSet<String>>,
+    /// The images that it can boot; none where it has every one.
+    pub images: Option<ImageVersions>,
 }
 
 /// What a driver can do.

@@ -1,6 +1,7 @@
-//! The catalogue: what can be rented and at what price. Versioned; a version never changes.
+//! The catalogue: what can be rented and at what price. Its version is that of its prices and sizes,
+//! and a version never changes; images change without it, and each carries its own.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +9,7 @@ use crate::{
     DomainError,
     instance::InstanceSpec,
     price::NanoEur,
+    transfer::Sha256,
     units::{Gib, Mib, Vcpus},
 };
 
@@ -41,7 +43,18 @@ pub struct Image {
     pub min_boot: Gib,
     /// Smallest memory it starts in.
     pub min_memory: Mib,
+    /// SHA-256 of its signed manifest, which names each of its files with its own: the version that
+    /// machines are made from. None where the platform has no manifest of it; any version does
+    /// then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
+    /// Id of the key that has signed the manifest, as minisign writes it; none without a manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
 }
+
+/// Images by their ids, each with the SHA-256 of its manifest where that is known.
+pub type ImageVersions = BTreeMap<String, Option<Sha256>>;
 
 impl Image {
     /// Whether a volume of this size can be filled from it.
@@ -71,7 +84,8 @@ pub struct StorageClass {
 /// All that can be rented.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalogue {
-    /// Ascending from 1; a price in a plan names the version it was computed with.
+    /// Ascending from 1; a price in a plan names the version it was computed with. Images do not
+    /// count.
     pub version: u64,
     /// Sizes of machines, by ascending price.
     pub flavors: Vec<Flavor>,
@@ -92,11 +106,17 @@ impl Catalogue {
         self.images.iter().find(|image| image.name == name_or_id || image.id == name_or_id)
     }
 
-    /// The ids of these images, by names or ids; what is in the catalogue no more stays as it is,
-    /// and an empty text means none.
-    pub fn image_ids<'a>(&self, images: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {
-        let id = |text: &String| self.image(text).map_or_else(|| text.clone(), |it| it.id.clone());
-        images.into_iter().filter(|text| !text.is_empty()).map(id).collect()
+    /// The versions of these images, by names or ids; what is in the catalogue no more stays as it
+    /// is, and an empty text means none.
+    pub fn image_versions<'a>(
+        &self,
+        images: impl IntoIterator<Item = &'a String>,
+    ) -> ImageVersions {
+        let version = |text: &String| match self.image(text) {
+            Some(image) => (image.id.clone(), image.sha256),
+            None => (text.clone(), None),
+        };
+        images.into_iter().filter(|text| !text.is_empty()).map(version).collect()
     }
 
     /// Whether two texts, names or ids, mean the same image.
@@ -135,6 +155,8 @@ impl Catalogue {
             architecture: "x86_64".into(),
             min_boot: Gib(min_boot_gib),
             min_memory: Mib(min_memory_mib),
+            sha256: None,
+            signed_by: None,
         };
         let class = |name: &str, description: &str, hourly_nano_per_gib| StorageClass {
             name: name.into(),

@@ -4,11 +4,12 @@
 //! deleted by being missing: its data goes only when the set says so ([`VolumeWish::Delete`]),
 //! so no lost or old message can destroy a customer's data.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    catalogue::ImageVersions,
     conformity::Proof,
     id::{InstanceId, VolumeId},
     instance::{ObservedState, Power, RestartPolicy},
@@ -252,7 +253,8 @@ pub struct ObservedSet {
     /// Its agent can take memory back from spot machines, and has enough left now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reclaims_memory: bool,
-    /// The ids of the images that it can boot; none where it has every one.
+    /// The images that it can boot, without versions where its agent tells none; none where it has
+    /// every one, as the catalogue wants it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub images: Option<BTreeSet<String>>,
+    pub images: Option<ImageVersions>,
 }

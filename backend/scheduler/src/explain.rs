@@ -263,7 +263,13 @@ fn broken_words(rule: Rule, request: &Request, size: &Size) -> String {
         Rule::Conformity => format!("below host standard level {}", placement.min_conformity),
         Rule::Confidential => "without confidential computing".into(),
         Rule::Features => format!("without {}", list(&request.features, "or")),
-        Rule::Image => format!("without the image {}", list(&request.images, "and")),
+        Rule::Image => format!("without the image {}", list(request.images.keys(), "and")),
+        Rule::ImageVersion => {
+            // Which of them it is may differ from host to host, and one that has just connected has
+            // told none.
+            let told = request.images.iter().filter(|(_, version)| version.is_some());
+            format!("with another version of the image {}", list(told.map(|(id, _)| id), "or"))
+        }
         Rule::With => "not with its group's machines".into(),
         Rule::NotWith => "with a machine it must keep apart from".into(),
         Rule::Alive => "not reachable now".into(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fairmazon_model::{
-    catalogue::Flavor,
+    catalogue::{Flavor, ImageVersions},
     conformity::UnprovenHosts,
     geo::Coordinates,
     host::{Host, HostSpec},
@@ -24,8 +24,8 @@ pub struct Request {
     pub storage: BTreeMap<String, Gib>,
     /// Bytes that the host's desired set grows by, with its volumes that are not booked yet.
     pub specification: u64,
-    /// Ids of the images that the host has to have for it.
-    pub images: BTreeSet<String>,
+    /// The images that the host has to have for it; any version of those that name none.
+    pub images: ImageVersions,
     /// The customer's constraints.
     pub placement: Placement,
     /// What the host must be able to do beside that.
@@ -171,8 +171,33 @@ impl FleetHost {
 /// Images that a host can boot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Images {
-    /// Every image of the catalogue.
+    /// It has not told yet: every image of the catalogue for all that is known, and no version that
+    /// is asked for.
+    Untold,
+    /// Every image of the catalogue, in its version.
     All,
-    /// These.
-    Only(BTreeSet<String>),
+    /// These. A version that is not known is none that is asked for.
+    Only(ImageVersions),
+}
+
+impl Images {
+    /// Whether all of these are there, in any version.
+    pub fn have(&self, wanted: &ImageVersions) -> bool {
+        match self {
+            Self::Untold | Self::All => true,
+            Self::Only(images) => wanted.keys().all(|id| images.contains_key(id)),
+        }
+    }
+
+    /// Whether those of these that are there are there in the version that is wanted.
+    pub fn have_versions(&self, wanted: &ImageVersions) -> bool {
+        let mut known = wanted.iter().filter(|(_, version)| version.is_some());
+        match self {
+            Self::Untold => known.next().is_none(),
+            Self::All => true,
+            Self::Only(images) => {
+                known.all(|(id, version)| images.get(id).is_none_or(|had| had == version))
+            }
+        }
+    }
 }

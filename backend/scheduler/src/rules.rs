@@ -8,7 +8,7 @@ use std::fmt;
 use fairmazon_model::id::HostId;
 
 use crate::{
-    FleetHost, Images, Request, Share, Size,
+    FleetHost, Request, Share, Size,
     fleet::{Fleet, Slot, flag},
     groups::GroupRules,
 };
@@ -32,6 +32,8 @@ pub enum Rule {
     Features,
     /// The host can boot the image.
     Image,
+    /// The host has the image in the version of the catalogue.
+    ImageVersion,
     /// The host has the machines that this one gathers with.
     With,
     /// The host has no machine that this one keeps apart from, or that keeps apart from it.
@@ -60,7 +62,7 @@ pub enum Rule {
 
 impl Rule {
     /// All, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Volumes,
         Self::Excluded,
         Self::Country,
@@ -69,6 +71,7 @@ impl Rule {
         Self::Confidential,
         Self::Features,
         Self::Image,
+        Self::ImageVersion,
         Self::With,
         Self::NotWith,
         Self::Alive,
@@ -152,8 +155,10 @@ pub(crate) struct Query<'a> {
     volume_host: Option<Option<HostId>>,
     /// Which sets of features will do, by number; empty means all.
     features: Vec<bool>,
-    /// Which sets of images will do, by number.
+    /// Which sets of images have those that are asked for, by number.
     images: Vec<bool>,
+    /// Which of them have no other versions of those, by number.
+    image_versions: Vec<bool>,
     groups: GroupRules,
     own: [Option<Own>; 2],
 }
@@ -207,10 +212,8 @@ impl<'a> Query<'a> {
             } else {
                 fleet.feature_sets.test(|set| request.features.is_subset(set))
             },
-            images: fleet.image_sets.test(|set| match set {
-                Images::All => true,
-                Images::Only(images) => request.images.is_subset(images),
-            }),
+            images: fleet.image_sets.test(|set| set.have(&request.images)),
+            image_versions: fleet.image_sets.test(|set| set.have_versions(&request.images)),
             groups: fleet.groups.rules(
                 request.machine,
                 &request.placement,
@@ -245,6 +248,7 @@ impl<'a> Query<'a> {
             || self.breaks(Rule::Excluded, index, slot)
             || self.breaks(Rule::Incapable, index, slot)
             || self.breaks(Rule::Image, index, slot)
+            || self.breaks(Rule::ImageVersion, index, slot)
             || self.breaks(Rule::Features, index, slot))
     }
 
@@ -268,6 +272,7 @@ impl<'a> Query<'a> {
             Confidential,
             Features,
             Image,
+            ImageVersion,
             With,
             NotWith,
             Alive,
@@ -333,6 +338,7 @@ impl<'a> Query<'a> {
             Rule::Confidential => placement.confidential && slot.flags & flag::CONFIDENTIAL == 0,
             Rule::Features => !self.features.is_empty() && !self.features[slot.features as usize],
             Rule::Image => !self.images[slot.images as usize],
+            Rule::ImageVersion => !self.image_versions[slot.images as usize],
             Rule::With => self.groups.only.as_ref().is_some_and(|only| !only.contains(index)),
             Rule::NotWith => self.groups.never.as_ref().is_some_and(|never| never.contains(index)),
             Rule::Alive => slot.flags & flag::ALIVE == 0,
@@ -390,6 +396,7 @@ impl fmt::Display for Rule {
             Self::Confidential => "confidential computing",
             Self::Features => "the features",
             Self::Image => "the image",
+            Self::ImageVersion => "the version of the image",
             Self::With => "the groups to be with",
             Self::NotWith => "the groups not to be with",
             Self::Alive => "unreachable hosts",

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fairmazon_model::{
+    catalogue::ImageVersions,
     id::{HostId, InstanceId},
     placement::Placement,
     units::{Gib, Mib, Vcpus},
@@ -183,7 +184,7 @@ fn sum(members: &[Member]) -> (Request, Size) {
             let sum = all.storage.entry(class.clone()).or_insert(Gib(0));
             *sum = sum.saturating_add(*gib);
         }
-        all.images.extend(request.images.iter().cloned());
+        all.images.extend(request.images.iter().map(|(id, version)| (id.clone(), *version)));
         all.features.extend(request.features.iter().cloned());
         let (own, theirs) = (&mut all.placement, &request.placement);
         own.countries.extend(theirs.countries.iter().cloned());
@@ -199,7 +200,7 @@ fn nothing() -> Request {
         sizes: Vec::new(),
         storage: BTreeMap::new(),
         specification: 0,
-        images: BTreeSet::new(),
+        images: ImageVersions::new(),
         placement: Placement::default(),
         features: BTreeSet::new(),
         volume_hosts: BTreeSet::new(),

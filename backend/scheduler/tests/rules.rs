@@ -21,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 mod world;
 
 use world::{
-    booking, group_id, host_id, host_in, machine_id, plain_host, plain_request, volume_id,
+    booking, group_id, host_id, host_in, machine_id, plain_host, plain_request, version, volume_id,
 };
 
 fn fleet_of(hosts: impl IntoIterator<Item = FleetHost>) -> Fleet {
@@ -86,7 +86,11 @@ impl Naive {
         let site = &host.spec.site;
         let image = match &host.images {
             Images::All => true,
-            Images::Only(images) => request.images.is_subset(images),
+            Images::Untold => request.images.values().all(Option::is_none),
+            Images::Only(images) => request.images.iter().all(|(id, version)| {
+                let had = images.get(id);
+                had.is_some_and(|had| version.is_none() || had == version)
+            }),
         };
         room && gathered
             && apart
@@ -112,7 +116,9 @@ fn any_request(machine: u64, hosts: u64, random: &mut ChaCha8Rng) -> Request {
         request.storage.insert("fast".into(), Gib(random.random_range(1..100)));
     }
     if random.random_bool(0.1) {
-        request.images = ["alpine-3.22".into()].into();
+        request.images = [("alpine-3.22".into(), None)].into();
+    } else if random.random_bool(0.3) {
+        request.images = [("debian-13".into(), Some(version(random.random_range(1..3))))].into();
     }
     let placement = &mut request.placement;
     for country in ["DE", "FR", "SE", "XX"] {
@@ -243,6 +249,7 @@ fn lift(request: &Request, rule: Rule) -> Option<Request> {
         Rule::Conformity => request.placement.min_conformity = 0,
         Rule::Confidential => request.placement.confidential = false,
         Rule::Features => request.features.clear(),
+        Rule::ImageVersion => request.images.values_mut().for_each(|version| *version = None),
         Rule::Storage => request.storage.clear(),
         Rule::RealMemory => request.spot = true,
         // The rest is the host's: a host that is too full has no room even for nothing.

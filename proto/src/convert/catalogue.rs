@@ -24,6 +24,8 @@ impl From<&Catalogue> for v1::Catalogue {
             architecture: image.architecture.clone(),
             min_boot_gib: image.min_boot.0,
             min_memory_mib: image.min_memory.0,
+            sha256: image.sha256.map(|sha256| sha256.to_string()).unwrap_or_default(),
+            signed_by: image.signed_by.clone().unwrap_or_default(),
         };
         let class = |class: &StorageClass| v1::StorageClass {
             name: class.name.clone(),
@@ -55,6 +57,9 @@ impl From<v1::Catalogue> for Catalogue {
             architecture: image.architecture,
             min_boot: Gib(image.min_boot_gib),
             min_memory: Mib(image.min_memory_mib),
+            // A text that is none is as good as none: it is shown, and decides nothing here.
+            sha256: image.sha256.parse().ok(),
+            signed_by: Some(image.signed_by).filter(|id| !id.is_empty()),
         };
         let class = |class: v1::StorageClass| StorageClass {
             name: class.name,

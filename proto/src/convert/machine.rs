@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fairmazon_model::{
     DomainError,
+    catalogue::ImageVersions,
     instance::{ObservedState, Power, RestartPolicy},
     key::{Blob, SealedVolumeKey},
     limits,
@@ -227,10 +228,7 @@ impl From<&ObservedSet> for v1::Observed {
             keys: set.keys.iter().map(Into::into).collect(),
             conformity: set.conformity.as_ref().map(Into::into),
             reclaims_memory: set.reclaims_memory,
-            images: set
-                .images
-                .as_ref()
-                .map(|ids| v1::ImageSet { ids: ids.iter().cloned().collect() }),
+            images: set.images.as_ref().map(Into::into),
         }
     }
 }
@@ -254,10 +252,33 @@ impl TryFrom<v1::Observed> for ObservedSet {
             keys: message.keys.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             conformity: message.conformity.map(TryInto::try_into).transpose()?,
             reclaims_memory: message.reclaims_memory,
-            images: message
-                .images
-                .map(|set| set.ids.into_iter().take(limits::HOST_IMAGES_MAX).collect()),
+            images: message.images.map(TryInto::try_into).transpose()?,
         })
+    }
+}
+
+impl From<&ImageVersions> for v1::ImageSet {
+    fn from(images: &ImageVersions) -> Self {
+        let bytes = |sha256: &Option<Sha256>| sha256.map_or_else(Vec::new, |it| it.0.to_vec());
+        Self {
+            ids: images.keys().cloned().collect(),
+            manifest_sha256: images.values().map(bytes).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::ImageSet> for ImageVersions {
+    type Error = DomainError;
+
+    fn try_from(message: v1::ImageSet) -> Result<Self, DomainError> {
+        let wrong = |_| DomainError::invalid("images.manifest_sha256", "it has to be 32 bytes");
+        let known = |bytes: Vec<u8>| match bytes.as_slice() {
+            [] => Ok(None),
+            bytes => bytes.try_into().map(|bytes| Some(Sha256(bytes))).map_err(wrong),
+        };
+        let versions = message.manifest_sha256.into_iter().chain(std::iter::repeat(Vec::new()));
+        let images = message.ids.into_iter().zip(versions).take(limits::HOST_IMAGES_MAX);
+        images.map(|(id, bytes)| Ok((id, known(bytes)?))).collect()
     }
 }
 
@@ -455,6 +476,28 @@ mod tests {
             let old = HostVolume::try_from(v1::Volume { import: None, ..message }).unwrap();
             assert_eq!(old.copy.is_some(), copy.is_some());
         }
+    }
+
+    #[test]
+    fn images_arrive_with_their_versions_also_from_agents_that_know_none() {
+        let version = |byte| Some(Sha256([byte; 32]));
+        let images = ImageVersions::from([
+            ("img-1".into(), version(1)),
+            ("img-2".into(), None),
+            ("img-3".into(), version(3)),
+        ]);
+        let message = v1::ImageSet::from(&images);
+        assert_eq!(ImageVersions::try_from(message.clone()).unwrap(), images);
+        let old = v1::ImageSet { manifest_sha256: Vec::new(), ..message.clone() };
+        let known = ImageVersions::try_from(old).unwrap();
+        assert!(known.keys().eq(images.keys()) && known.values().all(Option::is_none), "{known:?}");
+        let wrong = v1::ImageSet { manifest_sha256: vec![vec![1; 31]], ..message };
+        ImageVersions::try_from(wrong).unwrap_err();
+        let many = v1::ImageSet {
+            ids: (0..=limits::HOST_IMAGES_MAX).map(|number| format!("img-{number}")).collect(),
+            manifest_sha256: Vec::new(),
+        };
+        assert_eq!(ImageVersions::try_from(many).unwrap().len(), limits::HOST_IMAGES_MAX);
     }
 
     #[test]

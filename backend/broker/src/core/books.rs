@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fairmazon_model::{
     catalogue::Catalogue,
+    catalogue::ImageVersions,
     conformity::UnprovenHosts,
     host::Host,
     id::{HostId, InstanceId, VolumeId},
@@ -36,7 +37,7 @@ impl Books {
 
     /// Takes a host in as its row says; what only its stream says stays as it was.
     pub(crate) fn put_host(&mut self, host: &Host) {
-        let row = FleetHost::of(host, self.unproven, Images::All);
+        let row = FleetHost::of(host, self.unproven, Images::Untold);
         let host = match self.fleet.host(host.id) {
             None => row,
             Some(FleetHost { alive, reclaims_memory, images, .. }) => FleetHost {
@@ -67,8 +68,16 @@ impl Books {
     }
 
     /// Notes which images the host has, none for every one; true when that is news.
-    pub(crate) fn set_images(&mut self, host: HostId, images: Option<BTreeSet<String>>) -> bool {
+    pub(crate) fn set_images(&mut self, host: HostId, images: Option<ImageVersions>) -> bool {
         self.fleet.set_images(host, &images.map_or(Images::All, Images::Only))
+    }
+
+    /// The images that the host has; none where it has every one, and where there is no such host.
+    pub(crate) fn images(&self, host: HostId) -> Option<&ImageVersions> {
+        match &self.fleet.host(host)?.images {
+            Images::Untold | Images::All => None,
+            Images::Only(images) => Some(images),
+        }
     }
 
     /// Finds a host; books nothing.
@@ -175,7 +184,7 @@ impl Books {
             }],
             storage: BTreeMap::new(),
             specification: 0,
-            images: BTreeSet::new(),
+            images: ImageVersions::new(),
             placement: placement.clone(),
             features: Default::default(),
             volume_hosts: [host].into(),

@@ -207,7 +207,7 @@ pub(super) fn elsewhere(
         sizes: size.into_iter().chain(nothing).collect(),
         storage,
         specification,
-        images: catalogue.image_ids([&instance.spec.image]),
+        images: catalogue.image_versions([&instance.spec.image]),
         placement,
         features: Default::default(),
         volume_hosts: BTreeSet::new(),

@@ -45,5 +45,7 @@ pub use joining::MadeCertificate;
 pub use keys::KeysOf;
 pub use operations::OperationWatch;
 pub use table::{Page, PageRequest};
-pub use view::{HostView, InstanceState, InstanceView, SiteView, Usage, VolumeState, VolumeView};
+pub use view::{
+    HostImage, HostView, InstanceState, InstanceView, SiteView, Usage, VolumeState, VolumeView,
+};
 pub use volumes::{VolumeChange, VolumeUpdate};

@@ -98,6 +98,11 @@ impl State {
         }
     }
 
+    /// What can be rented.
+    pub(crate) fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
     /// Takes over a row that the store has.
     pub(crate) fn put(&mut self, row: Row) {
         let changed = self.world.put(row);

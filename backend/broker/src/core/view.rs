@@ -5,12 +5,14 @@
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use fairmazon_model::{
-    catalogue::Catalogue,
+    catalogue::{Catalogue, Image},
     host::Host,
+    id::HostId,
     instance::{Instance, ObservedState, Power},
     interruption::InterruptionCause,
     price::{self, InstancePrice, NanoEur},
     site::Site,
+    transfer::Sha256,
     units::{Generation, Gib, Mib, UnixMs, Vcpus},
     volume::{Volume, VolumeObserved},
 };
@@ -90,6 +92,20 @@ pub struct HostView {
     pub usage: Usage,
     /// The host standard level that counts; none when it gets nothing new for what it proves.
     pub level: Option<u8>,
+    /// The catalogue's images that it has, in the order of the catalogue; none where it has every
+    /// one, and before it has said anything.
+    pub images: Option<Vec<HostImage>>,
+}
+
+/// An image that a host has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostImage {
+    /// Its id.
+    pub id: String,
+    /// SHA-256 of its manifest there; none where its agent tells none.
+    pub sha256: Option<Sha256>,
+    /// Whether machines of it may come: it is the catalogue's version, or the catalogue knows none.
+    pub is_current: bool,
 }
 
 /// What is taken of a host's capacity.
@@ -173,12 +189,23 @@ impl HostView {
             observed_generation: now.map_or(Generation(0), |now| now.observed),
             usage: state.books.usage(row.id),
             level: state.books.level(row.id),
+            images: images(state, row.id),
             row: row.clone(),
         }
     }
 }
 
-fn site_of(state: &State, host: fairmazon_model::id::HostId) -> Option<Site> {
+fn images(state: &State, host: HostId) -> Option<Vec<HostImage>> {
+    let had = state.books.images(host)?;
+    let of_it = |image: &Image| {
+        let sha256 = *had.get(&image.id)?;
+        let is_current = image.sha256.is_none() || sha256 == image.sha256;
+        Some(HostImage { id: image.id.clone(), sha256, is_current })
+    };
+    Some(state.catalogue().images.iter().filter_map(of_it).collect())
+}
+
+fn site_of(state: &State, host: HostId) -> Option<Site> {
     state.world.hosts.get(host).map(|host| host.spec.site.clone())
 }
 

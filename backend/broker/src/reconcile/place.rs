@@ -172,7 +172,7 @@ impl Batch<'_> {
             sizes: names.filter_map(|name| catalogue.flavor(name)).map(Size::from).collect(),
             storage,
             specification,
-            images: catalogue.image_ids(images),
+            images: catalogue.image_versions(images),
             placement,
             features: Default::default(),
             volume_hosts: volumes.iter().filter_map(|volume| volume.host).collect(),

@@ -21,6 +21,7 @@ use fairmazon_model::{
     host::{Capacity, HostSpec},
     id::{AccountId, HostId},
     site::Site,
+    transfer::Sha256,
     units::{Gib, Mib, UnixMs, Vcpus},
 };
 use fairmazon_proto::v1::{self, instances_service_client::InstancesServiceClient};
@@ -89,6 +90,15 @@ impl Interceptor for Show {
 
 pub(crate) type Client = InterceptedService<Advised, Show>;
 
+/// What the broker of the tests sells: of its images one is known by its manifest.
+pub(crate) fn catalogue() -> Catalogue {
+    let mut catalogue = Catalogue::default_catalogue();
+    let image = &mut catalogue.images[0];
+    image.sha256 = Some(Sha256::of(b"the manifest"));
+    image.signed_by = Some("E7620F1842B4E81F".into());
+    catalogue
+}
+
 impl Broker {
     pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
@@ -120,7 +130,7 @@ impl Broker {
             store: store.clone(),
             clock: clock.clone(),
             random: Randomness::from_seed(1),
-            catalogue: Catalogue::default_catalogue(),
+            catalogue: catalogue(),
             config: CoreConfig { unproven_hosts: UnprovenHosts::AsOffered, ..config },
         };
         let engine = Engine::open(parts).await.unwrap();

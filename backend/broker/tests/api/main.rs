@@ -12,6 +12,7 @@ mod credentials;
 mod errors;
 mod health;
 mod host_stream;
+mod images;
 mod imports;
 mod joining;
 mod labels;

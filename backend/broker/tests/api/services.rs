@@ -6,13 +6,12 @@ use fairmazon_model::{access::Role, limits};
 use fairmazon_proto::v1::{
     self, ConfirmCreatedRequest, CreateAccountRequest, CreateInstanceRequest,
     CreatePlacementGroupRequest, CreateVolumeRequest, DeletePlacementGroupRequest,
-    DeleteVolumeRequest, Filter, GetAccountRequest, GetCatalogueRequest, GetHostRequest,
-    GetInstanceRequest, GetOperationRequest, GetPlacementGroupRequest, GetVolumeRequest,
-    ListAccountsRequest, ListHostsRequest, ListInstancesRequest, ListOperationsRequest,
-    ListPlacementGroupsRequest, ListSitesRequest, ListVolumesRequest, Page, RegisterHostRequest,
-    RemoveHostRequest, UpdateHostRequest, UpdateInstanceRequest, UpdatePlacementGroupRequest,
-    UpdateVolumeRequest, accounts_service_client::AccountsServiceClient,
-    catalogue_service_client::CatalogueServiceClient, hosts_service_client::HostsServiceClient,
+    DeleteVolumeRequest, Filter, GetAccountRequest, GetHostRequest, GetInstanceRequest,
+    GetOperationRequest, GetPlacementGroupRequest, GetVolumeRequest, ListAccountsRequest,
+    ListHostsRequest, ListInstancesRequest, ListOperationsRequest, ListPlacementGroupsRequest,
+    ListSitesRequest, ListVolumesRequest, Page, RegisterHostRequest, RemoveHostRequest,
+    UpdateHostRequest, UpdateInstanceRequest, UpdatePlacementGroupRequest, UpdateVolumeRequest,
+    accounts_service_client::AccountsServiceClient, hosts_service_client::HostsServiceClient,
     instances_service_client::InstancesServiceClient,
     operations_service_client::OperationsServiceClient,
     placement_groups_service_client::PlacementGroupsServiceClient,
@@ -254,15 +253,5 @@ async fn accounts_are_opened_and_do_not_see_each_other() {
     assert!(listed.into_inner().instances.is_empty());
     let mut auditor = InstancesServiceClient::new(broker.as_role(Role::Auditor).await);
     auditor.get_instance(GetInstanceRequest { id: made.id }).await.unwrap();
-    broker.stop().await;
-}
-
-#[tokio::test]
-async fn the_catalogue_is_the_one_of_the_model() {
-    let broker = Broker::start().await;
-    let mut catalogue = CatalogueServiceClient::new(broker.as_role(Role::Customer).await);
-    let shown = catalogue.get_catalogue(GetCatalogueRequest {}).await.unwrap().into_inner();
-    let expected = fairmazon_model::catalogue::Catalogue::default_catalogue();
-    assert_eq!(fairmazon_model::catalogue::Catalogue::from(shown), expected);
     broker.stop().await;
 }

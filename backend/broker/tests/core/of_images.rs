@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use fairmazon_broker::core::VolumeUpdate;
+use fairmazon_broker::core::{HostImage, VolumeUpdate};
 use fairmazon_model::{
     ErrorKind,
-    catalogue::Catalogue,
+    catalogue::{Catalogue, ImageVersions},
     id::{HostId, VolumeId},
-    instance::Attachment,
+    instance::{Attachment, ObservedState},
+    transfer::Sha256,
     units::{Generation, Gib},
     volume::{VolumeObserved, VolumeSpec},
 };
@@ -107,6 +108,67 @@ async fn a_machine_goes_where_its_images_are() {
     hosts.hosts[0].sim.set_images([boots.as_str(), tools.as_str()]);
     kit.done(made.operation.id).await;
     assert_eq!(decided(instance), Some(hosts.hosts[0].id));
+    hosts.check();
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_goes_where_its_image_is_in_the_version_of_the_catalogue() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut catalogue = Catalogue::default_catalogue();
+    let web = spec("web");
+    let wanted = Sha256::of(b"the manifest");
+    let image = catalogue.images.iter_mut().find(|image| image.name == web.image).unwrap();
+    image.sha256 = Some(wanted);
+    let boots = image.id.clone();
+    let kit = Kit::selling(folder.path(), quick(), catalogue).await;
+    kit.start();
+    let mut hosts = Hosts::none();
+    let has = |version| ImageVersions::from([(boots.clone(), version)]);
+    // The last two have another version, and an agent that tells none.
+    let versions = [ImageVersions::new(), has(Some(Sha256::of(b"an older one"))), has(None)];
+    for (number, images) in versions.into_iter().enumerate() {
+        let host = hosts.add(&kit, host_spec(number, "DE")).await;
+        hosts.hosts[number].sim.set_image_versions(images);
+        hosts.connect(number, &kit.engine);
+        let is_seen = || kit.engine.host(&kit.customer, host).unwrap().last_seen.is_some();
+        kit.until("its images are known", is_seen).await;
+    }
+    let made = kit.engine.create_instance(&kit.customer, web, &kit.key()).await.unwrap();
+    let instance = made.instance.row.id;
+    let why = format!(
+        "without the image {boots}: 1; with another version of the image {boots}: 2); hosts that \
+         would do but for one thing: the image (1), the version of the image (2)"
+    );
+    kit.until("it waits", || row(&kit, instance).waiting_for.contains(&why)).await;
+
+    // The operator of one of them takes the version in.
+    hosts.hosts[1].sim.set_image_versions(has(Some(wanted)));
+    kit.done(made.operation.id).await;
+    let decided = |id| row(&kit, id).decision.map(|decision| decision.host);
+    assert_eq!(decided(instance), Some(hosts.hosts[1].id));
+
+    // What runs there stays when its host has another version, and nothing new comes.
+    let newer = Some(Sha256::of(b"a newer one"));
+    for number in [0, 1] {
+        let id = hosts.hosts[number].id;
+        hosts.hosts[number].sim.set_image_versions(has(newer));
+        let has = HostImage { id: boots.clone(), sha256: newer, is_current: false };
+        let is_known =
+            || kit.engine.host(&kit.customer, id).unwrap().images == Some(vec![has.clone()]);
+        kit.until("its newer version is known", is_known).await;
+    }
+    let made = kit.engine.create_instance(&kit.customer, spec("next"), &kit.key()).await.unwrap();
+    let next = made.instance.row.id;
+    let why = format!("with another version of the image {boots}: 3)");
+    kit.until("it waits", || row(&kit, next).waiting_for.contains(&why)).await;
+    assert_eq!(decided(instance), Some(hosts.hosts[1].id));
+    assert_eq!(row(&kit, instance).observed.state, ObservedState::Running);
+    // A host that has every image has them as the catalogue wants them.
+    hosts.add(&kit, host_spec(3, "DE")).await;
+    hosts.connect(3, &kit.engine);
+    kit.done(made.operation.id).await;
+    assert_eq!(decided(next), Some(hosts.hosts[3].id));
     hosts.check();
     kit.stop().await;
 }

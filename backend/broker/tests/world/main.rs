@@ -15,6 +15,7 @@ mod check;
 mod client;
 mod clock;
 mod faults;
+mod images;
 mod keys;
 mod meter;
 mod net;

@@ -18,7 +18,6 @@ use fairmazon_host::{Config, metering::Metering, peers::Town};
 use fairmazon_hypervisor::sim::{Load, Manner, SeededFaults, SimHost, World};
 use fairmazon_model::{
     access::Role,
-    catalogue::Catalogue,
     geo::Coordinates,
     host::{Capacity, HostSpec},
     id::HostId,
@@ -40,6 +39,7 @@ use super::{
     client::{Acknowledged, Client},
     clock::{HostClock, WallClock},
     faults::{self, Act},
+    images,
     keys::Keys,
     meter,
     net::{Path, PathTransport, Up},
@@ -218,6 +218,7 @@ impl Platform {
         }
         // Some hosts' guests grow while they run, others' restart for it.
         sim.set_growth(number.is_multiple_of(2));
+        images::tell(&sim, number);
         let clock_percent = self.random.random_range(91..=110);
         self.hosts.push(Host {
             id,
@@ -449,7 +450,7 @@ impl Platform {
             store: Arc::new(self.disk.open().unwrap()),
             clock: self.wall.clone(),
             random: Randomness::from_seed(self.seed.wrapping_mul(1_000_003).wrapping_add(number)),
-            catalogue: Catalogue::default_catalogue(),
+            catalogue: images::catalogue(),
             config: CoreConfig {
                 conformity_grace_ms: GRACE_MS,
                 conformity_drain_ms: DRAIN_MS,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use fairmazon_proto::v1::{
-    FailedCheck, GetHostRequest, Host, HostSpec, ListHostsRequest, Page,
+    FailedCheck, GetHostRequest, Host, HostImage, HostImages, HostSpec, ListHostsRequest, Page,
     hosts_service_client::HostsServiceClient,
 };
 
@@ -103,6 +103,11 @@ pub(super) fn lines(row: &Host) -> Vec<String> {
         ),
         format!("host standard: {} (offered: level {})", level(row), spec.conformity),
     ];
+    if let Some(HostImages { images }) = &row.images {
+        let images: Vec<_> = images.iter().map(image).collect();
+        let none = "none of the catalogue".to_owned();
+        lines.push(format!("images: {}", if images.is_empty() { none } else { images.join(", ") }));
+    }
     if row.level.is_none() {
         lines.push("it gets no new machines".into());
     }
@@ -115,6 +120,10 @@ pub(super) fn lines(row: &Host) -> Vec<String> {
         lines.push(format!("    to do: {}", failed.remedy));
     }
     lines
+}
+
+fn image(has: &HostImage) -> String {
+    if has.current { has.id.clone() } else { format!("{} in another version", has.id) }
 }
 
 fn offered(spec: &HostSpec) -> String {
@@ -158,12 +167,19 @@ mod tests {
             connected: true,
             conformity: Some(known),
             drain_reason: reason.into(),
+            images: Some(HostImages {
+                images: vec![
+                    HostImage { id: "img-1".into(), sha256: String::new(), current: true },
+                    HostImage { id: "img-2".into(), sha256: String::new(), current: false },
+                ],
+            }),
             ..Host::default()
         };
         let said = lines(&row).join("\n");
         for part in [
             "state: connected, being emptied: it does not conform to the host standard: no-swap",
             "does not conform to the host standard (offered: level 0)",
+            "images: img-1, img-2 in another version",
             "it gets no new machines",
             "no-swap: wanted of every host\n    to do: put no-swap right",
             "disk-sync: allows level 1 and no more",

@@ -1,10 +1,11 @@
 //! What the agent knows of each machine and volume: what is desired, what was last seen, what is
 //! under way. Makes the cases that the pure step functions decide, and the report.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use fairmazon_hypervisor::{Counters, Features, Halt, Machine, OffReason, RunState, keeps};
 use fairmazon_model::{
+    catalogue::ImageVersions,
     id::{HostId, InstanceId, VolumeId},
     instance::{ObservedState, Power},
     key::GivenKey,
@@ -92,7 +93,7 @@ pub(super) struct Book {
     /// What is known of the host's memory.
     pub(super) memory: Standing,
     /// The images that it had when it was looked at last; none where it has every one.
-    pub(super) images: Option<BTreeSet<String>>,
+    pub(super) images: Option<ImageVersions>,
     /// The keys that were made for other hosts and are still wanted.
     pub(super) made_keys: Vec<MadeKey>,
     /// The copies that are being made, each with its source.

@@ -21,6 +21,7 @@ use fairmazon_model::{
     host::Capacity,
     id::{InstanceId, VolumeId},
     machine::{Disk, HostVolume, MachineSpec, VolumeCopy},
+    transfer::Sha256,
     units::{Gib, Mib, Vcpus},
 };
 use parking_lot::Mutex;
@@ -241,14 +242,9 @@ impl Hypervisor for QemuHost {
             let images = host.images.versions(|error| {
                 tracing::warn!(error = &error as &dyn std::error::Error, "an image can't be used");
             });
+            let images = images.into_iter().map(|(id, sha256)| (id, Some(Sha256(sha256))));
             let (machines, foreign) = (listed.machines, listed.foreign);
-            Ok(Inventory {
-                machines,
-                volumes,
-                incoming,
-                foreign,
-                images: Some(images.into_keys().collect()),
-            })
+            Ok(Inventory { machines, volumes, incoming, foreign, images: Some(images.collect()) })
         })
         .await
     }

@@ -6,7 +6,7 @@ use fairmazon_hypervisor::{
     Hypervisor, HypervisorError, Marks, Result,
     contract::{instance, spec, volume, wish},
 };
-use fairmazon_model::{machine::HostVolume, units::Gib};
+use fairmazon_model::{machine::HostVolume, transfer::Sha256, units::Gib};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 
@@ -32,7 +32,9 @@ async fn an_image_that_is_not_what_was_signed_is_not_used() {
     let lab = Lab::start();
     let host = lab.host();
     give_keys(&host).await;
-    assert_eq!(host.inventory().await.unwrap().images, Some([IMAGE.to_owned()].into()));
+    let version = Sha256::of(&fs::read(lab.image_file("image.json")).unwrap());
+    let told = host.inventory().await.unwrap().images;
+    assert_eq!(told, Some([(IMAGE.to_owned(), Some(version))].into()));
     let boot = HostVolume { image: Some(IMAGE.into()), ..wish(1) };
     // Damaged before this process has used it.
     let (disk, signature) = (lab.image_file("disk.raw"), lab.image_file("image.json.minisig"));

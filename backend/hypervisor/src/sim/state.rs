@@ -1,12 +1,10 @@
 //! What one simulated host has, and the books of its memory and storage. Pure: no faults, no
 //! hints, no clock.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use fairmazon_model::{
+    catalogue::ImageVersions,
     host::Capacity,
     id::{InstanceId, VolumeId},
     machine::{CloudInit, Disk, GuestSeen, HostVolume, MachineSpec, VolumeCopy},
@@ -89,7 +87,7 @@ pub(super) struct HostState {
     /// Whether guests have no room to grow while they run.
     pub(super) no_growth: bool,
     /// The images that it can boot; none for every one.
-    pub(super) images: Option<BTreeSet<String>>,
+    pub(super) images: Option<ImageVersions>,
     /// Whether the disk that volumes are on has no room for what guests write.
     pub(super) disk_is_full: bool,
     storage_used: BTreeMap<Arc<str>, u64>,

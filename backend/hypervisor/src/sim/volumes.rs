@@ -1,6 +1,6 @@
 //! What tests do to a simulated host's volumes, keys and images, and see of them, beside its calls.
 
-use fairmazon_model::id::VolumeId;
+use fairmazon_model::{catalogue::ImageVersions, id::VolumeId};
 
 use super::SimHost;
 use crate::{Damage, Hint};
@@ -26,9 +26,15 @@ impl SimHost {
         self.cell.hint(Hint::Volume(volume));
     }
 
-    /// Which images it can boot, by their ids. At first every one.
+    /// Which images it can boot, by their ids, in versions that it does not know. At first every
+    /// one.
     pub fn set_images<'a>(&self, ids: impl IntoIterator<Item = &'a str>) {
-        self.cell.state.lock().images = Some(ids.into_iter().map(str::to_owned).collect());
+        self.set_image_versions(ids.into_iter().map(|id| (id.to_owned(), None)).collect());
+    }
+
+    /// Which images it can boot, in which versions.
+    pub fn set_image_versions(&self, images: ImageVersions) {
+        self.cell.state.lock().images = Some(images);
         self.cell.hint(Hint::All);
     }
 

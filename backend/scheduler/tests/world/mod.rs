@@ -9,6 +9,7 @@ use fairmazon_model::{
     id::{HostId, InstanceId, PlacementGroupId, VolumeId},
     placement::Placement,
     site::Site,
+    transfer::Sha256,
     units::{Gib, Mib, Vcpus},
 };
 use fairmazon_scheduler::{FleetHost, Images, MachineBooking, Preferences, Request, Size};
@@ -112,9 +113,16 @@ pub(crate) fn any_host(number: u64, random: &mut impl Rng) -> FleetHost {
     host.level = level;
     host.reclaims_memory = random.random_bool(0.8);
     if random.random_bool(0.3) {
-        host.images = Images::Only(BTreeSet::from(["debian-13".into()]));
+        let version = [None, Some(version(1)), Some(version(2))][number as usize % 3];
+        let had = BTreeMap::from([("debian-13".into(), version)]);
+        host.images = if number.is_multiple_of(5) { Images::Untold } else { Images::Only(had) };
     }
     host
+}
+
+/// A version of an image.
+pub(crate) fn version(number: u8) -> Sha256 {
+    Sha256([number; 32])
 }
 
 /// What the first size of a request takes of a host.
@@ -139,7 +147,7 @@ pub(crate) fn plain_request(machine: u64) -> Request {
         sizes: vec![Size { flavor: "medium".into(), vcpus: Vcpus(2), memory: Mib(4_096) }],
         storage: BTreeMap::from([("standard".into(), Gib(10))]),
         specification: 1_000,
-        images: ["debian-13".into()].into(),
+        images: [("debian-13".into(), None)].into(),
         placement: Placement::default(),
         features: BTreeSet::new(),
         volume_hosts: BTreeSet::new(),

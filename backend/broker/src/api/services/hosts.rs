@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::{Api, cut, id, page, required};
 use crate::{
     api::context::{Answers, Context},
-    core::{DrainItem, DrainState, DrainView, HostView, Standing},
+    core::{DrainItem, DrainState, DrainView, HostImage, HostView, Standing},
 };
 
 #[async_trait]
@@ -220,5 +220,17 @@ fn host(view: &HostView) -> Host {
         level: view.level.map(u32::from),
         drain_reason: row.drain_reason().unwrap_or_default(),
         lost: row.lost_at.is_some(),
+        images: view
+            .images
+            .as_ref()
+            .map(|images| v1::HostImages { images: images.iter().map(image).collect() }),
+    }
+}
+
+fn image(view: &HostImage) -> v1::HostImage {
+    v1::HostImage {
+        id: view.id.clone(),
+        sha256: view.sha256.map(|sha256| sha256.to_string()).unwrap_or_default(),
+        current: view.is_current,
     }
 }
