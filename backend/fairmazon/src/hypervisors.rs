@@ -16,7 +16,7 @@ use fairmazon_image::{About, TrustedKey};
 use fairmazon_model::{catalogue::Catalogue, host::Capacity, id::HostId};
 use parking_lot::Mutex;
 
-use crate::{dev::libvirt::Libvirt, error::CommandError, folder::Folder};
+use crate::{catalogue, dev::libvirt::Libvirt, error::CommandError, folder::Folder};
 
 /// What guests of `fairmazon dev` have as their network.
 const BRIDGE: &str = "guests";
@@ -89,6 +89,21 @@ impl Hypervisors {
             Self::Simulated(_) => "simulated".into(),
             Self::LibvirtTest => "libvirt-test".into(),
             Self::Qemu(qemu) => format!("qemu, {}", qemu.accelerator),
+        }
+    }
+
+    /// What its hosts can run: with real guests the images that were made for them, with their
+    /// versions.
+    ///
+    /// # Errors
+    /// When an image is not as it was made.
+    pub(crate) fn catalogue(&self) -> Result<Catalogue, CommandError> {
+        match self {
+            Self::Simulated(_) | Self::LibvirtTest => Ok(Catalogue::default_catalogue()),
+            Self::Qemu(qemu) => {
+                let trusted = std::slice::from_ref(&qemu.trusted);
+                catalogue::of_images(&qemu.folder.images(), trusted)
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The one binary of the backend: reads the command line, sets up logging, runs a command.
 
+mod catalogue;
 mod client;
 mod commands;
 mod dev;

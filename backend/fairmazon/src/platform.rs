@@ -32,12 +32,14 @@ pub(crate) struct Platform {
 }
 
 impl Platform {
-    /// Opens the store of the folder and begins to serve; the folder's authority signs for hosts.
+    /// Opens the store of the folder and begins to sell what the catalogue has; the folder's
+    /// authority signs for hosts.
     pub(crate) async fn start(
         folder: &Folder,
         tls: &ServerTls,
         api: &ApiConfig,
         core: CoreConfig,
+        catalogue: Catalogue,
     ) -> Result<Self, CommandError> {
         let authority = Authority::in_folder(folder.tls());
         authority.ensure_itself(now_ms()).map_err(CommandError::Tls)?;
@@ -58,7 +60,7 @@ impl Platform {
             store: store.clone(),
             clock: Arc::new(SystemClock),
             random: Randomness::from_system(),
-            catalogue: Catalogue::default_catalogue(),
+            catalogue,
             config: core,
         };
         let engine = Engine::open(parts).await.map_err(|error| CommandError::Load {
@@ -66,11 +68,17 @@ impl Platform {
             // Whoever starts the broker is who the rest is for.
             reason: if error.operator.is_empty() { error.to_string() } else { error.operator },
         })?;
-        let server = match Server::start(engine.clone(), tls, &api).await {
+        let started = match engine.check_images() {
+            Ok(()) => Server::start(engine.clone(), tls, &api).await.map_err(CommandError::Server),
+            Err(error) => {
+                Err(CommandError::refused("unable to sell what the catalogue has")(error))
+            }
+        };
+        let server = match started {
             Ok(server) => server,
             Err(error) => {
                 close(&store).await;
-                return Err(CommandError::Server(error));
+                return Err(error);
             }
         };
         let stop = CancellationToken::new();
@@ -100,8 +108,12 @@ impl Platform {
 }
 
 /// Runs on until a signal asks for the end. The certificate is kept current meanwhile, and read
-/// again when a signal asks for it.
-pub(crate) async fn until_ended(signals: &mut Signals, certificate: &CurrentCertificate) {
+/// again when a signal asks for it, with what `reload` reads.
+pub(crate) async fn until_ended(
+    signals: &mut Signals,
+    certificate: &CurrentCertificate,
+    reload: impl Fn(),
+) {
     let asked = async {
         while let Asked::Reload = signals.next().await {
             match certificate.look() {
@@ -111,6 +123,7 @@ pub(crate) async fn until_ended(signals: &mut Signals, certificate: &CurrentCert
                     tracing::error!(error, "the certificate stays what it was");
                 }
             }
+            reload();
         }
     };
     tokio::select! {

@@ -15,7 +15,7 @@ pub(crate) struct Signals {
 pub(crate) enum Asked {
     /// To end.
     End,
-    /// To read certificates again.
+    /// To read certificates again, and what else is read from files.
     Reload,
 }
 

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use fairmazon_model::{DomainError, ErrorKind, catalogue::Catalogue, units::UnixMs};
 use fairmazon_store::{Key, Store, StoreError};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::{
     sync::futures::OwnedNotified,
     time::{Instant, timeout_at},
@@ -41,7 +41,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Randomness,
     pub(crate) config: CoreConfig,
-    pub(crate) catalogue: Arc<Catalogue>,
+    /// As the state has it; by itself, since it is asked for with the state in hand.
+    catalogue: RwLock<Arc<Catalogue>>,
     /// Held while windows are judged and added.
     pub(crate) metering: tokio::sync::Mutex<()>,
     pub(crate) asks: Asks,
@@ -105,7 +106,7 @@ impl Engine {
             store,
             clock,
             random,
-            catalogue,
+            catalogue: RwLock::new(catalogue),
             config,
             metering: tokio::sync::Mutex::default(),
             asks: Asks::default(),
@@ -117,8 +118,14 @@ impl Engine {
     }
 
     /// What can be rented.
-    pub fn catalogue(&self) -> &Arc<Catalogue> {
-        &self.inner.catalogue
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.inner.catalogue.read().clone()
+    }
+
+    /// Puts another catalogue in the place of the one that there is.
+    pub(super) fn put_catalogue(&self, state: &mut State, catalogue: Arc<Catalogue>) {
+        state.put_catalogue(catalogue.clone());
+        *self.inner.catalogue.write() = catalogue;
     }
 
     /// The settings.

@@ -329,7 +329,7 @@ fn check_spec(engine: &Engine, spec: &HostSpec) -> Result<(), DomainError> {
     spec.check()?;
     let classes = spec.capacity.storage.keys();
     for class in classes {
-        rules::check_class(engine.catalogue(), class)
+        rules::check_class(&engine.catalogue(), class)
             .map_err(|error| DomainError { field: Some("capacity.storage".into()), ..error })?;
     }
     Ok(())

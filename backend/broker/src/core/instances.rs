@@ -70,7 +70,7 @@ impl Engine {
     ) -> Result<InstanceChange, DomainError> {
         let account = caller.owner()?;
         spec.check()?;
-        rules::check_catalogue(self.catalogue(), &spec)?;
+        rules::check_catalogue(&self.catalogue(), &spec)?;
         let request = Request::new(account, "instances.create", key, &spec)?;
         let id = self.new_id(InstanceId::from_parts);
         let made = self
@@ -141,7 +141,7 @@ impl Engine {
         draft.insert(boot_volume(&instance));
         draft.insert(operation.clone());
         draft.insert(instance.clone());
-        let view = InstanceView::new(state, self.catalogue(), &Arc::new(instance), now);
+        let view = InstanceView::new(state, &self.catalogue(), &Arc::new(instance), now);
         let answer = InstanceChange { instance: view, operation: Arc::new(operation) };
         Ok(Planned { draft, answer })
     }
@@ -158,7 +158,7 @@ impl Engine {
     ) -> Result<InstanceChange, DomainError> {
         let account = self.owner_of_instance(caller, update.id)?;
         update.spec.check()?;
-        rules::check_catalogue(self.catalogue(), &update.spec)?;
+        rules::check_catalogue(&self.catalogue(), &update.spec)?;
         let content = (update.id, &update.spec, update.expected_revision, update.allow_rebuild);
         let request = Request::new(account, "instances.update", key, &content)?;
         let changed = self
@@ -211,7 +211,7 @@ impl Engine {
             decision.flavor.clone_from(&spec.flavor);
         }
         if !state.books.is_booked_under(id, &placement) {
-            let goes = check_place(state, self.catalogue(), &new, &placement, now)?;
+            let goes = check_place(state, &self.catalogue(), &new, &placement, now)?;
             if goes && spec.placement == old.spec.placement {
                 return Err(rules::precondition(
                     "a volume may not be where the instance is, as its placement says",
@@ -240,7 +240,7 @@ impl Engine {
         draft.answer(request.record(self, &id, Some(operation.id)));
         draft.insert(operation.clone());
         draft.update(new.clone());
-        let view = InstanceView::new(state, self.catalogue(), &Arc::new(new), now);
+        let view = InstanceView::new(state, &self.catalogue(), &Arc::new(new), now);
         let answer = InstanceChange { instance: view, operation: Arc::new(operation) };
         Ok(Planned { draft, answer })
     }
@@ -292,7 +292,7 @@ impl Engine {
         if new.decision.is_none() {
             return Ok(());
         }
-        let booking = machine_booking(self.catalogue(), new, placement.clone());
+        let booking = machine_booking(&self.catalogue(), new, placement.clone());
         let volumes: Vec<_> = volumes.collect();
         // It may come to where it goes all the same, as large as it is then.
         if let Some(to) = new.comes_to() {
@@ -418,7 +418,7 @@ impl Engine {
         let state = self.state();
         let row = state.world.machine(id).filter(|row| caller.sees(row.account));
         let row = row.ok_or_else(|| DomainError::not_found("instance", id))?;
-        Ok(InstanceView::new(&state, self.catalogue(), row, self.now()))
+        Ok(InstanceView::new(&state, &self.catalogue(), row, self.now()))
     }
 
     /// A page of the instances that the caller sees and that have all of `labels`.
@@ -434,7 +434,8 @@ impl Engine {
         let (rows, more) =
             state.world.instances.page(scope(caller), page.after, page.size(), wanted);
         let next = if more { rows.last().map(|row| row.id) } else { None };
-        let view = |row: &Arc<Instance>| InstanceView::new(&state, self.catalogue(), row, now);
+        let catalogue = self.catalogue();
+        let view = |row: &Arc<Instance>| InstanceView::new(&state, &catalogue, row, now);
         Page { items: rows.iter().map(view).collect(), next, revision: state.world.revision }
     }
 
@@ -443,7 +444,7 @@ impl Engine {
         let now = self.now();
         let state = self.state();
         let row = state.world.instances.get(change.instance.row.id);
-        let view = row.map(|row| InstanceView::new(&state, self.catalogue(), row, now));
+        let view = row.map(|row| InstanceView::new(&state, &self.catalogue(), row, now));
         let operation = state.world.operations.get(change.operation.id).cloned();
         InstanceChange {
             instance: view.unwrap_or(change.instance),
@@ -487,7 +488,7 @@ impl Engine {
         row: &Arc<Instance>,
     ) -> Result<Again<InstanceChange>, DomainError> {
         let operation = answer.operation(self, request, kind)?;
-        let instance = InstanceView::new(&self.state(), self.catalogue(), row, self.now());
+        let instance = InstanceView::new(&self.state(), &self.catalogue(), row, self.now());
         Ok(Again::Same(InstanceChange { instance, operation }))
     }
 

@@ -70,7 +70,7 @@ impl Engine {
                 for volume in &volumes {
                     state.holds.free(volume.id)?;
                 }
-                let begun = begin(state, self.catalogue(), &old, &volumes, self.now())?;
+                let begun = begin(state, &self.catalogue(), &old, &volumes, self.now())?;
                 let kind = OperationKind::Migrate;
                 let operation = operation(self, old.account, kind, &id, old.spec_version);
                 let mut draft = Draft::default();

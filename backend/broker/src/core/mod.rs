@@ -19,6 +19,7 @@ mod follow;
 mod groups;
 mod hosts;
 pub(crate) mod hosts_now;
+mod images;
 pub(crate) mod instances;
 mod joining;
 pub(crate) mod keys;

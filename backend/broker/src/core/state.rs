@@ -98,6 +98,10 @@ impl State {
         }
     }
 
+    pub(super) fn put_catalogue(&mut self, catalogue: Arc<Catalogue>) {
+        self.catalogue = catalogue;
+    }
+
     /// What can be rented.
     pub(crate) fn catalogue(&self) -> &Arc<Catalogue> {
         &self.catalogue

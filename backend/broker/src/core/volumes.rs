@@ -69,8 +69,8 @@ impl Engine {
     ) -> Result<VolumeChange, DomainError> {
         let account = caller.owner()?;
         spec.check()?;
-        rules::check_class(self.catalogue(), &spec.class)?;
-        rules::check_volume_image(self.catalogue(), &spec)?;
+        rules::check_class(&self.catalogue(), &spec.class)?;
+        rules::check_volume_image(&self.catalogue(), &spec)?;
         let request = Request::new(account, "volumes.create", key, &spec)?;
         let id = self.new_id(VolumeId::from_parts);
         let made = self
@@ -144,7 +144,7 @@ impl Engine {
         draft.answer(request.record(self, &id, Some(operation.id)));
         draft.insert(operation.clone());
         draft.insert(volume.clone());
-        let volume = VolumeView::new(state, self.catalogue(), &Arc::new(volume));
+        let volume = VolumeView::new(state, &self.catalogue(), &Arc::new(volume));
         Ok(Planned { draft, answer: VolumeChange { volume, operation: Arc::new(operation) } })
     }
 
@@ -225,7 +225,7 @@ impl Engine {
             let migration = Some(Migration { given_up: true, ..migration });
             draft.update(Instance { migration, ..Instance::clone(row) });
         }
-        let volume = VolumeView::new(state, self.catalogue(), &Arc::new(new));
+        let volume = VolumeView::new(state, &self.catalogue(), &Arc::new(new));
         Ok(Planned { draft, answer: VolumeChange { volume, operation: Arc::new(operation) } })
     }
 
@@ -288,7 +288,7 @@ impl Engine {
         let state = self.state();
         let row = state.world.volumes.get(id).filter(|row| caller.sees(row.account));
         let row = row.ok_or_else(|| DomainError::not_found("volume", id))?;
-        Ok(VolumeView::new(&state, self.catalogue(), row))
+        Ok(VolumeView::new(&state, &self.catalogue(), row))
     }
 
     /// A page of the data volumes that the caller sees and that have all of `labels`, with
@@ -303,7 +303,8 @@ impl Engine {
         let wanted = |row: &Volume| row.boot_of.is_none() && has_labels(&row.spec.labels, labels);
         let (rows, more) = state.world.volumes.page(scope(caller), page.after, page.size(), wanted);
         let next = if more { rows.last().map(|row| row.id) } else { None };
-        let view = |row: &Arc<Volume>| VolumeView::new(&state, self.catalogue(), row);
+        let catalogue = self.catalogue();
+        let view = |row: &Arc<Volume>| VolumeView::new(&state, &catalogue, row);
         Page { items: rows.iter().map(view).collect(), next, revision: state.world.revision }
     }
 
@@ -311,7 +312,7 @@ impl Engine {
     fn as_volume_is(&self, change: VolumeChange) -> VolumeChange {
         let state = self.state();
         let row = state.world.volumes.get(change.volume.row.id);
-        let view = row.map(|row| VolumeView::new(&state, self.catalogue(), row));
+        let view = row.map(|row| VolumeView::new(&state, &self.catalogue(), row));
         let operation = state.world.operations.get(change.operation.id).cloned();
         VolumeChange {
             volume: view.unwrap_or(change.volume),
@@ -358,7 +359,7 @@ impl Engine {
         row: &Arc<Volume>,
     ) -> Result<Again<VolumeChange>, DomainError> {
         let operation = answer.operation(self, request, kind)?;
-        let volume = VolumeView::new(&self.state(), self.catalogue(), row);
+        let volume = VolumeView::new(&self.state(), &self.catalogue(), row);
         Ok(Again::Same(VolumeChange { volume, operation }))
     }
 }

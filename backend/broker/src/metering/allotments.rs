@@ -16,7 +16,7 @@ use crate::core::{Engine, world::World};
 impl Engine {
     /// What the writes change of what is allotted.
     pub(crate) fn allotments(&self, writes: &[Write]) -> Vec<AllotmentChange> {
-        changes(&self.state().world, self.catalogue(), writes, self.now())
+        changes(&self.state().world, &self.catalogue(), writes, self.now())
     }
 }
 

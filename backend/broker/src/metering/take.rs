@@ -127,11 +127,11 @@ impl Engine {
         let (state, at) = (self.state(), UnixMs(0));
         let is_of_it = |it: &Allotment| (it.host, it.epoch) == (host, window.epoch);
         let (world, subject) = (&state.world, window.subject);
-        let coming = allotments::coming(world, self.catalogue(), subject, at).filter(is_of_it);
+        let coming = allotments::coming(world, &self.catalogue(), subject, at).filter(is_of_it);
         if coming.is_some() {
             context.allotment = coming;
         } else if context.allotment.is_none() {
-            let now = allotments::current(world, self.catalogue(), subject, at);
+            let now = allotments::current(world, &self.catalogue(), subject, at);
             context.allotment = now.filter(is_of_it);
         }
         context

@@ -267,7 +267,7 @@ impl<'a> Batch<'a> {
             instance,
             standing,
             is_asked_to_run,
-            spot_allows: spot_allows(instance, catalogue),
+            spot_allows: spot_allows(instance, &catalogue),
             gone: now.is_some_and(|now| now.is_gone(key)),
             lacks_key: standing == Standing::Connected
                 && !is_brought_about(instance, wants_to_run, instance.spec_version)

@@ -72,7 +72,7 @@ impl Batch<'_> {
             companions.push(Companion { row, volumes, placement, stays });
         }
         let catalogue = self.engine.catalogue();
-        let found = find_host(self.state, catalogue, &companions, When::Now, self.now);
+        let found = find_host(self.state, &catalogue, &companions, When::Now, self.now);
         let to = match found {
             Ok(to) => to,
             Err(error) => {

@@ -253,7 +253,7 @@ impl Batch<'_> {
         let (percent, catalogue) =
             (self.engine.config().rebalance_percent, self.engine.catalogue());
         let volumes = self.volumes_of(instance);
-        if is_better_elsewhere(self.state, catalogue, instance, &volumes, percent, self.now) {
+        if is_better_elsewhere(self.state, &catalogue, instance, &volumes, percent, self.now) {
             self.has_rebalanced = true;
             self.leave(instance, &volumes, "broker.rebalance");
         }
@@ -266,7 +266,7 @@ impl Batch<'_> {
             return;
         }
         let catalogue = self.engine.catalogue();
-        let begun = match begin(self.state, catalogue, instance, volumes, self.now) {
+        let begun = match begin(self.state, &catalogue, instance, volumes, self.now) {
             Ok(begun) => begun,
             Err(error) => {
                 self.state.staying.insert(instance.id.into(), error.message);
@@ -312,7 +312,7 @@ impl Batch<'_> {
         let (engine, now) = (self.engine, self.now);
         let carrier = engine.new_id(InstanceId::from_parts);
         let is_sent = |volume| engine.is_exported(volume);
-        let begun = match load.begin(self.state, engine.catalogue(), carrier, is_sent, now) {
+        let begun = match load.begin(self.state, &engine.catalogue(), carrier, is_sent, now) {
             Ok(begun) => begun,
             Err(error) => {
                 self.state.staying.insert(id.into(), error.message);

@@ -112,7 +112,7 @@ impl Batch<'_> {
                 None => bound(volume, host),
             })
             .collect();
-        let booking = machine_booking(self.engine.catalogue(), &new, placement);
+        let booking = machine_booking(&self.engine.catalogue(), &new, placement);
         let booking = booking.map(|booking| (new.id, booking));
         let after = new.decision.iter().flat_map(|decision| decision.after.iter().copied());
         if let Err(why) = self.state.books.claim_after(booking, bound.iter(), after) {

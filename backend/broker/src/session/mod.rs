@@ -190,7 +190,7 @@ impl HostStream<'_> {
             drop(state);
             return Err(self.why_ended());
         }
-        Ok(publish::desired_set(&mut state, self.engine.catalogue(), self.host, now))
+        Ok(publish::desired_set(&mut state, &self.engine.catalogue(), self.host, now))
     }
 
     /// What customers ask this host for from now on, unless another stream has taken over.

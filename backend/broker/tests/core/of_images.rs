@@ -76,7 +76,7 @@ async fn a_machine_goes_where_its_images_are() {
     let kit = Kit::open(folder.path(), quick()).await;
     kit.start();
     let mut hosts = Hosts::none();
-    let catalogue = kit.engine.catalogue().clone();
+    let catalogue = kit.engine.catalogue();
     let id = |name: &str| catalogue.image(name).unwrap().id.clone();
     let web = spec("web");
     let (boots, tools) = (id(&web.image), id("alpine-3.22"));
@@ -169,6 +169,54 @@ async fn a_machine_goes_where_its_image_is_in_the_version_of_the_catalogue() {
     hosts.connect(3, &kit.engine);
     kit.done(made.operation.id).await;
     assert_eq!(decided(next), Some(hosts.hosts[3].id));
+    hosts.check();
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn other_versions_are_sold_while_the_broker_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), quick()).await;
+    kit.start();
+    let versions = |text: &str| {
+        let mut images = Catalogue::default_catalogue().images;
+        images.iter_mut().for_each(|image| image.sha256 = Some(Sha256::of(text.as_bytes())));
+        images
+    };
+    let had = |text| versions(text).into_iter().map(|image| (image.id, image.sha256)).collect();
+    kit.engine.sell_images(versions("first")).unwrap();
+    let mut hosts = Hosts::none();
+    let host = hosts.add(&kit, host_spec(0, "DE")).await;
+    hosts.hosts[0].sim.set_image_versions(had("second"));
+    hosts.connect(0, &kit.engine);
+    let made = kit.engine.create_instance(&kit.customer, spec("web"), &kit.key()).await.unwrap();
+    let instance = made.instance.row.id;
+    let waits = || row(&kit, instance).waiting_for.contains("with another version of the image");
+    kit.until("it waits", waits).await;
+    let prices = kit.engine.catalogue().version;
+    kit.engine.sell_images(versions("second")).unwrap();
+    kit.done(made.operation.id).await;
+    assert_eq!(row(&kit, instance).decision.map(|decision| decision.host), Some(host));
+    assert_eq!(kit.engine.catalogue().version, prices, "it is that of what things cost");
+
+    // What an instance needs, or a volume that is still to be filled, is not taken away.
+    let volume = kit.engine.create_volume(&kit.customer, of("alpine-3.22"), &kit.key()).await;
+    let volume = volume.unwrap().volume.row.id;
+    let without = |name: &str| {
+        let mut images = versions("third");
+        images.retain(|image| image.name != name);
+        images
+    };
+    for name in [spec("web").image.as_str(), "alpine-3.22"] {
+        let refused = kit.engine.sell_images(without(name)).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Precondition);
+        assert!(refused.message.ends_with(&format!(": {name} (by 1)")), "{refused}");
+        assert_eq!(kit.engine.catalogue().images, versions("second"));
+    }
+    kit.engine.delete_volume(&kit.customer, volume, &kit.key()).await.unwrap();
+    kit.engine.sell_images(without("alpine-3.22")).unwrap();
+    assert_eq!(kit.engine.catalogue().image("alpine-3.22"), None);
+    assert_eq!(row(&kit, instance).observed.state, ObservedState::Running);
     hosts.check();
     kit.stop().await;
 }

@@ -376,7 +376,7 @@ pub fn machines_of(
     host: HostId,
     counts: impl Fn(&InstanceView) -> bool,
 ) -> (u32, Vcpus, Mib) {
-    let catalogue = platform.engine().catalogue().clone();
+    let catalogue = platform.engine().catalogue();
     let mut sum = (0, Vcpus(0), Mib(0));
     for view in shown.instances.values().filter(|view| counts(view)) {
         let Some(decision) = view.row.decision.as_ref().filter(|d| d.host == host) else {

@@ -109,7 +109,8 @@ impl Room {
 
     fn holds(&self, platform: &Platform, view: &InstanceView) -> bool {
         let engine = platform.engine();
-        let flavor = engine.catalogue().flavor(view.row.actual_flavor()).unwrap();
+        let catalogue = engine.catalogue();
+        let flavor = catalogue.flavor(view.row.actual_flavor()).unwrap();
         flavor.vcpus <= self.threads
             && flavor.vcpus.0 <= self.vcpus
             && flavor.memory <= self.memory

@@ -8,7 +8,7 @@ use fairmazon_broker::{
     api::{Authority, Rate, ServerTls},
     core::{Caller, CoreConfig},
 };
-use fairmazon_model::access::Role;
+use fairmazon_model::{access::Role, catalogue::Catalogue};
 use fairmazon_proto::v1::{
     BootVolume, CreateInstanceRequest, InstanceSpec, OnUserDataChange, PowerState, RestartPolicy,
     instances_service_client::InstancesServiceClient,
@@ -72,7 +72,8 @@ impl Creations {
             volumes_per_account: u64::MAX,
             ..CoreConfig::default()
         };
-        let platform = Platform::start(&folder, &tls, &api, core).await?;
+        let platform =
+            Platform::start(&folder, &tls, &api, core, Catalogue::default_catalogue()).await?;
         let measured = self.measure(&platform, &authority).await;
         platform.stop().await;
         measured

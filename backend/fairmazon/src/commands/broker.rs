@@ -17,6 +17,7 @@ use fairmazon_broker::{
 use fairmazon_model::{access::Role, conformity::UnprovenHosts};
 
 use crate::{
+    catalogue::CatalogueOptions,
     commands::host_drain::milliseconds,
     error::CommandError,
     folder::Folder,
@@ -33,7 +34,8 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 const TOKEN_FILE: &str = "platform-token";
 
 /// Runs the broker. On its first start it makes an account for the platform's operators and
-/// keeps their token in the data folder; SIGHUP makes it read its certificate again.
+/// keeps their token in the data folder; SIGHUP makes it read its certificate again, and the images
+/// of its catalogue.
 #[derive(Debug, Args)]
 pub(crate) struct Broker {
     /// Where everything is kept.
@@ -91,6 +93,8 @@ pub(crate) struct Broker {
     /// least where it was placed.
     #[arg(long, env = "FAIRMAZON_REBALANCE", value_parser = clap::value_parser!(u8).range(0..=100), value_name = "PERCENT", default_value_t = 10)]
     rebalance: u8,
+    #[command(flatten)]
+    catalogue: CatalogueOptions,
 }
 
 /// What becomes of hosts that have proven nothing.
@@ -114,6 +118,7 @@ impl Broker {
         let mut signals = Signals::listen()?;
         let folder = Folder::open(&self.data_dir)?;
         let certificate = self.certificate(&folder)?;
+        let catalogue = self.catalogue.read()?;
         let api = ApiConfig { metrics: self.metrics, ..ApiConfig::on(self.listen) };
         let core = CoreConfig {
             lease_term: Duration::from_secs(self.lease_seconds),
@@ -123,14 +128,15 @@ impl Broker {
             rebalance_percent: self.rebalance,
             ..CoreConfig::default()
         };
-        let platform = Platform::start(&folder, certificate.tls(), &api, core).await?;
+        let platform = Platform::start(&folder, certificate.tls(), &api, core, catalogue).await?;
         let set_up = set_up(&platform.engine, &folder).await;
         if set_up.is_ok() {
             output::line(&format!("listening on https://{}", platform.address()));
             if let Some(address) = platform.metrics_address() {
                 output::line(&format!("metrics: http://{address}/metrics"));
             }
-            until_ended(&mut signals, &certificate).await;
+            until_ended(&mut signals, &certificate, || self.catalogue.reload(&platform.engine))
+                .await;
         }
         platform.stop().await;
         set_up

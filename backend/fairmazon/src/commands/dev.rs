@@ -11,7 +11,7 @@ use fairmazon_broker::{
     api::{Authority, CurrentCertificate, ServerTls},
     core::{CoreConfig, SystemClock},
 };
-use fairmazon_model::conformity::UnprovenHosts;
+use fairmazon_model::{catalogue::Catalogue, conformity::UnprovenHosts};
 use tokio::time::Instant;
 
 use crate::{
@@ -78,7 +78,8 @@ impl Dev {
         let certificate = CurrentCertificate::made_by(authority.clone(), names(), clock)
             .map_err(CommandError::Tls)?;
 
-        let platform = self.start_platform(&folder, certificate.tls(), &secrets).await?;
+        let catalogue = hypervisors.catalogue()?;
+        let platform = self.start_platform(&folder, certificate.tls(), &secrets, catalogue).await?;
         let started = tokio::select! {
             started = self.start_hosts(&platform, &folder, &mut secrets, &hypervisors) => started,
             () = signals.end() => Err(CommandError::Interrupted),
@@ -104,7 +105,7 @@ impl Dev {
                 hypervisors.name()
             );
             say(&ready, &folder, &platform, exports);
-            until_ended(&mut signals, &certificate).await;
+            until_ended(&mut signals, &certificate, || {}).await;
         }
         let stop = async {
             agents.stop().await;
@@ -120,18 +121,19 @@ impl Dev {
         folder: &Folder,
         tls: &ServerTls,
         secrets: &Secrets,
+        catalogue: Catalogue,
     ) -> Result<Platform, CommandError> {
         let address = self.listen.unwrap_or_else(|| ([127, 0, 0, 1], secrets.port).into());
         let api = ApiConfig { metrics: Some(self.metrics), ..ApiConfig::on(address) };
         // Nothing here is proven, and all of it is for trials.
         let unproven_hosts = UnprovenHosts::AsOffered;
         let core = CoreConfig { unproven_hosts, ..CoreConfig::default() };
-        let started = Platform::start(folder, tls, &api, core.clone()).await;
+        let started = Platform::start(folder, tls, &api, core.clone(), catalogue.clone()).await;
         match started {
             // Only the remembered port may be given up for another one.
             Err(CommandError::Server(_)) if self.listen.is_none() && secrets.port != 0 => {
                 let api = ApiConfig { listen: ([127, 0, 0, 1], 0).into(), ..api };
-                Platform::start(folder, tls, &api, core).await
+                Platform::start(folder, tls, &api, core, catalogue).await
             }
             started => started,
         }

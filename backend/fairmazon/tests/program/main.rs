@@ -5,6 +5,7 @@
 mod process;
 
 mod audit;
+mod catalogue;
 mod certificates;
 mod commands;
 mod dev;
