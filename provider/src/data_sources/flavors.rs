@@ -39,7 +39,10 @@ impl DataSource for Flavors {
         let number = |name: &str, about: &str| Attribute::integer(name).computed().describe(about);
         Schema::builder()
             .describe("The sizes that machines can have, the cheapest first.")
-            .attribute(number("catalogue_version", "Version of the catalogue; grows."))
+            .attribute(number(
+                "catalogue_version",
+                "Version of sizes and prices; grows. Images have their own.",
+            ))
             .attribute(
                 Attribute::nested_list(
                     "flavors",

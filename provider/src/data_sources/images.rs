@@ -22,6 +22,8 @@ struct Image {
     architecture: String,
     min_boot_gib: u64,
     min_memory_mib: u64,
+    sha256: Option<String>,
+    signed_by: Option<String>,
 }
 
 #[async_trait]
@@ -48,6 +50,21 @@ impl DataSource for Images {
                         text("architecture", "Processor architecture."),
                         number("min_boot_gib", "Smallest boot volume it fits on, in GiB."),
                         number("min_memory_mib", "Smallest memory it starts in, in MiB."),
+                        text(
+                            "sha256",
+                            "SHA-256 of the image's signed manifest, in hex: what `sha256sum \
+                             image.json` says of the one that the image's maker publishes. The \
+                             manifest names each file of the image with its own. Machines are made \
+                             on hosts that have told this version and on no others. Null where the \
+                             platform knows no version: what hosts have under the name is not known \
+                             then.",
+                        ),
+                        text(
+                            "signed_by",
+                            "Id of the key that has signed the manifest, as minisign writes it into \
+                             the comment of the public key. Null where the platform knows no \
+                             version.",
+                        ),
                     ],
                 )
                 .computed()
@@ -70,6 +87,8 @@ impl DataSource for Images {
             architecture: image.architecture.clone(),
             min_boot_gib: image.min_boot.0,
             min_memory_mib: image.min_memory.0,
+            sha256: image.sha256.map(|sha256| sha256.to_string()),
+            signed_by: image.signed_by.clone(),
         });
         Ok(ImagesModel { images: Attr::Value(images.collect()) })
     }

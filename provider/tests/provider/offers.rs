@@ -1,6 +1,6 @@
 //! Data sources, lists, functions, the ephemeral token and the actions.
 
-use fairmazon_model::id::InstanceId;
+use fairmazon_model::{id::InstanceId, transfer::Sha256};
 use serde_json::json;
 use tfplugin::harness::{ChangeAction, Objects, as_logged};
 
@@ -15,6 +15,19 @@ async fn data_sources_show_what_there_is() {
     assert_eq!(flavors["flavors"][0]["price_per_hour"], "0.0025");
     let images = client.data("fairmazon_images", json!({})).await.unwrap();
     assert_eq!(images["images"][1]["name"], "debian-13");
+    assert_eq!(images["images"][1]["sha256"], json!(null), "no version of it is known");
+    assert_eq!(images["images"][1]["signed_by"], json!(null));
+    let version = Sha256::of(b"the manifest");
+    {
+        let mut state = broker.state.lock();
+        let image = &mut state.catalogue.images[1];
+        image.sha256 = Some(version);
+        image.signed_by = Some("E7620F1842B4E81F".into());
+    }
+    // Another run: one asks for the catalogue once.
+    let again = broker.harness().await.data("fairmazon_images", json!({})).await.unwrap();
+    assert_eq!(again["images"][1]["sha256"], version.to_string());
+    assert_eq!(again["images"][1]["signed_by"], "E7620F1842B4E81F");
     let sites = client.data("fairmazon_sites", json!({})).await.unwrap();
     assert_eq!(sites["sites"][0]["latitude"], 50.11);
     assert_eq!(sites["sites"][1]["name"], "fra2", "of the second page");

@@ -38,25 +38,34 @@ const PLACE: [&str; 6] = ["--country", "LU", "--latitude", "49.6", "--longitude"
 /// An agent tries the machine before it says that it runs.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
-/// Whose images a host uses, and the one that there is.
+/// Whose images the platform sells and hosts use, and the one that there is.
 pub(super) struct Image {
+    /// Where the broker looks for images.
+    pub(super) all: PathBuf,
     folder: PathBuf,
-    key: PathBuf,
+    pub(super) key: PathBuf,
 }
 
 impl Image {
     /// Packs the tiny guest, as one who makes images does.
     pub(super) fn pack(guest: &Path, folder: &Path) -> Outcome<Self> {
         let fairmazon = &Binaries::find()?.fairmazon;
-        let (made, key) = (folder.join("image"), folder.join("maker.key"));
-        file(fs::create_dir(&made))?;
+        let (all, key) = (folder.join("images"), folder.join("maker.key"));
+        let made = all.join("alpine");
+        file(fs::create_dir_all(&made))?;
         for part in ["kernel", "initrd", "cmdline"] {
             file(fs::copy(guest.join(part), made.join(part)))?;
         }
         run(Command::new(fairmazon).args(["image", "key", "--to"]).arg(&key))?;
-        let pack = ["image", "pack", "--id", "img-alpine-3.22", "--key"];
+        let pack = ["image", "pack", "--id", "img-alpine-3.22", "--name", "alpine-3.22", "--key"];
         run(Command::new(fairmazon).args(pack).arg(&key).arg(&made))?;
-        Ok(Self { folder: made, key: folder.join("maker.key.pub") })
+        Ok(Self { all, folder: made, key: folder.join("maker.key.pub") })
+    }
+
+    /// Its version, as whoever has its manifest computes it.
+    pub(super) fn version(&self) -> Outcome<String> {
+        let said = run(Command::new("sha256sum").arg(self.folder.join("image.json")))?;
+        Ok(said.split_whitespace().next().unwrap_or_default().to_owned())
     }
 }
 

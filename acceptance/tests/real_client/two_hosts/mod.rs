@@ -14,6 +14,7 @@ use std::{
 };
 
 use acceptance::{Cli, Environment, Failure, Outcome, Workspace};
+use serde_json::json;
 
 use self::{
     host::{Host, Image},
@@ -31,6 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SWITCH: &str = "ip link add switch type bridge; ip link set switch up";
 /// The guest counts on its data volume, and says each number once it is on the disk there.
 const MAIN: &str = r#"
+data "fairmazon_images" "all" {}
+output "version" {
+  value = data.fairmazon_images.all.images[0].sha256
+}
 resource "fairmazon_volume" "data" {
   name     = "data"
   size_gib = 1
@@ -131,7 +136,7 @@ fn a_guest_moves_between_hosts_of_their_own_and_outlives_agent_and_host() -> Out
     let folder = folder.path();
     let image = Image::pack(&tiny_guest()?, folder)?;
     let switch = Namespaces::start(SWITCH, &[])?;
-    let platform = Platform::start(folder, &switch)?;
+    let platform = Platform::start(folder, &switch, &image)?;
     steps.done("the broker listens");
 
     // The people, as the operator's guide and the guide for customers have it.
@@ -180,6 +185,10 @@ fn a_guest_moves_between_hosts_of_their_own_and_outlives_agent_and_host() -> Out
     }
     let [from, to] = &mut hosts;
     assert_eq!(before["site"], from.name);
+    // What it was made from is what the maker of the image has signed.
+    assert_eq!(*workspace.state()?.output("version"), json!(image.version()?));
+    let shown = platform.ask(&operator, &["host", "show", &from.id])?;
+    assert!(shown.contains("images: img-alpine-3.22\n"), "{shown}");
     steps.done("the customer's configuration is applied");
     let last = counts_on(from, 2)?;
     assert_eq!(volumes(from).len(), 2, "{:?}", volumes(from));

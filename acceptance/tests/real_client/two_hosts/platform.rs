@@ -9,7 +9,10 @@ use std::{
 
 use acceptance::{Binaries, Environment, Failure, Outcome, Running};
 
-use super::namespaces::{Namespaces, run};
+use super::{
+    host::Image,
+    namespaces::{Namespaces, run},
+};
 use crate::guests::file;
 
 /// Where it is on the wire.
@@ -27,7 +30,7 @@ pub(super) struct Platform {
 
 impl Platform {
     /// Starts one on a machine of its own.
-    pub(super) fn start(folder: &Path, switch: &Namespaces) -> Outcome<Self> {
+    pub(super) fn start(folder: &Path, switch: &Namespaces, image: &Image) -> Outcome<Self> {
         let machine = Namespaces::start("", &[])?;
         machine.plug_into(switch, "platform", ADDRESS)?;
         let data = folder.join("platform");
@@ -35,6 +38,10 @@ impl Platform {
         command
             .args(["broker", "--listen", &format!("{ADDRESS}:8443")])
             .args(["--own-authority-for", ADDRESS, "--lease-seconds", LEASE_SECONDS])
+            .arg("--images-dir")
+            .arg(&image.all)
+            .arg("--image-key")
+            .arg(&image.key)
             .arg("--data-dir")
             .arg(&data);
         let mut broker = Running::start(&mut command)?;

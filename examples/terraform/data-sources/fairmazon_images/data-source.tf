@@ -1,5 +1,6 @@
 data "fairmazon_images" "all" {}
 
+# Which version of each image machines are made from.
 output "images" {
-  value = [for image in data.fairmazon_images.all.images : image.name]
+  value = { for image in data.fairmazon_images.all.images : image.name => image.sha256 }
 }
