@@ -10,6 +10,7 @@ use std::{
 };
 
 use acceptance::{Backend, BackendOptions, Binaries, Cli, Failure, Outcome, Workspace};
+use serde_json::Value;
 
 use crate::capture::Capture;
 
@@ -183,13 +184,21 @@ fn what_a_guest_wrote_is_shown_where_it_does_not_bring_what_is_waited_for() -> O
     let main = workspace.read("main.tf")?;
     let waits = "image  = \"debian-13\"\n  wait_for = [\"cloud_init\"]\n  \
                  timeouts = { create = \"20s\" }\n";
-    workspace.write("main.tf", &main.replace("image  = \"debian-13\"\n", waits))?;
+    let versions = "\ndata \"fairmazon_images\" \"all\" {}\noutput \"versions\" {\n  value = \
+                    data.fairmazon_images.all.images[*].sha256\n}\n";
+    let main = main.replace("image  = \"debian-13\"\n", waits) + versions;
+    workspace.write("main.tf", &main)?;
     workspace.try_apply(&[])?.fails_saying(&[
         "has not brought what",
         "serial console:",
         "first boot of web, said by the machine itself",
         "terraform untaint",
     ])?;
+    // What it boots was made for this platform, whose catalogue knows it by its manifest.
+    let versions = workspace.state()?.output("versions").clone();
+    let is_version = |version: &Value| version.as_str().is_some_and(|text| text.len() == 64);
+    let known = versions.as_array().is_some_and(|all| all.len() > 1 && all.iter().all(is_version));
+    assert!(known, "{versions}");
     workspace.destroy()?;
     backend.interrupt()
 }
