@@ -178,8 +178,13 @@ impl Lab {
 
     /// How often QEMU was asked for this.
     pub(crate) fn asked(&self, command: &str) -> usize {
-        let log = fs::read(self.folder.join("log/libvirtd.log")).unwrap_or_default();
-        String::from_utf8_lossy(&log).matches(&format!("\"execute\":\"{command}\"")).count()
+        asked(&self.folder, command)
+    }
+
+    /// Whether QEMU is asked for this from now on.
+    pub(crate) fn asking(&self, command: &'static str) -> impl Fn() -> bool + Send + use<> {
+        let (folder, before) = (self.folder.clone(), self.asked(command));
+        move || asked(&folder, command) > before
     }
 
     /// Waits until QEMU has been asked for this more often than before.
@@ -248,6 +253,17 @@ impl Lab {
         names.sort();
         names
     }
+
+    /// The file of a volume, and what it is called while it is made.
+    pub(crate) fn files_of(&self, number: u128) -> [PathBuf; 2] {
+        let name = |suffix: &str| format!("{}.{suffix}", volume(number));
+        ["qcow2", "new"].map(|suffix| self.pool().join(CLASS).join(name(suffix)))
+    }
+
+    /// A folder of the laboratory, from outside.
+    pub(crate) fn inside(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init.id()))
+    }
 }
 
 impl Drop for Lab {
@@ -255,6 +271,11 @@ impl Drop for Lab {
         drop(self.commands.take());
         let _ = self.init.wait();
     }
+}
+
+fn asked(folder: &Path, command: &str) -> usize {
+    let log = fs::read(folder.join("log/libvirtd.log")).unwrap_or_default();
+    String::from_utf8_lossy(&log).matches(&format!("\"execute\":\"{command}\"")).count()
 }
 
 /// Where the consoles of a laboratory are: in memory.

@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
 mod agent;
+mod agent_process;
 mod contract;
 mod copies;
 mod debian;
 mod exports;
 mod full;
+mod gate;
 mod growth;
 mod guest_agent;
 mod guests;
