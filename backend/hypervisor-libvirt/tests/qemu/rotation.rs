@@ -9,14 +9,18 @@ use std::{
 };
 
 use fairmazon_hypervisor::{
-    Hypervisor, HypervisorError, KeyChange, VolumeKey,
-    contract::{instance, volume, wish},
+    Hypervisor, HypervisorError, KeyChange, Marks, Result, VolumeKey,
+    contract::{CLASS, instance, volume, wish},
 };
+use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 
 use crate::{
-    guests::{is_off, running},
-    lab::{Lab, PATIENCE, files_with, key_bytes, says},
+    agent_process::{self, Agent},
+    gate::{Gate, Opened},
+    guests::{is_off, running, seen},
+    lab::{Lab, PATIENCE, files_with, key_bytes, marked, says},
     leaks::forms,
+    matrix::{KILLED, Middle},
 };
 
 fn key(number: u128) -> VolumeKey {
@@ -28,15 +32,12 @@ fn exchange(old: u128, new: u128) -> KeyChange {
     KeyChange { old: key(old), new: key(new) }
 }
 
-fn file(lab: &Lab, number: u128) -> PathBuf {
-    lab.pool().join("standard").join(format!("{}.qcow2", volume(number)))
-}
-
 /// Whether QEMU's own tool opens the file of volume 2 with the key of this number.
 fn opens(lab: &Lab, with: u128) -> bool {
+    let [file, _] = lab.volume_files(2);
     let options = format!(
         "driver=qcow2,encrypt.format=luks,encrypt.key-secret=key,file.filename={}",
-        file(lab, 2).display()
+        file.display()
     );
     let mut child = Command::new("qemu-io")
         .args(["--object", "secret,id=key,file=/dev/stdin", "-U", "-r", "-c", "read 0 512"])
@@ -103,6 +104,117 @@ async fn an_exchange_that_is_ended_anywhere_is_finished_and_one_key_opens_all_al
             (had, new) = (new, new + 1);
         }
     }
+}
+
+/// The test below, which is also what the agent's process is.
+const THIS: &str = "rotation::one_key_opens_and_none_is_left_behind_whoever_is_killed_when";
+
+/// When in the exchange of a running machine's key somebody is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// The agent is about to write a key to a file in memory.
+    Lent,
+    /// QEMU is about to read the old one there.
+    OldRead,
+    /// QEMU is about to read the new one there.
+    NewRead,
+    /// Both open the volume, and a power cut could take that back.
+    Added,
+    /// The new one alone does, and a power cut could take that back.
+    Removed,
+}
+
+const MOMENTS: [Moment; 5] =
+    [Moment::Lent, Moment::OldRead, Moment::NewRead, Moment::Added, Moment::Removed];
+
+impl Moment {
+    /// Who opens what at this moment.
+    fn is_it(self, lab: &Lab, agent: &Agent) -> impl FnMut(&Opened) -> bool + use<> {
+        let (is_agent, [file, _]) = (agent.is(), lab.volume_files(2));
+        let key = |name: &str| lab.consoles.join(format!("{}.{name}", volume(2)));
+        let (new, old_key, new_key) =
+            (key("new"), key("fairmazon-old-key"), key("fairmazon-new-key"));
+        let (mut lent, mut synced) = (false, 0);
+        move |opened| {
+            let is_read = |key: &PathBuf| opened.path == *key && opened.is_by("qemu-system");
+            lent |= is_read(&new_key);
+            // Once QEMU has both keys the agent opens the volume for that only.
+            let syncs = opened.path == file && is_agent(opened) && lent;
+            synced += usize::from(syncs);
+            match self {
+                Self::Lent => opened.path == new && is_agent(opened),
+                Self::OldRead => is_read(&old_key),
+                Self::NewRead => is_read(&new_key),
+                Self::Added => syncs && synced == 1,
+                Self::Removed => syncs && synced == 2,
+            }
+        }
+    }
+}
+
+/// What an agent does for each word, which names keys by their numbers.
+async fn act(host: &QemuHost, words: &str) -> Result<()> {
+    let mut words = words.split(' ');
+    let word = words.next();
+    let keys: Vec<u128> = words.map(|number| number.parse().unwrap()).collect();
+    match (word, &keys[..]) {
+        (Some("Look"), []) => host.inventory().await.map(drop),
+        (Some("Exchange"), [old, new]) => host.change_key(volume(2), exchange(*old, *new)).await,
+        (Some("Start"), [now]) => {
+            host.give_key(volume(2), key(*now)).await?;
+            host.start(instance(1)).await
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn one_key_opens_and_none_is_left_behind_whoever_is_killed_when() {
+    if let Some(folder) = agent_process::folder() {
+        return agent_process::serve(&folder, act).await;
+    }
+    let mut lab = Lab::start();
+    drop(running(&lab).await);
+    let mut agent = Agent::start(&lab, THIS);
+    let (mut had, mut new) = (2, 20);
+    for (killed, moment) in KILLED.iter().flat_map(|killed| MOMENTS.map(|at| (*killed, at))) {
+        let case = format!("{killed:?} is killed at {moment:?}");
+        // Where a test that is ended from outside was.
+        eprintln!("{case}");
+        agent.does("Look");
+        let folders = [lab.consoles.clone(), lab.pool().join(CLASS)];
+        let gate = Gate::over(&folders, moment.is_it(&lab, &agent));
+        let words = format!("Exchange {had} {new}");
+        agent.tell(&words);
+        let middle = Middle::Held(gate.held(&case).await);
+        agent = killed.strikes(&mut lab, agent, middle, THIS);
+        agent.does("Look");
+        assert!(opens(&lab, had) || opens(&lab, new), "{case}");
+        let keys = [forms(&key_bytes(had)), forms(&key_bytes(new))].concat();
+        for folder in [&lab.folder, &lab.consoles] {
+            assert_eq!(files_with(folder, &keys), [] as [PathBuf; 0], "{case}");
+        }
+        assert_eq!(lab.run("find $consoles -name 'vol-*'"), "", "{case}");
+        agent.does(&words);
+        assert!(!opens(&lab, had) && opens(&lab, new), "{case}");
+        agent.does(&format!("Start {new}"));
+        (had, new) = (new, new + 1);
+    }
+    drop(agent);
+    // What it has written is there with the last of them.
+    let host = lab.host();
+    crate::lab::give_keys(&host).await;
+    host.give_key(volume(2), key(had)).await.unwrap();
+    let definition = seen(&host).await.definition;
+    host.force_stop(instance(1)).await.unwrap();
+    // With a console that has said nothing yet.
+    host.undefine(instance(1)).await.unwrap();
+    host.define(&definition, Marks::default()).await.unwrap();
+    host.start(instance(1)).await.unwrap();
+    let counter = "GUEST-COUNTER vdb ";
+    let said = says(&host, instance(1), counter).await;
+    let counted: Vec<u64> = marked(&said, counter).map(|count| count.parse().unwrap()).collect();
+    assert!(counted[0] > 1, "{said}");
 }
 
 #[tokio::test]
