@@ -3,13 +3,16 @@
 
 use std::{
     ffi::OsStr,
-    fs,
+    fs::{self, File},
+    io,
     path::Path,
     process::{Command, Stdio},
 };
 
 use fairmazon_hypervisor::{HypervisorError, Result, VolumeKey};
 use fairmazon_model::id::VolumeId;
+use rustix::fs::{FlockOperation, flock};
+use tempfile::TempDir;
 use ulid::Ulid;
 
 use super::{
@@ -18,6 +21,8 @@ use super::{
     tool,
 };
 
+/// How the name of a folder for a proof begins.
+const PROOF: &str = ".fairmazon-proof-";
 /// What is written into the volume: this byte, so often.
 const PATTERN: &str = "0xa7";
 const PATTERN_BYTE: u8 = 0xa7;
@@ -37,10 +42,9 @@ pub async fn encryption(folder: &Path, key: &[u8; VolumeKey::LENGTH]) -> Result<
         attempted: format!("prove that volumes in {} are encrypted", folder.display()),
         source: what.into(),
     };
-    let io = |error: std::io::Error| failed(error.to_string());
-    let place = tempfile::Builder::new().prefix(".fairmazon-proof-").tempdir_in(folder);
-    let place = place.map_err(io)?;
-    let path = place.path().join("volume");
+    let io = |error: io::Error| failed(error.to_string());
+    let place = Place::make(folder).map_err(io)?;
+    let path = place.folder.path().join("volume");
     let mut other = *key;
     other[0] ^= 1;
     let (right, wrong) = (VolumeKey::new(key), VolumeKey::new(&other));
@@ -65,7 +69,36 @@ pub async fn encryption(folder: &Path, key: &[u8; VolumeKey::LENGTH]) -> Result<
     } else if holds(&data, key) || holds(&data, passphrase.as_bytes()) {
         Err(failed("the key is in the file".into()))
     } else {
-        place.close().map_err(io)
+        place.folder.close().map_err(io)
+    }
+}
+
+/// A folder for one proof, beside the folders of volumes. Locked while its process lives: what one
+/// that was killed has left is removed by the next proof.
+struct Place {
+    folder: TempDir,
+    _lock: File,
+}
+
+impl Place {
+    fn make(beside: &Path) -> io::Result<Self> {
+        // From looking for what is left until the own one is locked, nobody else does either.
+        let alone = File::open(beside)?;
+        flock(&alone, FlockOperation::LockExclusive)?;
+        for entry in fs::read_dir(beside)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(OsStr::to_str);
+            if name.is_some_and(|name| name.starts_with(PROOF)) {
+                let left = File::open(&path)?;
+                if flock(&left, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                    fs::remove_dir_all(&path)?;
+                }
+            }
+        }
+        let folder = tempfile::Builder::new().prefix(PROOF).tempdir_in(beside)?;
+        let lock = File::open(folder.path())?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        Ok(Self { folder, _lock: lock })
     }
 }
 
@@ -140,6 +173,21 @@ mod tests {
         assert!(readable(&data));
         data[5..9].copy_from_slice(b"key!");
         assert!(holds(&data, b"key!") && !holds(&data, b"no such key"));
+    }
+
+    #[test]
+    fn what_a_killed_proof_has_left_is_removed_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join(format!("{PROOF}left"));
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("volume"), "LUKS").unwrap();
+        fs::create_dir(folder.path().join("standard")).unwrap();
+        let lives = Place::make(folder.path()).unwrap();
+        let next = Place::make(folder.path()).unwrap();
+        assert!(!left.exists() && lives.folder.path().exists() && next.folder.path().exists());
+        drop((lives, next));
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["standard"]);
     }
 
     #[tokio::test]
