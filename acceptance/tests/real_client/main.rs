@@ -13,6 +13,7 @@ mod full;
 mod guests;
 mod interrupted;
 mod lifecycle;
+mod needles;
 mod reference;
 mod secrets;
 mod two_hosts;

@@ -1,38 +1,13 @@
 //! The keys of a run, with the client's own trace on: they are nowhere but with their customer.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use acceptance::{Outcome, Workspace};
 
-use crate::with_each_client;
-
-/// The files below these folders that hold one of these, whatever they are.
-fn files_with(folder: &Path, needles: &[Vec<u8>]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
-        if kind.is_dir() {
-            found.extend(files_with(&path, needles));
-        } else if kind.is_file() {
-            let bytes = fs::read(&path).unwrap_or_default();
-            let holds = |needle: &Vec<u8>| bytes.windows(needle.len()).any(|part| part == needle);
-            if needles.iter().any(holds) {
-                found.push(path);
-            }
-        }
-    }
-    found
-}
-
-/// The key in the forms in which somebody may write it, from its hex digits.
-fn forms(hex: &str) -> Vec<Vec<u8>> {
-    let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap_or_default();
-    let raw: Vec<u8> = (0..hex.len()).step_by(2).map(digit).collect();
-    vec![hex.as_bytes().to_vec(), hex.to_uppercase().into_bytes(), raw]
-}
+use crate::{
+    needles::{Needles, forms},
+    with_each_client,
+};
 
 #[test]
 fn the_keys_of_a_run_are_in_no_file_of_the_client_or_the_platform() -> Outcome {
@@ -65,20 +40,21 @@ fn the_keys_of_a_run_are_in_no_file_of_the_client_or_the_platform() -> Outcome {
         assert_eq!(owner.len(), 1);
 
         let nowhere: Vec<PathBuf> = Vec::new();
+        let texts = [planned, again].map(String::into_bytes);
+        let needles = Needles::new([&secrets[..], &owner].concat());
+        assert!(!texts.iter().any(|text| needles.are_in(text)), "in a plan");
+        let (secrets, owner) = (Needles::new(secrets), Needles::new(owner));
+        let known = Needles::new(known);
         for folder in [workspace.folder(), &beside, backend.data()] {
-            assert_eq!(files_with(folder, &secrets), nowhere, "a key of a volume");
+            assert_eq!(secrets.files(folder), nowhere, "a key of a volume");
         }
         for folder in [workspace.folder(), &beside] {
-            assert_eq!(files_with(folder, &owner), nowhere, "the customer's identity");
-        }
-        for secret in secrets.iter().chain(&owner) {
-            let text = String::from_utf8_lossy(secret);
-            assert!(!planned.contains(&*text) && !again.contains(&*text), "in a plan");
+            assert_eq!(owner.files(folder), nowhere, "the customer's identity");
         }
         // The search finds what is there: state and trace name the volumes.
-        assert!(!files_with(workspace.folder(), &known).is_empty(), "in the state");
-        assert!(!files_with(&beside, &known).is_empty(), "in the trace");
-        assert_eq!(files_with(backend.data(), &owner), [backend.data().join("customer.key")]);
+        assert!(!known.files(workspace.folder()).is_empty(), "in the state");
+        assert!(!known.files(&beside).is_empty(), "in the trace");
+        assert_eq!(owner.files(backend.data()), [backend.data().join("customer.key")]);
         Ok(())
     })
 }

@@ -211,6 +211,16 @@ impl Host {
         drop(self.agent.take());
     }
 
+    /// Signals a process on it, by its own counting.
+    pub(super) fn signal(&self, signal: &str, process: &str) -> Outcome {
+        run(self.machine()?.command("kill").args([signal, process])).map(drop)
+    }
+
+    /// What its agent has said.
+    pub(super) fn said(&mut self) -> String {
+        self.agent.as_mut().map(Running::said).unwrap_or_default()
+    }
+
     /// Ends the machine with all that runs on it, as a loss of power does.
     pub(super) fn kill(&mut self) {
         if let Some(machine) = self.machine.take() {

@@ -1,13 +1,17 @@
 //! A platform as operators run it: a broker and two hosts, each on a machine of its own, joined by
 //! a wire, and every program a process of its own that was started by the operator's guide. A
-//! customer's guest moves from one host to the other while it runs, and outlives the end of an
-//! agent and of a whole host. Needs root, QEMU and libvirt's daemon.
+//! customer's guest moves from one host to the other while it runs, and outlives the end of agents,
+//! also on its way, and of a whole host; nobody else learns of its keys. Needs root, QEMU and
+//! libvirt's daemon.
 
 mod host;
+mod keys;
+mod killed;
 mod namespaces;
 mod platform;
 
 use std::{
+    fs,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -18,6 +22,8 @@ use serde_json::json;
 
 use self::{
     host::{Host, Image},
+    keys::Keys,
+    killed::moves_whoever_is_killed,
     namespaces::Namespaces,
     platform::{Platform, told},
 };
@@ -124,9 +130,14 @@ fn awaits(platform: &Platform, operator: &Environment, host: &Host, state: &str)
     })
 }
 
-/// The files of volumes on a host.
+/// The files of volumes on a host, also of those that are being made; not what its agent makes to prove
+/// again and again that it encrypts.
 fn volumes(host: &Host) -> Vec<PathBuf> {
-    files_with(&host.storage(), b"LUKS")
+    let mut found = files_with(&host.storage(), b"LUKS");
+    found.retain(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vol-"))
+    });
+    found
 }
 
 #[test]
@@ -136,7 +147,7 @@ fn a_guest_moves_between_hosts_of_their_own_and_outlives_agent_and_host() -> Out
     let folder = folder.path();
     let image = Image::pack(&tiny_guest()?, folder)?;
     let switch = Namespaces::start(SWITCH, &[])?;
-    let platform = Platform::start(folder, &switch, &image)?;
+    let mut platform = Platform::start(folder, &switch, &image)?;
     steps.done("the broker listens");
 
     // The people, as the operator's guide and the guide for customers have it.
@@ -176,10 +187,17 @@ fn a_guest_moves_between_hosts_of_their_own_and_outlives_agent_and_host() -> Out
     let program = folder.join("terraform");
     platform.here(&chosen.program, &program)?;
     let cli = Cli { program, ..chosen };
-    let workspace = Workspace::inline(MAIN, &cli, &customer)?;
-    workspace.apply(&[])?;
+    let mut workspace = Workspace::inline(MAIN, &cli, &customer)?;
+    let wrapped = folder.join("wrapped");
+    file(fs::create_dir(&wrapped))?;
+    let mut keys = Keys::watch(&mut workspace, wrapped);
+    keys.shown(workspace.apply(&[])?.text());
     let before = workspace.state()?.resource("fairmazon_instance.counting")?.clone();
     let instance = before["id"].as_str().unwrap_or_default();
+    let data = workspace.state()?.resource("fairmazon_volume.data")?["id"].clone();
+    let ids =
+        [&data, &before["boot_volume_id"]].map(|id| id.as_str().unwrap_or_default().to_owned());
+    keys.take(&platform, &customer, &ids)?;
     if before["site"] == "west" {
         hosts.reverse();
     }
@@ -222,6 +240,17 @@ fn a_guest_moves_between_hosts_of_their_own_and_outlives_agent_and_host() -> Out
     assert_eq!(after["site"], to.name);
     steps.done("nothing of it could be read, and its customer has nothing to do");
 
+    // The key of its volume is exchanged while it runs; nobody else has learnt of any.
+    keys.take(&platform, &customer, &ids)?;
+    let exchanged = MAIN.replace("size_gib = 1\n}", "size_gib = 1\n  key_version = 2\n}");
+    workspace.write("main.tf", &exchanged)?;
+    keys.shown(workspace.plan(&[])?.document().to_string());
+    keys.shown(workspace.apply_saved()?.text());
+    keys.take(&platform, &customer, &ids[..1])?;
+    let moved = counts_on(to, moved)?;
+    keys.are_nowhere(&workspace, &mut platform, [&mut *from, &mut *to], &ids)?;
+    steps.done("the key of its volume was exchanged, and no key was anywhere else");
+
     // The agent ends in the middle of its work: its guests do not notice.
     let runs = to.emulators(instance);
     to.kill_agent();
@@ -229,9 +258,14 @@ fn a_guest_moves_between_hosts_of_their_own_and_outlives_agent_and_host() -> Out
     let alone = counts_on(to, moved)?;
     to.start_agent()?;
     awaits(&platform, &operator, to, "connected")?;
-    let last = counts_on(to, alone)?;
+    counts_on(to, alone)?;
     assert_eq!(to.emulators(instance), runs, "it is the same run");
     steps.done("the agent was killed, and its next one has taken over");
+
+    // And back, with agents that are killed at each phase.
+    let ways = [&mut *to, &mut *from];
+    let last = moves_whoever_is_killed(&platform, &operator, ways, instance, &mut steps)?;
+    let [to, from] = [from, to];
 
     // The whole host ends, and begins again without its customer.
     to.kill();

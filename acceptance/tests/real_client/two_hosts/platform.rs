@@ -8,6 +8,7 @@ use std::{
 };
 
 use acceptance::{Binaries, Environment, Failure, Outcome, Running};
+use rustix::process::Signal;
 
 use super::{
     host::Image,
@@ -95,9 +96,41 @@ impl Platform {
         run(Command::new("chmod").arg("755").arg(script)).map(drop)
     }
 
+    /// The key of a volume in hex digits, as its customer gets it through the file `wrapped`.
+    pub(super) fn passphrase(
+        &self,
+        customer: &Environment,
+        volume: &str,
+        wrapped: &Path,
+    ) -> Outcome<String> {
+        let wrapped = wrapped.display().to_string();
+        self.ask(customer, &["key", "fetch", volume, &wrapped])?;
+        let hex = self.ask(customer, &["key", "passphrase", volume, &wrapped])?;
+        Ok(hex.trim().to_owned())
+    }
+
+    /// The broker does nothing from here on, until it goes on.
+    pub(super) fn stands_still(&self) {
+        self.broker.signal(Signal::STOP);
+    }
+
+    pub(super) fn goes_on(&self) {
+        self.broker.signal(Signal::CONT);
+    }
+
+    /// The broker's process.
+    pub(super) fn process(&self) -> u32 {
+        self.broker.pid()
+    }
+
+    /// What the broker has said.
+    pub(super) fn said(&mut self) -> String {
+        self.broker.said()
+    }
+
     /// Ends it as an operator does.
     pub(super) fn stop(mut self) -> Outcome {
-        self.broker.signal(rustix::process::Signal::TERM);
+        self.broker.signal(Signal::TERM);
         let status = self.broker.end(START_LIMIT)?;
         if status.success() {
             return Ok(());

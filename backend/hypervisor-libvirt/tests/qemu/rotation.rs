@@ -34,7 +34,7 @@ fn exchange(old: u128, new: u128) -> KeyChange {
 
 /// Whether QEMU's own tool opens the file of volume 2 with the key of this number.
 fn opens(lab: &Lab, with: u128) -> bool {
-    let [file, _] = lab.volume_files(2);
+    let [file, _] = lab.files_of(2);
     let options = format!(
         "driver=qcow2,encrypt.format=luks,encrypt.key-secret=key,file.filename={}",
         file.display()
@@ -130,7 +130,7 @@ const MOMENTS: [Moment; 5] =
 impl Moment {
     /// Who opens what at this moment.
     fn is_it(self, lab: &Lab, agent: &Agent) -> impl FnMut(&Opened) -> bool + use<> {
-        let (is_agent, [file, _]) = (agent.is(), lab.volume_files(2));
+        let (is_agent, [file, _]) = (agent.is(), lab.files_of(2));
         let key = |name: &str| lab.consoles.join(format!("{}.{name}", volume(2)));
         let (new, old_key, new_key) =
             (key("new"), key("fairmazon-old-key"), key("fairmazon-new-key"));

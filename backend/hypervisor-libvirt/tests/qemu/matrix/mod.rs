@@ -291,14 +291,6 @@ async fn act(host: &QemuHost, word: &str) -> Result<()> {
     }
 }
 
-fn files(lab: &Lab) -> Vec<String> {
-    let found = std::fs::read_dir(lab.pool().join(CLASS)).unwrap();
-    let mut names: Vec<_> =
-        found.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
 #[tokio::test]
 async fn whoever_is_killed_in_whatever_step_nothing_is_lost_and_the_same_call_gets_there() {
     if let Some(folder) = agent_process::folder() {
@@ -328,7 +320,7 @@ async fn whoever_is_killed_in_whatever_step_nothing_is_lost_and_the_same_call_ge
             let mut wanted: Vec<_> =
                 step.leaves().iter().map(|&number| format!("{}.qcow2", volume(number))).collect();
             wanted.sort();
-            assert_eq!(files(&lab), wanted, "{case}");
+            assert_eq!(lab.volume_files(), wanted, "{case}");
             let live = lab.run(&format!("virsh domblklist {} | grep -c qcow2", instance(1)));
             let disks = match step {
                 Step::Create | Step::GrowAtRest | Step::Delete => "2",
