@@ -403,9 +403,16 @@ pub(crate) async fn subject() -> std::sync::Arc<dyn Hypervisor> {
     std::sync::Arc::new(host)
 }
 
-/// Every file under the folder that holds one of these.
+/// Every file under the folder that holds one of these, none of which is shorter than two bytes.
 pub(crate) fn files_with(folder: &Path, needles: &[Vec<u8>]) -> Vec<PathBuf> {
+    let mut begins = vec![false; 1 << 16];
+    needles.iter().for_each(|needle| begins[pair(needle, 0)] = true);
     let mut found = Vec::new();
+    search(folder, needles, &begins, &mut found);
+    found
+}
+
+fn search(folder: &Path, needles: &[Vec<u8>], begins: &[bool], found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         // What is there for a moment only may be gone by now.
@@ -414,30 +421,34 @@ pub(crate) fn files_with(folder: &Path, needles: &[Vec<u8>]) -> Vec<PathBuf> {
             found => found.unwrap().file_type(),
         };
         if kind.is_dir() {
-            found.extend(files_with(&path, needles));
+            search(&path, needles, begins, found);
         } else if kind.is_file() {
             let data = match fs::read(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 data => data.unwrap(),
             };
-            if needles.iter().any(|needle| contains(&data, needle)) {
+            if contains(&data, needles, begins) {
                 found.push(path);
             }
         }
     }
-    found
 }
 
-fn contains(data: &[u8], needle: &[u8]) -> bool {
-    let first = needle[0];
-    let mut rest = data;
-    while let Some(at) = rest.iter().position(|&byte| byte == first) {
-        if rest[at..].starts_with(needle) {
+/// Whether one of them is in there, in one pass for all. A loop, as this is most of what a search
+/// takes, and tests are not optimised.
+fn contains(data: &[u8], needles: &[Vec<u8>], begins: &[bool]) -> bool {
+    let mut at = 0;
+    while at + 1 < data.len() {
+        if begins[pair(data, at)] && needles.iter().any(|needle| data[at..].starts_with(needle)) {
             return true;
         }
-        rest = &rest[at + 1..];
+        at += 1;
     }
     false
+}
+
+fn pair(bytes: &[u8], at: usize) -> usize {
+    usize::from(bytes[at]) << 8 | usize::from(bytes[at + 1])
 }
 
 #[test]

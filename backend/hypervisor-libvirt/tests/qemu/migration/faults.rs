@@ -15,8 +15,8 @@ use fairmazon_hypervisor_libvirt::qemu::QemuHost;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DISKS, HALFWAY, LIBVIRT, MEMORY, Wire, counting, counts_on, depart, depart_until, landing,
-    mark, moves, ready, run,
+    DISKS, HALFWAY, LIBVIRT, MEMORY, Wire, can_t_be_read, counting, counts_on, depart,
+    depart_until, landing, mark, moves, ready, run,
 };
 use crate::lab::{Lab, PATIENCE, says};
 
@@ -55,15 +55,22 @@ async fn cut(channel: u8, after: u64) {
     let wire = Wire { cut: Some((channel, after)), ..Wire::to(&awaited) };
     let sent = depart(&source, &awaited, wire).await;
     drop(awaited);
-    goes_on(there, source, target, sent).await;
+    goes_on([here, there], source, target, sent).await;
 }
 
 /// That the guest goes on where it was, and can still move.
-async fn goes_on(mut there: Lab, source: QemuHost, target: QemuHost, sent: Result<()>) {
+async fn goes_on(
+    [here, mut there]: [Lab; 2],
+    source: QemuHost,
+    target: QemuHost,
+    sent: Result<()>,
+) {
     sent.unwrap_err();
     becomes(&source, |machine| machine.run == RunState::Running).await;
     counts_on(&source).await;
     nothing_runs(&mut there, &target).await;
+    can_t_be_read("where it goes on", &here);
+    can_t_be_read("where it did not get to", &there);
     moves(&source, &target).await;
     counts_on(&target).await;
 }
@@ -94,6 +101,8 @@ async fn a_guest_runs_at_one_host_only_when_the_last_answer_is_lost() {
     target.refuse(instance(1)).await.unwrap();
     nothing_runs(&mut there, &target).await;
     counts_on(&source).await;
+    can_t_be_read("where it goes on", &here);
+    can_t_be_read("where it was refused", &there);
 }
 
 #[tokio::test]
@@ -142,7 +151,7 @@ async fn a_migration_that_is_given_up_leaves_the_guest_where_it_is() {
         give_up.cancel();
     });
     drop(awaited);
-    goes_on(there, source, target, sent).await;
+    goes_on([here, there], source, target, sent).await;
 }
 
 #[tokio::test]
@@ -169,7 +178,7 @@ async fn a_migration_that_nobody_waits_for_is_given_up() {
         assert!(begin.elapsed() < PATIENCE);
     };
     drop(awaited);
-    goes_on(there, source, target, again).await;
+    goes_on([here, there], source, target, again).await;
 }
 
 /// Spoils a migration in its middle.
@@ -192,39 +201,41 @@ async fn spoiled(
 
 #[tokio::test]
 async fn a_guest_goes_on_when_the_one_that_takes_it_in_is_killed() {
-    let (_here, there, source, target, sent) =
+    let (here, there, source, target, sent) =
         spoiled(|_, there| there.kill_guest(instance(1))).await;
-    goes_on(there, source, target, sent).await;
+    goes_on([here, there], source, target, sent).await;
 }
 
 #[tokio::test]
 async fn a_guest_goes_on_when_libvirt_is_killed_at_its_next_host() {
-    let (_here, there, source, target, sent) = spoiled(|_, there| {
+    let (here, there, source, target, sent) = spoiled(|_, there| {
         there.kill_libvirt();
         there.start_libvirt();
     })
     .await;
-    goes_on(there, source, target, sent).await;
+    goes_on([here, there], source, target, sent).await;
 }
 
 #[tokio::test]
 async fn a_guest_goes_on_when_libvirt_is_killed_at_its_host() {
-    let (_here, there, source, target, sent) = spoiled(|here, _| {
+    let (here, there, source, target, sent) = spoiled(|here, _| {
         here.kill_libvirt();
         here.start_libvirt();
     })
     .await;
-    goes_on(there, source, target, sent).await;
+    goes_on([here, there], source, target, sent).await;
 }
 
 #[tokio::test]
 async fn a_guest_that_is_killed_on_its_way_ends_at_both_hosts() {
-    let (_here, mut there, source, target, sent) =
+    let (here, mut there, source, target, sent) =
         spoiled(|here, _| here.kill_guest(instance(1))).await;
     sent.unwrap_err();
     let run = becomes(&source, |machine| !machine.runs()).await.run;
     assert_eq!(run, RunState::Off(OffReason::Host));
     nothing_runs(&mut there, &target).await;
+    can_t_be_read("where it ended", &here);
+    can_t_be_read("where it did not get to", &there);
 }
 
 #[tokio::test]
@@ -291,6 +302,8 @@ async fn a_machine_that_has_left_is_known_to_have_when_its_host_ends_at_once() {
     assert_eq!(machine.marks.halt, Halt::Idle);
     assert_eq!(here.run("ls -A $folder/storage/.left").trim(), "");
     counts_on(&target).await;
+    can_t_be_read("where it has left", &here);
+    can_t_be_read("where it goes on", &there);
 }
 
 #[tokio::test]
