@@ -39,14 +39,19 @@ enum Moment {
 const LIFE: [(Step, &[Moment]); 4] = [
     (Step::Define, &[Moment::Kept, Moment::Noted]),
     (Step::Start, &[Moment::Seeded, Moment::Opened, Moment::Runs]),
-    (Step::Stop, &[Moment::Unheard, Moment::Ending]),
+    (Step::Stop, &[Moment::Ending, Moment::Unheard]),
     (Step::Undefine, &[Moment::Found, Moment::Unheard]),
 ];
 
 impl Moment {
-    /// Whether there is a QEMU to be killed.
+    /// Whether the killer's victim has to do with it.
     fn concerns(self, killed: Killed) -> bool {
-        killed != Killed::Qemu || matches!(self, Self::Opened | Self::Runs | Self::Ending)
+        match killed {
+            Killed::Qemu => matches!(self, Self::Opened | Self::Runs | Self::Ending),
+            // What it has asked for is done at some time afterwards, which nobody hears of.
+            Killed::Agent => self != Self::Unheard,
+            Killed::Libvirt | Killed::Host => true,
+        }
     }
 
     /// Who opens what at this moment.

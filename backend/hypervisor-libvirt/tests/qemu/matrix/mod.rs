@@ -177,6 +177,11 @@ impl Step {
         if self == Self::Copy { 4 } else { 3 }
     }
 
+    /// Whether a machine has to run for it.
+    fn needs_a_machine(self) -> bool {
+        matches!(self, Self::Attach | Self::Grow | Self::Copy)
+    }
+
     /// The files of the pool once it is done, by the numbers of their volumes.
     fn leaves(self) -> &'static [u128] {
         match self {
@@ -201,7 +206,8 @@ impl Moment {
         // The libvirtd that comes next believes that the copy goes on, has no data of it, and ends it by
         // no call: the machine can't be copied from until it is started again.
         let is_stuck = (self, step, killed) == (Self::Opened, Step::Copy, Killed::Libvirt);
-        victims.contains(&killed) && !is_stuck
+        let is_there = killed != Killed::Qemu || step.needs_a_machine();
+        victims.contains(&killed) && is_there && !is_stuck
     }
 
     /// Who opens what at this moment.
@@ -275,6 +281,7 @@ async fn act(host: &QemuHost, word: &str) -> Result<()> {
             let copy = Some(VolumeCopy::Of(volume(2)));
             host.create_volume(&HostVolume { copy, ..wish(4) }).await
         }
+        "Stop" => host.force_stop(instance(1)).await,
         "Detach" => host.detach(instance(1), "data-3").await,
         "Delete" => host.delete_volume(volume(3)).await,
         "DeleteCopy" => host.delete_volume(volume(4)).await,
@@ -310,8 +317,13 @@ async fn whoever_is_killed_in_whatever_step_nothing_is_lost_and_the_same_call_ge
                 // Where a test that is ended from outside was.
                 let at = begin.elapsed().as_secs();
                 eprintln!("{killed:?} is killed in {step:?}, {moment:?}, {at} s");
+                if step.needs_a_machine() {
+                    agent.does("Start");
+                }
                 let middle = moment.of(*step, &mut lab, &mut agent).await;
                 agent = killed.strikes(&mut lab, agent, middle, THIS);
+            }
+            if step.needs_a_machine() {
                 agent.does("Start");
             }
             let case = format!("{killed:?} was killed in {step:?}");
@@ -321,18 +333,21 @@ async fn whoever_is_killed_in_whatever_step_nothing_is_lost_and_the_same_call_ge
                 step.leaves().iter().map(|&number| format!("{}.qcow2", volume(number))).collect();
             wanted.sort();
             assert_eq!(lab.volume_files(), wanted, "{case}");
-            let live = lab.run(&format!("virsh domblklist {} | grep -c qcow2", instance(1)));
+            let has = lab.run(&format!("virsh domblklist {} | grep -c qcow2", instance(1)));
             let disks = match step {
                 Step::Create | Step::GrowAtRest | Step::Delete => "2",
                 Step::Attach | Step::Grow | Step::Copy => "3",
             };
-            assert_eq!(live.trim(), disks, "{case}");
+            assert_eq!(has.trim(), disks, "{case}");
             assert_eq!(lab.run("virsh -q secret-list").trim(), "", "{case}");
             if *step == Step::Copy {
+                // Off it lets go of the disk at once.
+                agent.does("Stop");
                 agent.does("Detach");
             }
         }
     }
+    agent.does("Start");
     drop(agent);
     // All of what was written at first is there, and in the copy.
     let host = lab.host();
