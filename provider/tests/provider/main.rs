@@ -16,3 +16,4 @@ mod schema;
 mod snapshot;
 mod timeouts;
 mod volume;
+mod unfinished;

@@ -122,7 +122,8 @@ impl Resource for InstanceResource {
         let what = format!("the instance {} to be as asked for", row.id);
         let done = cx.within(limit, &what, Box::pin(work)).await;
         let stopped = cx.cancellation().is_cancelled();
-        // Otherwise it was the broker that went away, which says nothing about the guest.
+        // Otherwise it was the broker that went away or heard no more of us, which says nothing about
+        // the machine.
         let out_of_time = done.is_err() && !stopped;
         match unfinished::told(done, NOUN, &row.id)? {
             Waited::Done(row) => {
@@ -155,7 +156,9 @@ impl Resource for InstanceResource {
                 match now.state() {
                     v1::InstanceState::Failed => Err(why.error("failed")),
                     // It never was on a host, so nothing is lost by making it anew.
-                    v1::InstanceState::Pending if !stopped => Err(why.error("has found no place")),
+                    v1::InstanceState::Pending if out_of_time => {
+                        Err(why.error("has found no place"))
+                    }
                     // What comes after it counts on what was waited for.
                     _ if out_of_time && !lacks.is_empty() => {
                         Err(why.error("runs, and has not brought what `wait_for` names"))

@@ -1,7 +1,8 @@
-//! A create that the platform took and nobody waited for to its end: by an interrupt, a limit, or
-//! a broker that went away. The thing exists, so it is no failure: Terraform would destroy it and
-//! make it anew.
+//! A create that the platform took and nobody waited for to its end: by an interrupt, a limit, a
+//! credential that ended, or a broker that went away. The thing exists, so it is no failure:
+//! Terraform would destroy it and make it anew.
 
+use fairmazon_model::ErrorKind;
 use tfplugin::{Diagnostic, Diagnostics};
 
 use crate::{client::ClientError, diagnostics::Attempt};
@@ -26,7 +27,7 @@ pub struct Unfinished {
 /// Reads the outcome of a wait for a create that the platform had answered with an id.
 ///
 /// # Errors
-/// When the platform says that it failed, or no key may be given to its host.
+/// When the platform says that making it failed, or no key can be given to its host.
 pub fn told<T>(
     done: Result<Result<T, ClientError>, Diagnostics>,
     noun: &'static str,
@@ -35,8 +36,7 @@ pub fn told<T>(
     let attempt = Attempt::on("wait for", noun, id);
     let told = match done {
         Ok(Ok(done)) => return Ok(Waited::Done(done)),
-        // The platform has said no; or we have, and nobody else gives it its keys.
-        Ok(Err(error)) if error.kind().is_some() || matches!(error, ClientError::Keys(_)) => {
+        Ok(Err(error)) if ends_the_making(&error) => {
             return Err(Attempt::on("create", noun, id).failed(&error));
         }
         Ok(Err(error)) => attempt.failed(&error),
@@ -45,6 +45,18 @@ pub fn told<T>(
     let why: Vec<_> = told.iter().map(Diagnostic::detail_text).collect();
     let why = why.join("\n\n");
     Ok(Waited::Unfinished(Unfinished { noun, id: id.to_owned(), why }))
+}
+
+/// Whether the thing will not come about. A credential that ends, a limit and a broker that is away
+/// end only the waiting.
+fn ends_the_making(error: &ClientError) -> bool {
+    match error {
+        // The platform has given it up; or its keys can't be made, and nobody else makes them.
+        ClientError::Failed { .. } | ClientError::Keys(_) => true,
+        // Who waits sends ids that the platform gave, and keys: a key is what it finds wrong.
+        ClientError::Refused { error, .. } => error.kind == ErrorKind::Invalid,
+        _ => false,
+    }
 }
 
 impl Unfinished {
@@ -100,5 +112,35 @@ impl Unfinished {
                  it is left as it is."
             ),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fairmazon_model::DomainError;
+
+    use super::*;
+
+    fn error(kind: ErrorKind) -> Box<DomainError> {
+        Box::new(DomainError::new(kind, "no"))
+    }
+
+    fn is_unfinished(error: ClientError) -> bool {
+        told::<()>(Ok(Err(error)), "instance", "ins-1").is_ok()
+    }
+
+    #[test]
+    fn only_what_ends_the_thing_is_an_error() {
+        use ErrorKind::*;
+        let refused = |kind| ClientError::Refused { error: error(kind), request_id: String::new() };
+        for kind in
+            [Unauthenticated, Forbidden, LimitExceeded, Unavailable, Internal, NotFound, Conflict]
+        {
+            assert!(is_unfinished(refused(kind)), "{kind:?}");
+            let (operation, request_id) = ("op-1".to_owned(), String::new());
+            let failed = ClientError::Failed { operation, error: error(kind), request_id };
+            assert!(!is_unfinished(failed), "{kind:?}");
+        }
+        assert!(!is_unfinished(refused(Invalid)), "a key that the platform does not take");
     }
 }

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use fairmazon_model::{catalogue::Catalogue, id::HostId};
+use fairmazon_model::{DomainError, catalogue::Catalogue, id::HostId};
 use fairmazon_proto::v1;
 use parking_lot::Mutex;
 use rcgen::{CertificateParams, KeyPair};
@@ -43,6 +43,8 @@ pub(crate) struct State {
     /// The next operation ends in this failure.
     pub(crate) fail: Option<v1::ErrorDetail>,
     /// No machine runs now.
+    /// Calls that are refused, and with what.
+    pub(crate) refused: BTreeMap<&'static str, DomainError>,
     pub(crate) off_hours: bool,
     /// No host takes a machine.
     pub(crate) no_place: bool,
@@ -73,6 +75,7 @@ impl State {
             off_hours: false,
             no_place: false,
             agent: Some(v1::CloudInit::Done),
+            refused: BTreeMap::new(),
             console: Some(String::new()),
             asks: None,
             given: watch::Sender::new(Vec::new()),

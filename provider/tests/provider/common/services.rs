@@ -67,6 +67,9 @@ impl Fake {
         if given != Some(&format!("Bearer {TOKEN}")) && request.peer_certs().is_none() {
             let error = DomainError::new(ErrorKind::Unauthenticated, "the token is not known");
             return Err(status(&error));
+        if let Some(error) = state.refused.get(name) {
+            return Err(status(error));
+        }
         }
         Ok((state, request.into_inner()))
     }
