@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod claims;
+mod clock;
 mod confirm;
 mod error;
 mod groups;
@@ -37,7 +38,9 @@ pub use table::Row;
 pub use tls::TlsSettings;
 
 use catalogue::CatalogueCache;
+use clock::Beginning;
 use confirm::Confirmations;
+use fairmazon_model::units::UnixMs;
 use fairmazon_proto::v1;
 use table::Table;
 
@@ -101,6 +104,7 @@ pub struct Client {
     channel: Channel,
     bearer: Option<MetadataValue<Ascii>>,
     health: Mutex<Health>,
+    began: Beginning,
     keys: Keys,
     keyring: Option<Keyring>,
     catalogue: CatalogueCache,
@@ -147,6 +151,7 @@ impl Client {
             channel: endpoint.connect_lazy(),
             bearer,
             health: Mutex::default(),
+            began: Beginning::now(),
             keys: connection.keys,
             keyring: connection.keyring,
             catalogue: CatalogueCache::default(),
@@ -160,6 +165,11 @@ impl Client {
     /// Whether it can give the keys of volumes to hosts.
     pub const fn has_identity(&self) -> bool {
         self.keyring.is_some()
+    }
+
+    /// Whether it began after a moment of the broker's clock.
+    pub fn began_after(&self, moment: UnixMs) -> bool {
+        self.began.is_after(moment)
     }
 
     /// Where the broker is sought.
@@ -186,6 +196,7 @@ impl Client {
                 Ok(Ok(answer)) => {
                     let request_id = request_id(answer.metadata());
                     tracing::debug!(call = what, request_id, "the broker answered");
+                    self.began.hear(answer.metadata());
                     self.seen();
                     return Ok(answer.into_inner());
                 }

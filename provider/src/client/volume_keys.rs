@@ -1,11 +1,9 @@
 //! Keys of volumes: given to the hosts that wait for them while an operation is followed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use fairmazon_model::{id::VolumeId, units::UnixMs};
+use fairmazon_model::id::VolumeId;
 use fairmazon_proto::v1;
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, clock::now};
 
 /// How often the keys that are wanted are asked for anew when others answer at the same time.
 const ROUNDS: usize = 8;
@@ -61,9 +59,4 @@ fn wanted_of(target: &str) -> v1::ListKeyRequestsRequest {
     };
     // One page has room for all that an instance may have.
     v1::ListKeyRequestsRequest { instance_id, volume_id, ..Default::default() }
-}
-
-fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -22,7 +22,9 @@ async fn a_machine_is_planned_with_its_price_made_and_left_alone() {
     assert_eq!(made["price_per_hour"], "0.00555");
     assert_eq!(made["state"], "running");
     assert_eq!(made["boot_volume"]["size_gib"], 10);
-    assert_eq!(made["created_at"], "2023-11-14T22:13:20Z");
+    let created_at = broker.instance(made["id"].as_str().unwrap()).created_at_ms;
+    let created_at = jiff::Timestamp::from_millisecond(created_at).unwrap().to_string();
+    assert_eq!(made["created_at"], created_at.as_str());
     assert_eq!(client.plan(ADDRESS, machine()).await.unwrap().action, ChangeAction::None);
 }
 

@@ -14,6 +14,7 @@ mod pages;
 mod refusals;
 mod schema;
 mod snapshot;
+mod taken_over;
 mod timeouts;
-mod volume;
 mod unfinished;
+mod volume;

@@ -41,11 +41,13 @@ async fn a_wrong_field_is_named() {
 }
 
 #[tokio::test]
-async fn every_answer_has_the_id_of_its_request() {
+async fn every_answer_has_the_id_of_its_request_and_a_date() {
     let broker = Broker::start().await;
     let mut instances = InstancesServiceClient::new(broker.as_role(Role::Customer).await);
     let answer = instances.list_instances(ListInstancesRequest::default()).await.unwrap();
     let first = answer.metadata().get("request-id").unwrap().to_str().unwrap().to_owned();
+    // By which clients tell how old a row is.
+    assert!(answer.metadata().get("date").is_some());
     let request = GetInstanceRequest { id: "ins-01jd0000000000000000000000".into() };
     let status = instances.get_instance(request).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fairmazon_model::id::InstanceId;
+use fairmazon_model::{id::InstanceId, units::UnixMs};
 use fairmazon_proto::v1;
 use tfplugin::{
     Change, ChangeKind, Context, Diagnostic, Diagnostics, IdentitySchema, ImportTarget, Planned,
@@ -20,6 +20,7 @@ use crate::{
     resources::shared::{
         confirm, identity,
         stop::graceful,
+        taken_over,
         timeouts::{self, Limit},
         unfinished::{self, Unfinished, Waited},
     },
@@ -107,6 +108,7 @@ impl Resource for InstanceResource {
         let (row, operation) = created.map_err(|error| attempt.failed(&error))?;
         // From here on there is something real: its id is kept before anything slow.
         state.save(&row::after_apply(&plan.model, &row))?;
+        taken_over::warn(cx, client, NOUN, &row.id, UnixMs(row.created_at_ms));
         let conditions = wait::conditions(&plan.model);
         let work = async {
             if conditions.is_empty() {

@@ -13,16 +13,17 @@ use super::{
     placement,
     wait::WAIT_FOR,
 };
-use crate::resources::shared::{computed, labels, name, timeouts};
+use crate::resources::shared::{computed, described, labels, name, timeouts};
 
 /// The whole schema.
 pub(super) fn schema() -> Schema {
     Schema::builder()
-        .describe(
+        .describe(described(
             "A machine.\n\nIts id never says where it runs, so a move never looks like a \
              replacement. What can be known is known at plan, prices included. A \
              change that restarts, stops or rebuilds a running machine says so in a warning.",
-        )
+            "machine",
+        ))
         .attributes(identity())
         .attributes(size())
         .attributes(disks())

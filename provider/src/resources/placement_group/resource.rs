@@ -1,7 +1,7 @@
 //! Plans, makes, reads, changes and removes placement groups. All of it is done at once, so there
 //! are no timeouts.
 
-use fairmazon_model::{DomainError, id::PlacementGroupId, limits};
+use fairmazon_model::{DomainError, id::PlacementGroupId, limits, units::UnixMs};
 use fairmazon_proto::v1;
 use serde::{Deserialize, Serialize};
 use tfplugin::{
@@ -13,10 +13,11 @@ use crate::{
     diagnostics::{self, Attempt},
     platform::Platform,
     resources::shared::{
-        computed, confirm, identity,
+        computed, confirm, described, identity,
         labels::{self, KnownLabels, Labels},
         name, rfc3339,
         stop::graceful,
+        taken_over,
     },
 };
 
@@ -86,10 +87,11 @@ impl Resource for PlacementGroupResource {
 
     fn schema(&self) -> Schema {
         Schema::builder()
-            .describe(
+            .describe(described(
                 "A name that machines gather around (`placement.with`) or keep apart by \
                  (`placement.not_with`). It can't be removed while a machine names it.",
-            )
+                "group",
+            ))
             .attribute(computed("id", "Id of the group."))
             .attribute(name("Name for people."))
             .attributes(labels::attributes())
@@ -138,6 +140,7 @@ impl Resource for PlacementGroupResource {
         let (name, labels) = plan.model.read().map_err(|error| attempt.refused(&error))?;
         let created = graceful(cx, client.create_placement_group(name, labels)).await?;
         let row = created.map_err(|error| attempt.failed(&error))?;
+        taken_over::warn(cx, client, NOUN, &row.id, UnixMs(row.created_at_ms));
         state.save(&after_apply(&plan.model, &row))
     }
 

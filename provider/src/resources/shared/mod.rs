@@ -9,6 +9,7 @@ pub mod protection;
 pub mod reader;
 pub mod snapshots;
 pub mod stop;
+pub mod taken_over;
 pub mod timeouts;
 pub mod unfinished;
 
@@ -18,6 +19,17 @@ use tfplugin::{Attr, Attribute, IdentitySchema, Type, schema::validators};
 /// Seconds and milliseconds since the Unix epoch as RFC 3339 in UTC.
 pub fn rfc3339(unix_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(unix_ms).map_or_else(|_| String::new(), |at| at.to_string())
+}
+
+/// The description of a resource, with what its creation has to do with earlier ones. `noun` is
+/// what people call one.
+pub fn described(text: &str, noun: &str) -> String {
+    format!(
+        "{text}\n\nAn apply that was cut off is gone on with: within 24 hours one of an equal \
+         configuration takes over the {noun} that was made and that no plan has read since, with a \
+         warning. So run a plan without `-target` between an apply that makes a {noun} and one \
+         that makes another one of equal arguments, or two resources hold the first."
+    )
 }
 
 /// The identity of everything here: its id.

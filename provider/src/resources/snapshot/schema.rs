@@ -2,15 +2,16 @@
 
 use tfplugin::{Attribute, Schema};
 
-use crate::resources::shared::{computed, labels, name, timeouts};
+use crate::resources::shared::{computed, described, labels, name, timeouts};
 
 /// The whole schema.
 pub(super) fn schema() -> Schema {
     Schema::builder()
-        .describe(
+        .describe(described(
             "What a volume was at one moment, whether it is in use or not. Nobody writes to it; it \
              is on the host of the volume, encrypted with a key of its own, and outlives the volume.",
-        )
+            "snapshot",
+        ))
         .attribute(computed("id", "Id of the snapshot. It stays for its whole life."))
         .attribute(name("Name for people."))
         .attribute(Attribute::string("volume_id").required().requires_replace().describe(

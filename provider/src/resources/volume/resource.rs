@@ -3,7 +3,11 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use fairmazon_model::{
-    DomainError, ErrorKind, catalogue::Catalogue, id::VolumeId, impact, price, units::Gib,
+    DomainError, ErrorKind,
+    catalogue::Catalogue,
+    id::VolumeId,
+    impact, price,
+    units::{Gib, UnixMs},
     volume::VolumeSpec,
 };
 use fairmazon_proto::v1;
@@ -26,6 +30,7 @@ use crate::{
         protection::protected,
         snapshots,
         stop::graceful,
+        taken_over,
         timeouts::{self, Limit},
         unfinished::{self, Waited},
     },
@@ -194,6 +199,7 @@ impl<K: VolumeKind> Resource for Volumes<K> {
         let (row, operation) = created.map_err(|error| attempt.failed(&error))?;
         // From here on there is something real: its id is kept before anything slow.
         state.save(&Self::after_apply(&plan.model, &row))?;
+        taken_over::warn(cx, client, K::NOUN, &row.id, UnixMs(row.created_at_ms));
         let work = async {
             client.wait(&operation, |_| {}).await?;
             client.volume_now(&row.id).await

@@ -3,15 +3,16 @@
 use fairmazon_model::{key::FIRST_KEY_VERSION, limits};
 use tfplugin::{Attribute, Schema, schema::validators};
 
-use crate::resources::shared::{computed, labels, name, name_in, placement, timeouts};
+use crate::resources::shared::{computed, described, labels, name, name_in, placement, timeouts};
 
 /// The whole schema.
 pub(super) fn schema() -> Schema {
     Schema::builder()
-        .describe(
+        .describe(described(
             "A disk that outlives machines. It gets its place when it is first attached, and goes \
              along when its machine moves.",
-        )
+            "volume",
+        ))
         .attribute(computed("id", "Id of the volume. It stays for its whole life."))
         .attribute(name("Name for people."))
         .attribute(

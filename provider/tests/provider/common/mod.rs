@@ -2,6 +2,7 @@
 //! fails when told to. It keeps rows in memory, over real TLS; everything is done at once.
 
 mod following;
+mod offers;
 mod services;
 
 use std::{
@@ -42,9 +43,9 @@ pub(crate) struct State {
     pub(crate) hold: bool,
     /// The next operation ends in this failure.
     pub(crate) fail: Option<v1::ErrorDetail>,
-    /// No machine runs now.
     /// Calls that are refused, and with what.
     pub(crate) refused: BTreeMap<&'static str, DomainError>,
+    /// No machine runs now.
     pub(crate) off_hours: bool,
     /// No host takes a machine.
     pub(crate) no_place: bool,
@@ -56,6 +57,8 @@ pub(crate) struct State {
     pub(crate) asks: Option<(HostId, String)>,
     /// The keys that were given.
     pub(crate) given: watch::Sender<Vec<v1::GivenKey>>,
+    /// How far its clock is before that of this machine, in milliseconds.
+    pub(crate) ahead_ms: i64,
     made: u64,
 }
 
@@ -72,15 +75,21 @@ impl State {
             page_rows: usize::MAX,
             hold: false,
             fail: None,
+            refused: BTreeMap::new(),
             off_hours: false,
             no_place: false,
             agent: Some(v1::CloudInit::Done),
-            refused: BTreeMap::new(),
             console: Some(String::new()),
             asks: None,
             given: watch::Sender::new(Vec::new()),
+            ahead_ms: 0,
             made: 0,
         }
+    }
+
+    /// The time by its clock, in milliseconds since the Unix epoch.
+    pub(crate) fn now_ms(&self) -> i64 {
+        jiff::Timestamp::now().as_millisecond() + self.ahead_ms
     }
 
     /// A number that was not given before, for ids.

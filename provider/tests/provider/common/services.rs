@@ -2,7 +2,7 @@
 
 use fairmazon_model::{
     DomainError, ErrorKind,
-    id::{InstanceId, OperationId, PlacementGroupId, TokenId, VolumeId},
+    id::{InstanceId, OperationId, PlacementGroupId, VolumeId},
     instance::InstanceSpec,
     key::FIRST_KEY_VERSION,
     price,
@@ -14,8 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming, transport::server::Route
 
 use super::{Shared, State, TOKEN, following};
 
-type Answer<T> = Result<Response<T>, Status>;
-const NOW_MS: u64 = 1_700_000_000_000;
+pub(super) type Answer<T> = Result<Response<T>, Status>;
 
 /// All services over one state.
 pub(crate) struct Services(Shared);
@@ -38,7 +37,7 @@ impl Services {
     }
 }
 
-struct Fake(Shared);
+pub(super) struct Fake(Shared);
 
 fn status(error: &DomainError) -> Status {
     let code = match error.kind {
@@ -55,7 +54,7 @@ fn status(error: &DomainError) -> Status {
 
 impl Fake {
     /// Counts a call and looks at its credential.
-    fn open<T>(
+    pub(super) fn open<T>(
         &self,
         name: &'static str,
         request: Request<T>,
@@ -67,9 +66,9 @@ impl Fake {
         if given != Some(&format!("Bearer {TOKEN}")) && request.peer_certs().is_none() {
             let error = DomainError::new(ErrorKind::Unauthenticated, "the token is not known");
             return Err(status(&error));
+        }
         if let Some(error) = state.refused.get(name) {
             return Err(status(error));
-        }
         }
         Ok((state, request.into_inner()))
     }
@@ -81,13 +80,22 @@ fn has_key(key: &str) -> Result<(), Status> {
     if key.is_empty() { Err(none()) } else { Ok(()) }
 }
 
-fn missing(noun: &str, id: &str) -> Status {
+pub(super) fn missing(noun: &str, id: &str) -> Status {
     status(&DomainError::not_found(noun, id))
 }
 
 fn protected(id: &str) -> Status {
     let error = DomainError::new(ErrorKind::Precondition, format!("{id} is protected"));
     status(&error.advise("switch deletion_protection off"))
+}
+
+/// What a create answers, with the time of the broker's clock.
+fn created<T>(state: &State, row: T) -> Response<T> {
+    let mut answer = Response::new(row);
+    let now = jiff::Timestamp::from_millisecond(state.now_ms()).unwrap();
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now);
+    answer.metadata_mut().insert("date", date.unwrap().parse().unwrap());
+    answer
 }
 
 fn operation(state: &mut State, kind: OperationKind, target: &str) -> Operation {
@@ -100,7 +108,7 @@ fn operation(state: &mut State, kind: OperationKind, target: &str) -> Operation 
         (None, false) => OperationState::Done,
     };
     Operation {
-        id: OperationId::from_parts(NOW_MS, number).to_string(),
+        id: OperationId::from_parts(state.now_ms().unsigned_abs(), number).to_string(),
         kind: kind.into(),
         target_id: target.to_owned(),
         state: end.into(),
@@ -178,15 +186,16 @@ impl instances_service_server::InstancesService for Fake {
             let field = Some("idempotency_key".to_owned());
             return Err(status(&DomainError { field, ..error }));
         }
-        let row = match known.filter(|row| row.unconfirmed) {
+        let row = match known {
             Some(row) => row,
             None => {
                 let number = state.next();
                 let mut row = Instance {
-                    id: InstanceId::from_parts(NOW_MS, number).to_string(),
+                    id: InstanceId::from_parts(state.now_ms().unsigned_abs(), number).to_string(),
                     spec: request.spec,
-                    created_at_ms: NOW_MS as i64,
-                    boot_volume_id: VolumeId::from_parts(NOW_MS, number).to_string(),
+                    created_at_ms: state.now_ms(),
+                    boot_volume_id: VolumeId::from_parts(state.now_ms().unsigned_abs(), number)
+                        .to_string(),
                     unconfirmed: true,
                     ..Instance::default()
                 };
@@ -198,7 +207,7 @@ impl instances_service_server::InstancesService for Fake {
         };
         let operation = operation(&mut state, OperationKind::Create, &row.id);
         let response = InstanceResponse { instance: Some(row), operation: Some(operation) };
-        Ok(Response::new(response))
+        Ok(created(&state, response))
     }
 
     async fn get_instance(&self, request: Request<GetInstanceRequest>) -> Answer<Instance> {
@@ -302,18 +311,28 @@ fn price_volume(state: &State, row: &mut Volume) -> Result<(), Status> {
 impl volumes_service_server::VolumesService for Fake {
     async fn create_volume(&self, request: Request<CreateVolumeRequest>) -> Answer<VolumeResponse> {
         let (mut state, request) = self.open("create_volume", request)?;
-        let number = state.next();
-        let mut row = Volume {
-            id: VolumeId::from_parts(NOW_MS, number).to_string(),
-            spec: request.spec,
-            created_at_ms: NOW_MS as i64,
-            unconfirmed: true,
-            ..Volume::default()
+        let known = state.keys.get(&request.idempotency_key).cloned();
+        let known = known.and_then(|id| state.volumes.get(&id).cloned());
+        let row = match known.filter(|row| row.unconfirmed) {
+            Some(row) => row,
+            None => {
+                let number = state.next();
+                let mut row = Volume {
+                    id: VolumeId::from_parts(state.now_ms().unsigned_abs(), number).to_string(),
+                    spec: request.spec,
+                    created_at_ms: state.now_ms(),
+                    unconfirmed: true,
+                    ..Volume::default()
+                };
+                price_volume(&state, &mut row)?;
+                state.keys.insert(request.idempotency_key, row.id.clone());
+                state.volumes.insert(row.id.clone(), row.clone());
+                row
+            }
         };
-        price_volume(&state, &mut row)?;
-        state.volumes.insert(row.id.clone(), row.clone());
         let operation = operation(&mut state, OperationKind::Create, &row.id);
-        Ok(Response::new(VolumeResponse { volume: Some(row), operation: Some(operation) }))
+        let response = VolumeResponse { volume: Some(row), operation: Some(operation) };
+        Ok(created(&state, response))
     }
 
     async fn get_volume(&self, request: Request<GetVolumeRequest>) -> Answer<Volume> {
@@ -415,16 +434,21 @@ impl placement_groups_service_server::PlacementGroupsService for Fake {
         request: Request<CreatePlacementGroupRequest>,
     ) -> Answer<PlacementGroup> {
         let (mut state, request) = self.open("create_placement_group", request)?;
+        let known = state.keys.get(&request.idempotency_key).cloned();
+        if let Some(row) = known.and_then(|id| state.groups.get(&id).cloned()) {
+            return Ok(created(&state, row));
+        }
         let number = state.next();
         let row = PlacementGroup {
-            id: PlacementGroupId::from_parts(NOW_MS, number).to_string(),
+            id: PlacementGroupId::from_parts(state.now_ms().unsigned_abs(), number).to_string(),
             name: request.name,
             labels: request.labels,
-            created_at_ms: NOW_MS as i64,
+            created_at_ms: state.now_ms(),
             ..PlacementGroup::default()
         };
+        state.keys.insert(request.idempotency_key, row.id.clone());
         state.groups.insert(row.id.clone(), row.clone());
-        Ok(Response::new(row))
+        Ok(created(&state, row))
     }
 
     async fn get_placement_group(
@@ -510,78 +534,5 @@ impl operations_service_server::OperationsService for Fake {
             }
         }
         Ok(Response::new(ConfirmCreatedResponse {}))
-    }
-}
-
-#[tonic::async_trait]
-impl catalogue_service_server::CatalogueService for Fake {
-    async fn get_catalogue(&self, request: Request<GetCatalogueRequest>) -> Answer<Catalogue> {
-        let (state, _) = self.open("get_catalogue", request)?;
-        Ok(Response::new((&state.catalogue).into()))
-    }
-}
-
-#[tonic::async_trait]
-impl sites_service_server::SitesService for Fake {
-    async fn list_sites(&self, request: Request<ListSitesRequest>) -> Answer<ListSitesResponse> {
-        let (_, request) = self.open("list_sites", request)?;
-        // Two pages of one site each.
-        let is_first = request.page.is_none_or(|page| page.token.is_empty());
-        let (name, next) = if is_first { ("fra1", "fra1") } else { ("fra2", "") };
-        let site = v1::Site {
-            name: name.to_owned(),
-            town: "Frankfurt".to_owned(),
-            country: "DE".to_owned(),
-            region: "eu-central".to_owned(),
-            latitude: 50.11,
-            longitude: 8.68,
-            hosts_available: 2,
-        };
-        let (sites, next_page_token) = (vec![site], next.to_owned());
-        Ok(Response::new(ListSitesResponse { sites, revision: 1, next_page_token }))
-    }
-}
-
-#[tonic::async_trait]
-impl tokens_service_server::TokensService for Fake {
-    async fn create_token(
-        &self,
-        request: Request<CreateTokenRequest>,
-    ) -> Answer<CreateTokenResponse> {
-        let (mut state, request) = self.open("create_token", request)?;
-        let number = state.next();
-        let token = Token {
-            id: TokenId::from_parts(NOW_MS, number).to_string(),
-            name: request.name,
-            role: request.role,
-            kind: "token".to_owned(),
-            created_at_ms: NOW_MS as i64,
-            expires_at_ms: NOW_MS as i64 + request.lifetime_seconds as i64 * 1_000,
-            revoked_at_ms: 0,
-        };
-        state.tokens.insert(token.id.clone(), token.clone());
-        let secret = "fmz_secret".to_owned();
-        Ok(Response::new(CreateTokenResponse { token: Some(token), secret }))
-    }
-
-    async fn register_certificate(
-        &self,
-        request: Request<RegisterCertificateRequest>,
-    ) -> Answer<Token> {
-        drop(self.open("register_certificate", request)?);
-        Err(Status::unimplemented("not here"))
-    }
-
-    async fn list_tokens(&self, request: Request<ListTokensRequest>) -> Answer<ListTokensResponse> {
-        drop(self.open("list_tokens", request)?);
-        Ok(Response::new(ListTokensResponse::default()))
-    }
-
-    async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Answer<Token> {
-        let (mut state, request) = self.open("revoke_token", request)?;
-        let token = state.tokens.get_mut(&request.id);
-        let token = token.ok_or_else(|| missing("token", &request.id))?;
-        token.revoked_at_ms = 1;
-        Ok(Response::new(token.clone()))
     }
 }
