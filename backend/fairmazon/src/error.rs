@@ -130,8 +130,8 @@ pub(crate) enum CommandError {
     MayNotJoin,
     /// Something is still on a host that was to be emptied.
     #[error(
-        "{machines} machines and {volumes} volumes are still on the host {host}; what stays is to \
-         be started, moved or deleted by its customers"
+        "{machines} machines and {volumes} volumes are still on the host {host}; what stays \
+         has to be stopped, copied or deleted by its customers"
     )]
     NotEmpty {
         /// Which host.

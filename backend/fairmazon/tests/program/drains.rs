@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::{
     dev::{create, request},
-    process::{Dev, Running, ask, exported},
+    process::{Dev, Running, ask, exported, run},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,6 +24,13 @@ async fn a_drain_is_followed_over_a_broker_that_is_killed() {
     let hosts = ask(&["host", "list"], &operator);
     let host = hosts.lines().find(|line| line.contains("\tPL\t")).unwrap();
     let host = host.split('\t').next().unwrap();
+
+    let tried = run(&["host", "drain", host, "--deadline", "1s"], &operator);
+    let said = String::from_utf8_lossy(&tried.stderr);
+    assert_eq!(tried.status.code(), Some(1), "{said}");
+    let left = format!("1 machines and 1 volumes are still on the host {host}");
+    assert!(said.contains(&left), "{said}");
+    assert!(said.contains("has to be stopped, copied or deleted by its customers"), "{said}");
 
     let follow = ["host", "drain", host, "--deadline", "2h"];
     let mut following = Running::start(&follow, &operator, &log);
