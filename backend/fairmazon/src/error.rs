@@ -18,12 +18,20 @@ pub(crate) enum CommandError {
         #[source]
         source: io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file of the data folder does not hold what it should.
     #[error("{path} can't be read: {reason}; restore it from a backup, or start with another data folder", path = path.display())]
     Content {
         /// Which.
         path: PathBuf,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that was named does not hold what it should.
+    #[error("{path} can't be used: {reason}", path = path.display())]
+    Given {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
         reason: String,
     },
     /// The store can't be opened or used.

@@ -93,14 +93,20 @@ async fn verify(client: &ClientOptions) -> Result<(), CommandError> {
     Ok(())
 }
 
+fn no_entry(path: &Path, line: usize, error: &serde_json::Error) -> CommandError {
+    let reason = format!(
+        "line {line} is no entry of the audit log ({error}); check a file as `fairmazon audit \
+         export` has written it, and where this is one, it was damaged or changed since"
+    );
+    CommandError::Given { path: path.to_owned(), reason }
+}
+
 fn verify_file(path: &Path, part: bool) -> Result<(), CommandError> {
     let file = File::open(path).map_err(CommandError::file("open", path))?;
     let mut checker = PartChecker::default();
-    for line in BufReader::new(file).lines() {
+    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
         let line = line.map_err(CommandError::file("read", path))?;
-        let record: AuditRecord = serde_json::from_str(&line).map_err(|error| {
-            CommandError::Content { path: path.to_owned(), reason: error.to_string() }
-        })?;
+        let record = serde_json::from_str(&line).map_err(|error| no_entry(path, number, &error))?;
         checker.check(&record).map_err(|broken| CommandError::Usage(broken.to_string()))?;
     }
     let (entries, head, missing) = (checker.entries(), checker.head(), checker.missing());

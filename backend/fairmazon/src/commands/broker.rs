@@ -178,7 +178,8 @@ async fn set_up(engine: &Engine, folder: &Folder) -> Result<(), CommandError> {
     if is_new {
         folder.write(TOKEN_FILE, &format!("{}\n", keys::token()?))?;
     }
-    let token = read_token(&path)?;
+    let wrong = |reason| CommandError::Content { path: path.clone(), reason };
+    let token = token_in(&path)?.map_err(wrong)?;
     let ensured = engine.ensure_token(account, Role::PlatformOperator, PLATFORM, &token).await;
     match ensured {
         Ok(_) if is_new => {
@@ -191,13 +192,23 @@ async fn set_up(engine: &Engine, folder: &Folder) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Reads a token from a file that holds nothing else.
+/// Reads a token from a file that was named for it.
 pub(crate) fn read_token(path: &Path) -> Result<String, CommandError> {
+    token_in(path)?.map_err(|reason| CommandError::Given {
+        path: path.to_owned(),
+        reason: format!(
+            "{reason}; write the token into it that `fairmazon host register` or `fairmazon host \
+             rotate-token` has shown"
+        ),
+    })
+}
+
+/// The token in a file, or what is wrong with the file.
+fn token_in(path: &Path) -> Result<Result<String, String>, CommandError> {
     let text = fs::read_to_string(path).map_err(CommandError::file("read", path))?;
     let token = text.trim();
     if token.is_empty() || token.contains(char::is_whitespace) {
-        let reason = "it must hold one token and nothing else".to_owned();
-        return Err(CommandError::Content { path: path.to_owned(), reason });
+        return Ok(Err("it must hold one token and nothing else".to_owned()));
     }
-    Ok(token.to_owned())
+    Ok(Ok(token.to_owned()))
 }

@@ -61,6 +61,11 @@ fn a_part_of_the_log_is_checked_as_far_as_it_goes() {
     found(&two, &["--part"], "it does not name the hash of the entry before");
     found(&format!("{own}{own}"), &["--part"], "it is not in its place");
 
+    found("no entry\n", &[], "line 1 is no entry of the audit log");
+    let refused = check(&format!("{}\n{{}}\n", lines[0]), &[]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("line 2 is no entry") && !said.contains("data folder"), "{said}");
+
     for more in [&[][..], &["--part"]] {
         let shown = check(&whole, more);
         let said = String::from_utf8_lossy(&shown.stdout);

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use rustix::process::Signal;
 
-use crate::process::{Dev, Environment, run};
+use crate::process::{Dev, Environment, Running, own_broker, run};
 
 /// Runs a command that must fail; answers what it said.
 fn fail(arguments: &[&str]) -> String {
@@ -54,6 +54,31 @@ fn damaged_secrets_are_told_and_kept() {
     let said = fail(&["dev", "--data-dir", folder.path().to_str().unwrap()]);
     assert!(said.contains("secrets.json"), "{said}");
     assert_eq!(std::fs::read_to_string(file).unwrap(), "{");
+}
+
+#[test]
+fn only_files_of_the_data_folder_are_to_be_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for name in ["ca.pem", "token"] {
+        std::fs::write(path(name), "two words").unwrap();
+    }
+    let join = ["host", "join", "--broker", "https://127.0.0.1:1", "--ca", &path("ca.pem")];
+    let said = fail(&[&join[..], &["--token-file", &path("token"), "--state-dir", "x"]].concat());
+    for part in [&path("token"), "must hold one token", "`fairmazon host register`"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("backup") && !said.contains("data folder"), "{said}");
+
+    let data = folder.path().join("data");
+    let own = own_broker(&data);
+    let log = folder.path().join("log");
+    let mut broker = Running::start(&own, &Environment::new(), &log);
+    broker.told("listening on ");
+    assert!(broker.end().success());
+    std::fs::write(data.join("platform-token"), "two words").unwrap();
+    let said = fail(&own);
+    assert!(said.contains("platform-token") && said.contains("restore it from a backup"), "{said}");
 }
 
 #[test]
