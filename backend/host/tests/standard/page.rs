@@ -32,13 +32,13 @@ What a host must prove, and the level from 0 to 3 that it reaches by it. Custome
 On the host, as root and with the limits that the agent will have, before and after it joins:
 
 ```shell
-fairmazon host check --storage-dir /srv/fairmazon --storage fast=2000 --storage standard=8000 \
+fairmazon host check --storage-dir /srv/volumes --storage fast=2000 --storage standard=8000 \
   --runtime-dir /run/fairmazon --state-dir /var/lib/fairmazon-host \
   --libvirt qemu:///system --broker https://broker.example.com:8443 \
   --country DE --latitude 48.14 --longitude 11.58 --level 2
 ```
 
-Each check ends with `pass`, `FAIL` or `unknown`, with what was found, and with what to do. What is not known counts as not kept: an option that is left out leaves its check unknown. The exit status is 0 when the level that was asked for (`--level`, 1 unless given) is reached, and 1 otherwise. `--json` writes the same for programs: `level` (null for none), `reached`, and `findings` with `name`, `status`, `found`, `wants`, `why`, `remedy`, `needs` and `allows`, the highest level that the finding leaves. Given the agent's `--migration-listen` and `--migration-address`, it also says when no other host can reach this one (`out_of_reach`), which no level depends on: see [Reaching other hosts](operators.md#reaching-other-hosts).
+Each check ends with `pass`, `FAIL` or `unknown`, with what was found, and with what to do. What is not known counts as not kept: an option that is left out leaves its check unknown. The exit status is 0 when the level that was asked for (`--level`, 1 unless given) is reached, and 1 otherwise. `--json` writes the same for programs: `level` (null for none), `reached`, and `findings` with `name`, `status`, `found`, `wants`, `why`, `remedy`, `needs` and `allows`, the highest level that the finding leaves. Of the agent's `--migration-listen` and `--migration-address` it also says when no other host can reach this one (`out_of_reach`, null where one may), also when neither is given, as no machine moves to or from such a host. No level depends on it: see [Reaching other hosts](operators.md#reaching-other-hosts).
 
 Nothing of the system is changed. To measure, files are written into the storage folder and removed: one of 64 MiB for each class folder, and a small volume. A guest of 16 MiB boots for a moment. With `--root FOLDER` the files of a system that is mounted there are read; programs, disk and network are still those of the running one.
 
