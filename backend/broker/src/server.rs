@@ -74,6 +74,13 @@ impl Server {
         if let Some(wanted) = config.metrics {
             let (listener, address) = listen(wanted).await?;
             metrics_address = Some(address);
+            if !address.ip().to_canonical().is_loopback() {
+                tracing::warn!(
+                    %address,
+                    "the metrics are in plain HTTP, for whoever reaches this address without a \
+                     credential: listen at 127.0.0.1, or let nobody else reach it"
+                );
+            }
             let (metrics, engine) = (metrics.clone(), engine.clone());
             let text = Arc::new(move || metrics.text(readings(&engine)));
             others.spawn(page::serve(listener, text, stop.clone()));

@@ -81,6 +81,25 @@ fn a_broker_logs_objects_of_json_and_no_secret() {
 }
 
 #[test]
+fn metrics_that_others_reach_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for (address, is_warned) in [("127.0.0.1:0", false), ("0.0.0.0:0", true)] {
+        let log = folder.path().join(address);
+        let more = ["--log-format", "json", "--metrics", address];
+        let arguments = [&own_broker(&data)[..], &more].concat();
+        let mut broker = Running::start(&arguments, &Environment::new(), &log);
+        broker.told("metrics: http://");
+        assert!(broker.end().success());
+        let lines = lines(&log);
+        let of_metrics = |line: &&Value| {
+            line["level"] == "WARN" && line["fields"]["message"].to_string().contains("plain HTTP")
+        };
+        assert_eq!(lines.iter().filter(of_metrics).count(), usize::from(is_warned), "{lines:?}");
+    }
+}
+
+#[test]
 fn an_agent_logs_objects_of_json_and_no_secret() {
     let folder = tempfile::tempdir().unwrap();
     let dev = Dev::start(&folder.path().join("dev"));
