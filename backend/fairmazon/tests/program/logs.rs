@@ -81,6 +81,31 @@ fn a_broker_logs_objects_of_json_and_no_secret() {
 }
 
 #[test]
+fn refusals_are_logged_with_their_id_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    // As the operator's guide says it.
+    for (more, is_logged) in
+        [(&[][..], false), (&["--log", "warn,fairmazon_broker::api=debug"], true)]
+    {
+        let log = folder.path().join(if is_logged { "more" } else { "less" });
+        let arguments = [&["--log-format", "json"], more, &own_broker(&data)].concat();
+        let mut broker = Running::start(&arguments, &Environment::new(), &log);
+        let client = Environment::from([
+            ("FAIRMAZON_ENDPOINT".into(), broker.told("listening on ")),
+            ("FAIRMAZON_TOKEN".into(), "fmz_nobodys".into()),
+            ("FAIRMAZON_CA_CERTIFICATE".into(), data.join("tls/ca.pem").to_str().unwrap().into()),
+        ]);
+        refused(&["token", "list"], &client);
+        assert!(broker.end().success());
+        let lines = lines(&log);
+        let mut refusals = lines.iter().filter(|line| line["fields"]["kind"] == "unauthenticated");
+        let with_id = refusals.any(|line| line["fields"]["request_id"].is_string());
+        assert_eq!(with_id, is_logged, "{lines:?}");
+    }
+}
+
+#[test]
 fn metrics_that_others_reach_are_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
