@@ -429,9 +429,8 @@ pub struct VolumeCase<'a> {
     pub held: bool,
     /// A machine, running or not, is defined with it.
     pub in_use: bool,
-    /// On a hypervisor that keeps volumes: the broker knows that it was there, or a machine that had
-    /// all its volumes is defined with it. When it is not there its data was lost, or its disk is
-    /// not mounted, and a new empty one would hide that.
+    /// It was there, as the broker or a machine that is defined with it says, on a hypervisor that
+    /// keeps volumes: its data was lost, or is not mounted, and a new empty one would hide that.
     pub must_be_there: bool,
     /// The volume that it is to be made as a copy of is there and can be opened; `true` for one
     /// that is no copy.

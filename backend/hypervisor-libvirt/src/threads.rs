@@ -49,7 +49,10 @@ impl Threads {
     pub(crate) fn later(&self, job: impl FnOnce() + Send + 'static) {
         let job = move || {
             // Nobody waits for how it went: a panic is logged.
-            let _ = caught("do what nobody waits for", || Ok(job()));
+            let _ = caught("do what nobody waits for", || {
+                job();
+                Ok(())
+            });
         };
         // Without threads there is nothing left that it could be done with.
         let _ = self.jobs.send(Box::new(job));

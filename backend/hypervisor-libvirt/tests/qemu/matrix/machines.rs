@@ -155,7 +155,11 @@ fn is_as_after(step: Step, lab: &mut Lab, case: &str) {
     let processes = lab.run("pidof qemu-system-x86_64 || true");
     assert_eq!(processes.split_whitespace().count(), usize::from(runs), "{case}");
     assert_eq!(lab.run("virsh -q secret-list").trim(), "", "{case}");
-    assert_eq!(lab.volume_files(), [1, 2].map(|number| format!("{}.qcow2", volume(number))), "{case}");
+    assert_eq!(
+        lab.volume_files(),
+        [1, 2].map(|number| format!("{}.qcow2", volume(number))),
+        "{case}"
+    );
     let left = left(lab);
     let has = |name: &str| left.iter().any(|each| each == name);
     assert!(!left.iter().any(|name| name.ends_with(".new")), "{case}: {left:?}");
