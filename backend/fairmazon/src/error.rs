@@ -90,7 +90,7 @@ pub(crate) enum CommandError {
     #[error("the host agent can't run")]
     Agent(#[source] Box<dyn Error + Send + Sync>),
     /// The hypervisor can't be used.
-    #[error("the hypervisor {kind} can't be used here; `--hypervisor simulated` needs nothing")]
+    #[error("the hypervisor {kind} can't be used here")]
     Hypervisor {
         /// Which.
         kind: &'static str,
@@ -98,6 +98,11 @@ pub(crate) enum CommandError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The hosts of `fairmazon dev` have no hypervisor.
+    #[error(
+        "the hosts can't run machines; `fairmazon dev --hypervisor simulated` needs nothing for it"
+    )]
+    NoHosts(#[source] Box<Self>),
     /// An image is not made or taken.
     #[error("unable to {attempted}")]
     Image {
@@ -168,6 +173,15 @@ impl CommandError {
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { verb, path, source }
+    }
+
+    /// As `fairmazon dev` tells it, whose hosts are for trials and may be simulated as well. Those of
+    /// an operator have customers' machines, and no other driver does for them.
+    pub(crate) fn for_trials(self) -> Self {
+        match self {
+            Self::Hypervisor { .. } => Self::NoHosts(Box::new(self)),
+            other => other,
+        }
     }
 
     /// Whether the broker was away, or could not do it just then.

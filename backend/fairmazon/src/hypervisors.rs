@@ -21,7 +21,7 @@ use crate::{catalogue, dev::libvirt::Libvirt, error::CommandError, folder::Folde
 /// What guests of `fairmazon dev` have as their network.
 const BRIDGE: &str = "guests";
 
-/// Which hypervisor is asked for.
+/// Which hypervisor is asked for, for all hosts of `fairmazon dev`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum HypervisorKind {
     /// The most real one that works on this machine and needs nothing else.
@@ -32,6 +32,38 @@ pub(crate) enum HypervisorKind {
     LibvirtTest,
     /// Real guests under QEMU, on encrypted volumes: needs root.
     Qemu,
+}
+
+/// What runs the machines of a host that stays. It has the same one for good, so nothing chooses it
+/// by what happens to work on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HostDriver {
+    /// Real guests under QEMU, on encrypted volumes.
+    Qemu,
+    /// For trials: machines that exist in the agent only.
+    Simulated,
+    /// For trials: libvirt with its test driver, without machines behind it.
+    LibvirtTest,
+}
+
+impl HostDriver {
+    /// As the driver calls itself.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::Simulated => "simulated",
+            Self::LibvirtTest => "libvirt-test",
+        }
+    }
+
+    /// What it is for [`Hypervisors::choose`].
+    pub(crate) const fn kind(self) -> HypervisorKind {
+        match self {
+            Self::Qemu => HypervisorKind::Qemu,
+            Self::Simulated => HypervisorKind::Simulated,
+            Self::LibvirtTest => HypervisorKind::LibvirtTest,
+        }
+    }
 }
 
 /// Makes the hypervisor of each host.
@@ -226,5 +258,24 @@ mod tests {
         assert_eq!(chosen.name(), if works { "libvirt-test" } else { "simulated" });
         let asked = Hypervisors::choose(HypervisorKind::LibvirtTest).await;
         assert_eq!(asked.is_ok(), works);
+    }
+
+    #[test]
+    fn drivers_are_asked_for_by_the_names_that_are_noted() {
+        for driver in HostDriver::value_variants() {
+            assert_eq!(driver.to_possible_value().unwrap().get_name(), driver.name());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_driver_without_guests_is_called_as_it_was_asked_for() {
+        assert_eq!(
+            Hypervisors::choose(HostDriver::Simulated.kind()).await.unwrap().name(),
+            "simulated"
+        );
+        if fairmazon_hypervisor_libvirt::probe().is_ok() {
+            let chosen = Hypervisors::choose(HostDriver::LibvirtTest.kind()).await.unwrap();
+            assert_eq!(chosen.name(), HostDriver::LibvirtTest.name());
+        }
     }
 }

@@ -49,6 +49,31 @@ async fn what_was_saved_comes_back() {
     assert_eq!(mode(&inner.join("state")), 0o600);
 }
 
+#[test]
+fn a_host_keeps_its_driver() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || FileState::open(folder.path()).unwrap();
+    // What is only expected is not noted.
+    open().expect_driver("simulated").unwrap();
+    open().note_driver("qemu").unwrap();
+    open().note_driver("qemu").unwrap();
+    open().expect_driver("qemu").unwrap();
+    let store = open();
+    for refused in [store.expect_driver("simulated"), store.note_driver("simulated")] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, StateError::OtherDriver { .. }), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains("--hypervisor qemu`") && said.contains("register it anew"), "{said}");
+    }
+    let note = folder.path().join("driver");
+    assert_eq!(fs::read_to_string(&note).unwrap(), "qemu\n");
+    assert_eq!(fs::metadata(&note).unwrap().permissions().mode() & 0o777, 0o600);
+    // A note that says nothing allows no driver.
+    drop(store);
+    fs::write(&note, "").unwrap();
+    assert!(open().expect_driver("qemu").is_err());
+}
+
 #[tokio::test]
 async fn a_second_agent_is_kept_out() {
     let folder = tempfile::tempdir().unwrap();

@@ -59,6 +59,10 @@ pub(crate) struct Dev {
 
 impl Dev {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
+        self.run_all().await.map_err(CommandError::for_trials)
+    }
+
+    async fn run_all(self) -> Result<(), CommandError> {
         let begun = Instant::now();
         let mut signals = Signals::listen()?;
         let folder = Folder::open(&self.data_dir.clone().unwrap_or_else(Folder::usual))?;

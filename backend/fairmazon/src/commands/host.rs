@@ -20,7 +20,7 @@ use crate::{
         host_update::HostUpdate,
     },
     error::CommandError,
-    hypervisors::HypervisorKind,
+    hypervisors::HostDriver,
     keys, output,
     standard::{Folders, Machine, Offered, storage, table},
 };
@@ -167,11 +167,11 @@ struct Join {
     /// Where the agent keeps its state; its keys are made there.
     #[arg(long, env = "FAIRMAZON_HOST_STATE", value_name = "FOLDER")]
     state_dir: PathBuf,
-    /// What will run the machines. With `qemu` the host joins only when it reaches the lowest level
+    /// What will run the machines, and is noted for the agent. With `qemu` the host joins only when it reaches the lowest level
     /// of the host standard; the others run no guests, and only platforms for trials give them
     /// machines.
-    #[arg(long, value_enum, default_value_t = HypervisorKind::Qemu)]
-    hypervisor: HypervisorKind,
+    #[arg(long, value_enum, default_value_t = HostDriver::Qemu)]
+    hypervisor: HostDriver,
     #[command(flatten)]
     folders: Folders,
     #[command(flatten)]
@@ -185,7 +185,9 @@ impl Join {
         let token = read_token(&self.token_file)?;
         self.prove().await?;
         // Locked against an agent that runs already.
-        let _state = FileState::open(&self.state_dir).map_err(|error| agent(error.into()))?;
+        let state = FileState::open(&self.state_dir).map_err(|error| agent(error.into()))?;
+        let driver = self.hypervisor.name();
+        state.expect_driver(driver).map_err(|error| agent(error.into()))?;
         let identity = HostIdentity::open_to_join(&self.state_dir);
         let identity = identity.map_err(|error| agent(error.into()))?;
         let identity = Arc::new(identity);
@@ -193,12 +195,13 @@ impl Join {
         transport.join_anew().await.map_err(|error| agent(error.into()))?;
         output::line("the host has joined; its customers see this fingerprint:");
         output::line(&identity.secret().sealing_key().fingerprint());
-        Ok(())
+        // Last: a note that fails takes nothing of this back, and the agent's first start makes it.
+        state.note_driver(driver).map_err(|error| agent(error.into()))
     }
 
     /// Proves the lowest level, before anything is made.
     async fn prove(&self) -> Result<(), CommandError> {
-        if self.hypervisor != HypervisorKind::Qemu {
+        if self.hypervisor != HostDriver::Qemu {
             output::note(
                 "nothing of the host standard is proven, as this driver runs no guests: only \
                  platforms for trials give the host machines",

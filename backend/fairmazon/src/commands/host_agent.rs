@@ -33,7 +33,7 @@ use crate::{
     commands::{broker::read_token, host_drain::milliseconds, host_moves::Moves},
     dev::agents::seed,
     error::CommandError,
-    hypervisors::{HypervisorKind, Hypervisors, open_qemu},
+    hypervisors::{HostDriver, Hypervisors, open_qemu},
     memory::{self, Program},
     output,
     signals::{Asked, Signals},
@@ -65,9 +65,9 @@ pub(super) struct HostAgent {
     /// Where the agent keeps its state.
     #[arg(long, env = "FAIRMAZON_HOST_STATE", value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
-    /// What runs the machines.
-    #[arg(long, value_enum, default_value_t = HypervisorKind::Auto)]
-    hypervisor: HypervisorKind,
+    /// What runs the machines. A host keeps the one that it joined or first started with.
+    #[arg(long, value_enum, default_value_t = HostDriver::Qemu)]
+    hypervisor: HostDriver,
     #[command(flatten)]
     qemu: QemuOptions,
     #[command(flatten)]
@@ -123,7 +123,10 @@ impl QemuOptions {
             .iter()
             .map(|path| TrustedKey::read(path))
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| CommandError::Hypervisor { kind: "qemu", source: error.into() })?;
+            .map_err(|source| CommandError::Image {
+                attempted: "read the public key that --image-key names",
+                source,
+            })?;
         if trusted_keys.is_empty() {
             return Err(CommandError::Usage(
                 "an agent with real guests needs --image-key: the public key of who signs its \
@@ -171,6 +174,7 @@ impl HostAgent {
         }
         // Locked first: of two agents that start at once over a new folder, one makes the keys.
         let state = FileState::open(&folder).map_err(|error| agent(error.into()))?;
+        state.expect_driver(self.hypervisor.name()).map_err(|error| agent(error.into()))?;
         let identity = Arc::new(HostIdentity::open(&folder).map_err(|error| agent(error.into()))?);
         identity.certificate().map_err(|error| agent(error.into()))?;
         let read =
@@ -183,7 +187,7 @@ impl HostAgent {
             self.token_file.as_deref().map(read_token).transpose()?,
         ));
         let (hypervisor, standard) = match self.hypervisor {
-            HypervisorKind::Qemu => {
+            HostDriver::Qemu => {
                 let folders = self.qemu.folders();
                 let machine =
                     Machine::new(folders, self.offered, Some(folder.clone()), Some(broker));
@@ -191,14 +195,16 @@ impl HostAgent {
                 let looks = Looks { every, ..Looks::with(Arc::new(machine)) };
                 (self.qemu.open(&folder).await?, Standard::Proven(looks))
             }
-            kind => {
-                let hypervisors = Hypervisors::choose(kind).await?;
+            driver => {
+                let hypervisors = Hypervisors::choose(driver.kind()).await?;
                 let hypervisor = hypervisors.of(host, &host.to_string(), &plenty()).await?;
                 let standard = without_guests(hypervisor.kind());
                 (hypervisor, standard)
             }
         };
         let kind = hypervisor.kind();
+        // Not before it works: a start that fails for want of an option decides nothing.
+        state.note_driver(kind).map_err(|error| agent(error.into()))?;
         let peers: Option<Arc<dyn Peers>> = match &self.moves.migration_listen {
             None => None,
             Some(bind) => {

@@ -81,6 +81,8 @@ impl Platform {
         let joined = run(&JOIN, &self.of_host(name));
         assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
         let said = String::from_utf8(joined.stdout).unwrap();
+        let driver = fs::read_to_string(self.path(name).join("driver")).unwrap();
+        assert_eq!(driver, "simulated\n", "the agent keeps it");
         let fingerprint = said.lines().find(|line| line.starts_with("SHA256:")).unwrap();
         let id = line(&registered, "id: ").to_owned();
         self.hosts.push(Host { name, id, fingerprint: fingerprint.to_owned() });

@@ -156,6 +156,8 @@ fn an_agent_logs_objects_of_json_and_no_secret() {
 
     let lines = lines(&log);
     assert_eq!(said(&lines, "the host agent ends; its machines go on")["host"], id);
+    let driver = fs::read_to_string(folder.path().join("state/driver")).unwrap();
+    assert_eq!(driver, "simulated\n", "noted at the first start of an agent that joins by itself");
     let key = fs::read_to_string(folder.path().join("state/host.key")).unwrap();
     keeps(&log, &[("the token", token.to_owned()), ("the host's key", key)].into());
 }

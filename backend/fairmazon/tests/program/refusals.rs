@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use rustix::process::Signal;
 
-use crate::process::{Dev, Environment, Running, own_broker, run};
+use crate::process::{Dev, Environment, Running, ask, own_broker, run};
 
 /// Runs a command that must fail; answers what it said.
 fn fail(arguments: &[&str]) -> String {
@@ -90,6 +90,43 @@ fn a_broker_needs_a_certificate() {
     let missing = ["--certificate", "/nowhere/cert.pem", "--key", "/nowhere/key.pem"];
     let said = fail(&[&["broker", "--data-dir", data], &missing[..]].concat());
     assert!(said.contains("/nowhere/cert.pem"), "{said}");
+}
+
+#[test]
+fn an_agent_without_a_driver_runs_real_guests_and_keeps_its_driver() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (ca, state) = (path("ca.pem"), path("state"));
+    std::fs::write(&ca, "").unwrap();
+    std::fs::write(path("token"), "fmz_none").unwrap();
+    let agent = ["host", "--host-id", "hst-01hf7yat000000000000000001", "--ca", &ca];
+    let token = path("token");
+    let places = ["--broker", "https://127.0.0.1:1", "--state-dir", &state, "--token-file", &token];
+    let start = |more: &[&str]| fail(&[&agent[..], &places, more].concat());
+    let note = folder.path().join("state/driver");
+
+    // Nothing is pretended where nothing was named, nor chosen by what works here.
+    assert!(start(&[]).contains("--image-key"));
+    assert!(start(&["--hypervisor", "auto"]).contains("qemu"));
+    // What it can't begin with says what is wrong, and proposes no other driver.
+    let (key, public) = (path("key"), path("key.pub"));
+    let said = start(&["--image-key", &public]);
+    assert!(said.contains(&public) && !said.contains("simulated"), "{said}");
+    ask(&["image", "key", "--to", &key], &Environment::new());
+    let (volumes, images, memory) = (path("volumes"), path("images"), path("memory"));
+    let folders = ["--storage-dir", &volumes, "--images-dir", &images, "--runtime-dir", &memory];
+    let nowhere = ["--image-key", &public, "--libvirt", "qemu+unix:///system?socket=/nowhere"];
+    let said = start(&[&folders[..], &nowhere].concat());
+    assert!(said.contains("daemon") && !said.contains("simulated"), "{said}");
+    assert!(!note.exists(), "none has worked yet");
+
+    std::fs::write(&note, "qemu\n").unwrap();
+    let said = start(&["--hypervisor", "simulated"]);
+    assert!(said.contains("--hypervisor qemu`") && said.contains("register it anew"), "{said}");
+    let join = ["host", "join", "--hypervisor", "simulated", "--ca", &ca];
+    let said = fail(&[&join[..], &places].concat());
+    assert!(said.contains("--hypervisor qemu`"), "{said}");
+    assert_eq!(std::fs::read_to_string(note).unwrap(), "qemu\n");
 }
 
 #[test]

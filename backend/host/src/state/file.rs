@@ -3,7 +3,8 @@
 //! Form of `state`: one line `fairmazon-host-state VERSION SHA256 LENGTH`, then that many bytes of
 //! JSON; the checksum is that of the version as four bytes, big end first, and the JSON. What does not match is moved to `state.damaged-N` with a message, and the agent starts
 //! empty and asks the broker: nothing is ever stopped or deleted because of a damaged file.
-//! A lock on `lock` keeps a second agent out of the folder.
+//! A lock on `lock` keeps a second agent out of the folder. `driver` names the hypervisor's driver
+//! that the host has.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -24,6 +25,8 @@ use crate::{
 
 const MAGIC: &str = "fairmazon-host-state";
 const VERSION: u32 = 1;
+/// The file with the name of the driver that the host has.
+const DRIVER: &str = "driver";
 /// Damaged files that are kept; the next one replaces the last.
 const DAMAGED_KEPT: u32 = 100;
 
@@ -56,6 +59,42 @@ impl FileState {
                 Err(StateError::Io { attempted: "lock", path: lock_path, source })
             }
         }
+    }
+
+    /// That the host has this driver, or none so far: another one would know nothing of its
+    /// machines and volumes, and say that they are gone or made anew. `driver` is what
+    /// [`kind`](fairmazon_hypervisor::Hypervisor::kind) says.
+    ///
+    /// # Errors
+    /// `OtherDriver` when the host has another one, `Io` when the note of it can't be read.
+    pub fn expect_driver(&self, driver: &str) -> Result<(), StateError> {
+        match self.noted_driver()? {
+            Some(noted) if noted != driver => Err(StateError::OtherDriver {
+                path: self.0.path.join(DRIVER),
+                noted,
+                asked: driver.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes for good that the host has this driver.
+    ///
+    /// # Errors
+    /// As [`Self::expect_driver`], and `Io` when the note can't be written.
+    pub fn note_driver(&self, driver: &str) -> Result<(), StateError> {
+        self.expect_driver(driver)?;
+        if self.noted_driver()?.is_some() {
+            return Ok(());
+        }
+        let path = self.0.path.join(DRIVER);
+        files::replace(&path, format!("{driver}\n").as_bytes(), Durability::Machine)
+            .map_err(failed("write", &path))
+    }
+
+    fn noted_driver(&self) -> Result<Option<String>, StateError> {
+        let noted = read(&self.0.path.join(DRIVER))?;
+        Ok(noted.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()))
     }
 
     /// Runs `work` where it may block.

@@ -96,6 +96,22 @@ pub enum StateError {
         /// The newest version that this agent reads.
         known: u32,
     },
+    /// The host has another driver.
+    #[error(
+        "{} says that this host's machines run with the driver `{noted}`, which was to be \
+         `{asked}` now, and that one knows nothing of them: start the agent with `--hypervisor \
+         {noted}`; to have `{asked}`, empty and remove the host and register it anew, with a state \
+         folder of its own",
+        path.display()
+    )]
+    OtherDriver {
+        /// The file that names it.
+        path: PathBuf,
+        /// The driver that the host has.
+        noted: String,
+        /// The one that was asked for.
+        asked: String,
+    },
     /// Reading or writing failed.
     #[error("could not {attempted} {}: check the disk's room and the folder's rights", path.display())]
     Io {
