@@ -228,11 +228,13 @@ fn publish(kept: &Path, images: &Path, guest: &Path) -> Result<TrustedKey, Comma
     Ok(trusted)
 }
 
-/// Opens a host with real guests, however they run here.
+/// Opens a host with real guests, however they run here, and says how.
 pub(crate) async fn open_qemu(
     config: impl FnOnce(Accelerator) -> QemuConfig + Send + 'static,
-) -> Result<Arc<dyn Hypervisor>, CommandError> {
-    Ok(Arc::new(aside(move || QemuHost::open(config(Accelerator::probe()))).await?))
+) -> Result<(Arc<dyn Hypervisor>, Accelerator), CommandError> {
+    let host = aside(move || QemuHost::open(config(Accelerator::probe()))).await?;
+    let accelerator = host.accelerator();
+    Ok((Arc::new(host), accelerator))
 }
 
 /// Runs what blocks for a moment beside the runtime's threads.

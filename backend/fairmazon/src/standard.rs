@@ -70,6 +70,8 @@ pub(crate) struct Machine {
     collector: Collector,
     /// libvirt's daemon.
     libvirt: Option<String>,
+    /// What the agent's driver runs guests with; none without an agent.
+    driver: Option<Accelerator>,
 }
 
 impl Machine {
@@ -92,7 +94,12 @@ impl Machine {
             location: offered.location(),
             offered: offered.storage,
         };
-        Self { collector, libvirt: folders.libvirt }
+        Self { collector, libvirt: folders.libvirt, driver: None }
+    }
+
+    /// With an agent, whose driver runs guests with this.
+    pub(crate) fn driven_with(self, accelerator: Accelerator) -> Self {
+        Self { driver: Some(accelerator), ..self }
     }
 
     /// What came of all checks, all of them tried now.
@@ -118,7 +125,8 @@ impl Machine {
             None => Err("not tried: give --storage-dir".to_owned()),
         };
         let libvirt = self.libvirt.clone();
-        aside(|| {
+        let driver = self.driver.map(boots);
+        aside(move || {
             let versions = Versions::read();
             let daemon = libvirt.map(|uri| Daemon::ask(&uri, LIBVIRT_ANSWERS_WITHIN));
             // What answers counts, and not what is installed beside it.
@@ -129,6 +137,7 @@ impl Machine {
             };
             HypervisorFacts {
                 guest: Ok(Accelerator::prove().map_or(Boots::Not, boots)),
+                driver,
                 encryption,
                 qemu: known(versions.qemu, "QEMU"),
                 libvirt: known(version, "libvirt's daemon"),
@@ -225,4 +234,34 @@ pub(crate) fn storage(text: &str) -> Result<(String, u64), String> {
     let (class, size) = text.split_once('=').ok_or("it must be CLASS=GIB, as in fast=500")?;
     let size = size.parse().map_err(|_| format!("`{size}` is not a number of GiB"))?;
     Ok((class.to_owned(), size))
+}
+
+#[cfg(test)]
+mod tests {
+    use fairmazon_host::standard::Finding;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_prover_knows_what_the_driver_runs_guests_with() {
+        let folders =
+            Folders { storage_dir: None, libvirt: None, runtime_dir: None, root: "/".into() };
+        let offered =
+            Offered { storage: Vec::new(), country: None, latitude: None, longitude: None };
+        let alone = Machine::new(folders, offered, None, None);
+        let proven = Accelerator::prove().unwrap();
+        assert_eq!(alone.facts(None).await.unwrap().hypervisor.driver, None);
+        for accelerator in [Accelerator::Kvm, Accelerator::Tcg] {
+            let machine = alone.clone().driven_with(accelerator);
+            let facts = machine.facts(None).await.unwrap();
+            assert_eq!(facts.hypervisor.driver, Some(boots(accelerator)));
+            // A look that strains nothing has it still.
+            let again = machine.facts(Some(&facts)).await.unwrap();
+            assert_eq!(again.hypervisor.driver, Some(boots(accelerator)));
+            let report = Report::new(&facts, 1);
+            let hardware = |one: &&Finding| one.check.name == "hardware-virtualisation";
+            let kept = report.findings.iter().find(hardware).unwrap().status == Status::Pass;
+            assert_eq!(kept, (proven, accelerator) == (Accelerator::Kvm, Accelerator::Kvm));
+        }
+    }
 }

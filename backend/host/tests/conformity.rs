@@ -135,6 +135,19 @@ async fn what_strains_the_host_is_found_out_seldom_and_again_when_it_came_out_wo
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_that_boots_with_kvm_and_runs_guests_in_software_reaches_level_0() {
+    let (mut subject, told) = subject();
+    told.change(|facts| facts.hypervisor.driver = Some(Boots::Software));
+    subject.broker.desire(set(1, vec![]));
+    subject.start_agent();
+    let seen = subject.broker.sees(proves(Some(0))).await;
+    let Some(Proof::Proven { failed, .. }) = seen.conformity else { panic!() };
+    let [failed] = &failed[..] else { panic!("{failed:?}") };
+    assert_eq!((&*failed.check, failed.allows), ("hardware-virtualisation", Some(0)));
+    assert!(failed.remedy.contains("restart it when the host is quiet"), "{failed:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_libvirt_says_is_asked_again_soon_where_it_is_wrong() {
     let wrong: [fn(&mut Facts); 2] = [
         |facts| facts.hypervisor.daemon = Ok(Err("refused".into())),

@@ -12,6 +12,7 @@ use fairmazon_proto::{
 use crate::{
     harness::{Broker, catalogue},
     host_stream::{hello, open_as, says},
+    joining::joined,
 };
 
 #[tokio::test]
@@ -37,7 +38,7 @@ async fn operators_see_which_images_their_hosts_have() {
     };
     assert_eq!(shown().await, None, "it has said nothing yet");
     let first = hello(broker.host.to_string());
-    let mut stream = open_as(&broker.as_role(Role::Host).await, first).await.unwrap();
+    let mut stream = open_as(&joined(&broker).await, first).await.unwrap();
 
     let images = catalogue().images;
     let version = |text: &[u8]| Sha256::of(text);

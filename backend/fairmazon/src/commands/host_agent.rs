@@ -20,7 +20,7 @@ use fairmazon_host::{
     transport::JoinedTransport,
 };
 use fairmazon_hypervisor::Hypervisor;
-use fairmazon_hypervisor_libvirt::qemu::{MEMORY_INFO, MOVES, Network, QemuConfig};
+use fairmazon_hypervisor_libvirt::qemu::{Accelerator, MEMORY_INFO, MOVES, Network, QemuConfig};
 use fairmazon_image::TrustedKey;
 use fairmazon_model::{
     host::Capacity,
@@ -117,7 +117,10 @@ impl QemuOptions {
     }
 
     /// `state` is the agent's state folder.
-    async fn open(self, state: &Path) -> Result<Arc<dyn Hypervisor>, CommandError> {
+    async fn open(
+        self,
+        state: &Path,
+    ) -> Result<(Arc<dyn Hypervisor>, Accelerator), CommandError> {
         let trusted_keys = self
             .image_key
             .iter()
@@ -186,20 +189,23 @@ impl HostAgent {
             identity.clone(),
             self.token_file.as_deref().map(read_token).transpose()?,
         ));
-        let (hypervisor, standard) = match self.hypervisor {
+        let (hypervisor, standard, runs_with) = match self.hypervisor {
             HostDriver::Qemu => {
                 let folders = self.qemu.folders();
+                let (hypervisor, accelerator) = self.qemu.open(&folder).await?;
+                warn_of_software(accelerator);
                 let machine =
-                    Machine::new(folders, self.offered, Some(folder.clone()), Some(broker));
+                    Machine::new(folders, self.offered, Some(folder.clone()), Some(broker))
+                        .driven_with(accelerator);
                 let every = Duration::from_millis(self.prove_every.unsigned_abs());
                 let looks = Looks { every, ..Looks::with(Arc::new(machine)) };
-                (self.qemu.open(&folder).await?, Standard::Proven(looks))
+                (hypervisor, Standard::Proven(looks), Some(accelerator))
             }
             driver => {
                 let hypervisors = Hypervisors::choose(driver.kind()).await?;
                 let hypervisor = hypervisors.of(host, &host.to_string(), &plenty()).await?;
                 let standard = without_guests(hypervisor.kind());
-                (hypervisor, standard)
+                (hypervisor, standard, None)
             }
         };
         let kind = hypervisor.kind();
@@ -226,7 +232,8 @@ impl HostAgent {
         tokio::pin!(run);
         let rests = program.let_go_of_what_rests();
         tokio::pin!(rests);
-        output::line(&format!("the agent of {host} runs ({kind})"));
+        let runs_with = runs_with.map(|it| format!(", {it}")).unwrap_or_default();
+        output::line(&format!("the agent of {host} runs ({kind}{runs_with})"));
         loop {
             tokio::select! {
                 outcome = &mut run => return outcome.map_err(|error| agent(error.into())),
@@ -234,6 +241,17 @@ impl HostAgent {
                 asked = signals.next() => if let Asked::End = asked { stop.cancel() },
             }
         }
+    }
+}
+
+/// Guests are slow then, and the host proves no level above 0, for as long as this agent runs.
+fn warn_of_software(accelerator: Accelerator) {
+    if accelerator == Accelerator::Tcg && Accelerator::kvm_is_offered() {
+        tracing::warn!(
+            "/dev/kvm is there and no guest booted with it in time: guests run in software until \
+             the agent is started again; do that when the host is quiet, and see `fairmazon host \
+             check` if it stays so"
+        );
     }
 }
 

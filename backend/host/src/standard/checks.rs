@@ -23,13 +23,15 @@ pub const CHECKS: [Check; 24] = [
     Check {
         name: "hardware-virtualisation",
         about: VIRTUALISATION,
-        wants: "That guest boots with KVM.",
+        wants: "That guest boots with KVM, and the agent runs guests with it.",
         why: "Guests in software are slower by an order of magnitude, and QEMU does not regard its \
               software emulation as a wall between a guest and the host: faults that let a guest \
               out are not handled as security faults there.",
         remedy: "Turn on virtualisation (VT-x, AMD-V) in the firmware, load `kvm_intel` or \
                  `kvm_amd`, and let the agent's user open `/dev/kvm`; inside a virtual machine, \
-                 its host has to allow nesting.",
+                 its host has to allow nesting. The agent chooses at its start: where it runs \
+                 guests otherwise than they boot, restart it when the host is quiet; machines that \
+                 run have what it chose from their next start.",
         needs: Needs::From(1),
         judge: judge::hardware_virtualisation,
     },

@@ -55,6 +55,9 @@ pub struct Facts {
 pub struct HypervisorFacts {
     /// What a guest has booted with.
     pub guest: Fact<Boots>,
+    /// What the agent's driver runs guests with, which it has chosen at its start; none where no
+    /// agent looks.
+    pub driver: Option<Boots>,
     /// Whether a volume was encrypted; if not, what went wrong.
     pub encryption: Fact<Result<(), String>>,
     /// QEMU's version, its first two numbers.

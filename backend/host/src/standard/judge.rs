@@ -42,10 +42,19 @@ pub(super) fn guest_boots(facts: &Facts) -> Verdict {
 }
 
 pub(super) fn hardware_virtualisation(facts: &Facts) -> Verdict {
-    judge(&facts.hypervisor.guest, |boots| match boots {
-        Boots::Hardware => Verdict::Kept("KVM".into()),
-        Boots::Software => Verdict::Broken("software emulation only".into()),
-        Boots::Not => Verdict::Broken("none".into()),
+    let driver = facts.hypervisor.driver;
+    // What boots now says nothing of the guests that are there: those run as the driver has chosen.
+    judge(&facts.hypervisor.guest, |boots| match (boots, driver) {
+        (Boots::Hardware, None | Some(Boots::Hardware)) => Verdict::Kept("KVM".into()),
+        (Boots::Hardware, Some(Boots::Software | Boots::Not)) => Verdict::Broken(
+            "a guest boots with KVM, and the agent runs guests in software since its start".into(),
+        ),
+        (Boots::Software, Some(Boots::Hardware)) => Verdict::Broken(
+            "a guest boots in software only, and the agent runs guests with KVM since its start"
+                .into(),
+        ),
+        (Boots::Software, _) => Verdict::Broken("software emulation only".into()),
+        (Boots::Not, _) => Verdict::Broken("none".into()),
     })
 }
 

@@ -15,6 +15,7 @@ pub const GIB: u64 = 1 << 30;
 pub fn hypervisor() -> HypervisorFacts {
     HypervisorFacts {
         guest: Ok(Boots::Hardware),
+        driver: Some(Boots::Hardware),
         encryption: Ok(Ok(())),
         qemu: Ok((10, 0)),
         libvirt: Ok((11, 3)),

@@ -25,7 +25,7 @@ What a host must prove, and the level from 0 to 3 that it reaches by it. Custome
 | 2 | Disk and network as of a good server with flash. |
 | 3 | Disk and network as databases and applications that wait for them want it. |
 
-**Why software emulation reaches level 0 only.** Without KVM, QEMU translates each instruction of the guest. That is slower by an order of magnitude, and QEMU's own security policy does not count software emulation as a wall around a guest. Nobody should run something next to strangers on such a host who has not chosen so.
+**Why software emulation reaches level 0 only.** Without KVM, QEMU translates each instruction of the guest. That is slower by an order of magnitude, and QEMU's own security policy does not count software emulation as a wall around a guest. Nobody should run something next to strangers on such a host who has not chosen so. An agent chooses once, at its start, and says what in its first line: `(qemu, kvm)` or `(qemu, software emulation)`. Where a guest boots with KVM later and the agent runs guests in software, the host reaches level 0 until the agent is started again; `fairmazon host check` does not see that, as it does not ask the agent, and `fairmazon host show` does.
 
 ## Checking a host
 

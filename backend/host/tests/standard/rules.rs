@@ -126,6 +126,21 @@ fn software_emulation_reaches_level_0_and_no_guest_none() {
 }
 
 #[test]
+fn hardware_counts_where_the_driver_runs_guests_with_it_too() {
+    let check = "hardware-virtualisation";
+    // Before there is an agent, what boots is all there is.
+    keeps(check, |facts| facts.hypervisor.driver = None);
+    breaks(check, Some(0), "the agent runs guests in software", |facts| {
+        facts.hypervisor.driver = Some(Boots::Software);
+    });
+    breaks(check, Some(0), "boots in software only, and the agent runs guests with KVM", |facts| {
+        facts.hypervisor.guest = Ok(Boots::Software);
+    });
+    let remedy = CHECKS.iter().find(|one| one.name == check).unwrap().remedy;
+    assert!(remedy.contains("restart it when the host is quiet"), "{remedy}");
+}
+
+#[test]
 fn versions_have_minima() {
     keeps("qemu-version", |facts| facts.hypervisor.qemu = Ok((7, 2)));
     breaks("qemu-version", None, "7.1", |facts| facts.hypervisor.qemu = Ok((7, 1)));

@@ -4,11 +4,14 @@ use std::{
     fmt,
     fs::File,
     io::Write,
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+/// What the kernel offers KVM through.
+const KVM_DEVICE: &str = "/dev/kvm";
 /// The program that runs guests.
 pub(super) const EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
 /// How long the probe's guest may take with KVM, which may hang: what takes longer is of no use.
@@ -31,7 +34,7 @@ pub enum Accelerator {
 impl Accelerator {
     /// KVM when a guest really boots with it, software otherwise. Blocks for up to some seconds.
     pub fn probe() -> Self {
-        if File::open("/dev/kvm").is_ok() && boots(KVM) { Self::Kvm } else { Self::Tcg }
+        if File::open(KVM_DEVICE).is_ok() && boots(KVM) { Self::Kvm } else { Self::Tcg }
     }
 
     /// What a guest has really booted with, the better first; none when no guest boots here.
@@ -41,6 +44,11 @@ impl Accelerator {
             Self::Kvm => Some(Self::Kvm),
             Self::Tcg => boots(TCG).then_some(Self::Tcg),
         }
+    }
+
+    /// Whether the kernel offers KVM, which may not work all the same.
+    pub fn kvm_is_offered() -> bool {
+        Path::new(KVM_DEVICE).exists()
     }
 
     /// As QEMU calls it.
@@ -63,8 +71,8 @@ impl Accelerator {
 impl fmt::Display for Accelerator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Kvm => "KVM",
-            Self::Tcg => "software emulation (TCG)",
+            Self::Kvm => "kvm",
+            Self::Tcg => "software emulation",
         })
     }
 }
