@@ -195,3 +195,18 @@ impl CommandError {
         move |source| Self::Refused { what, source: Box::new(source) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trials_alone_are_told_of_simulated_machines() {
+        let failed = || CommandError::Hypervisor { kind: "libvirt", source: "refused".into() };
+        assert!(!failed().to_string().contains("simulated"));
+        let told = failed().for_trials();
+        assert!(told.to_string().contains("`fairmazon dev --hypervisor simulated`"), "{told}");
+        assert_eq!(told.source().unwrap().to_string(), failed().to_string());
+        assert!(matches!(CommandError::Interrupted.for_trials(), CommandError::Interrupted));
+    }
+}

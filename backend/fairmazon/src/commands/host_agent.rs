@@ -248,7 +248,7 @@ impl HostAgent {
 fn warn_of_software(accelerator: Accelerator) {
     if accelerator == Accelerator::Tcg && Accelerator::kvm_is_offered() {
         tracing::warn!(
-            "/dev/kvm is there and no guest booted with it in time: guests run in software until \
+            "/dev/kvm is there and no guest booted with it: guests run in software until \
              the agent is started again; do that when the host is quiet, and see `fairmazon host \
              check` if it stays so"
         );
