@@ -173,7 +173,11 @@ impl Lab {
 
     /// The QEMU of a machine does nothing more, and does not end.
     pub(crate) fn stop_guest(&mut self, instance: InstanceId) {
-        self.run(&format!("kill -STOP $(cat /run/libvirt/qemu/{instance}.pid)"));
+        // Until the last of its threads has stopped it may take another signal.
+        self.run(&format!(
+            "pid=$(cat /run/libvirt/qemu/{instance}.pid) && kill -STOP $pid && \
+             while grep -q 'State:.[^T]' /proc/$pid/task/*/status; do sleep 0.01; done",
+        ));
     }
 
     /// How often QEMU was asked for this.

@@ -84,9 +84,11 @@ impl Moment {
             Self::Ending => {
                 lab.stop_guest(instance(1));
                 agent.tell(&word);
-                // The signal waits for it: bit 15 of those that do.
-                let status = format!("/proc/$(cat /run/libvirt/qemu/{}.pid)/status", instance(1));
-                lab.run(&format!("until grep -q 'ShdPnd:.*[4-7c-f]...$' {status}; do :; done"));
+                // The signal waits for it: bit 15 of those that do. One that has ended is not waited for.
+                let pid = format!("pid=$(cat /run/libvirt/qemu/{}.pid)", instance(1));
+                let waits = "until grep -q 'ShdPnd:.*[4-7c-f]...$' /proc/$pid/status";
+                lab.run(&format!("{pid} && {waits}; do [ -e /proc/$pid ] || break; done"));
+                lab.run("[ -e /proc/$pid ]");
                 Middle::QEMU
             }
             _ => {
