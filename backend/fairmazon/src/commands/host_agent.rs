@@ -117,10 +117,7 @@ impl QemuOptions {
     }
 
     /// `state` is the agent's state folder.
-    async fn open(
-        self,
-        state: &Path,
-    ) -> Result<(Arc<dyn Hypervisor>, Accelerator), CommandError> {
+    async fn open(self, state: &Path) -> Result<(Arc<dyn Hypervisor>, Accelerator), CommandError> {
         let trusted_keys = self
             .image_key
             .iter()
