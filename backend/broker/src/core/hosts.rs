@@ -235,8 +235,8 @@ impl Engine {
         if state.standing(old.id) != Standing::Lapsed {
             let text = format!("the host {} may run machines: its lease has not ended", old.id);
             return Err(rules::precondition(text).advise(
-                "a lease ends minutes after its agent has spoken last, or the broker has started; \
-                 empty a host that works with `fairmazon host drain`",
+                "a lease ends soon after its agent has spoken last, or the broker has started; empty a \
+                 host that works with `fairmazon host drain`",
             ));
         }
         let at = self.now();
