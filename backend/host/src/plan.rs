@@ -5,6 +5,7 @@
 //! is only one more look. Refuses: to run a machine without a lease, to delete a volume without
 //! the wish, and to touch anything while no desired set is known.
 
+mod files;
 mod moving;
 
 use std::sync::Arc;
@@ -145,14 +146,21 @@ const fn step<A>(action: A, reason: &'static str) -> Step<A> {
 }
 
 use MachineAction as Do;
+use files::unwanted_file;
 pub(crate) use moving::lands_as;
-use moving::{arriving, before_arrival, held, leaves_off, may_leave};
+use moving::{UNREAD, arriving, before_arrival, held, leaves_off, may_leave};
 
 /// The next step of a machine.
 pub fn next_machine_step(case: &MachineCase<'_>) -> Step<MachineAction> {
     let Some(seen) = case.seen else { return undefined(case) };
     if seen.runs() && !case.leased {
         return step(Do::ForceStop, "the lease has ended");
+    }
+    if seen.run == RunState::Unread {
+        return match case.wish {
+            Wish::Absent => step(Do::ForceStop, "it is not desired here, and can't be read"),
+            Wish::Unknown | Wish::Present(_) => step(Do::Wait, UNREAD),
+        };
     }
     if let Wish::Present(spec) = case.wish
         && spec.arrival.is_some()
@@ -579,22 +587,5 @@ pub fn next_volume_step(case: &VolumeCase<'_>) -> Step<VolumeAction> {
             }
             ChangeCase::Settled => step(VolumeAction::Settled, "it is there as desired"),
         },
-    }
-}
-
-/// What to do about a file that no volume is to be made from. Unlike a volume it is nobody's data:
-/// its customer has it.
-fn unwanted_file(case: &VolumeCase<'_>) -> Option<Step<VolumeAction>> {
-    let is_wanted = match case.wish {
-        Wish::Unknown => true,
-        Wish::Absent => false,
-        Wish::Present(wish) => wish.imports().is_some() && case.seen.is_none(),
-    };
-    match case.file {
-        FileCase::Part | FileCase::Whole if !is_wanted => {
-            Some(step(VolumeAction::DropFile, "no volume is made from its file"))
-        }
-        FileCase::Comes if !is_wanted => Some(step(VolumeAction::Wait, "its transfer ends")),
-        _ => None,
     }
 }

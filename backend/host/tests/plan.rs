@@ -135,6 +135,7 @@ fn any_run() -> impl Strategy<Value = RunState> {
         Just(RunState::Held),
         Just(RunState::Incoming),
         Just(RunState::Arrived),
+        Just(RunState::Unread),
         Just(RunState::Off(OffReason::Moved)),
         Just(RunState::Off(OffReason::Guest)),
         Just(RunState::Off(OffReason::Host)),
@@ -440,6 +441,12 @@ proptest! {
                 let action = next_machine_step(&case(&desired, &had, leased)).action;
                 let starts = [MachineAction::Start, MachineAction::Resume].contains(&action);
                 prop_assert!(!starts && !matches!(action, MachineAction::Define(_)), "{:?}", action);
+            }
+            if run == RunState::Unread {
+                // It may have come or gone: it is ended, or left alone until it can be read.
+                let may = if leased { MachineAction::Wait } else { MachineAction::ForceStop };
+                prop_assert_eq!(action, may);
+                continue;
             }
             let on = !matches!(run, RunState::Off(_));
             match halt {

@@ -368,9 +368,11 @@ impl Domains {
         }
         let Heard { guest, addresses } = match run {
             RunState::Running => self.heard(domain, note.spec.instance),
-            RunState::Held | RunState::Incoming | RunState::Arrived | RunState::Off(_) => {
-                Heard::default()
-            }
+            RunState::Held
+            | RunState::Incoming
+            | RunState::Arrived
+            | RunState::Unread
+            | RunState::Off(_) => Heard::default(),
         };
         let definition = Arc::clone(&note.spec);
         Ok(Some(Machine { definition, marks: note.marks, run, stalled, addresses, guest }))

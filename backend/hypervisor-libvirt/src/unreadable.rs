@@ -1,8 +1,8 @@
 //! Machines of which something can't be read: their note, or what else says how they stand. No other
 //! machine of the host waits for that.
 //!
-//! Such a one counts as on, with all the volumes that it may have: nobody else gets those, and
-//! nothing is done to it but to end it. Whoever asks for it alone is told the failure.
+//! Such a one counts as on ([`RunState::Unread`]), with all the volumes that it may have: nobody else
+//! gets those, and nothing is done to it but to end it. Whoever asks for it alone is told the failure.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Domains {
         Ok(Some(Machine {
             definition,
             marks,
-            run: RunState::Running,
+            run: RunState::Unread,
             stalled: false,
             addresses: Vec::new(),
             guest: GuestSeen::default(),
@@ -156,7 +156,7 @@ mod tests {
             assert_eq!(listed.foreign, 0);
             let [one, two] = &listed.machines[..] else { panic!("{:?}", listed.machines) };
             assert_eq!((one.instance(), one.run), (instance(1), RunState::Running));
-            assert_eq!((two.instance(), two.run), (instance(2), RunState::Running));
+            assert_eq!((two.instance(), two.run), (instance(2), RunState::Unread));
             assert_eq!((two.marks.epoch, two.definition.memory), (epoch, Mib(64)));
             // Who asks for it alone is told.
             domains.machine(instance(2)).unwrap_err();
@@ -182,7 +182,7 @@ mod tests {
         let machine = |at: usize| domains.list().unwrap().machines[at].clone();
         assert_eq!(machine(1).run, RunState::Off(OffReason::Host));
         fs::write(folder.path().join(instance(2).to_string()), "").unwrap();
-        assert_eq!((machine(0).run, machine(1).run), (RunState::Running, RunState::Running));
+        assert_eq!((machine(0).run, machine(1).run), (RunState::Running, RunState::Unread));
         assert_eq!(
             (machine(1).marks, machine(1).definition.boot.clone()),
             (marks(Halt::Leaving), spec(2).boot,)

@@ -155,6 +155,9 @@ pub enum RunState {
     Incoming,
     /// All of it has come from another host; it waits for [`Hypervisor::resume`](crate::Hypervisor::resume).
     Arrived,
+    /// It can't be read what it does: it may write to its volumes, and may have come or gone.
+    /// Nothing is concluded from it, and nothing done to it but to end it.
+    Unread,
     /// It does not, for this reason.
     Off(OffReason),
 }

@@ -43,7 +43,7 @@ impl Engine {
 
 fn has_all(state: &State, catalogue: &Catalogue) -> Result<(), DomainError> {
     let instances = state.world.instances.iter().filter(|row| !row.goes() && !row.carrier);
-    let to_be_filled = |row: &Volume| row.deleting.is_none() && !row.observed.is_present();
+    let to_be_filled = |row: &Volume| row.deleting.is_none() && !row.is_made();
     let volumes = state.world.volumes.iter().filter(|row| to_be_filled(row));
     let needed = instances
         .map(|row| &row.spec.image)

@@ -76,8 +76,9 @@ impl Batch<'_> {
         for id in here {
             let Some(row) = self.volume(id) else { continue };
             let news = observed_volume(&row, volumes.get(id));
-            let is_present = news.as_ref().unwrap_or(&row.observed).is_present();
-            let made = row.made || is_present && row.boot_of.is_none();
+            let is_present = news.as_ref().is_some_and(VolumeObserved::is_present);
+            // Also one that was shown before rows said so.
+            let made = row.made || row.boot_of.is_none() && (is_present || row.is_made());
             if news.is_none() && made == row.made {
                 continue;
             }

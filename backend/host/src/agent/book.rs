@@ -339,6 +339,7 @@ impl Book {
             return self.failure(record).unwrap_or(ObservedState::Starting);
         };
         match (seen.marks.halt, seen.run) {
+            (_, RunState::Unread) => return ObservedState::Unknown,
             // What was last seen is older than what is done with it now.
             (Halt::Leaving | Halt::Held, _) if record.transit.is_some() => {
                 return ObservedState::Unknown;
@@ -546,6 +547,7 @@ fn same_way<'a>(had: &MachineSpec, new: &'a MachineSpec) -> Option<&'a ShownCert
 /// How far a machine's migration is, as its marks and its run say.
 const fn handover(seen: &Machine) -> Option<Handover> {
     match (seen.marks.halt, seen.run) {
+        (_, RunState::Unread) => None,
         (Halt::Left, _) => Some(Handover::Left),
         (Halt::Arriving, RunState::Arrived) => Some(Handover::Arrived),
         (Halt::Arriving, RunState::Incoming | RunState::Off(_)) => Some(Handover::Awaited),

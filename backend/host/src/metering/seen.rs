@@ -65,7 +65,7 @@ fn machine_use(machine: &Machine, measured: Option<&Statistics>) -> Option<Use> 
 fn volumes_elsewhere(inventory: &Inventory, told: &Told) -> HashSet<VolumeId> {
     let runs = |machine: &Machine| machine.run == RunState::Running;
     let away = |machine: &&Machine| match machine.run {
-        RunState::Running | RunState::Held => false,
+        RunState::Running | RunState::Held | RunState::Unread => false,
         RunState::Incoming | RunState::Arrived => true,
         RunState::Off(reason) => match machine.marks.halt {
             Halt::Arriving | Halt::Left => true,

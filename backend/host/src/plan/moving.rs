@@ -10,6 +10,9 @@ use super::{
     step, stop,
 };
 
+/// Why nothing is done to a machine that may be anything.
+pub(super) const UNREAD: &str = "it can't be read";
+
 /// One step of what is left of an earlier run of a machine that is to come from another host:
 /// nothing of it may be started, as its data is not here.
 pub(super) fn before_arrival(case: &MachineCase<'_>, seen: &Machine) -> Step<MachineAction> {
@@ -18,6 +21,7 @@ pub(super) fn before_arrival(case: &MachineCase<'_>, seen: &Machine) -> Step<Mac
         RunState::Incoming | RunState::Arrived => step(Do::Refuse, "it came for an earlier run"),
         RunState::Held => step(Do::ForceStop, "it was held in an earlier run"),
         RunState::Running => stop(case, seen, "its earlier run ends before it comes"),
+        RunState::Unread => step(Do::Wait, UNREAD),
     }
 }
 
@@ -37,6 +41,7 @@ pub(super) fn arriving(seen: &Machine, wish: &Wish<'_, Arc<MachineSpec>>) -> Ste
     }
     let comes = spec.arrival.as_ref().filter(|_| spec.epoch == marks.epoch);
     match (seen.run, comes) {
+        (RunState::Unread, _) => step(Do::Wait, UNREAD),
         (RunState::Running | RunState::Held, _) => {
             step(Do::Mark(Marks { halt: Halt::Started, ..marks }), "it runs")
         }

@@ -71,8 +71,11 @@ impl QemuHost {
         path: &std::path::Path,
     ) -> Result<()> {
         let path = path.to_owned();
-        // libvirt tells how the last one ended, and not which that was.
-        let alone = Arc::new(self.inner.copying.lock(instance).await);
+        // libvirt tells how the last one ended, and not which that was. The next one is asked for
+        // again: what waits here would keep others from being made.
+        let Some(alone) = self.inner.copying.try_lock(instance).map(Arc::new) else {
+            return Err(HypervisorError::busy(instance, "another of its disks is being copied"));
+        };
         // What the copy has is the disk at its beginning.
         let still = self.hold_still(instance).await;
         // From here on it is ended when nobody waits for it any more.

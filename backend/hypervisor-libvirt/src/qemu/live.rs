@@ -158,7 +158,7 @@ impl Inner {
         match machine.run {
             RunState::Held => Err(HypervisorError::busy(instance, "it is held").into()),
             RunState::Off(_) => self.launch(session, &machine, RunState::Running),
-            RunState::Running | RunState::Incoming | RunState::Arrived => Ok(()),
+            RunState::Running | RunState::Incoming | RunState::Arrived | RunState::Unread => Ok(()),
         }
     }
 
@@ -176,7 +176,9 @@ impl Inner {
                 return self.launch(session, &machine, RunState::Held);
             }
             RunState::Off(_) => "it is not marked to be held",
-            RunState::Running | RunState::Incoming | RunState::Arrived => "it runs",
+            RunState::Running | RunState::Incoming | RunState::Arrived | RunState::Unread => {
+                "it runs"
+            }
         };
         Err(HypervisorError::busy(instance, why_not).into())
     }
@@ -482,7 +484,7 @@ impl From<HypervisorError> for NotStarted {
 /// where it comes from, nothing was ever written to.
 fn takes_memory(machine: &Machine) -> bool {
     match machine.run {
-        RunState::Running => true,
+        RunState::Running | RunState::Unread => true,
         RunState::Incoming | RunState::Arrived => machine.definition.power == Power::Running,
         RunState::Held | RunState::Off(_) => false,
     }
@@ -501,6 +503,7 @@ fn refuse_coming(machine: &Machine) -> Result<()> {
         RunState::Incoming | RunState::Arrived => {
             Err(HypervisorError::busy(machine.instance(), "it comes from another host"))
         }
+        RunState::Unread => Err(HypervisorError::busy(machine.instance(), "it can't be read")),
         RunState::Running | RunState::Off(_) => Ok(()),
     }
 }

@@ -168,7 +168,7 @@ impl HostCell {
                 return Ok(());
             }
             RunState::Arrived => {}
-            RunState::Incoming | RunState::Held | RunState::Off(_) => {
+            RunState::Incoming | RunState::Held | RunState::Unread | RunState::Off(_) => {
                 return Err(HypervisorError::busy(instance, "it has not arrived"));
             }
         }

@@ -176,7 +176,7 @@ impl QemuHost {
             let (domain, machine) = session.domains.expect(instance)?;
             match machine.run {
                 RunState::Arrived | RunState::Running => {}
-                RunState::Held | RunState::Incoming | RunState::Off(_) => {
+                RunState::Held | RunState::Incoming | RunState::Unread | RunState::Off(_) => {
                     return Err(HypervisorError::busy(instance, "it has not arrived"));
                 }
             }
@@ -198,7 +198,8 @@ impl QemuHost {
                 Some(RunState::Incoming | RunState::Arrived) => {
                     session.domains.force_stop(instance)
                 }
-                Some(RunState::Running | RunState::Held | RunState::Off(_)) | None => Ok(()),
+                Some(RunState::Running | RunState::Held | RunState::Unread | RunState::Off(_))
+                | None => Ok(()),
             }
         })
         .await
