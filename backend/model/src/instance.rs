@@ -153,6 +153,12 @@ pub enum OnInterrupt {
 }
 
 impl InstanceSpec {
+    /// Whether it is deleted when its spot capacity is taken back.
+    pub fn ends_when_interrupted(&self) -> bool {
+        self.spot.is_some_and(|spot| spot.on_interrupt == OnInterrupt::Delete)
+            && !self.deletion_protection
+    }
+
     /// Checks all that needs no catalogue and no other resource.
     ///
     /// # Errors

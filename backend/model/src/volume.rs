@@ -231,6 +231,12 @@ impl Volume {
         self.made || self.observed.is_present()
     }
 
+    /// Whether its host has shown that it is there, now or earlier, and no machine is to be made
+    /// anew with it: what [`Self::made`] keeps, also of rows from before they said so.
+    pub fn was_shown(&self) -> bool {
+        self.made || self.boot_of.is_none() && self.observed.is_present()
+    }
+
     /// Whether its host says that it is not there, although it is to be kept.
     pub fn is_missing(&self) -> bool {
         self.deleting.is_none()

@@ -2,7 +2,8 @@
 
 use fairmazon_proto::v1::InstanceState;
 use serde_json::json;
-use tfplugin::harness::{ChangeAction, unknown};
+use terraform_provider_fairmazon::Fairmazon;
+use tfplugin::harness::{ChangeAction, Stopper, unknown};
 
 use crate::common::{Broker, machine, machine_with};
 
@@ -206,20 +207,21 @@ async fn a_create_that_found_no_place_in_time_is_an_error() {
     assert!(client.is_tainted(ADDRESS));
 }
 
+/// The user interrupts the apply once the broker has had this call.
+async fn stops_at(broker: &Broker, stopper: Stopper<Fairmazon>, call: &str) {
+    while broker.calls(call) == 0 {
+        tokio::task::yield_now().await;
+    }
+    stopper.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_interrupted_create_keeps_a_healthy_machine() {
     let broker = Broker::start().await;
     let mut client = broker.harness().await;
     broker.state.lock().hold = true;
-    let stopper = client.stopper();
-    let stopping = async {
-        while broker.calls("wait_operation") == 0 {
-            tokio::task::yield_now().await;
-        }
-        stopper.stop().await
-    };
-    let (applied, stopped) = tokio::join!(client.apply(ADDRESS, machine()), stopping);
-    stopped.unwrap();
+    let stopping = stops_at(&broker, client.stopper(), "wait_operation");
+    let (applied, ()) = tokio::join!(client.apply(ADDRESS, machine()), stopping);
     let told = applied.unwrap().warnings.to_string();
     assert!(told.contains("is not ready yet") && told.contains("stopped"), "{told}");
     assert!(!client.is_tainted(ADDRESS));
@@ -231,16 +233,9 @@ async fn a_machine_stays_when_nobody_waits_for_its_guest_any_more() {
     let broker = Broker::start().await;
     let mut client = broker.harness().await;
     broker.state.lock().agent = None;
-    let stopper = client.stopper();
-    let stopping = async {
-        while broker.calls("watch_instance") == 0 {
-            tokio::task::yield_now().await;
-        }
-        stopper.stop().await
-    };
+    let stopping = stops_at(&broker, client.stopper(), "watch_instance");
     let wanted = machine_with(json!({ "wait_for": ["guest_agent"] }));
-    let (applied, stopped) = tokio::join!(client.apply(ADDRESS, wanted), stopping);
-    stopped.unwrap();
+    let (applied, ()) = tokio::join!(client.apply(ADDRESS, wanted), stopping);
     let told = applied.unwrap().warnings.to_string();
     assert!(told.contains("is not ready yet") && told.contains("stopped"), "{told}");
     assert!(!client.is_tainted(ADDRESS));

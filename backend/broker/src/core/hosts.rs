@@ -9,7 +9,7 @@ use fairmazon_model::{
     id::{AccountId, HostId},
     instance::Instance,
     limits,
-    units::Revision,
+    units::{Revision, UnixMs},
 };
 
 use fairmazon_store::Noun;
@@ -147,11 +147,7 @@ impl Engine {
                 }
                 let mut draft = Draft::default();
                 let at = self.now();
-                for row in state.world.credentials_of(Holder::Host(id)) {
-                    if row.revoked_at.is_none() {
-                        revoke(&mut draft, caller, at, row);
-                    }
-                }
+                revoke_all(&mut draft, caller, at, state, id);
                 draft.answer(request.record(self, &id, None));
                 draft.rely_on(id);
                 insert_token(&mut draft, caller, at, &token.credential);
@@ -240,11 +236,7 @@ impl Engine {
             ));
         }
         let at = self.now();
-        for row in state.world.credentials_of(Holder::Host(old.id)) {
-            if row.revoked_at.is_none() {
-                revoke(draft, caller, at, row);
-            }
-        }
+        revoke_all(draft, caller, at, state, old.id);
         let new = Host { lost_at: old.lost_at.or(Some(at)), ..old.clone() };
         draft.audit(audit::entry(caller, at, "host.lose", &old.id, Some(old), Some(&new)));
         draft.update(new);
@@ -333,6 +325,14 @@ fn check_spec(engine: &Engine, spec: &HostSpec) -> Result<(), DomainError> {
             .map_err(|error| DomainError { field: Some("capacity.storage".into()), ..error })?;
     }
     Ok(())
+}
+
+/// Revokes all that a host has to show.
+fn revoke_all(draft: &mut Draft, caller: &Caller, at: UnixMs, state: &State, host: HostId) {
+    let valid = state.world.credentials_of(Holder::Host(host));
+    for row in valid.filter(|row| row.revoked_at.is_none()) {
+        revoke(draft, caller, at, row);
+    }
 }
 
 /// Why a host can't be removed yet.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use fairmazon_model::{
     id::{HostId, InstanceId},
-    instance::{Instance, ObservedState, OnInterrupt},
+    instance::{Instance, ObservedState},
     interruption::{Interruption, InterruptionCause},
     machine::{MachineSeen, ObservedSet},
     operation::OperationKind,
@@ -58,10 +58,7 @@ impl Batch<'_> {
     /// then, unless it is protected or was to be off anyway.
     pub(super) fn give_room(&mut self, instance: &Instance) {
         let Some(before) = &instance.interruption else { return };
-        let spec = &instance.spec;
-        let deletes = spec.spot.is_some_and(|spot| spot.on_interrupt == OnInterrupt::Delete)
-            && !spec.deletion_protection
-            && is_asked_to_run(instance, self.now);
+        let deletes = instance.spec.ends_when_interrupted() && is_asked_to_run(instance, self.now);
         let after = Interruption { off_since: Some(self.now), deletes, ..before.clone() };
         let (id, verb) = (instance.id, "broker.interrupted");
         self.log(audit::own_entry(self.now, verb, &id, Some(before), Some(&after)));

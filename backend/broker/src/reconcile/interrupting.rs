@@ -3,7 +3,7 @@
 //! Notice, off, and back: each is one step. Nothing takes an interruption back that was decided,
 //! as the guest may be shutting down already.
 
-use fairmazon_model::{instance::OnInterrupt, interruption::InterruptionCause};
+use fairmazon_model::interruption::InterruptionCause;
 
 use super::step::{InstanceFacts, Step, Waiting};
 
@@ -23,10 +23,7 @@ pub(super) fn next_spot_step(facts: &InstanceFacts<'_>) -> Option<Step> {
         return Some(next);
     }
     // One that is protected by now is kept, and one whose customer wants it stopped by now.
-    let spot = instance.spec.spot;
-    let deletes = spot.is_some_and(|spot| spot.on_interrupt == OnInterrupt::Delete)
-        && !instance.spec.deletion_protection;
-    if interruption.deletes && deletes {
+    if interruption.deletes && instance.spec.ends_when_interrupted() {
         return Some(Step::Delete);
     }
     let returns = facts.is_asked_to_run && facts.spot_allows && facts.has_paused;

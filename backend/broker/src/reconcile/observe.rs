@@ -76,18 +76,19 @@ impl Batch<'_> {
         for id in here {
             let Some(row) = self.volume(id) else { continue };
             let news = observed_volume(&row, volumes.get(id));
-            let is_present = news.as_ref().is_some_and(VolumeObserved::is_present);
-            // Also one that was shown before rows said so.
-            let made = row.made || row.boot_of.is_none() && (is_present || row.is_made());
-            if news.is_none() && made == row.made {
+            let mut new = Volume { made: row.was_shown(), ..Volume::clone(&row) };
+            if news.is_none() && new.made == row.made {
                 continue;
             }
             if !self.may_change(id) {
                 complete = false;
                 continue;
             }
-            let observed = news.unwrap_or_else(|| row.observed.clone());
-            self.change_volume(Volume { made, observed, ..Volume::clone(&row) });
+            if let Some(observed) = news {
+                new.observed = observed;
+                new.made = new.was_shown();
+            }
+            self.change_volume(new);
             self.look_at_volume(id);
         }
         for seen in &report.volumes {

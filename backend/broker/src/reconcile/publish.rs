@@ -293,7 +293,7 @@ fn host_volume(row: &Volume, host: HostId, image: Option<String>, wish: VolumeWi
         class: row.spec.class.clone(),
         image,
         copy: match (row.spec.source, row.spec.import) {
-            _ if row.made || row.boot_of.is_none() && row.is_made() => Some(VolumeCopy::Made),
+            _ if row.was_shown() => Some(VolumeCopy::Made),
             (None, None) => None,
             (Some(source), _) => Some(VolumeCopy::Of(source)),
             (None, Some(import)) => Some(VolumeCopy::Import(import)),
