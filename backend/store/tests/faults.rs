@@ -15,7 +15,7 @@ use std::{
 use fairmazon_model::{id::AccountId, placement::PlacementGroup};
 use fairmazon_store::{
     Actor, AuditEntry, Commit, Expect, Key, Row, Store, StoreError, Write,
-    sqlite::{SqliteOptions, SqliteStore},
+    sqlite::{self, SqliteOptions, SqliteStore},
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -95,32 +95,43 @@ async fn kill_at_any_moment_loses_nothing_acknowledged() {
     let path = folder.path().join("fairmazon.db");
     let mut acknowledged = BTreeSet::new();
     for round in 0..8 {
-        acknowledged.extend(run_and_kill(&path, random.random_range(1..400)));
-        let store = open(&path).unwrap();
-        let keys = all_keys(&*store).await;
-        let account = rows::account_id(0);
-        let mut pairs = 0;
-        for number in &acknowledged {
-            for row in [*number, number + 1_000_000_000] {
-                let key = rows::group(account, row).id.into();
-                assert!(keys.contains(&key), "seed {seed}, round {round}: {number} is lost");
-            }
-            let record = store.idempotency(account, &number.to_string()).await.unwrap();
-            assert!(record.is_some(), "seed {seed}, round {round}: the key of {number} is lost");
-            pairs += 1;
-        }
-        // Of what was not acknowledged either all is there or nothing.
-        let verdict = store.verify_audit().await.unwrap();
-        assert_eq!(verdict.broken, None);
-        assert_eq!(keys.len() as u64, 1 + 2 * verdict.whole.sequence, "seed {seed}");
-        assert!(verdict.whole.sequence >= pairs);
-        store.close().await.unwrap();
+        let used = folder.path().join(format!("used-{round}.db"));
+        let left = folder.path().join(format!("left-{round}.db"));
+        let what = format!("seed {seed}, round {round}");
+        let (before, all) = run_and_kill(&path, random.random_range(1..400), &used);
+        let of_before = acknowledged.iter().copied().chain(before).collect();
+        has_all(&used, &of_before, &format!("{what}: a backup from beside the process")).await;
+        acknowledged.extend(all);
+        // As the process has left it, before anybody has written the log back.
+        sqlite::back_up(&path, &left).unwrap();
+        has_all(&left, &acknowledged, &format!("{what}: a backup after it")).await;
+        has_all(&path, &acknowledged, &what).await;
     }
 }
 
-/// Runs the child and kills it after it has acknowledged some commits; answers with all that
-/// it acknowledged before it died.
-fn run_and_kill(path: &Path, after: usize) -> Vec<u64> {
+/// Whether the store has what was acknowledged, and of what was not either all or nothing.
+async fn has_all(path: &Path, acknowledged: &BTreeSet<u64>, what: &str) {
+    let store = open(path).unwrap();
+    let keys = all_keys(&*store).await;
+    let account = rows::account_id(0);
+    for number in acknowledged {
+        for row in [*number, number + 1_000_000_000] {
+            let key = rows::group(account, row).id.into();
+            assert!(keys.contains(&key), "{what}: {number} is lost");
+        }
+        let record = store.idempotency(account, &number.to_string()).await.unwrap();
+        assert!(record.is_some(), "{what}: the key of {number} is lost");
+    }
+    let verdict = store.verify_audit().await.unwrap();
+    assert_eq!(verdict.broken, None, "{what}");
+    assert_eq!(keys.len() as u64, 1 + 2 * verdict.whole.sequence, "{what}");
+    assert!(verdict.whole.sequence >= acknowledged.len() as u64, "{what}");
+    store.close().await.unwrap();
+}
+
+/// Runs the child, backs its store up after it has acknowledged some commits, and kills it; answers
+/// with what it had acknowledged before the backup, and with all that it did before it died.
+fn run_and_kill(path: &Path, after: usize, copy: &Path) -> (Vec<u64>, Vec<u64>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_commits_until_it_is_killed", "--nocapture"])
         .env(CHILD, path)
@@ -138,13 +149,15 @@ fn run_and_kill(path: &Path, after: usize) -> Vec<u64> {
         let Some(line) = lines.next() else { panic!("the child ended by itself") };
         done.extend(number(line));
     }
+    let before = done.clone();
+    sqlite::back_up(path, copy).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     // The pipe may end in half a line: that number was not acknowledged.
     let mut rest: Vec<_> = lines.collect();
     rest.pop();
     done.extend(rest.into_iter().filter_map(number));
-    done
+    (before, done)
 }
 
 #[tokio::test]
@@ -302,6 +315,34 @@ async fn a_backup_opens_as_a_store() {
     assert_eq!(all_keys(&*copied).await, all_keys(&*store).await);
     assert_eq!(copied.health().await.unwrap().audit, store.health().await.unwrap().audit);
     put(&*copied, rows::group(rows::account_id(0), 2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_whole_store_is_not_backed_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let copy = at("copy.db");
+    let refused = |path: &Path| {
+        let error = sqlite::back_up(path, &copy).unwrap_err();
+        assert!(!copy.exists(), "{error}");
+        error
+    };
+    std::fs::write(at("text.db"), "not a database").unwrap();
+    assert!(matches!(refused(&at("text.db")), StoreError::Corrupt { .. }));
+    std::fs::write(at("empty.db"), "").unwrap();
+    assert!(matches!(refused(&at("empty.db")), StoreError::NotOurs { .. }));
+    refused(&at("none.db"));
+    assert!(!at("none.db").exists());
+
+    let store = open(&at("fairmazon.db")).unwrap();
+    put(&*store, rows::account(0)).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let mut bytes = std::fs::read(at("fairmazon.db")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes.truncate(middle + 100);
+    std::fs::write(at("fairmazon.db"), &bytes).unwrap();
+    assert!(matches!(refused(&at("fairmazon.db")), StoreError::Corrupt { .. }));
 }
 
 fn mode(path: &Path) -> u32 {

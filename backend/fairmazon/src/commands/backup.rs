@@ -1,15 +1,16 @@
-//! `fairmazon backup`: a consistent copy of a store that no broker has open.
+//! `fairmazon backup`: a consistent copy of a broker's store, also of one that is in use.
 
 use std::path::PathBuf;
 
 use clap::Args;
+use fairmazon_store::sqlite;
 
-use crate::{error::CommandError, folder::Folder, output, platform::open_store};
+use crate::{error::CommandError, folder::Folder, output};
 
-/// Copies the store of a data folder.
+/// Copies the store of a data folder; the broker may go on running.
 #[derive(Debug, Args)]
 pub(crate) struct Backup {
-    /// The data folder of the broker, which must not be running.
+    /// The data folder of the broker.
     #[arg(long, visible_alias = "data", value_name = "FOLDER")]
     data_dir: PathBuf,
     /// The file to write; it must not exist.
@@ -23,13 +24,12 @@ impl Backup {
             let reason = format!("{} is not the data folder of a broker", self.data_dir.display());
             return Err(CommandError::Usage(reason));
         }
-        let folder = Folder::open(&self.data_dir)?;
-        let store = open_store(&folder).await?;
-        let copied = store.backup(&self.to).await;
-        let closed = store.close().await;
-        let failed = |source| CommandError::Store { path: folder.database(), source };
-        copied.map_err(failed)?;
-        closed.map_err(failed)?;
+        let path = Folder::open(&self.data_dir)?.database();
+        let (from, to) = (path.clone(), self.to.clone());
+        let copied = tokio::task::spawn_blocking(move || sqlite::back_up(&from, &to)).await;
+        copied
+            .map_err(|error| CommandError::System(error.into()))?
+            .map_err(|source| CommandError::Store { path, source })?;
         output::line(&format!("copied to {}", self.to.display()));
         Ok(())
     }

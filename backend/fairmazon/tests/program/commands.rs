@@ -108,9 +108,15 @@ fn tokens_hosts_audit_and_backup() {
 
     let copy = folder.path().join("copy.db");
     let backup = ["backup", "--data-dir", data.to_str().unwrap(), "--to", copy.to_str().unwrap()];
-    let locked = run(&backup, &customer);
-    assert!(!locked.status.success() && !copy.exists(), "a running broker has the store");
+    ask(&backup, &customer);
+    let before = std::fs::read(&copy).unwrap();
+    let again = run(&backup, &customer);
+    assert!(!again.status.success(), "a backup takes nothing's place");
+    assert_eq!(std::fs::read(&copy).unwrap(), before);
+    // The broker has noticed nothing of it.
+    ask(&["account", "create", "--name", "after the backup"], &platform);
     assert!(dev.end(Signal::INT).success());
+    std::fs::remove_file(&copy).unwrap();
     ask(&backup, &customer);
     assert!(copy.exists());
 }

@@ -65,9 +65,18 @@ fn run(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<
     Ok(())
 }
 
+/// Whether the file is a store, of whichever version.
+pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(application_id(connection)? == APPLICATION_ID)
+}
+
+fn application_id(connection: &Connection) -> rusqlite::Result<i32> {
+    connection.query_row("PRAGMA application_id", [], |row| row.get(0))
+}
+
 /// Makes an empty file ours. False when it belongs to something else.
 fn claim(connection: &mut Connection, path: &Path) -> rusqlite::Result<bool> {
-    let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let id = application_id(connection)?;
     if id == APPLICATION_ID {
         return Ok(true);
     }

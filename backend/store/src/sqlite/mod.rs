@@ -60,6 +60,24 @@ impl SqliteOptions {
     }
 }
 
+/// Writes a consistent copy of the store at `path` into the file `to`, which must not exist. The
+/// store is only read: another process may have it open and work with it, and one that an older
+/// version has made is copied as it is. Blocks for as long as it takes.
+///
+/// # Errors
+/// `NotOurs` when the file is no store, `Corrupt` when it is damaged, `Io` when it can't be read
+/// or the copy exists or can't be made, `Full` when it does not fit.
+pub fn back_up(path: &Path, to: &Path) -> Result<(), StoreError> {
+    let connection = open::reader(path)?;
+    if !migrate::is_ours(&connection)
+        .map_err(|error| Faults::on(path).of("read the store", error))?
+    {
+        return Err(StoreError::NotOurs { path: path.to_owned() });
+    }
+    open::check(&connection, path)?;
+    open::backup(&connection, to)
+}
+
 /// The store in one SQLite file.
 pub struct SqliteStore {
     // Dropped before the writer, whose connection tidies up when it is the last one.
