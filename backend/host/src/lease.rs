@@ -46,6 +46,11 @@ impl Lease {
         self.until_ms.is_some_and(|until| now_ms < until)
     }
 
+    /// How much of it is left, in ms; none when it does not hold.
+    pub fn left_ms(&self, now_ms: u64) -> Option<u64> {
+        self.until_ms?.checked_sub(now_ms).filter(|&left| left > 0)
+    }
+
     /// When it ends, in ms; none where there never was one.
     pub fn until_ms(&self) -> Option<u64> {
         self.until_ms

@@ -15,8 +15,13 @@ use crate::{
 
 /// How long a broker may be silent before its Welcome, in ms.
 const WELCOME_WITHIN_MS: u64 = 10_000;
-/// Renewals that may go unanswered before the stream is given up.
-const SILENT_RENEWALS: u64 = 4;
+/// Renewals that may go unanswered before the stream is given up: while there is something left of
+/// the lease, of which the broker has hosts renew it every third.
+const SILENT_RENEWALS: u64 = 2;
+/// How many attempts to connect go into what is left of the lease, at least.
+const ATTEMPTS_WHILE_LEASED: u64 = 4;
+/// The time between attempts that is not shortened for the lease, in ms.
+const SHORTEST_WHILE_LEASED_MS: u64 = 1_000;
 /// Things to look at for each step that may be under way, above which the agent is behind.
 const BACKLOG_PER_STEP: usize = 2;
 /// The time between reports while it is, in ms.
@@ -68,6 +73,12 @@ enum FirstSet {
 struct Renewals {
     every_ms: u64,
     next_at_ms: u64,
+}
+
+/// The longest pause between attempts to connect while this much of the lease is left, in ms: who
+/// comes back within the lease must be found within it, or every machine is stopped for nothing.
+fn while_leased(left_ms: u64) -> u64 {
+    (left_ms / ATTEMPTS_WHILE_LEASED).max(SHORTEST_WHILE_LEASED_MS)
 }
 
 impl Up {
@@ -269,8 +280,10 @@ impl Agent {
     }
 
     fn stream_ended(&mut self, error: Option<TransportError>) {
+        let now_ms = self.clock.now_ms();
         let pause = self.pauses.after(&mut self.stream.failures);
-        self.stream.state = State::Down { retry_at_ms: self.clock.now_ms() + pause };
+        let pause = self.lease.left_ms(now_ms).map_or(pause, |left| pause.min(while_leased(left)));
+        self.stream.state = State::Down { retry_at_ms: now_ms + pause };
         match error {
             Some(error) => tracing::warn!(
                 host = %self.config.host, pause_ms = pause,

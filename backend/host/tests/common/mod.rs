@@ -59,6 +59,9 @@ struct BrokerState {
     generation: Option<Generation>,
     acknowledges: bool,
     refuses: Vec<RefusedWindow>,
+    /// Streams that were opened, and how many of them are dead: nothing arrives there any more.
+    opened: u64,
+    dead: u64,
 }
 
 /// Grants leases, sends the last desired set, keeps the last report.
@@ -95,12 +98,20 @@ impl Broker {
 
     async fn serve(self: Arc<Self>, mut end: BrokerEnd) {
         let (mut changed, mut asks) = (self.changed.subscribe(), self.asks.subscribe());
+        let number = {
+            let mut state = self.state.lock();
+            state.opened += 1;
+            state.opened
+        };
         loop {
             tokio::select! {
                 biased;
                 message = end.receiver.recv() => {
                     let Some(message) = message else { return };
-                    let network = self.state.lock().network;
+                    let network = {
+                        let state = self.state.lock();
+                        if number <= state.dead { Network::Silent } else { state.network }
+                    };
                     match network {
                         Network::Cut => return,
                         Network::Silent => continue,
@@ -186,6 +197,12 @@ impl Broker {
     pub fn network(&self, network: Network) {
         self.state.lock().network = network;
         self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// From now on nothing arrives on the streams that are open; others can be opened.
+    pub fn loses_streams(&self) {
+        let mut state = self.state.lock();
+        state.dead = state.opened;
     }
 
     pub fn say_generation(&self, generation: Generation) {
