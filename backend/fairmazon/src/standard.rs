@@ -173,7 +173,7 @@ fn boots(accelerator: Accelerator) -> Boots {
 
 fn daemon_facts(daemon: Daemon) -> DaemonFacts {
     let runs = daemon.runs.into_iter().map(boots).collect();
-    DaemonFacts { runs, qemu_user: daemon.qemu_user }
+    DaemonFacts { runs, qemu_user: daemon.qemu_user, keeps_secrets: daemon.keeps_secrets }
 }
 
 fn clock_facts() -> Fact<ClockFacts> {

@@ -153,7 +153,7 @@ async fn what_libvirt_says_is_asked_again_soon_where_it_is_wrong() {
         |facts| facts.hypervisor.daemon = Ok(Err("refused".into())),
         |facts| {
             let (runs, qemu_user) = (vec![Boots::Hardware], Some(64_055));
-            facts.hypervisor.daemon = Ok(Ok(DaemonFacts { runs, qemu_user }));
+            facts.hypervisor.daemon = Ok(Ok(DaemonFacts { runs, qemu_user, keeps_secrets: true }));
         },
     ];
     for change in wrong {

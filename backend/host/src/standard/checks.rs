@@ -49,21 +49,23 @@ pub const CHECKS: [Check; 24] = [
         about: VIRTUALISATION,
         wants: "libvirt is 9.0 or newer.",
         why: "It is the oldest with all calls that the platform makes.",
-        remedy: "Install `libvirt-daemon` and `libvirt-daemon-driver-qemu` in a newer version, \
-                 from the same release as QEMU.",
+        remedy: "Install libvirt in a newer version, from the same release as QEMU: the packages \
+                 are those that the operators' guide names.",
         needs: Needs::From(0),
         judge: judge::libvirt_version,
     },
     Check {
         name: "libvirt-answers",
         about: VIRTUALISATION,
-        wants: "libvirt's daemon answers at the agent's `--libvirt`, and says that it runs guests \
-                of x86_64 with what a guest has booted with.",
-        why: "The agent runs guests by it alone. A daemon that is not there, that hangs, or that \
-              lacks the driver or the right for QEMU runs none.",
+        wants: "libvirt's daemon answers at the agent's `--libvirt`, says that it runs guests of \
+                x86_64 with what a guest has booted with, and keeps secrets.",
+        why: "The agent runs guests by it alone, and hands it the keys of volumes as secrets. A \
+              daemon that is not there, that hangs, or that lacks a driver or the right for QEMU \
+              runs none.",
         remedy: "Give `--libvirt`, as to the agent. Start `libvirtd` or `virtqemud`, see what it \
                  says in its log, and run this command as the agent's user. Where libvirt does \
-                 not name KVM, let its own user open `/dev/kvm`, and restart it.",
+                 not name KVM, let its own user open `/dev/kvm`, and restart it. Where it has no \
+                 driver for secrets, install `libvirt-daemon-driver-secret` and restart it.",
         needs: Needs::From(0),
         judge: judge::libvirt_answers,
     },

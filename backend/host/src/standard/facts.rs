@@ -77,6 +77,8 @@ pub struct DaemonFacts {
     pub runs: Vec<Boots>,
     /// The number of the user that it runs QEMU as; none where it does not say.
     pub qemu_user: Option<u32>,
+    /// Whether it has its driver for secrets.
+    pub keeps_secrets: bool,
 }
 
 /// What a guest boots with.

@@ -87,6 +87,9 @@ pub(super) fn libvirt_answers(facts: &Facts) -> Verdict {
                 _ if runs.is_empty() => {
                     Verdict::Broken("libvirt says that it runs no guests of x86_64".into())
                 }
+                _ if !daemon.keeps_secrets => {
+                    Verdict::Broken("libvirt has no driver for secrets".into())
+                }
                 // Where none boots or that is not known, another check says so.
                 Ok(boots @ (Boots::Hardware | Boots::Software)) if !daemon.runs.contains(boots) => {
                     Verdict::Broken(format!(

@@ -22,6 +22,7 @@ pub fn hypervisor() -> HypervisorFacts {
         daemon: Ok(Ok(DaemonFacts {
             runs: vec![Boots::Hardware, Boots::Software],
             qemu_user: None,
+            keeps_secrets: true,
         })),
         clock: Ok(ClockFacts { synchronised: true, error_most: Duration::from_millis(4) }),
     }

@@ -151,7 +151,9 @@ fn versions_have_minima() {
 /// Of a daemon that runs guests with these.
 fn daemon(runs: &[Boots], qemu_user: Option<u32>) -> impl FnOnce(&mut Facts) + use<> {
     let runs = runs.to_vec();
-    move |facts| facts.hypervisor.daemon = Ok(Ok(DaemonFacts { runs, qemu_user }))
+    move |facts| {
+        facts.hypervisor.daemon = Ok(Ok(DaemonFacts { runs, qemu_user, keeps_secrets: true }));
+    }
 }
 
 #[test]
@@ -161,6 +163,11 @@ fn libvirt_answers_and_runs_guests_as_they_boot() {
     breaks(check, None, "a guest boots with KVM, and libvirt", daemon(&[Boots::Software], None));
     breaks(check, None, "runs no guests of x86_64", daemon(&[], None));
     breaks(check, None, "refused", |facts| facts.hypervisor.daemon = Ok(Err("refused".into())));
+    breaks(check, None, "no driver for secrets", |facts| {
+        let runs = vec![Boots::Hardware];
+        let without = DaemonFacts { runs, qemu_user: None, keeps_secrets: false };
+        facts.hypervisor.daemon = Ok(Ok(without));
+    });
     // What boots in software needs no more of libvirt.
     let mut facts = best();
     facts.hypervisor.guest = Ok(Boots::Software);

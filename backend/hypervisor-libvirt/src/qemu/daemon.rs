@@ -9,7 +9,10 @@ use roxmltree::{Document, Node};
 use virt::connect::Connect;
 
 use super::{Accelerator, session::KEEP_ALIVE};
-use crate::{error::failed, events::start_loop};
+use crate::{
+    error::{failed, is_unsupported},
+    events::start_loop,
+};
 
 const ATTEMPTED: &str = "tell what guests it runs";
 /// The architecture of guests.
@@ -27,6 +30,8 @@ pub struct Daemon {
     pub runs: Vec<Accelerator>,
     /// The number of the user that it runs QEMU as; none where it does not say.
     pub qemu_user: Option<u32>,
+    /// Whether it has the part that holds the keys of volumes in use: its driver for secrets.
+    pub keeps_secrets: bool,
 }
 
 impl Daemon {
@@ -53,12 +58,13 @@ impl Daemon {
         };
         let thread = thread::Builder::new().name("libvirt-asked".into()).spawn(ask);
         thread.map_err(|error| odd(error.into()))?;
-        let (version, capabilities) = answered.recv_timeout(within).map_err(|_| late())??;
-        Self::read(version, &capabilities).map_err(|error| odd(error.into()))
+        let said = answered.recv_timeout(within).map_err(|_| late())??;
+        Self::read(&said).map_err(|error| odd(error.into()))
     }
 
-    fn read(version: u32, capabilities: &str) -> std::result::Result<Self, roxmltree::Error> {
-        let document = Document::parse(capabilities)?;
+    fn read(said: &Said) -> std::result::Result<Self, roxmltree::Error> {
+        let Said { version, keeps_secrets, .. } = *said;
+        let document = Document::parse(&said.capabilities)?;
         let root = document.root_element();
         Ok(Self {
             // libvirt counts in millions and thousands.
@@ -68,6 +74,7 @@ impl Daemon {
                 .filter(|accelerator| runs(root, *accelerator))
                 .collect(),
             qemu_user: qemu_user(root),
+            keeps_secrets,
         })
     }
 }
@@ -87,14 +94,25 @@ impl Drop for Asked {
     }
 }
 
-/// The daemon's version and all that it can do, as it says it.
-fn say(uri: &str) -> Result<(u32, String)> {
+/// A daemon's answers, as they come.
+struct Said {
+    version: u32,
+    capabilities: String,
+    keeps_secrets: bool,
+}
+
+fn say(uri: &str) -> Result<Said> {
     let connection = Connect::open(Some(uri)).map_err(failed(format!("connect to {uri}")))?;
     // A driver within this process has none, and needs none.
     let _ = connection.set_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1);
     let version = connection.lib_version().map_err(failed(ATTEMPTED))?;
     let capabilities = connection.capabilities().map_err(failed(ATTEMPTED))?;
-    Ok((version, capabilities))
+    let keeps_secrets = match connection.num_of_secrets() {
+        Ok(_) => true,
+        Err(error) if is_unsupported(&error) => false,
+        Err(error) => return Err(failed(ATTEMPTED)(error)),
+    };
+    Ok(Said { version, capabilities, keeps_secrets })
 }
 
 fn children<'a>(node: Node<'a, 'a>, name: &'static str) -> impl Iterator<Item = Node<'a, 'a>> {
@@ -140,6 +158,7 @@ mod tests {
         let found = Daemon::ask("test:///default", PATIENCE).unwrap();
         assert!(found.version >= (9, 0), "{found:?}");
         assert_eq!((found.runs, found.qemu_user), (Vec::new(), None));
+        assert!(!found.keeps_secrets, "libvirt's test driver has none for secrets");
     }
 
     #[test]
@@ -157,14 +176,19 @@ mod tests {
         let user =
             "<baselabel type='kvm'>+64055:+109</baselabel><baselabel type='qemu'>+1:+1</baselabel>";
         let both = "<domain type='qemu'/><domain type='kvm'/>";
-        let found = Daemon::read(11_003_002, &text(both, user)).unwrap();
+        let read = |version, capabilities: &str, keeps_secrets| {
+            let capabilities = capabilities.to_owned();
+            Daemon::read(&Said { version, capabilities, keeps_secrets })
+        };
+        let found = read(11_003_002, &text(both, user), true).unwrap();
         let runs = vec![Accelerator::Kvm, Accelerator::Tcg];
-        assert_eq!(found, Daemon { version: (11, 3), runs, qemu_user: Some(64_055) });
-        let found = Daemon::read(9_000_000, &text("<domain type='qemu'/>", "")).unwrap();
+        let qemu_user = Some(64_055);
+        assert_eq!(found, Daemon { version: (11, 3), runs, qemu_user, keeps_secrets: true });
+        let found = read(9_000_000, &text("<domain type='qemu'/>", ""), false).unwrap();
         let runs = vec![Accelerator::Tcg];
-        assert_eq!(found, Daemon { version: (9, 0), runs, qemu_user: None });
-        assert_eq!(Daemon::read(9_000_000, &text("", user)).unwrap().runs, []);
-        Daemon::read(9_000_000, "no XML").unwrap_err();
+        assert_eq!(found, Daemon { version: (9, 0), runs, qemu_user: None, keeps_secrets: false });
+        assert_eq!(read(9_000_000, &text("", user), true).unwrap().runs, []);
+        read(9_000_000, "no XML", true).unwrap_err();
     }
 
     #[test]
