@@ -88,7 +88,9 @@ pub fn schema() -> Schema {
             "Path of the file with your identity, as `fairmazon key init` makes it: an age \
              identity. The keys of your volumes are made with it, here, and nobody else can open \
              them. Hosts that were given a key are noted beside it, in a file of the same name and \
-             `.hosts`. Needed for instances. Or `FAIRMAZON_KEY_FILE`.",
+             `.hosts`. Needed where keys are given: to make instances, snapshots, and volumes from \
+             other volumes or snapshots, to raise `key_version`, and to destroy with \
+             `final_snapshot`. Or `FAIRMAZON_KEY_FILE`.",
         ))
         .attribute(Attribute::string("host_authority").optional().describe(
             "Authority that signs for the platform's hosts, where it is not that of \

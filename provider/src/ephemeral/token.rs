@@ -67,8 +67,9 @@ impl EphemeralResource for EphemeralToken {
                     .optional()
                     .validate(validators::one_of(ROLES.map(|(word, _)| word)))
                     .describe(
-                        "What it may do: the role of your own credential, or any role where yours \
-                         is `platform_operator`. Default `customer`.",
+                        "What it may do (`customer`, `host_operator`, `platform_operator` or \
+                         `auditor`): the role of your own credential, or any role where yours is \
+                         `platform_operator`. Default `customer`.",
                     ),
             )
             .attribute(

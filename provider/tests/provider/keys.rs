@@ -6,7 +6,10 @@ use std::{fs, path::PathBuf};
 use fairmazon_keys::{
     Binding, HostSecret, Purpose, SealedKey, SealingKey, host_name, sealing_key_name,
 };
-use fairmazon_model::{id::HostId, key::FIRST_KEY_VERSION};
+use fairmazon_model::{
+    id::{HostId, VolumeId},
+    key::FIRST_KEY_VERSION,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
 };
@@ -164,6 +167,18 @@ async fn without_an_identity_nothing_is_made() {
         assert!(told.contains(part), "{part}: {told}");
     }
     assert_eq!((broker.calls("create_instance"), broker.calls("give_keys")), (0, 0));
+
+    // A copy gets its key at once, an empty volume when it is attached.
+    let volume = |source: Json| json!({ "name": "data", "size_gib": 1, "source": source });
+    let id = VolumeId::from_parts(1, 1).to_string();
+    let copy = volume(json!({ "volume_id": id }));
+    let plan = client.plan("fairmazon_volume.copy", copy.clone()).await.unwrap();
+    assert!(plan.warnings.to_string().contains("no identity"), "{}", plan.warnings);
+    let told = client.apply("fairmazon_volume.copy", copy).await.unwrap_err().to_string();
+    assert!(told.contains("no identity to make them with"), "{told}");
+    assert_eq!(broker.calls("create_volume"), 0);
+    let plan = client.plan("fairmazon_volume.empty", volume(json!(null))).await.unwrap();
+    assert!(!plan.warnings.to_string().contains("no identity"), "{}", plan.warnings);
 
     let mut block = broker.block();
     block["key_file"] = json!("/nowhere/key");

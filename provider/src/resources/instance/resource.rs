@@ -15,10 +15,11 @@ use super::{
 };
 use crate::{
     client::{Client, ClientError},
-    diagnostics::{self, Attempt, NO_IDENTITY_ADVICE},
+    diagnostics::{self, Attempt},
     platform::Platform,
     resources::shared::{
         confirm, identity,
+        keys::{require_identity, warn_without_identity},
         stop::graceful,
         taken_over,
         timeouts::{self, Limit},
@@ -73,13 +74,8 @@ impl Resource for InstanceResource {
         if change.kind() != ChangeKind::Delete {
             plan::plan(platform, change).await?;
         }
-        if change.kind() == ChangeKind::Create
-            && platform.try_client().is_some_and(|client| !client.has_identity())
-        {
-            cx.warn(
-                Diagnostic::warning("The provider has no identity")
-                    .detail(format!("This plan can't be applied here. {NO_IDENTITY_ADVICE}")),
-            );
+        if change.kind() == ChangeKind::Create {
+            warn_without_identity(cx, platform);
         }
         if let Some(warning) = plan::consequences(platform, change).await? {
             cx.warn(warning);
@@ -100,10 +96,7 @@ impl Resource for InstanceResource {
         let client = cx.data()?.client()?;
         let attempt = Attempt::new("create", NOUN);
         let spec = plan.model.read(None).map_err(|error| attempt.refused(&error))?;
-        if !client.has_identity() {
-            // Before anything is made that would wait for its keys for ever.
-            return Err(attempt.failed(&ClientError::NoIdentity));
-        }
+        require_identity(client, attempt)?;
         let created = graceful(cx, client.create_instance((&spec).into())).await?;
         let (row, operation) = created.map_err(|error| attempt.failed(&error))?;
         // From here on there is something real: its id is kept before anything slow.

@@ -242,7 +242,9 @@ fn schedule() -> Attribute {
     .validate(validators::length(1..=limits::SCHEDULE_WINDOWS_MAX))
     .describe(
         "Working hours, one or many: outside them the machine is stopped and its compute is not \
-         billed.",
+         billed. The local clock decides: where it goes forward, what lies in the hour that is \
+         left out is left out with it; where it goes back, an hour comes twice, and what begins \
+         or ends within it does so twice.",
     )
 }
 

@@ -2,6 +2,7 @@
 //! attributes whose values may not be known yet.
 
 pub mod confirm;
+pub mod keys;
 pub mod labels;
 pub mod placement;
 pub mod planned_before;

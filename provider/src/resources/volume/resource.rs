@@ -24,6 +24,7 @@ use crate::{
     platform::Platform,
     resources::shared::{
         confirm, identity,
+        keys::{require_identity, warn_without_identity},
         labels::{self, KnownLabels},
         not_in_catalogue,
         planned_before::planned_before,
@@ -176,7 +177,10 @@ impl<K: VolumeKind> Resource for Volumes<K> {
         let id = change.prior().at("id").as_str().map(str::to_owned);
         refuse_protected(change, K::NOUN, id.as_deref())?;
         if change.kind() != ChangeKind::Delete {
-            plan::<K>(platform, change, id.as_deref()).await?;
+            let spec = plan::<K>(platform, change, id.as_deref()).await?;
+            if change.kind() == ChangeKind::Create && spec.source.is_some() {
+                warn_without_identity(cx, platform);
+            }
         }
         if let (Some(id), Some(client)) = (id, platform.try_client()) {
             confirm::confirm(client, &id, false, change.private()).await;
@@ -195,6 +199,10 @@ impl<K: VolumeKind> Resource for Volumes<K> {
         let mut whole = plan.model.clone();
         whole.complete(cx.data()?, attempt).await?;
         let spec = whole.spec(None).map_err(|error| attempt.refused(&error))?;
+        if spec.source.is_some() {
+            // A copy is on its source's host, which wants the key at once.
+            require_identity(client, attempt)?;
+        }
         let created = graceful(cx, client.create_volume((&spec).into())).await?;
         let (row, operation) = created.map_err(|error| attempt.failed(&error))?;
         // From here on there is something real: its id is kept before anything slow.
@@ -370,12 +378,12 @@ fn refuse_protected(
     Err(Attempt::on(verb, noun, id.unwrap_or_default()).refused(&protected()))
 }
 
-/// Refines what the schema's rules planned.
+/// Refines what the schema's rules planned; what it comes to.
 async fn plan<K: VolumeKind>(
     platform: &Platform,
     change: &mut Change<'_>,
     id: Option<&str>,
-) -> Result<(), Diagnostics> {
+) -> Result<VolumeSpec, Diagnostics> {
     let invalid =
         |error: DomainError| diagnostics::invalid(&format!("Invalid {}", K::NOUN), &error);
     let mut kind: K = change.planned().model()?;
@@ -428,8 +436,8 @@ async fn plan<K: VolumeKind>(
         change.set("price_per_month", &text(hourly.map(price::NanoEur::per_month)))?;
     }
     let id = planned_before(change, id.map(str::to_owned))?;
-    match hourly {
-        Some(hourly) if !change.replaces() => platform.budget().add(id.as_deref(), hourly),
-        _ => Ok(()),
+    if let (Some(hourly), false) = (hourly, change.replaces()) {
+        platform.budget().add(id.as_deref(), hourly)?;
     }
+    Ok(spec)
 }
