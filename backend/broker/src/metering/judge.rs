@@ -6,6 +6,10 @@ use fairmazon_model::{
 };
 use fairmazon_store::{WindowContext, WindowEnd};
 
+/// How far in the future a window may lie to be waited for, in ms. A broker whose clock was slow has
+/// lost nothing when it is set right; one host whose clock is fast waits no longer than this.
+const AHEAD_MOST_MS: i64 = 3_600_000;
+
 /// What the platform allows for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Terms {
@@ -33,6 +37,9 @@ pub(crate) enum Verdict {
     Accepted,
     /// It was accepted before.
     Known,
+    /// It lies in the near future: one of the two clocks is wrong, and nobody knows which. It is to
+    /// be told again.
+    NotYet,
 }
 
 /// Judges a window whose signature is the host's.
@@ -55,7 +62,9 @@ pub(crate) fn judge(
     let Some(allotment) = &context.allotment else {
         return Err("it was not decided to be on this host under this epoch".into());
     };
-    in_time(window, allotment, terms)?;
+    if in_time(window, allotment, terms)? == Verdict::NotYet {
+        return Ok(Verdict::NotYet);
+    }
     if window.class != allotment.class {
         return Err(format!("its storage class is `{}`", allotment.class));
     }
@@ -69,10 +78,15 @@ pub(crate) fn judge(
     Ok(Verdict::Accepted)
 }
 
-fn in_time(window: &UsageWindow, allotment: &Allotment, terms: Terms) -> Result<(), String> {
+/// Whether it is of a time at which it can have been; [`Verdict::NotYet`] where that is to come.
+fn in_time(window: &UsageWindow, allotment: &Allotment, terms: Terms) -> Result<Verdict, String> {
     let Terms { now, skew_ms, keep_ms, .. } = terms;
-    if window.until.0 > now.0.saturating_add(skew_ms) {
+    let ahead_ms = window.until.0.saturating_sub(now.0);
+    if ahead_ms > AHEAD_MOST_MS {
         return Err("it lies in the future: the host's clock is wrong".into());
+    }
+    if ahead_ms > skew_ms {
+        return Ok(Verdict::NotYet);
     }
     if window.until.0 < now.0.saturating_sub(keep_ms) {
         return Err("it is older than what is kept".into());
@@ -84,7 +98,7 @@ fn in_time(window: &UsageWindow, allotment: &Allotment, terms: Terms) -> Result<
     if allotment.until.is_some_and(over) {
         return Err("it begins when nothing was allotted on this host any more".into());
     }
-    Ok(())
+    Ok(Verdict::Accepted)
 }
 
 /// Whether it counts no more than was allotted while it was.
@@ -169,10 +183,16 @@ mod tests {
         WindowContext { allotment: Some(allotment), last: Some(last), ..WindowContext::default() }
     }
 
-    fn refused(change: impl FnOnce(&mut UsageWindow, &mut WindowContext)) -> Option<String> {
+    fn judged(
+        change: impl FnOnce(&mut UsageWindow, &mut WindowContext),
+    ) -> Result<Verdict, String> {
         let (mut window, mut context) = (window(), context());
         change(&mut window, &mut context);
-        judge(&window, &context, TERMS).err()
+        judge(&window, &context, TERMS)
+    }
+
+    fn refused(change: impl FnOnce(&mut UsageWindow, &mut WindowContext)) -> Option<String> {
+        judged(change).err()
     }
 
     fn is_refused(why: &str, change: impl FnOnce(&mut UsageWindow, &mut WindowContext)) {
@@ -263,9 +283,9 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_the_future_or_too_far_back_is_refused() {
+    fn what_lies_in_the_future_is_early_and_too_far_ahead_or_back_it_is_refused() {
         let moved = |by: i64| {
-            refused(|window, context| {
+            judged(|window, context| {
                 for time in [&mut window.begun, &mut window.from, &mut window.until] {
                     time.0 += by;
                 }
@@ -273,9 +293,11 @@ mod tests {
                 context.allotment.as_mut().unwrap().from = UnixMs(0);
             })
         };
-        assert_eq!(moved(51 * MINUTE), None);
-        assert!(moved(51 * MINUTE + 1).unwrap().contains("future"));
-        assert_eq!(moved(-550 * MINUTE), None);
-        assert!(moved(-550 * MINUTE - 1).unwrap().contains("older"));
+        assert_eq!(moved(51 * MINUTE), Ok(Verdict::Accepted));
+        assert_eq!(moved(51 * MINUTE + 1), Ok(Verdict::NotYet));
+        assert_eq!(moved(110 * MINUTE), Ok(Verdict::NotYet));
+        assert!(moved(110 * MINUTE + 1).unwrap_err().contains("future"));
+        assert_eq!(moved(-550 * MINUTE), Ok(Verdict::Accepted));
+        assert!(moved(-550 * MINUTE - 1).unwrap_err().contains("older"));
     }
 }

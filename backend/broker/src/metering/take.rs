@@ -1,7 +1,7 @@
 //! Windows that a host tells: each is judged, those that are accepted become durable together
 //! with what is said of those that are not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use fairmazon_keys::HostSigner;
 use fairmazon_model::{
@@ -36,7 +36,8 @@ const FORGET_ROUNDS: u32 = 50;
 
 impl Engine {
     /// Takes windows that a host tells; answers those that are refused, all others are durable.
-    /// Repeating it changes nothing.
+    /// None where some are neither: the host is to tell the batch again. Repeating it changes
+    /// nothing.
     ///
     /// # Errors
     /// When the store can't read or write: nothing is decided then.
@@ -44,7 +45,7 @@ impl Engine {
         &self,
         host: HostId,
         batch: WindowBatch,
-    ) -> Result<Vec<RefusedWindow>, StoreError> {
+    ) -> Result<Option<Vec<RefusedWindow>>, StoreError> {
         let WindowBatch { certificate, windows, .. } = batch;
         let signer = match self.signer(host, &certificate) {
             Ok(signer) => signer,
@@ -53,7 +54,7 @@ impl Engine {
                 let refused: Vec<_> = refused.collect();
                 let audit = self.refusals(host, &refused);
                 self.store().commit(Commit { audit, ..Commit::default() }).await?;
-                return Ok(answer(refused));
+                return Ok(Some(answer(refused)));
             }
         };
         let checked = check_signatures(host, signer.clone(), windows).await?;
@@ -67,10 +68,20 @@ impl Engine {
             let context = self.with_current(host, &signed.window, context);
             judged.judge(host, &signer, signed, is_signed, context, slack_ms);
         }
-        let Judged { accepted, refused, .. } = judged;
-        let audit = self.refusals(host, &refused);
+        let Judged { accepted, refused, early, .. } = judged;
+        if !early.is_empty() {
+            tracing::warn!(
+                %host, subjects = early.len(),
+                "a host tells what it has metered of a time that is still to come: its clock or \
+                 this one is wrong; it is taken when it is that time"
+            );
+        }
+        // What is refused is said, and noted, once: with the answer.
+        let is_answered = early.is_empty();
+        let audit = if is_answered { self.refusals(host, &refused) } else { Vec::new() };
+        let answer = is_answered.then(|| answer(refused));
         if accepted.is_empty() && audit.is_empty() {
-            return Ok(answer(refused));
+            return Ok(answer);
         }
         let signers = vec![SignerRecord {
             sha256: signer.sha256().to_owned(),
@@ -79,7 +90,7 @@ impl Engine {
         }];
         let metering = MeteringWrites { windows: accepted, signers, ..MeteringWrites::default() };
         self.store().commit(Commit { audit, metering, ..Commit::default() }).await?;
-        Ok(answer(refused))
+        Ok(answer)
     }
 
     /// Forgets windows that are old enough.
@@ -178,13 +189,16 @@ struct Judged {
     accepted: Vec<UsageRecord>,
     /// Each with why.
     refused: Vec<(SignedWindow, String)>,
+    /// Of which there are windows that it is too early for: what follows those has to wait for them.
+    early: HashSet<(Subject, Epoch)>,
     /// Where each series has got to in this batch.
     last: HashMap<(Subject, Epoch), WindowEnd>,
 }
 
 impl Judged {
     fn new(terms: Terms) -> Self {
-        Self { terms, accepted: Vec::new(), refused: Vec::new(), last: HashMap::new() }
+        let (accepted, refused) = (Vec::new(), Vec::new());
+        Self { terms, accepted, refused, early: HashSet::new(), last: HashMap::new() }
     }
 
     fn judge(
@@ -198,6 +212,9 @@ impl Judged {
     ) {
         let window = &signed.window;
         let place = (window.subject, window.epoch);
+        if self.early.contains(&place) {
+            return;
+        }
         context.last = self.last.get(&place).copied().or(context.last);
         context.elsewhere |= self.accepted.iter().any(|other| meets(other, window, slack_ms));
         let verdict = if is_signed {
@@ -207,6 +224,7 @@ impl Judged {
         };
         match (verdict, context.allotment) {
             (Ok(Verdict::Known), _) => {}
+            (Ok(Verdict::NotYet), _) => _ = self.early.insert(place),
             (Ok(Verdict::Accepted), Some(allotment)) => {
                 let UsageWindow { begun, sequence, until, .. } = *window;
                 self.last.insert(place, WindowEnd { begun, sequence, until });

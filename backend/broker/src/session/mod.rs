@@ -284,7 +284,9 @@ impl HostStream<'_> {
         self.metering = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let batch_number = batch.number;
             match engine.take_windows(host, batch).await {
-                Ok(refused) => {
+                // A host that is not answered says it again.
+                Ok(None) => {}
+                Ok(Some(refused)) => {
                     let says = BrokerSays::MeteredThrough { batch: batch_number, refused };
                     // A host that has hung up says it again.
                     let _ = outbound.send(says).await;

@@ -237,6 +237,29 @@ async fn what_is_wrong_is_refused_and_does_not_hold_up_the_rest() {
 }
 
 #[tokio::test]
+async fn what_a_slow_clock_takes_for_the_future_waits_and_is_not_lost() {
+    let mut bench = Bench::start().await;
+    // The broker's clock is slow: the second and the third of them lie ahead of it.
+    let windows: Vec<_> = (30..=32).map(|sequence| bench.window(sequence)).collect();
+    let stranger =
+        UsageWindow { subject: Subject::Instance(InstanceId::from_parts(1, 1)), ..bench.window(1) };
+    let told = [windows.as_slice(), &[stranger]].concat();
+    for _ in 0..2 {
+        let answer = tokio::time::timeout(Duration::from_millis(500), bench.tell(&told)).await;
+        assert!(answer.is_err(), "a host that is answered forgets what it told: {answer:?}");
+        assert_eq!(bench.sums(&bench.kit.customer).await[0].windows, 1);
+        assert!(bench.refusals().await.is_empty(), "refused and noted with the answer");
+    }
+    bench.kit.clock.forward(20 * MINUTE);
+    let said = bench.tell(&told).await;
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("1: it was not decided"), "{said:?}");
+    assert_eq!(bench.sums(&bench.kit.customer).await[0].windows, 3);
+    assert_eq!(bench.refusals().await, [1]);
+    bench.kit.stop().await;
+}
+
+#[tokio::test]
 async fn without_the_hosts_signature_nothing_is_accepted() {
     let mut bench = Bench::start().await;
     let window = bench.window(1);
