@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from shell import REPOSITORY, shell
 
 TEXTS = ["LICENSE", "NOTICE", "THIRD-PARTY-NOTICES"]
+SERVICES = ["broker.conf", "fairmazon-broker.service", "fairmazon-host.service", "host.conf"]
 CONFIGURATION = """
 terraform {
   required_providers {
@@ -92,13 +94,41 @@ class Dist(unittest.TestCase):
         folder = self.tar.name.removesuffix(".tar.gz")
         with tarfile.open(self.tar) as archive:
             members = {member.name: member for member in archive.getmembers()}
-            files = ["fairmazon", *TEXTS, "README.md"]
+            files = ["fairmazon", *TEXTS, "README.md", *(f"systemd/{name}" for name in SERVICES)]
             self.assertEqual(set(members), {f"{folder}/{file}" for file in files})
             program = members.pop(f"{folder}/fairmazon")
             self.assertEqual((program.mode, program.uid, program.gid), (0o755, 0, 0))
             self.assertEqual({member.mode for member in members.values()}, {0o644})
             built = (self.programs / "fairmazon").read_bytes()
             self.assertTrue(archive.extractfile(program).read() == built, "it is not what was built")
+
+    def test_the_services_start_with_options_that_their_programs_have(self):
+        folder = self.tar.name.removesuffix(".tar.gz")
+        services = Path(self.home.name, "services")
+        with tarfile.open(self.tar) as archive:
+            archive.extractall(services, filter="data")
+        services = services / folder / "systemd"
+        for command in ["broker", "host"]:
+            unit = services / f"fairmazon-{command}.service"
+            [start] = re.findall(r"^ExecStart=/usr/local/bin/fairmazon (.*)$", unit.read_text(), re.M)
+            [options] = re.findall(r"^OPTIONS=(.*)$", (services / f"{command}.conf").read_text(), re.M)
+            options = options.replace("HOST-ID", "hst-01jz0000000000000000000000")
+            arguments = start.replace("$OPTIONS", options).split()
+            self.assertEqual(arguments[0], command)
+            # What is not an option of it, or not of its form, is refused before help is shown.
+            for more, expected in [([], 0), (["--no-such-option"], 2)]:
+                done = subprocess.run([self.programs / "fairmazon", *arguments, *more, "--help"],
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                self.assertEqual(done.returncode, expected, done.stdout)
+            text = unit.read_text()
+            self.assertIn("\nRestart=always\n", text)
+            self.assertNotIn("\nRuntimeDirectory=", text, "guests' consoles would go with the agent")
+            unit.write_text(text.replace("/usr/local/bin/fairmazon", str(self.programs / "fairmazon")))
+            if shutil.which("systemd-analyze"):
+                done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit],
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                said = [line for line in done.stdout.splitlines() if unit.name in line]
+                self.assertEqual((done.returncode, said), (0, []), done.stdout)
 
     def test_terraform_installs_the_zip_and_talks_to_the_plugin(self):
         work = Path(self.home.name, "work")
