@@ -41,7 +41,8 @@ class Demo(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stdout)
             self.assertEqual(list(Path(home).iterdir()), [], "it owns a folder, and removes it")
             self.assertEqual(running(home), [], "it ends its platform")
-        shown = SHOWN if "Not shown: a guest that boots" in done.stdout else SHOWN + SHOWN_BY_A_GUEST
+        # The demo installs what guests need where it may; where it may, none is missing.
+        shown = SHOWN + SHOWN_BY_A_GUEST if os.geteuid() == 0 else SHOWN
         rest = done.stdout
         for text in shown:
             self.assertIn(text, rest, f"in this order, in\n{done.stdout}")

@@ -194,6 +194,9 @@ async fn a_host_joins_and_gets_the_keys_of_its_volumes() {
     let (environment, text) = (platform.with_identity(&file), fs::read(&file).unwrap());
     let recipient = ask(&["key", "show"], &environment);
     assert!(recipient.starts_with("age1") && made.contains(recipient.trim()), "{made}");
+    for told in ["keep a copy", "before you make the first volume", "can't be opened any more"] {
+        assert!(made.contains(told), "what its loss means is told before it can happen: {made}");
+    }
     assert!(fail(&init, &Environment::new()).contains("is not touched"));
     assert_eq!(fs::read(&file).unwrap(), text);
 

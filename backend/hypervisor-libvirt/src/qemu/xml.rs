@@ -306,6 +306,15 @@ mod tests {
     }
 
     #[test]
+    fn the_processor_is_the_same_on_every_host() {
+        let domain = disks(&["/a"]);
+        let model = "<cpu mode='custom' match='exact' check='none'>\
+                     <model fallback='forbid'>Nehalem</model>";
+        assert!(domain.contains(model), "{domain}");
+        assert_eq!(domain.matches("<cpu ").count(), 1, "{domain}");
+    }
+
+    #[test]
     fn every_disk_but_the_seed_is_encrypted() {
         let domain = disks(&["/a", "/b"]);
         let count = |text: &str| domain.matches(text).count();
