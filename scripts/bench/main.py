@@ -168,9 +168,11 @@ def metering(rounds):
     run(REPOSITORY / "scripts" / "guest" / "build")
     told = [run(BIN / "examples" / "statistics") for _ in few(rounds)]
     rate = median([float(re.search(r"statistics: (\d+) reads per second", said)[1]) for said in told])
-    busy = re.search(r"async thread: (.*)", told[0])[1]
-    yield Row(f"statistics reads per second, real guests (async thread: {busy})",
-              f"{rate:.0f} per second", "1000 per second", rate >= 1000)
+    yield Row("statistics reads per second, real guests", f"{rate:.0f} per second",
+              "1000 per second", rate >= 1000)
+    # It asks and is answered; the reading itself is done elsewhere.
+    busy = median([float(re.search(r"async thread: .* ([0-9.]+) % busy", said)[1]) for said in told])
+    yield Row("what of the async thread's time they take", f"{busy:.1f}%", "5%", busy <= 5)
 
 
 def idle(rounds):

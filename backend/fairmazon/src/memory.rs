@@ -4,7 +4,14 @@
 //! Owns what the kernel is asked for. Refuses nothing: a process that may not lock its memory goes
 //! on and says so, as the host standard has no swap anyway.
 
-use std::{convert::Infallible, fs, ops::Range, ptr, time::Duration};
+use std::{
+    convert::Infallible,
+    fs::File,
+    io::{self, BufRead, BufReader},
+    ops::Range,
+    ptr,
+    time::Duration,
+};
 
 use rustix::{
     io::Errno,
@@ -55,11 +62,12 @@ impl Program {
     /// what the program was linked with stays mapped as long as it runs. Nothing, where `/proc`
     /// does not say it.
     pub(crate) fn mapped() -> Self {
-        let smaps = fs::read_to_string("/proc/self/smaps").unwrap_or_else(|error| {
+        let found =
+            File::open("/proc/self/smaps").and_then(|smaps| unwritten(BufReader::new(smaps)));
+        Self(found.unwrap_or_else(|error| {
             tracing::debug!(%error, "all pages of the program stay in memory");
-            String::new()
-        });
-        Self(unwritten(&smaps))
+            Vec::new()
+        }))
     }
 
     /// Lets go of the pages that were needed a while ago, for as long as this is polled. They stay
@@ -79,10 +87,11 @@ impl Program {
 
 /// The mappings of files that can't be written to and have no page of their own, in the words of
 /// `/proc/PID/smaps` (proc_pid_smaps(5)). What the loader has relocated is not among them.
-fn unwritten(smaps: &str) -> Vec<Range<usize>> {
+fn unwritten(smaps: impl BufRead) -> io::Result<Vec<Range<usize>>> {
     let mut found = Vec::new();
     let mut last = None;
     for line in smaps.lines() {
+        let line = line?;
         let mut words = line.split_ascii_whitespace();
         let (Some(first), Some(second)) = (words.next(), words.next()) else { continue };
         if first == "Anonymous:" {
@@ -95,7 +104,7 @@ fn unwritten(smaps: &str) -> Vec<Range<usize>> {
             last = addresses(first).filter(|_| is_file && is_fixed);
         }
     }
-    found
+    Ok(found)
 }
 
 fn addresses(range: &str) -> Option<Range<usize>> {
@@ -118,6 +127,8 @@ fn let_go(range: &Range<usize>) -> rustix::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -137,8 +148,9 @@ mod tests {
             Anonymous: 0 kB\n\
             9000-a000 r-xs 00000000 fe:00 13 /usr/lib/shared\n\
             Anonymous: 0 kB\n";
-        assert_eq!(unwritten(smaps), [0x1000..0x3000, 0x7000..0x9000]);
-        assert!(unwritten("zz-1 r-xp 0 0 0 /a\nAnonymous: 0 kB\n\nAnonymous:").is_empty());
+        let found = |smaps: &str| unwritten(smaps.as_bytes()).unwrap();
+        assert_eq!(found(smaps), [0x1000..0x3000, 0x7000..0x9000]);
+        assert!(found("zz-1 r-xp 0 0 0 /a\nAnonymous: 0 kB\n\nAnonymous:").is_empty());
     }
 
     #[test]

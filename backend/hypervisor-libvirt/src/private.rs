@@ -58,7 +58,7 @@ pub(crate) fn replace(
         // One that is left from a process that was killed may have any content.
         let _ = fs::remove_file(&new);
         let mut options = OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
+        let mut file = options.read(true).write(true).create_new(true).mode(0o600).open(&new)?;
         fill(&mut file)?;
         fs::rename(&new, path)
     };

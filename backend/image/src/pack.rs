@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What is read in one go.
-const PIECE: usize = 256 * 1024;
+const PIECE: usize = 64 * 1024;
 
 /// Makes an image of the folder: writes the manifest of the [`PARTS`] that are in it, and its
 /// signature.

@@ -39,7 +39,7 @@ const STRIPES: u32 = 4_000;
 const ITERATIONS_MOST: u32 = 1_000_000;
 const SECTOR: u64 = 512;
 /// How much is read at a time.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 64 << 10;
 
 /// What a file is, as far as its headers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    io::{self, Cursor, Write as _},
-    os::unix::fs::FileExt,
+    io::{self, Read, Seek, Write},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -25,8 +24,6 @@ const LABEL: [u8; 11] = *b"CIDATA     ";
 /// Room for what a file system has beside its files.
 const ROOM: usize = 256 * 1024;
 const SECTOR: usize = 512;
-/// What is all zeroes takes no memory, in pieces of this length.
-const PIECE: usize = 4_096;
 /// What a host name and each of its parts have at most.
 const LONGEST: (usize, usize) = (253, 63);
 
@@ -50,12 +47,11 @@ impl Seeds {
     /// Makes a machine's seed for its next start.
     pub(super) fn write(&self, spec: &MachineSpec, marks: Marks, network: &Network) -> Result<()> {
         let write = || {
-            let disk = disk(&files(spec, marks, network))?;
+            let files = files(spec, marks, network);
             private::replace(&self.path(spec.instance), |file| {
-                file.set_len(disk.len() as u64)?;
-                let pieces = disk.chunks(PIECE).zip((0..).step_by(PIECE));
-                let full = pieces.filter(|(piece, _)| piece.iter().any(|&byte| byte != 0));
-                full.into_iter().try_for_each(|(piece, at)| file.write_all_at(piece, at))?;
+                // What nothing is written to takes no memory.
+                file.set_len(length(&files) as u64)?;
+                fill(&mut *file, &files)?;
                 let last = self.made(spec.instance).unwrap_or(SystemTime::UNIX_EPOCH);
                 // Also when the clock was set back meanwhile.
                 file.set_modified(SystemTime::now().max(last + Duration::from_micros(1)))
@@ -157,25 +153,27 @@ fn host_name(spec: &MachineSpec) -> String {
     if name.is_empty() { spec.instance.to_string().to_lowercase() } else { name }
 }
 
-/// A disk that holds these files.
-fn disk(files: &[(&str, String)]) -> io::Result<Vec<u8>> {
+/// How large a disk is that holds these files, in bytes.
+fn length(files: &[(&str, String)]) -> usize {
     let content: usize = files.iter().map(|(_, text)| text.len()).sum();
     // A file system of this kind takes some parts in a thousand for itself.
-    let length = (ROOM + content + content / 64).next_multiple_of(SECTOR);
-    let mut disk = Cursor::new(vec![0; length]);
+    (ROOM + content + content / 64).next_multiple_of(SECTOR)
+}
+
+/// Puts these files onto an empty disk.
+fn fill(mut disk: impl Read + Write + Seek, files: &[(&str, String)]) -> io::Result<()> {
     fatfs::format_volume(&mut disk, FormatVolumeOptions::new().volume_label(LABEL))?;
     let file_system = FileSystem::new(&mut disk, FsOptions::new())?;
     for (name, text) in files {
         file_system.root_dir().create_file(name)?.write_all(text.as_bytes())?;
     }
-    file_system.unmount()?;
-    Ok(disk.into_inner())
+    file_system.unmount()
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Read,
+        io::Cursor,
         os::unix::fs::{MetadataExt, PermissionsExt},
     };
 
@@ -193,6 +191,12 @@ mod tests {
 
     fn with_name(name: &str) -> MachineSpec {
         MachineSpec { name: name.into(), ..spec(1) }
+    }
+
+    fn disk(files: &[(&str, String)]) -> io::Result<Vec<u8>> {
+        let mut disk = Cursor::new(vec![0; length(files)]);
+        fill(&mut disk, files)?;
+        Ok(disk.into_inner())
     }
 
     fn read(disk: Vec<u8>) -> (String, Vec<(String, String)>) {

@@ -13,9 +13,9 @@ use tonic::transport::Uri;
 
 use crate::standard::facts::{DiskSpeed, Fact};
 
-const CHUNK: usize = 1 << 20;
-/// How much is written in one go, in chunks.
-const CHUNKS: u32 = 64;
+const CHUNK: usize = 64 << 10;
+/// How much is written in one go, in chunks: 64 MiB.
+const CHUNKS: u32 = 1_024;
 /// How often a little is written.
 const SYNCS: usize = 64;
 const LITTLE: usize = 4 << 10;
