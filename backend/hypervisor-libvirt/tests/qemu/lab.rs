@@ -149,14 +149,19 @@ impl Lab {
         ));
     }
 
-    /// The host loses power: everything in the laboratory ends at once, and with it what was in memory
-    /// and not on a disk. libvirt is there again afterwards.
+    /// The host loses power, and is up again: libvirt is there.
     pub(crate) fn lose_power(&mut self) {
+        self.power_off();
+        self.start_libvirt();
+    }
+
+    /// The host loses power: everything in the laboratory ends at once, and with it what was in memory
+    /// and not on a disk.
+    pub(crate) fn power_off(&mut self) {
         self.run("kill -9 -1");
         self.run("umount -l /var/lib/libvirt/qemu && mount -t tmpfs -o mode=0750 tmpfs /var/lib/libvirt/qemu");
         self.run("rm -rf /run/libvirt /run/libvirtd.pid");
         let _ = fs::remove_dir_all(&self.consoles);
-        self.start_libvirt();
     }
 
     pub(crate) fn kill_guest(&mut self, instance: InstanceId) {

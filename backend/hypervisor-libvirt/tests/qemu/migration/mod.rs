@@ -4,6 +4,7 @@ mod balloon;
 mod before;
 mod faults;
 mod growth;
+mod killed;
 mod off;
 mod refused;
 mod volumes;
@@ -55,12 +56,12 @@ struct Wire {
     cut: Option<(u8, u64)>,
     /// Done once when the other libvirt has said that it has all of the guest, before that is heard.
     taken: Option<Arc<dyn Fn() + Send + Sync>>,
-    /// The guest's memory stops in its middle until then.
-    until: Option<CancellationToken>,
+    /// What goes over this channel stops in its middle until then.
+    until: Option<(u8, CancellationToken)>,
 }
 
-/// What has gone of a guest's memory when it is in the middle, in bytes.
-const HALFWAY: u64 = 4 << 20;
+/// What has gone over each channel when a guest is in its middle, in bytes.
+const HALFWAY: [u64; 3] = [6_000, 4 << 20, 256 << 10];
 
 impl Wire {
     fn to(landing: &Landing) -> Self {
@@ -79,7 +80,7 @@ impl Channels for Wire {
             carried: Arc::clone(&self.carried),
             most: self.cut.and_then(of).unwrap_or(u64::MAX),
             taken: self.taken.clone().filter(|_| channel == LIBVIRT),
-            until: self.until.clone().filter(|_| channel == MEMORY).map(|until| {
+            until: self.until.clone().filter(|(of, _)| *of == channel).map(|(_, until)| {
                 let until: Pin<Box<dyn Future<Output = ()> + Send>> =
                     Box::pin(until.cancelled_owned());
                 until
@@ -138,7 +139,8 @@ impl AsyncWrite for Carried {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.carried[usize::from(self.channel)].load(Ordering::Relaxed) >= HALFWAY
+        let channel = usize::from(self.channel);
+        if self.carried[channel].load(Ordering::Relaxed) >= HALFWAY[channel]
             && let Some(until) = &mut self.until
         {
             ready!(until.as_mut().poll(context));
