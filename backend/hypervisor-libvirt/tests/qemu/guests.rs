@@ -93,18 +93,30 @@ async fn a_guest_that_speaks_on_the_bridge_has_an_address() {
     }
 }
 
+/// Sends a MiB, which nobody answers with more than that it has come.
+const SENDS: &str = r#"#!/bin/sh
+until dd if=/dev/zero bs=64k count=16 2>/dev/null | nc 10.77.0.1 7000; do sleep 0.2; done
+echo "GUEST-SENT IT"
+"#;
+
 #[tokio::test]
 async fn what_a_guest_does_is_measured() {
-    let lab = Lab::start();
-    let host = running(&lab).await;
-    says(&host, instance(1), "GUEST-ADDRESS ").await;
+    let mut lab = Lab::start();
+    // With an input that does not end before the guest has sent all of it.
+    lab.run("tail -f /dev/null | busybox nc -l -p 7000 >/dev/null &");
+    let sender = MachineSpec { disks: vec![data(2)], user_data: SENDS.into(), ..spec(1) };
+    let host = started(&lab, sender).await;
+    says(&host, instance(1), "GUEST-SENT IT").await;
     let measured = host.statistics(instance(1)).await.unwrap().unwrap();
     assert!(measured.cpu_ns > 100_000_000, "it has booted: {measured:?}");
     assert_eq!(measured.memory_bytes, 256 << 20);
     let (boot, data) = (measured.volumes[&volume(1)], measured.volumes[&volume(2)]);
     assert!(boot.read_bytes > 0 && data.written_bytes > 4_096, "{measured:?}");
     assert_eq!(boot.written_bytes, 0, "nobody writes to the boot disk: {measured:?}");
-    assert!(measured.network.written_bytes > 0, "it has pinged: {measured:?}");
+    let network = measured.network;
+    assert!(network.read_bytes > 0, "it has heard that all of it has come: {measured:?}");
+    assert!((1 << 20..2 << 20).contains(&network.written_bytes), "what it sends: {measured:?}");
+    assert!(network.written_bytes > 8 * network.read_bytes, "it hears less: {measured:?}");
     // The counters of another agent are the same run's.
     drop(host);
     let again = lab.host().statistics(instance(1)).await.unwrap().unwrap();
