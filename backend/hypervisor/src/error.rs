@@ -39,8 +39,13 @@ pub enum HypervisorError {
         /// Which volume, by id.
         what: String,
     },
-    /// The key that was given does not open the volume.
-    #[error("the key that was given for {what} does not open it: give the one it was made with")]
+    /// The key that was given does not open the volume: it is another one, or the keys in the volume's
+    /// file are damaged in a way that does not show. Which of the two, nobody can tell.
+    #[error(
+        "the key that was given for {what} does not open it: give the one it was made with; where that \
+         was given, the keys in its file are damaged: ask the host's operator to restore the file, or \
+         import an intact export"
+    )]
     KeyWrong {
         /// Which volume, by id.
         what: String,

@@ -90,7 +90,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// `NotFound` for the machine or one of its volumes; `Full` when the memory does not suffice
     /// ([`Promised::check`], and without [`Features::balloon`] what the host has for all machines);
     /// `Busy` when a volume is in use by another running machine and one of the two may write;
-    /// `KeyMissing` and `KeyWrong` for a volume that can't be opened.
+    /// `KeyMissing`, `KeyWrong` and `Damaged` for a volume that can't be opened.
     async fn start(&self, instance: InstanceId) -> Result<()>;
 
     /// Asks the guest to shut down; returns when it was asked, not when it is off.
@@ -167,15 +167,15 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// The data is not encrypted anew: what the keys open, that is the key of the cipher, stays.
     ///
     /// # Errors
-    /// `NotFound`; `KeyWrong` when neither key opens it; `Busy` while a machine uses the volume in
-    /// a way in which its key can't change.
+    /// `NotFound`; `KeyWrong` when neither key opens it, and `Damaged` when it shows that none can;
+    /// `Busy` while a machine uses the volume in a way in which its key can't change.
     async fn change_key(&self, volume: VolumeId, keys: KeyChange) -> Result<()>;
 
     /// Whether the key opens the volume's data, in use or not; the key in memory stays as it is. Of
     /// a driver whose volumes are not encrypted every key does.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `Damaged` when it shows that none can.
     async fn key_opens(&self, volume: VolumeId, key: VolumeKey) -> Result<bool>;
 
     /// Makes a volume, filled from its image where it names one, or from the volume that it is a

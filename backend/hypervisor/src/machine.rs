@@ -182,7 +182,7 @@ pub enum OffReason {
 pub struct Volume {
     /// Which volume.
     pub volume: VolumeId,
-    /// Its size; of one whose data can't be used what its file takes, or less.
+    /// Its size; of one whose file does not say it what that takes, or less.
     pub size: Gib,
     /// Why its data can't be used. It is there all the same, and nothing is made in its place.
     pub damage: Option<Damage>,
@@ -191,8 +191,10 @@ pub struct Volume {
 /// Why the data of a volume that is there can't be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
-    /// Its file is cut off.
+    /// Its file is cut off, or its header is damaged.
     Cut,
+    /// The keys in its file are destroyed: none that was ever given opens it any more.
+    Keys,
     /// Its file can't be read.
     Unreadable,
 }
@@ -204,6 +206,10 @@ impl Damage {
             Self::Cut => {
                 "its file on the host is damaged; it is kept as it is: ask the host's operator to \
                  repair it, or delete the volume"
+            }
+            Self::Keys => {
+                "the keys in its file on the host are destroyed, so that none opens it; it is kept as it \
+                 is: ask the host's operator to restore the file, or delete the volume"
             }
             Self::Unreadable => {
                 "its file on the host can't be read; it is kept as it is: ask the host's operator to \

@@ -121,14 +121,17 @@ impl QemuHost {
         within(DEADLINE, attempted, async { Ok(self.inner.changing.lock(instance).await) }).await
     }
 
-    /// What has become of a call that opens volumes: a key that opens none is named.
+    /// What has become of a call that opens volumes: one that its key does not open is named.
     pub(super) async fn opened(&self, outcome: std::result::Result<(), NotStarted>) -> Result<()> {
         let Err(NotStarted { error, opened }) = outcome else { return Ok(()) };
         for (volume, path) in opened {
             let key = self.inner.keys.get(volume)?;
             let opens = tool::opens(&path, volume, &key).await;
-            if let Err(wrong @ HypervisorError::KeyWrong { .. }) = opens {
-                return Err(wrong);
+            if let Err(
+                closed @ (HypervisorError::KeyWrong { .. } | HypervisorError::Damaged { .. }),
+            ) = opens
+            {
+                return Err(closed);
             }
         }
         Err(error)

@@ -214,5 +214,9 @@ async fn convert(
     let (from, target) = (tool::source_options(&found.path), tool::image_options(to));
     let arguments: [&OsStr; 5] =
         ["-n".as_ref(), "--image-opts".as_ref(), "--target-image-opts".as_ref(), &from, &target];
-    tool::run_with_source("convert", &arguments, key, source, "copy").await
+    let copied = tool::run_with_source("convert", &arguments, key, source, "copy").await;
+    let Err(error) = copied else { return Ok(()) };
+    // The copy was made with its own key: it is the source that is not opened, or that does not go on.
+    tool::opens(&found.path, source.0, source.1).await?;
+    Err(error)
 }

@@ -11,7 +11,7 @@ use std::{
 use fairmazon_hypervisor::{HypervisorError, VolumeKey};
 use fairmazon_model::id::VolumeId;
 
-use super::{files::Header, tool};
+use super::{header::Header, tool};
 
 /// How a volume is written when it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

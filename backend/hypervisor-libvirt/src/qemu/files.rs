@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     ffi::OsStr,
     fs::{self, File},
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -14,15 +14,18 @@ use fairmazon_model::{host::Capacity, id::VolumeId, machine::HostVolume, units::
 use parking_lot::Mutex;
 use tokio::io::AsyncSeekExt;
 
-use super::{anchors::Anchors, image::ImageDisk, tool};
+use super::{
+    anchors::Anchors,
+    header::{self, Header},
+    image::ImageDisk,
+    tool,
+};
 use crate::LibvirtError;
 
 const GIB: u64 = 1 << 30;
 const SUFFIX: &str = ".qcow2";
 /// What ends the name of a volume that is being made.
 const HALF_MADE: &str = "new";
-/// The encryption method of a qcow2 file that is LUKS.
-const LUKS: u32 = 2;
 
 /// The volumes of a host.
 #[derive(Debug)]
@@ -195,7 +198,8 @@ impl Files {
         to: Gib,
         key: &VolumeKey,
     ) -> Result<()> {
-        resize(&found.path, to, (volume, key)).await
+        let grown = resize(&found.path, to, (volume, key)).await;
+        grown.map_err(|error| tool::judged(error, &found.path, volume))
     }
 
     /// The file of a volume as it is, from `offset` on.
@@ -311,40 +315,41 @@ async fn resize(path: &Path, to: Gib, key: (VolumeId, &VolumeKey)) -> Result<()>
 
 /// The size of the volume in a file; none when there is no file. `Damaged` for one that can't be used.
 fn size(path: &Path, volume: VolumeId) -> Result<Option<Gib>> {
-    match Header::read(path) {
-        Ok(Some(header)) if header.encrypted && !header.refers_to_others => {
-            Ok(Some(Gib(header.bytes / GIB)))
-        }
-        Ok(None) if fs::metadata(path).is_ok_and(|file| file.len() < Header::BYTES as u64) => {
-            Err(damaged(volume, Damage::Cut, "it is shorter than its header"))
-        }
-        // No volume of ours is without encryption, so this one is somebody else's.
-        Ok(_) => Err(HypervisorError::Foreign { what: volume.to_string() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(damaged(volume, Damage::Unreadable, error)),
-    }
-}
-
-fn damaged(
-    volume: VolumeId,
-    damage: Damage,
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> HypervisorError {
-    HypervisorError::Damaged { what: volume.to_string(), damage, source: source.into() }
+    let Some((Volume { size, .. }, fault)) = look_at(path, volume)? else { return Ok(None) };
+    let Some((damage, source)) = fault else { return Ok(Some(size)) };
+    Err(HypervisorError::Damaged { what: volume.to_string(), damage, source })
 }
 
 /// The volume in a file, as it is seen; none when there is no file.
 fn seen(path: &Path, volume: VolumeId) -> Result<Option<Volume>> {
-    let (size, damage) = match size(path, volume) {
-        Ok(Some(size)) => (size, None),
-        Ok(None) => return Ok(None),
-        Err(HypervisorError::Damaged { damage, .. }) => {
-            let takes = fs::metadata(path).map_or(0, |file| file.len());
-            (Gib(takes.div_ceil(GIB)), Some(damage))
+    let found = look_at(path, volume)?;
+    Ok(found.map(|(seen, fault)| Volume { damage: fault.map(|(damage, _)| damage), ..seen }))
+}
+
+/// Why a volume can't be used, and what was found.
+type Fault = (Damage, Box<dyn std::error::Error + Send + Sync>);
+
+fn look_at(path: &Path, volume: VolumeId) -> Result<Option<(Volume, Option<Fault>)>> {
+    let takes = || Gib(fs::metadata(path).map_or(0, |file| file.len()).div_ceil(GIB));
+    let looked = match Header::read(path) {
+        Ok(Some(header)) if header.encrypted && !header.refers_to_others => {
+            let size = Gib(header.bytes / GIB);
+            header::missing(path)
+                .map(|missing| (size, missing.map(|why| (Damage::Cut, why.into()))))
         }
-        Err(error) => return Err(error),
+        Ok(None) if fs::metadata(path).is_ok_and(|file| file.len() < Header::BYTES as u64) => {
+            Ok((takes(), Some((Damage::Cut, "it is shorter than its header".into()))))
+        }
+        // No volume of ours is without encryption, so this one is somebody else's.
+        Ok(_) => return Err(HypervisorError::Foreign { what: volume.to_string() }),
+        Err(error) => Err(error),
     };
-    Ok(Some(Volume { volume, size, damage }))
+    let (size, fault) = match looked {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => (takes(), Some((Damage::Unreadable, error.into()))),
+        Ok(found) => found,
+    };
+    Ok(Some((Volume { volume, size, damage: None }, fault)))
 }
 
 pub(super) fn failed(verb: &str, volume: VolumeId) -> impl FnOnce(io::Error) -> HypervisorError {
@@ -394,49 +399,6 @@ impl Drop for HalfMade {
     }
 }
 
-/// What the header of a qcow2 file says.
-#[derive(Debug)]
-pub(super) struct Header {
-    pub(super) version: u32,
-    pub(super) bytes: u64,
-    pub(super) encrypted: bool,
-    /// Some of its data is in another file.
-    pub(super) refers_to_others: bool,
-}
-
-impl Header {
-    /// How much of a file is read for it.
-    const BYTES: usize = 80;
-
-    /// The header; none when the file is not in format qcow2.
-    pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
-        const EXTERNAL_DATA: u64 = 1 << 2;
-        let mut raw = [0_u8; Self::BYTES];
-        match File::open(path)?.read_exact(&mut raw) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            other => other?,
-        }
-        if &raw[..4] != b"QFI\xfb" {
-            return Ok(None);
-        }
-        let long = |at: usize| {
-            raw[at..at + 8].iter().fold(0_u64, |sum, &byte| (sum << 8) | u64::from(byte))
-        };
-        let short = |at: usize| {
-            raw[at..at + 4].iter().fold(0_u32, |sum, &byte| (sum << 8) | u32::from(byte))
-        };
-        // Version 2 ends before the features.
-        let version = short(4);
-        let features = if version >= 3 { long(72) } else { 0 };
-        Ok(Some(Self {
-            version,
-            bytes: long(24),
-            encrypted: short(32) == LUKS,
-            refers_to_others: long(8) != 0 || features & EXTERNAL_DATA != 0,
-        }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use fairmazon_hypervisor::contract::{CLASS, volume, wish};
@@ -450,13 +412,9 @@ mod tests {
         Files::open(folder.join("storage"), &folder.join("state"), capacity).unwrap()
     }
 
-    /// The header of a volume's file.
+    /// The file of a volume that nothing was written to, up to the end of the keys that it has room for.
     fn header(size: Gib) -> Vec<u8> {
-        let mut raw = vec![0_u8; 104];
-        raw[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
-        raw[24..32].copy_from_slice(&(size.0 * GIB).to_be_bytes());
-        raw[32..36].copy_from_slice(&LUKS.to_be_bytes());
-        raw
+        header::tests::empty(size.0 * GIB)
     }
 
     #[test]

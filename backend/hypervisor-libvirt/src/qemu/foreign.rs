@@ -12,32 +12,26 @@ use std::{
 use fairmazon_model::{transfer::Sha256, units::Gib};
 use sha2::Digest;
 
+use super::header::{
+    self, ENCRYPTION, LUKS, LUKS_HEADER, LUKS_MAGIC, Place, Raw, SECTOR, SLOT_IN_USE, SLOTS,
+    STRIPES, slot,
+};
+
 const GIB: u64 = 1 << 30;
 const CLUSTER_BITS: u32 = 16;
 const CLUSTER: u64 = 1 << CLUSTER_BITS;
 /// What one entry of the first table stands for.
 const L1_ENTRY: u64 = CLUSTER * CLUSTER / 8;
-/// The encryption method of a qcow2 file that is LUKS.
-const LUKS: u32 = 2;
 /// Clusters of the table of reference counts at most: each counts 16 TiB.
 const REFCOUNT_TABLE_MOST: u32 = 4;
 /// Names of features, for people.
 const FEATURE_NAMES: u32 = 0x6803_f857;
-/// Where the LUKS header is.
-const ENCRYPTION: u32 = 0x0537_be77;
 /// Bytes of a LUKS header with its keys at most: a file of this driver has 2 MiB.
 const LUKS_MOST: u64 = 4 << 20;
-/// Bytes of a LUKS header without its keys.
-const LUKS_HEADER: usize = 592;
-const SLOTS: usize = 8;
-const SLOT: usize = 48;
-const SLOT_IN_USE: u32 = 0x00ac_71f3;
 const SLOT_FREE: u32 = 0x0000_dead;
-const STRIPES: u32 = 4_000;
 /// How often a passphrase may be hashed before it opens a key: below a second of a slow processor.
 /// This driver's own files need less than a tenth.
 const ITERATIONS_MOST: u32 = 1_000_000;
-const SECTOR: u64 = 512;
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
 
@@ -100,13 +94,6 @@ pub(super) fn headers(file: &File) -> io::Result<Result<Gib, String>> {
     Ok(encryption(&luks, at).map(|()| size).map_err(Into::into))
 }
 
-/// Where the LUKS header is.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    offset: u64,
-    length: u64,
-}
-
 type Checked<T> = Result<T, &'static str>;
 
 /// Checks the header of qcow2 in the first cluster of a file with this many bytes.
@@ -135,7 +122,7 @@ fn qcow2(first: &[u8], bytes: u64) -> Checked<(Gib, Place)> {
     // One that has grown may have some entries in reserve.
     require((needed..=needed.saturating_mul(2).saturating_add(8)).contains(&l1), tables)?;
     require((1..=REFCOUNT_TABLE_MOST).contains(&raw.short(56)), tables)?;
-    let place = extensions(&raw)?;
+    let place = place(&raw)?;
     let end = place.offset.checked_add(place.length);
     let inside = place.length <= LUKS_MOST && end.is_some_and(|end| end <= bytes);
     require(inside && place.length >= LUKS_HEADER as u64, "its LUKS header is not in it")?;
@@ -143,26 +130,18 @@ fn qcow2(first: &[u8], bytes: u64) -> Checked<(Gib, Place)> {
 }
 
 /// Where the extensions of the header say that the LUKS header is, if they say nothing else.
-fn extensions(raw: &Raw<'_>) -> Checked<Place> {
+fn place(raw: &Raw<'_>) -> Checked<Place> {
     let damaged = "its header is damaged";
-    let mut at = usize::try_from(raw.short(100)).map_err(|_| damaged)?;
-    require((104..=256).contains(&at) && at % 8 == 0, damaged)?;
+    let begin = raw.short(100);
+    require((104..=256).contains(&begin) && begin.is_multiple_of(8), damaged)?;
     let mut place = None;
-    loop {
-        require(at + 8 <= raw.0.len(), damaged)?;
-        let (kind, length) = (raw.short(at), raw.short(at + 4) as usize);
-        at += 8;
-        require(length <= raw.0.len() - at, damaged)?;
+    for (kind, content) in header::extensions(raw).ok_or(damaged)? {
         match kind {
-            0 => break,
             FEATURE_NAMES => {}
-            ENCRYPTION => {
-                require(length == 16 && place.is_none(), damaged)?;
-                place = Some(Place { offset: raw.long(at), length: raw.long(at + 8) });
-            }
+            ENCRYPTION if place.is_none() => place = Some(Place::read(content).ok_or(damaged)?),
+            ENCRYPTION => return Err(damaged),
             _ => return Err("it has extensions that no volume has"),
         }
-        at += length.next_multiple_of(8);
     }
     place.ok_or("it has no LUKS header")
 }
@@ -171,7 +150,7 @@ fn extensions(raw: &Raw<'_>) -> Checked<Place> {
 /// start of a machine may take.
 fn encryption(luks: &[u8], place: Place) -> Checked<()> {
     let raw = Raw(luks);
-    require(luks.starts_with(b"LUKS\xba\xbe\x00\x01"), "it has no LUKS header of version 1")?;
+    require(luks.starts_with(LUKS_MAGIC), "it has no LUKS header of version 1")?;
     let text = |at: usize| luks[at..at + 32].split(|byte| *byte == 0).next().unwrap_or_default();
     let as_ours = text(8) == b"aes" && text(40) == b"xts-plain64" && text(72) == b"sha256";
     require(as_ours && raw.short(108) == 64, "it has not the cipher that volumes have")?;
@@ -179,8 +158,8 @@ fn encryption(luks: &[u8], place: Place) -> Checked<()> {
     require(payload <= place.length, "its LUKS header is damaged")?;
     let mut in_use = 0;
     let mut most = raw.short(164);
-    for slot in 0..SLOTS {
-        let at = 208 + slot * SLOT;
+    for number in 0..SLOTS {
+        let at = slot(number);
         match raw.short(at) {
             SLOT_FREE => continue,
             SLOT_IN_USE => in_use += 1,
@@ -197,17 +176,4 @@ fn encryption(luks: &[u8], place: Place) -> Checked<()> {
 
 fn require(holds: bool, why: &'static str) -> Checked<()> {
     if holds { Ok(()) } else { Err(why) }
-}
-
-/// Numbers with their highest byte first. The callers stay within the bytes.
-struct Raw<'a>(&'a [u8]);
-
-impl Raw<'_> {
-    fn short(&self, at: usize) -> u32 {
-        self.0[at..at + 4].iter().fold(0, |sum, &byte| (sum << 8) | u32::from(byte))
-    }
-
-    fn long(&self, at: usize) -> u64 {
-        (u64::from(self.short(at)) << 32) | u64::from(self.short(at + 4))
-    }
 }

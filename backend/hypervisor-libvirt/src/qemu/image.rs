@@ -7,7 +7,7 @@ use fairmazon_hypervisor::{HypervisorError, Result};
 use fairmazon_image::{ImageError, Images, Manifest};
 use fairmazon_model::machine::HostVolume;
 
-use super::files::Header;
+use super::header::Header;
 
 const GIB: u64 = 1 << 30;
 

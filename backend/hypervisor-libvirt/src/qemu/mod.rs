@@ -22,6 +22,7 @@ mod exported;
 mod files;
 mod foreign;
 mod growth;
+mod header;
 mod host;
 mod image;
 mod incoming;

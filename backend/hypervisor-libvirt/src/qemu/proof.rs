@@ -15,11 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 use ulid::Ulid;
 
-use super::{
-    accelerator::EMULATOR,
-    files::{self, Header},
-    tool,
-};
+use super::{accelerator::EMULATOR, files, header::Header, tool};
 
 /// How the name of a folder for a proof begins.
 const PROOF: &str = ".fairmazon-proof-";

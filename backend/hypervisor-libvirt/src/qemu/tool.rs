@@ -10,7 +10,7 @@ use std::{
     process::{ExitStatus, Stdio},
 };
 
-use fairmazon_hypervisor::{HypervisorError, Result, VolumeKey};
+use fairmazon_hypervisor::{Damage, HypervisorError, Result, VolumeKey};
 use fairmazon_model::id::VolumeId;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::Deserialize;
@@ -18,6 +18,8 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     process::Command,
 };
+
+use super::header;
 
 /// What the check of a file may take: processor seconds, bytes of memory, and nothing written.
 const LIMITS: [&str; 4] = ["--cpu=300", "--as=4294967296", "--fsize=0", "--core=0"];
@@ -196,5 +198,17 @@ pub(super) async fn opens(path: &Path, volume: VolumeId, key: &VolumeKey) -> Res
         ["--image-opts".as_ref(), "-r".as_ref(), "-c".as_ref(), "quit".as_ref(), &options];
     // A running machine holds the lock of its image; only looking needs none.
     let arguments: Vec<&OsStr> = std::iter::once("-U".as_ref()).chain(arguments).collect();
-    run("qemu-io", None, &arguments, (volume, key), "open").await
+    let opened = run("qemu-io", None, &arguments, (volume, key), "open").await;
+    opened.map_err(|error| judged(error, path, volume))
+}
+
+/// Why a program did not open a volume of this host: not what the program says, where the file shows
+/// that no key can open it.
+pub(super) fn judged(error: HypervisorError, path: &Path, volume: VolumeId) -> HypervisorError {
+    if !matches!(error, HypervisorError::KeyWrong { .. } | HypervisorError::Driver { .. }) {
+        return error;
+    }
+    // What can't be read now says nothing about its keys.
+    let Ok(Some(why)) = header::lost_keys(path) else { return error };
+    HypervisorError::Damaged { what: volume.to_string(), damage: Damage::Keys, source: why.into() }
 }

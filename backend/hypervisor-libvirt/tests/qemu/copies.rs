@@ -75,7 +75,11 @@ async fn a_copy_of_a_volume_at_rest_needs_both_keys_and_opens_with_its_own() {
     let wrong = fairmazon_hypervisor::VolumeKey::new(&crate::lab::key_bytes(7));
     host.give_key(volume(2), wrong).await.unwrap();
     let refused = host.create_volume(&copy(3, 2)).await;
-    assert!(matches!(refused, Err(HypervisorError::KeyWrong { .. })), "{refused:?}");
+    let source = volume(2).to_string();
+    assert!(
+        matches!(&refused, Err(HypervisorError::KeyWrong { what }) if *what == source),
+        "{refused:?}"
+    );
     crate::lab::give_keys(&host).await;
     let missing = host.create_volume(&copy(3, 5)).await;
     assert!(matches!(missing, Err(HypervisorError::NotFound { .. })), "{missing:?}");

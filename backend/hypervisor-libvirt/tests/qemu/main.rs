@@ -7,6 +7,7 @@ mod agent;
 mod agent_process;
 mod contract;
 mod copies;
+mod damaged;
 mod debian;
 mod exports;
 mod full;
