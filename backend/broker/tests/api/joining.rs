@@ -29,7 +29,7 @@ use crate::{
     host_stream::{Stream, hello, open_as},
 };
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+pub(crate) const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// What a host has on its disk.
 pub(crate) struct Machine {
@@ -87,7 +87,7 @@ pub(crate) async fn stream(broker: &Broker, client: &Client) -> Result<Stream, S
 }
 
 /// That a credential is refused, and why.
-fn refused<T>(answer: Result<T, Status>, why: &str) {
+pub(crate) fn refused<T>(answer: Result<T, Status>, why: &str) {
     let status = answer.err().unwrap();
     assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     assert!(status.message().contains(why), "{status}");

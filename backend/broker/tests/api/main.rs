@@ -21,6 +21,7 @@ mod lists;
 mod matrix;
 mod metrics;
 mod refusals;
+mod renewals;
 mod services;
 mod streams;
 mod tenants;

@@ -223,8 +223,6 @@ impl HostAgent {
         let config = Config { secret, peers, authorities, metering, standard, ..config };
         let clock = Arc::new(SystemClock::new().map_err(CommandError::System)?);
         let stop = CancellationToken::new();
-        let (tended, renewals) = (transport.clone(), stop.clone());
-        tokio::spawn(async move { tended.tend(renewals).await });
         let run = fairmazon_host::run(config, hypervisor, transport, clock, stop.clone());
         tokio::pin!(run);
         let rests = program.let_go_of_what_rests();

@@ -78,12 +78,6 @@ impl Agents {
                 identity,
                 Some(host.token),
             ));
-            let tended = transport.clone();
-            let renewals = stop.clone();
-            tasks.spawn(async move {
-                tended.tend(renewals).await;
-                Ok(())
-            });
             let run =
                 fairmazon_host::run(config, hypervisor, transport, clock.clone(), stop.clone());
             tasks.spawn(async move {

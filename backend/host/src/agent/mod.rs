@@ -65,7 +65,8 @@ const AT_ONCE: usize = 32;
 /// The shortest time between two looks at everything, in ms.
 const LOOK_APART_MS: u64 = 1_000;
 
-/// Runs the agent of one host until `shutdown`. Its machines go on after that.
+/// Runs the agent of one host until `shutdown`, and [tends](Transport::tend) its way to the broker.
+/// Its machines go on after that.
 ///
 /// # Errors
 /// When its state can't be used at the start. Later failures are logged and tried again.
@@ -91,10 +92,12 @@ pub async fn run(
         Box::pin(standard.watch(config.host, tell, shutdown.clone()))
     });
     let standard = OptionFuture::from(standard);
+    let way = Arc::clone(&transport);
     let agent = Agent::new(config, hypervisor, transport, clock, loaded, meter, proof);
     let metering = OptionFuture::from(keeper.map(|keeper| keeper.run(shutdown.clone())));
     // On the heap: thousands of agents may run in one process.
-    tokio::join!(Box::pin(agent.run(hints, shutdown)), metering, standard);
+    let tending = way.tend(shutdown.clone());
+    tokio::join!(Box::pin(agent.run(hints, shutdown)), metering, standard, tending);
     Ok(())
 }
 

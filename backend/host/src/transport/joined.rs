@@ -39,20 +39,6 @@ impl JoinedTransport {
         Self { address, ca_pem, identity, token, joining: tokio::sync::Mutex::default() }
     }
 
-    /// Renews the certificate in time, until `stop`.
-    pub async fn tend(&self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            if let Err(error) = self.certificate().await {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "the host's certificate was not looked after");
-            }
-        }
-    }
-
     /// The certificate to show: joins for the first, renews one that is old.
     ///
     /// # Errors
@@ -136,6 +122,25 @@ impl JoinedTransport {
 impl Transport for JoinedTransport {
     async fn connect(&self) -> Result<Link, TransportError> {
         self.as_joined().await?.connect().await
+    }
+
+    /// Renews the certificate in time. A renewal that is under way is left at the end: whatever the
+    /// broker has made of it, the certificate that is kept counts until another is used.
+    async fn tend(&self, stop: CancellationToken) {
+        loop {
+            let looked = async {
+                tokio::time::sleep(LOOK_EVERY).await;
+                self.certificate().await
+            };
+            match stop.run_until_cancelled(looked).await {
+                None => return,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "the host's certificate was not looked after");
+                }
+            }
+        }
     }
 
     async fn send_volume(

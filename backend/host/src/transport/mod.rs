@@ -16,6 +16,7 @@ use fairmazon_model::{
 };
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 pub use grpc::{Credential, GrpcConfig, GrpcTransport};
 pub use joined::JoinedTransport;
@@ -143,6 +144,10 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// When the broker can't be reached or refuses.
     async fn connect(&self) -> Result<Link, TransportError>;
+
+    /// Keeps the way open beside the streams until `stop`, whether there is one or not: what the
+    /// host shows of itself is renewed before it ends. Returns at once where nothing ever ends.
+    async fn tend(&self, _stop: CancellationToken) {}
 
     /// Sends a volume's file for a [`ToHost::Send`], beside the stream and not on it; ends when
     /// all was taken, or nobody waits for it any more.
