@@ -7,6 +7,8 @@ mod authority;
 #[path = "migration/certificates.rs"]
 mod certificates;
 mod common;
+#[path = "migration/cut.rs"]
+mod cut;
 #[path = "migration/off.rs"]
 mod off;
 #[path = "migration/volumes.rs"]
@@ -44,7 +46,10 @@ use fairmazon_model::{
 };
 
 use authority::Authority;
-use tokio::{io::AsyncReadExt, sync::mpsc};
+use tokio::{
+    io::{AsyncReadExt, DuplexStream},
+    sync::mpsc,
+};
 
 fn other_id() -> HostId {
     HostId::from_parts(1, 2)
@@ -470,11 +475,16 @@ async fn a_machine_that_was_handed_over_is_not_started_again_under_its_epoch() {
     pair.is_right();
 }
 
-/// A way to other hosts on which the answer in the first channel of a migration is lost.
-struct DeafOnce(MemoryPeers, AtomicUsize);
+/// A way to other hosts on which the first channel of a migration is led by the test, which is given
+/// this host's end of it and the other's.
+struct Led<F>(MemoryPeers, AtomicUsize, F);
 
 #[async_trait]
-impl Peers for DeafOnce {
+impl<F, L> Peers for Led<F>
+where
+    F: Fn(DuplexStream, Box<dyn Connection>) -> L + Send + Sync + 'static,
+    L: Future<Output = ()> + Send + 'static,
+{
     fn address(&self) -> String {
         self.0.address()
     }
@@ -495,17 +505,19 @@ impl Peers for DeafOnce {
             return Ok(theirs);
         }
         let (ours, within) = tokio::io::duplex(1_024);
-        tokio::spawn(async move {
-            let (mut said, _) = tokio::io::split(within);
-            let (mut answers, mut to) = tokio::io::split(theirs);
-            let sent = tokio::io::copy(&mut said, &mut to);
-            // Ends with the first byte of an answer, which nobody hears.
-            tokio::select! {
-                _ = sent => {}
-                _ = answers.read_u8() => {}
-            }
-        });
+        tokio::spawn(self.2(within, theirs));
         Ok(Box::new(ours))
+    }
+}
+
+/// Ends with the first byte of an answer, which nobody hears.
+async fn deaf(within: DuplexStream, theirs: Box<dyn Connection>) {
+    let (mut said, _) = tokio::io::split(within);
+    let (mut answers, mut to) = tokio::io::split(theirs);
+    let sent = tokio::io::copy(&mut said, &mut to);
+    tokio::select! {
+        _ = sent => {}
+        _ = answers.read_u8() => {}
     }
 }
 
@@ -513,8 +525,8 @@ impl Peers for DeafOnce {
 #[tokio::test(start_paused = true)]
 async fn what_came_before_is_never_let_run_when_the_machine_went_on() {
     let mut pair = Pair::new(false);
-    let deaf = DeafOnce(MemoryPeers::new(host_id(), &pair.town), AtomicUsize::new(0));
-    pair.from.peers = Some(Arc::new(deaf));
+    let peers = MemoryPeers::new(host_id(), &pair.town);
+    pair.from.peers = Some(Arc::new(Led(peers, AtomicUsize::new(0), deaf)));
     pair.from.start_agent();
     pair.to.start_agent();
     pair.from.broker.desire(set(1, vec![machine(1)]));

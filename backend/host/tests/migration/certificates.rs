@@ -12,24 +12,29 @@ fn these(certificates: &[&str]) -> ShownCertificates {
 impl Pair {
     /// Two hosts that show certificates; the machine runs at the first.
     async fn with_certificates() -> Self {
+        Self::with_certificates_by(|peers| peers).await
+    }
+
+    /// The same, where the first one reaches the other by what is made of its way.
+    pub(super) async fn with_certificates_by<P: Peers>(way: impl FnOnce(MemoryPeers) -> P) -> Self {
         let mut pair = Self::new(false);
-        for (subject, shown) in [(&mut pair.from, "first"), (&mut pair.to, "second")] {
-            let peers = MemoryPeers::with_certificate(subject.id, shown, &pair.town);
-            subject.peers = Some(Arc::new(peers));
-            subject.start_agent();
-        }
+        let peers = |host, shown| MemoryPeers::with_certificate(host, shown, &pair.town);
+        pair.from.peers = Some(Arc::new(way(peers(pair.from.id, "first"))));
+        pair.to.peers = Some(Arc::new(peers(pair.to.id, "second")));
+        pair.from.start_agent();
+        pair.to.start_agent();
         pair.from.broker.desire(set(1, vec![machine(1)]));
         pair.from.broker.sees(|seen| runs(seen, &machine(1))).await;
         pair
     }
 
-    fn send_to(&self, generation: u64, shows: &[&str]) {
+    pub(super) fn send_to(&self, generation: u64, shows: &[&str]) {
         let mut spec = leaving();
         spec.departure.as_mut().unwrap().shows = these(shows);
         self.from.broker.desire(set(generation, vec![spec]));
     }
 
-    fn expect_from(&self, generation: u64, shows: &[&str]) {
+    pub(super) fn expect_from(&self, generation: u64, shows: &[&str]) {
         let mut spec = arriving(true);
         spec.arrival.as_mut().unwrap().shows = these(shows);
         let machines = vec![Arc::new(spec)];
