@@ -6,10 +6,10 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{Network, Subject, TERM_MS, boot_of, has_volume, host_id, machine, of, runs, set};
+use common::{Subject, boot_of, has_volume, host_id, machine, of, runs, set};
 use fairmazon_host::clock::Clock;
 use fairmazon_hypervisor::{
-    Hypervisor, HypervisorError, Marks,
+    Hypervisor, HypervisorError,
     contract::{instance, volume},
     sim::{Call, Fault, Verb},
 };
