@@ -23,6 +23,7 @@ use super::{
     engine::{Engine, Planned},
     hosts_now::Standing,
     instances::scope,
+    lost::declared_lost,
     rules,
     state::State,
     table::{Page, PageRequest},
@@ -142,8 +143,7 @@ impl Engine {
             request,
             |state, request| {
                 if host_of(state, account, id)?.lost_at.is_some() {
-                    let lost = rules::precondition(format!("the host {id} was declared lost"));
-                    return Err(lost.advise("register its successor under another name").into());
+                    return Err(declared_lost(id).into());
                 }
                 let mut draft = Draft::default();
                 let at = self.now();
@@ -202,9 +202,7 @@ impl Engine {
             .await?;
         if stays {
             let mut state = self.state();
-            let here: Vec<_> = state.world.volumes_on(id).map(|row| row.id).collect();
-            let maybe: Vec<_> = state.world.volumes_maybe_on(id).collect();
-            state.dirty.volumes.extend(here.into_iter().chain(maybe));
+            state.look_at_all_bound_to(id);
             state.dirty.wake.notify_one();
         }
         Ok(stays)

@@ -227,6 +227,15 @@ impl HostsNow {
         is_current
     }
 
+    /// Ends the host's stream, if it has one, and takes nothing more from it.
+    pub(crate) fn hang_up(&mut self, host: HostId) {
+        let Some(host) = self.hosts.get_mut(&host) else { return };
+        if let Some(session) = host.session.take() {
+            session.end.cancel();
+            host.told = Vec::new();
+        }
+    }
+
     /// The number of the host's open stream.
     pub(crate) fn stream(&self, host: HostId) -> Option<u64> {
         self.hosts.get(&host)?.session.as_ref().map(|session| session.number)

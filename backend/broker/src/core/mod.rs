@@ -23,6 +23,7 @@ mod images;
 pub(crate) mod instances;
 mod joining;
 pub(crate) mod keys;
+pub(crate) mod lost;
 pub(crate) mod migrations;
 mod operations;
 pub(crate) mod preferences;

@@ -198,11 +198,6 @@ impl State {
     }
 
     /// How the host stands now.
-    /// Whether its operator has said that it is lost for good.
-    pub(crate) fn is_lost(&self, host: HostId) -> bool {
-        self.world.hosts.get(host).is_some_and(|row| row.lost_at.is_some())
-    }
-
     pub(crate) fn standing(&self, host: HostId) -> Standing {
         self.hosts.standing(host, Instant::now())
     }
@@ -245,6 +240,12 @@ impl State {
                 self.bells.ring(id.into());
                 self.books.put_host(&row);
                 self.hosts.entry(id);
+                if row.lost_at.is_some() {
+                    // What it said last counts no more.
+                    self.hosts.hang_up(id);
+                    self.reports.remove(&id);
+                    self.books.set_alive(id, false);
+                }
                 self.wake_peers(id);
                 self.room();
             }

@@ -43,15 +43,19 @@ impl Batch<'_> {
         let decision = instance.decision.as_ref();
         let source = decision.and_then(|decision| self.state.hosts.get(decision.host));
         let seen_under = |epoch| source.and_then(|now| now.moving(id, epoch)).cloned();
-        let destination = self.state.hosts.get(to);
+        // What one that is given up has said last is of a machine that nobody sees again.
+        let destination = self.state.hosts.get(to).filter(|_| !self.state.is_given_up(to));
+        // What had left its host, whole, is there as it was then.
+        let lost_there = self.state.is_lost(to);
+        let is_missing = || self.volumes_of(instance).iter().any(|row| row.is_missing());
         Moving {
             migration,
             source: decision.and_then(|decision| seen_under(decision.epoch)),
             source_knows: source.is_some_and(|now| now.knows_that_it_stays(id)),
             destination: destination.and_then(|now| now.moving(id, migration.epoch)).cloned(),
             destination_standing: self.state.standing(to),
-            gone: destination.is_some_and(|now| now.is_gone(Key::Instance(id))),
-            lost: instance.carrier && self.volumes_of(instance).iter().any(|row| row.is_missing()),
+            gone: lost_there || destination.is_some_and(|now| now.is_gone(Key::Instance(id))),
+            lost: instance.carrier && !lost_there && is_missing(),
             // Asked only where it matters.
             hindrance: if migration.given_up { None } else { self.hindrance(instance, migration) },
         }

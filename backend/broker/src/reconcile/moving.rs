@@ -27,7 +27,7 @@ pub(crate) struct Moving<'a> {
     /// How that host stands.
     pub(crate) destination_standing: Standing,
     /// Whether that host has shown that the machine is not there, under a set that says that it
-    /// shall not come.
+    /// shall not come; or it is lost for good.
     pub(crate) gone: bool,
     /// Whether it is a carrier whose volumes are not all on the host that it leaves, as that says
     /// itself. They have gone all the same, and the store was restored to before; or they are lost,
@@ -128,7 +128,7 @@ fn stay(facts: &InstanceFacts<'_>, moving: &Moving<'_>) -> Option<Step> {
             if moving.gone || !has_left(moving) {
                 Some(Step::Stay { anew: !runs })
             } else {
-                // The other host may have later data.
+                // The other host may have later data, as long as it may come back.
                 Some(Step::Wait(Waiting::Data))
             }
         }

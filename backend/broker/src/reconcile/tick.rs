@@ -96,10 +96,7 @@ impl Ticker {
                 continue;
             }
             state.books.set_alive(host, standing == Standing::Connected);
-            state.dirty.instances.extend(state.world.instances_on(host).map(|row| row.id));
-            let coming = state.world.instances_coming_to(host).map(|row| row.id);
-            state.dirty.instances.extend(coming);
-            state.dirty.volumes.extend(state.world.volumes_on(host).map(|row| row.id));
+            state.look_at_all_bound_to(host);
             if standing == Standing::Connected {
                 state.room();
             }

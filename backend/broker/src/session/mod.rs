@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     asks::Asked,
-    core::{Engine, hosts_now::Agent, state::State},
+    core::{Engine, hosts_now::Agent, lost::declared_lost, state::State},
     reconcile::publish,
 };
 pub use wire::{BrokerSays, Hello, HostSays};
@@ -44,7 +44,7 @@ impl Engine {
     ///
     /// # Errors
     /// `Invalid` for messages out of order or that can't be read, `NotFound` when the host was
-    /// removed, `Conflict` when a later stream of the host took over, `Unavailable` when its
+    /// removed, `Precondition` when it was given up as lost for good, `Conflict` when a later stream of the host took over, `Unavailable` when its
     /// lease lapsed: in all of these the host opens a new stream.
     pub async fn host_stream<S>(
         &self,
@@ -81,9 +81,7 @@ impl Engine {
         hello: &Hello,
     ) -> Result<(u64, CancellationToken), DomainError> {
         let mut state = self.state();
-        if state.world.hosts.get(host).is_none() {
-            return Err(DomainError::not_found("host", host));
-        }
+        check_speaks(&state, host)?;
         let agent = Agent {
             hypervisor: hello.hypervisor.clone(),
             accelerator: hello.accelerator.clone(),
@@ -301,8 +299,8 @@ impl HostStream<'_> {
 
     fn why_ended(&self) -> DomainError {
         let state = self.engine.state();
-        if state.world.hosts.get(self.host).is_none() {
-            return DomainError::not_found("host", self.host);
+        if let Err(error) = check_speaks(&state, self.host) {
+            return error;
         }
         if !state.hosts.is_current(self.host, self.number) {
             return DomainError::new(
@@ -314,6 +312,20 @@ impl HostStream<'_> {
         DomainError::new(ErrorKind::Unavailable, "the lease has lapsed")
             .advise("open a new stream and take the set that it begins with")
     }
+}
+
+/// The host is one that may speak.
+///
+/// # Errors
+/// `NotFound` when it was removed, `Precondition` when its operator has given it up.
+fn check_speaks(state: &State, host: HostId) -> Result<(), DomainError> {
+    if state.world.hosts.get(host).is_none() {
+        return Err(DomainError::not_found("host", host));
+    }
+    if state.is_given_up(host) {
+        return Err(declared_lost(host));
+    }
+    Ok(())
 }
 
 /// Notes what a host says of the standard; what follows from it is the reconciler's.

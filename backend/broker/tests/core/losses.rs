@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fairmazon_broker::core::{InstanceState, Standing, VolumeState};
+use fairmazon_broker::core::{InstanceState, VolumeState};
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
     instance::{Attachment, InstanceSpec, ObservedState},
@@ -15,7 +15,7 @@ use fairmazon_model::{
 
 use super::{
     kit::{Kit, host_spec, mortal, row, spec, volume_spec},
-    played::{Played, register},
+    played::{Played, lapses, refused, register},
 };
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -48,11 +48,10 @@ async fn runs(host: &mut Played, instance: InstanceId) {
     host.has(instance, told.epoch, ObservedState::Running, None).await;
 }
 
-/// Waits until the host could not renew its lease for so long that it has ended.
-async fn lapses(kit: &Kit, mut host: Played) {
+/// The host dies, and can have no lease any more.
+async fn dies(kit: &Kit, mut host: Played) {
     host.die();
-    let lapsed = || kit.engine.host(&kit.customer, host.id).unwrap().standing == Standing::Lapsed;
-    kit.until("its lease has ended", lapsed).await;
+    lapses(kit, host.id).await;
 }
 
 #[tokio::test]
@@ -91,7 +90,7 @@ async fn a_data_volume_that_its_host_has_lost_is_never_made_anew() {
     let other = Played::open(&kit, elsewhere, "").await;
     let (again, _) = create(&kit, wanted).await;
     host.told_of("the machine", again, |_| true).await;
-    lapses(&kit, host).await;
+    dies(&kit, host).await;
     let waits = || row(&kit, again).observed.state != ObservedState::Running;
     kit.until("it waits", waits).await;
     tokio::time::sleep(kit.engine.config().lease_term * 2).await;
@@ -218,7 +217,7 @@ async fn what_was_on_a_host_that_is_given_up_goes_when_its_customers_delete_it()
     let lose = async || engine.remove_host(customer, here, true, &kit.key()).await;
     let error = lose().await.unwrap_err();
     assert!(error.to_string().contains("its lease has not ended"), "{error}");
-    lapses(&kit, host).await;
+    dies(&kit, host).await;
     let error = engine.remove_host(customer, here, false, &kit.key()).await.unwrap_err();
     assert!(error.advice.contains("--lost"), "{error}");
     let shown = || engine.instance(customer, web).unwrap();
@@ -231,6 +230,8 @@ async fn what_was_on_a_host_that_is_given_up_goes_when_its_customers_delete_it()
     let rotated = engine.rotate_host_token(customer, here, &kit.key()).await;
     let error = rotated.map(drop).unwrap_err();
     assert!(error.to_string().contains("declared lost"), "{error}");
+    let error = refused(&kit, here).await;
+    assert!(error.to_string().contains("declared lost"), "it speaks no more: {error}");
 
     // A volume that was asked to go before the host was given up goes as well.
     engine.delete_instance(customer, web, &kit.key()).await.unwrap();

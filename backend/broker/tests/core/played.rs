@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use fairmazon_broker::{
-    core::{Caller, MadeCertificate},
+    core::{Caller, MadeCertificate, Standing},
     session::{BrokerSays, Hello, HostSays},
 };
 use fairmazon_model::{
+    DomainError,
     access::Role,
     conformity::Proof,
     console::{ConsoleRead, ReadConsole},
@@ -87,6 +88,43 @@ pub async fn join_as(kit: &Kit, caller: &Caller, number: u8, sealing_key: u8) {
     kit.engine.join_host(caller, made, &kit.key()).await.unwrap();
 }
 
+/// Waits until a host that says nothing any more can have no lease.
+pub async fn lapses(kit: &Kit, host: HostId) {
+    let lapsed = || kit.engine.host(&kit.customer, host).unwrap().standing == Standing::Lapsed;
+    kit.until("its lease has ended", lapsed).await;
+}
+
+/// Gives up a host that says nothing any more as lost for good; whether something is bound to it.
+pub async fn lose(kit: &Kit, host: HostId) -> bool {
+    lapses(kit, host).await;
+    kit.engine.remove_host(&kit.customer, host, true, &kit.key()).await.unwrap()
+}
+
+/// Why a stream of the host ends as soon as it is opened.
+pub async fn refused(kit: &Kit, host: HostId) -> DomainError {
+    let (says, inbound) = mpsc::channel(1);
+    let (outbound, _hears) = mpsc::channel(8);
+    says.send(HostSays::Hello(hello(host, "", ""))).await.unwrap();
+    let stream = kit.engine.host_stream(host, ReceiverStream::new(inbound), outbound);
+    tokio::time::timeout(GIVE_UP, stream).await.unwrap().unwrap_err()
+}
+
+/// How the agent of a host begins a stream.
+fn hello(host: HostId, address: &str, accelerator: &str) -> Hello {
+    Hello {
+        host,
+        agent_version: "test".into(),
+        hypervisor: "played".into(),
+        session: "test".into(),
+        generation: Generation(0),
+        migration_address: address.into(),
+        accelerator: accelerator.into(),
+        // One of an earlier version says nothing of all this.
+        reads_consoles: !accelerator.is_empty(),
+        conformity: None,
+    }
+}
+
 impl Played {
     /// Opens a stream of the host, whose agent takes machines at this address.
     pub async fn open(kit: &Kit, id: HostId, address: &str) -> Self {
@@ -101,18 +139,7 @@ impl Played {
         let stream = tokio::spawn(async move {
             let _ = engine.host_stream(id, ReceiverStream::new(inbound), outbound).await;
         });
-        let hello = Hello {
-            host: id,
-            agent_version: "test".into(),
-            hypervisor: "played".into(),
-            session: "test".into(),
-            generation: Generation(0),
-            migration_address: address.into(),
-            accelerator: accelerator.into(),
-            // One of an earlier version says nothing of all this.
-            reads_consoles: !accelerator.is_empty(),
-            conformity: None,
-        };
+        let hello = hello(id, address, accelerator);
         says.send(HostSays::Hello(hello)).await.unwrap();
         let (told, mut sets) = watch::channel(DesiredSet::default());
         let (ask, consoles) = mpsc::unbounded_channel();

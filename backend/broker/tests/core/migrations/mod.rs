@@ -22,6 +22,7 @@ use fairmazon_model::{
 };
 
 mod certificates;
+mod lost;
 mod off;
 mod placement;
 mod rebalance;
@@ -30,7 +31,7 @@ mod volumes;
 
 use super::{
     kit::{Kit, host_spec, mortal, quick, row, spec, volume_spec},
-    played::{Played, join, register},
+    played::{Played, join, lapses, lose, register},
 };
 
 /// An instance that runs at `source`, and has begun to go to `destination`.

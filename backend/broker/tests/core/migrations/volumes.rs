@@ -464,3 +464,55 @@ async fn what_waits_for_its_file_stays() {
     it.stays(DrainState::Staying, "waits for the file").await;
     it.kit.stop().await;
 }
+
+#[tokio::test]
+async fn what_had_left_stays_when_the_host_that_it_went_to_is_lost() {
+    let mut it = Alone::begin(mortal()).await;
+    let (engine, customer, data) = (it.kit.engine.clone(), it.kit.customer, it.data);
+    it.drain().await;
+    let carrier = it.sets_out().await.instance;
+    it.source.has(carrier, Epoch(1), ObservedState::Stopped, Some(Handover::Left)).await;
+    let lost = it.destination.id;
+    it.destination.die();
+    it.stays(DrainState::Waiting, "does not answer").await;
+    let deleted = engine.delete_volume(&customer, data, &it.kit.key()).await.unwrap();
+    it.source.told_of("it stays", carrier, |spec| spec.departure.is_none()).await;
+    it.source.reports().await;
+    assert!(lose(&it.kit, lost).await, "it may be there");
+    it.source.told("no carrier", |set| set.machines.is_empty()).await;
+    it.source.lost(carrier).await;
+    let deletes = |set: &DesiredSet| wish(set, data) == Some(VolumeWish::Delete);
+    it.source.told("it goes", deletes).await;
+    it.source.destroyed(data).await;
+    it.kit.done(deleted.id).await;
+    assert!(!lose(&it.kit, lost).await, "nothing is bound to it");
+    engine.audit_books().unwrap();
+    it.kit.stop().await;
+}
+
+/// The other host might have had it, and has nothing any more.
+#[tokio::test]
+async fn what_is_not_there_any_more_ends_its_way_when_the_other_host_is_lost() {
+    let mut it = Alone::begin(mortal()).await;
+    let (engine, customer, data) = (it.kit.engine.clone(), it.kit.customer, it.data);
+    it.drain().await;
+    let carrier = it.sets_out().await.instance;
+    it.source.destroyed(data).await;
+    it.stays(DrainState::Staying, "look at both hosts").await;
+    let lost = it.destination.id;
+    it.destination.die();
+    lose(&it.kit, lost).await;
+    it.source.told_of("it stays", carrier, |spec| spec.departure.is_none()).await;
+    it.source.has(carrier, Epoch(1), ObservedState::Stopped, None).await;
+    it.source.told("no carrier", |set| set.machines.is_empty()).await;
+    it.source.lost(carrier).await;
+    assert_eq!(wish(&it.source.set(), data), Some(VolumeWish::Keep));
+    it.kit.until("it is in one place", || it.row().may_be_on.is_empty()).await;
+    assert!(!lose(&it.kit, lost).await, "nothing is bound to it");
+    let deleted = engine.delete_volume(&customer, data, &it.kit.key()).await.unwrap();
+    let deletes = |set: &DesiredSet| wish(set, data) == Some(VolumeWish::Delete);
+    it.source.told("it goes", deletes).await;
+    it.source.reports().await;
+    it.kit.done(deleted.id).await;
+    it.kit.stop().await;
+}
