@@ -59,8 +59,9 @@ impl Engine {
     /// sequences and control characters. Its host is asked for it.
     ///
     /// # Errors
-    /// `NotFound`; `Precondition` for an instance that has no host, or whose console its host can't
-    /// read; `Unavailable` when the host does not answer: the customer asks again.
+    /// `NotFound`; `Precondition` for an instance that has no host, or one that is lost for good,
+    /// or whose console its host can't read; `Unavailable` when the host does not answer: the
+    /// customer asks again.
     pub async fn console(&self, caller: &Caller, id: InstanceId) -> Result<String, DomainError> {
         let host = {
             let state = self.state();
@@ -70,6 +71,7 @@ impl Engine {
                 rules::precondition(format!("{id} is on no host, so it has no console"))
                     .advise("ask again when it has started")
             })?;
+            state.check_machine_not_lost(row)?;
             let agent = state.hosts.agent(host);
             let agent = agent.filter(|_| state.standing(host) == Standing::Connected);
             let agent = agent.ok_or_else(|| unavailable("the instance's host is silent"))?;

@@ -271,6 +271,7 @@ fn exported(
         rules::precondition(format!("{id} has no key that opens it"))
             .advise("only volumes of hosts that encrypt them can be exported")
     })?;
+    state.check_volume_not_lost(row)?;
     if state.standing(host) != Standing::Connected {
         return Err(unavailable("the volume's host is silent"));
     }

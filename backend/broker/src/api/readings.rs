@@ -1,25 +1,17 @@
 //! What an operator's metrics tell of the core's state, read when it is asked for.
 
-use std::collections::HashMap;
-
 use fairmazon_model::conformity::Proof;
 
-use crate::core::{
-    Engine, InstanceState,
-    view::{instance_state, wants_to_run},
-};
+use crate::core::{Engine, InstanceState, view::instance_counts};
 
 /// Counts of what the broker has and of what waits in it, by name.
 pub fn readings(engine: &Engine) -> Vec<(&'static str, u64)> {
     let now = engine.now();
     let state = engine.state();
     let world = &state.world;
-    let mut instances: HashMap<InstanceState, u64> = HashMap::new();
+    let instances = instance_counts(&state, now);
     let (mut given_notice, mut interrupted, mut waiting_for_room) = (0, 0, 0);
     for row in world.machines() {
-        let standing = row.decision.as_ref().map(|decision| state.standing(decision.host));
-        let wanted = wants_to_run(row, now);
-        *instances.entry(instance_state(row, standing, wanted).0).or_default() += 1;
         match &row.interruption {
             Some(it) if it.holds_room() => given_notice += 1,
             Some(_) => interrupted += 1,

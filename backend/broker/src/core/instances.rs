@@ -6,7 +6,7 @@ use fairmazon_model::{
     DomainError, ErrorKind,
     id::{AccountId, InstanceId, OperationId, VolumeId},
     impact,
-    instance::{Attachment, Instance, InstanceObserved, InstanceSpec, Power},
+    instance::{Instance, InstanceObserved, InstanceSpec, Power},
     operation::{Operation, OperationKind, OperationState},
     units::{Epoch, Revision},
     volume::Volume,
@@ -16,19 +16,19 @@ use fairmazon_store::{Entity, Noun};
 
 use super::{
     answers::{Again, Answer, Request},
+    attachments::{attachable, detached},
     audit,
     books::{machine_booking, volume_booking},
     boot_volumes::{boot_volume, check_boot_not_copied, grown_boot_volume},
     caller::Caller,
-    carriers::check_together,
     draft::Draft,
     engine::{Engine, PlanError, Planned},
-    migrations::{check_is_settled, check_place, stays_for},
+    migrations::{check_place, stays_for},
     preferences::check_near,
     rules,
     state::State,
     table::{Page, PageRequest},
-    view::{InstanceState, InstanceView, instance_state, wants_to_run},
+    view::{InstanceState, InstanceView, instance_counts},
 };
 
 /// Labels that a listed row must have, all of them.
@@ -149,7 +149,8 @@ impl Engine {
     /// Replaces the spec of an instance.
     ///
     /// # Errors
-    /// As of a creation; `Invalid` and `Precondition` for what can't change in place.
+    /// As of a creation; `Invalid` and `Precondition` for what can't change in place, and for what
+    /// nobody brings about, as its host is lost for good.
     pub async fn update_instance(
         &self,
         caller: &Caller,
@@ -192,6 +193,10 @@ impl Engine {
         let volumes = attachable(state, old.account, id, &spec.volumes)?;
         let placement = rules::join_placements(&spec.placement, volumes.iter().map(AsRef::as_ref))?;
         let effect = rules::effect(&renamed, spec);
+        let moves = !state.books.is_booked_under(id, &placement);
+        if effect.on_host || moves {
+            state.check_machine_not_lost(&old)?;
+        }
         let mut new = Instance { spec: spec.clone(), ..Instance::clone(&old) };
         new.spec_version += u64::from(effect.on_host);
         new.rebuilds += u64::from(effect.rebuild);
@@ -210,7 +215,7 @@ impl Engine {
         {
             decision.flavor.clone_from(&spec.flavor);
         }
-        if !state.books.is_booked_under(id, &placement) {
+        if moves {
             let goes = check_place(state, &self.catalogue(), &new, &placement, now)?;
             if goes && spec.placement == old.spec.placement {
                 return Err(rules::precondition(
@@ -370,7 +375,7 @@ impl Engine {
     /// Reboots a running instance once.
     ///
     /// # Errors
-    /// `NotFound`, `Precondition` when it shall not run or was never placed.
+    /// `NotFound`, `Precondition` when it shall not run, was never placed, or is lost with its host.
     pub async fn reboot_instance(
         &self,
         caller: &Caller,
@@ -384,6 +389,7 @@ impl Engine {
             |state, request| {
                 let old = instance_of(state, request.account, id)?;
                 rules::check_not_deleting("instance", &id, old.deleting.is_some())?;
+                state.check_machine_not_lost(&old)?;
                 if old.decision.is_none() || old.spec.power == Power::Stopped {
                     return Err(rules::precondition(format!("the instance {id} does not run"))
                         .advise("start it first")
@@ -455,14 +461,7 @@ impl Engine {
     /// How many instances there are in each state: for metrics.
     pub fn instance_counts(&self) -> BTreeMap<InstanceState, u64> {
         let now = self.now();
-        let state = self.state();
-        let mut counts = BTreeMap::new();
-        for row in state.world.machines() {
-            let standing = row.decision.as_ref().map(|decision| state.standing(decision.host));
-            let runs = wants_to_run(row, now);
-            *counts.entry(instance_state(row, standing, runs).0).or_default() += 1;
-        }
-        counts
+        instance_counts(&self.state(), now)
     }
 
     pub(super) fn owner_of_instance(
@@ -570,27 +569,4 @@ pub(super) fn instance_of(
 ) -> Result<Arc<Instance>, DomainError> {
     let row = state.world.machine(id).filter(|row| row.account == account);
     row.cloned().ok_or_else(|| DomainError::not_found("instance", id))
-}
-
-fn attachable(
-    state: &State,
-    account: AccountId,
-    instance: InstanceId,
-    attachments: &BTreeMap<String, Attachment>,
-) -> Result<Vec<Arc<Volume>>, DomainError> {
-    let volumes = attachments.values().map(|attachment| {
-        let volume = state.world.volumes.get(attachment.volume_id);
-        rules::check_attachable(volume, *attachment, account, instance)
-            .and_then(|row| check_is_settled(state, row, instance))
-            .map_err(|error| error.below("volumes"))
-    });
-    let volumes: Vec<_> = volumes.collect::<Result<_, _>>()?;
-    check_together(state, &volumes).map_err(|error| error.below("volumes"))?;
-    Ok(volumes)
-}
-
-fn detached(state: &State, old: &Instance, spec: &InstanceSpec) -> Vec<Arc<Volume>> {
-    let stays = |id: &VolumeId| spec.volumes.values().any(|there| there.volume_id == *id);
-    let gone = old.spec.volumes.values().map(|there| there.volume_id).filter(|id| !stays(id));
-    gone.filter_map(|id| state.world.volumes.get(id).cloned()).collect()
 }

@@ -197,7 +197,7 @@ impl State {
 
     /// The key that the volume's host waits for.
     fn key_request(&self, row: &Volume) -> Option<KeyRequest> {
-        let host = row.host?;
+        let host = row.host.filter(|host| !self.is_given_up(*host))?;
         let version = match row.keys.get(&host) {
             None if self.wants_key(row, host) => FIRST,
             Some(key) if self.lacks_next_key(row) => key.version.saturating_add(1),

@@ -65,6 +65,7 @@ impl Engine {
             |state, request| {
                 let old = instance_of(state, request.account, id)?;
                 rules::check_not_deleting("instance", &id, old.deleting.is_some())?;
+                state.check_machine_not_lost(&old)?;
                 state.holds.free(id)?;
                 let volumes = state.all_volumes_of(&old);
                 for volume in &volumes {

@@ -5,6 +5,7 @@
 
 mod accounts;
 pub(crate) mod answers;
+mod attachments;
 pub(crate) mod audit;
 pub(crate) mod books;
 pub(crate) mod boot_volumes;

@@ -17,7 +17,7 @@ use fairmazon_model::{
     volume::{Volume, VolumeObserved},
 };
 
-use super::{hosts_now::Standing, state::State};
+use super::{hosts_now::Standing, lost::lost_text, state::State};
 
 /// State of an instance as its owner sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,8 +132,6 @@ pub struct SiteView {
 
 /// Why nothing is known of what is on a host that has not been heard of for a lease.
 const SILENT: &str = "its host is silent";
-/// What becomes of what was on a host whose operator has given it up.
-const LOST: &str = "its host is lost for good, with all that was on it: delete or replace it";
 
 impl InstanceView {
     pub(crate) fn new(
@@ -143,11 +141,7 @@ impl InstanceView {
         now: UnixMs,
     ) -> Self {
         let host = row.decision.as_ref().map(|decision| decision.host);
-        let standing = host.map(|host| state.standing(host));
-        let (mut shown, mut reason) = instance_state(row, standing, wants_to_run(row, now));
-        if shown == InstanceState::Unknown && host.is_some_and(|host| state.is_lost(host)) {
-            (shown, reason) = (InstanceState::Failed, LOST.into());
-        }
+        let (shown, reason) = instance_shown(state, row, now);
         let lacking = || {
             let found = level_lacking(state, row).or_else(|| displaced(state, row));
             found.or_else(|| apart(state, row)).unwrap_or_default()
@@ -165,13 +159,15 @@ impl InstanceView {
 
 impl VolumeView {
     pub(crate) fn new(state: &State, catalogue: &Catalogue, row: &Arc<Volume>) -> Self {
-        let (mut shown, mut reason) = volume_state(row, row.host.map(|host| state.standing(host)));
-        if shown == VolumeState::Unknown && row.host.is_some_and(|host| state.is_lost(host)) {
-            (shown, reason) = (VolumeState::Failed, LOST);
-        }
+        let (shown, reason) = volume_state(row, row.host.map(|host| state.standing(host)));
+        let (state_shown, reason) = if shown == VolumeState::Unknown && state.is_volume_lost(row) {
+            (VolumeState::Failed, lost_text())
+        } else {
+            (shown, reason.to_owned())
+        };
         Self {
-            state: shown,
-            reason: reason.to_owned(),
+            state: state_shown,
+            reason,
             site: row.host.and_then(|host| site_of(state, host)),
             price_per_hour: price::volume(catalogue, &row.spec).unwrap_or_default(),
             row: row.clone(),
@@ -276,8 +272,31 @@ pub(crate) fn spot_allows(row: &Instance, catalogue: &Catalogue) -> bool {
     })
 }
 
+/// How many instances of customers there are in each state that is shown.
+pub(crate) fn instance_counts(state: &State, now: UnixMs) -> BTreeMap<InstanceState, u64> {
+    let mut counts = BTreeMap::new();
+    for row in state.world.machines() {
+        *counts.entry(instance_shown(state, row, now).0).or_default() += 1;
+    }
+    counts
+}
+
 /// The state that is shown for an instance, with its reason.
-pub(crate) fn instance_state(
+fn instance_shown<'a>(
+    state: &State,
+    row: &'a Instance,
+    now: UnixMs,
+) -> (InstanceState, Cow<'a, str>) {
+    let standing = row.decision.as_ref().map(|decision| state.standing(decision.host));
+    let (shown, reason) = instance_state(row, standing, wants_to_run(row, now));
+    if shown == InstanceState::Unknown && state.is_machine_lost(row) {
+        return (InstanceState::Failed, lost_text().into());
+    }
+    (shown, reason)
+}
+
+/// The same, of one that is not lost with its host.
+fn instance_state(
     row: &Instance,
     standing: Option<Standing>,
     wants_to_run: bool,

@@ -152,7 +152,7 @@ impl Engine {
     ///
     /// # Errors
     /// `Invalid` when it would shrink or change its class, `NoCapacity` when its host has no
-    /// room for what it grows by.
+    /// room for what it grows by, `Precondition` when that is lost for good.
     pub async fn update_volume(
         &self,
         caller: &Caller,
@@ -195,8 +195,14 @@ impl Engine {
                 .into());
         }
         impact::check_volume_change(&old.spec, &update.spec)?;
-        if update.spec.size != old.spec.size {
+        let grows = update.spec.size != old.spec.size;
+        if grows {
             check_not_copied(state, &old)?;
+        }
+        // Also one that was begun before, whose customer went away: it goes on with this one.
+        let changes_key = old.key().is_some_and(|key| key.made_for < update.spec.key_version);
+        if grows || changes_key {
+            state.check_volume_not_lost(&old)?;
         }
         state.holds.free(id)?;
         let mut draft = Draft::default();
@@ -205,12 +211,10 @@ impl Engine {
         check_stays(state, &new)?;
         claim_room(state, &new)?;
         let mut operation = operation(self, old.account, OperationKind::Update, &id, 0);
-        // Also one that was begun before, whose customer went away: it goes on with this one.
-        let changes_key = new.key().is_some_and(|key| key.made_for < new.spec.key_version);
         if changes_key {
             new.refused_keys = 0;
         }
-        if old.host.is_none() || old.spec.size == new.spec.size && !changes_key {
+        if old.host.is_none() || !grows && !changes_key {
             operation = done(self, operation);
         }
         draft.audit(audit::entry(caller, now, "volume.update", &id, Some(&*old), Some(&new)));
@@ -219,7 +223,7 @@ impl Engine {
         draft.update(new.clone());
         // What grows does not move: its copy elsewhere has the size that it had.
         if let Some(row) = state.world.moves_with(id)
-            && old.spec.size != new.spec.size
+            && grows
             && let Some(migration) = row.migration.clone().filter(|migration| !migration.given_up)
         {
             let migration = Some(Migration { given_up: true, ..migration });
@@ -407,6 +411,7 @@ fn host_of_source(
     let row = volume_of(state, account, source)
         .map_err(|error| DomainError { field: Some("source".into()), ..error })?;
     rules::check_not_deleting("volume", &source, row.deleting.is_some())?;
+    state.check_volume_not_lost(&row)?;
     if let Some(instance) = state.world.moves_with(source) {
         let with = if instance.carrier { String::new() } else { format!(" with {}", instance.id) };
         let text = format!("{source} moves to another host{with}");
@@ -450,7 +455,7 @@ fn claim_room(state: &mut State, volume: &Volume) -> Result<(), DomainError> {
 
 /// No copy of the volume is being made.
 pub(super) fn check_not_copied(state: &State, row: &Volume) -> Result<(), DomainError> {
-    let Some(host) = row.host else { return Ok(()) };
+    let Some(host) = row.host.filter(|host| !state.is_lost(*host)) else { return Ok(()) };
     let mut copies = state.world.copies_of(row.id);
     let Some(copy) = copies.find(|copy| copy.host == Some(host)) else { return Ok(()) };
     let text = format!("{} is still being made as a copy of {}", copy.id, row.id);

@@ -20,7 +20,7 @@ use fairmazon_store::{AuditEntry, Key};
 use rustc_hash::FxHashMap;
 
 use super::step::{
-    InstanceFacts, Patience, Step, VolumeStep, Waiting, is_brought_about, next_step,
+    InstanceFacts, Patience, Step, VolumeFacts, VolumeStep, Waiting, is_brought_about, next_step,
     next_volume_step, operation_state, volume_operation_state,
 };
 use crate::core::{
@@ -268,6 +268,7 @@ impl<'a> Batch<'a> {
             standing,
             is_asked_to_run,
             spot_allows: spot_allows(instance, &catalogue),
+            lost: host.is_some_and(|host| self.state.is_lost(host)),
             gone: now.is_some_and(|now| now.is_gone(key)),
             lacks_key: standing == Standing::Connected
                 && !is_brought_about(instance, wants_to_run, instance.spec_version)
@@ -442,9 +443,12 @@ impl<'a> Batch<'a> {
         // Patience with a failure ends by itself, and with a file that does not come.
         let mut waits = volume.imports().is_some();
         for operation in open {
-            let lacks_key = self.state.lacks_key(&volume) || self.state.lacks_next_key(&volume);
+            let facts = VolumeFacts {
+                lacks_key: self.state.lacks_key(&volume) || self.state.lacks_next_key(&volume),
+                lost: self.state.is_volume_lost(&volume),
+            };
             let (now, patience) = (self.now, self.patience());
-            let to = volume_operation_state(&operation, &volume, lacks_key, now, patience);
+            let to = volume_operation_state(&operation, &volume, facts, now, patience);
             waits |= !to.is_final() && volume.observed.failure().is_some();
             self.tell(&operation, to);
         }
@@ -463,11 +467,13 @@ impl<'a> Batch<'a> {
         if volume.imports().is_none() || waited_ms < patience_ms {
             return volume;
         }
-        // All of it may be there by now: a host that was away says so with its first report.
+        // All of it may be there by now: a host that was away says so with its first report, and
+        // one that is lost says nothing any more.
         let has_said = |host: HostId| {
             let now = self.state.hosts.get(host);
-            self.state.standing(host) == Standing::Connected
-                && now.is_some_and(|now| now.observed > Generation::default())
+            self.state.is_lost(host)
+                || self.state.standing(host) == Standing::Connected
+                    && now.is_some_and(|now| now.observed > Generation::default())
         };
         if !volume.host.is_none_or(has_said) {
             return volume;

@@ -133,6 +133,7 @@ impl Situation {
             lacks_memory: false,
             has_paused: false,
             awaits_room: false,
+            lost: false,
             gone: false,
             has_data: false,
             lacks_key: false,

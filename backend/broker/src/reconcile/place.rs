@@ -35,6 +35,10 @@ impl Batch<'_> {
             let why = format!("its volume {} moves to another host first", moving.id);
             return self.wait_for(instance, &why);
         }
+        if let Some(lost) = volumes.iter().find(|volume| self.state.is_volume_lost(volume)) {
+            let why = format!("its volume {} is lost with its host: detach or delete it", lost.id);
+            return self.wait_for(instance, &why);
+        }
         let placement = match rules::placement_of(instance, &volumes) {
             Ok(placement) => placement,
             Err(error) => return self.wait_for(instance, &error.to_string()),

@@ -17,7 +17,7 @@ use super::{
     interrupting::next_spot_step,
     moving::{Moving, next_moving_step},
 };
-use crate::core::Standing;
+use crate::core::{Standing, lost};
 
 /// All that an instance's next step depends on.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub(crate) struct InstanceFacts<'a> {
     pub(crate) is_asked_to_run: bool,
     /// Whether its spot terms allow the price.
     pub(crate) spot_allows: bool,
+    /// Whether that host is lost for good.
+    pub(crate) lost: bool,
     /// Whether the host has shown that the machine is not there, under a set without it.
     pub(crate) gone: bool,
     /// Whether data of one of its volumes was seen on the host.
@@ -107,6 +109,8 @@ pub(crate) enum Waiting {
     Lease,
     /// Its host is gone, with its data.
     Data,
+    /// The same, and for good.
+    Lost,
     /// The price is above what its spot terms allow.
     Price,
     /// Spot machines leave its host first.
@@ -132,6 +136,7 @@ impl Waiting {
                  back"
                     .into()
             }
+            Self::Lost => lost::lost_text(),
             Self::Price => "the spot price is above max_price_per_hour".into(),
             Self::Room => {
                 "spot machines leave its host for it, which have time to shut down".into()
@@ -164,8 +169,9 @@ pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
     match facts.standing {
         // A lease fences a host, and not one whose agent is dead: what it may have been told to
         // start can run there still.
-        Standing::Lapsed if facts.has_data || facts.moving.is_some() || may_run(instance) => {
-            Step::Wait(Waiting::Data)
+        Standing::Lapsed if facts.moving.is_some() => Step::Wait(Waiting::Data),
+        Standing::Lapsed if may_be_there(instance, facts.has_data) => {
+            Step::Wait(if facts.lost { Waiting::Lost } else { Waiting::Data })
         }
         Standing::Lapsed => Step::Replace,
         Standing::Silent => Step::Wait(Waiting::Lease),
@@ -206,9 +212,10 @@ fn waiting_for_host(instance: &Instance) -> Waiting {
     failure.map_or(Waiting::Host, |reason| Waiting::Failure(reason.to_owned()))
 }
 
-/// Whether its host may have been told to start it.
-fn may_run(instance: &Instance) -> bool {
-    instance.decision.as_ref().is_some_and(|decision| decision.may_run)
+/// Whether its host may have been told to start it, or has data of it: then it is decided nowhere
+/// else.
+pub(crate) fn may_be_there(instance: &Instance, has_data: bool) -> bool {
+    has_data || instance.decision.as_ref().is_some_and(|decision| decision.may_run)
 }
 
 /// Whether the decided run has been seen in the wanted state with this version of the spec.
@@ -280,6 +287,7 @@ pub(crate) fn operation_state(
         Step::Wait(Waiting::Failure(reason)) => {
             failing(operation.created_at.max(instance.observed.at), reason, now, patience)
         }
+        Step::Wait(Waiting::Lost) => lost_state(),
         // The host's own part needs no words: it is what every operation waits for.
         Step::Wait(Waiting::Host) => running(String::new()),
         Step::Wait(Waiting::Key) => {
@@ -357,6 +365,11 @@ fn advised(state: OperationState, advice: &str) -> OperationState {
     }
 }
 
+/// What was asked of a host that is lost for good has failed.
+fn lost_state() -> OperationState {
+    OperationState::Failed { error: lost::lost() }
+}
+
 /// What a volume waits for whose host can't open the next key that it was given last.
 const ANOTHER_KEY: &str = "the key that was given does not open on its host, which waits for \
                            another one: run `fairmazon key give`";
@@ -381,12 +394,20 @@ const fn is_lasting(observed: &VolumeObserved) -> bool {
     matches!(observed, VolumeObserved::Failed { lasting: true, .. })
 }
 
-/// The state that a running operation on a volume is in now; `lacks_key`: its host waits for the
-/// customer's key.
+/// What an operation on a volume depends on beside its row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VolumeFacts {
+    /// Whether its host waits for the customer's key.
+    pub(crate) lacks_key: bool,
+    /// Whether it is lost for good, with its host.
+    pub(crate) lost: bool,
+}
+
+/// The state that a running operation on a volume is in now.
 pub(crate) fn volume_operation_state(
     operation: &Operation,
     volume: &Volume,
-    lacks_key: bool,
+    facts: VolumeFacts,
     now: UnixMs,
     patience: Patience,
 ) -> OperationState {
@@ -403,7 +424,7 @@ pub(crate) fn volume_operation_state(
             ),
             "see that keys are sealed for the host that asks for them, and change the volume again",
         ),
-        None if lacks_key => {
+        None if facts.lacks_key => {
             let refused = volume.has_old_key() && volume.refused_keys > 0;
             let waiting_for = if refused { ANOTHER_KEY.into() } else { Waiting::Key.text() };
             OperationState::Running { waiting_for, waits_for_keys: true }
@@ -421,6 +442,7 @@ pub(crate) fn volume_operation_state(
     }
     match &volume.observed {
         _ if volume.host.is_none() => OperationState::Done,
+        _ if facts.lost => lost_state(),
         VolumeObserved::Present { size, .. }
             if *size >= volume.spec.size && !volume.has_old_key() =>
         {

@@ -26,6 +26,7 @@ struct Situation {
     standing: Standing,
     wants_to_run: bool,
     spot_allows: bool,
+    lost: bool,
     gone: bool,
     has_data: bool,
     lacks_key: bool,
@@ -41,6 +42,7 @@ impl Situation {
             standing: self.standing,
             is_asked_to_run: self.wants_to_run || self.instance.interruption.is_some(),
             spot_allows: self.spot_allows,
+            lost: self.lost,
             gone: self.gone,
             has_data: self.has_data,
             lacks_key: self.lacks_key,
@@ -89,6 +91,7 @@ fn situation() -> impl Strategy<Value = Situation> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let around = (standing(), flags, any::<bool>());
     let spot = (proptest::option::of(spot()), any::<bool>(), any::<bool>(), any::<bool>());
+    let spot = (spot, any::<bool>());
     (row, around, spot).prop_map(|((epoch, state, versions, policy, deleting), around, spot)| {
         let mut instance = instance(policy);
         let (standing, (wants_to_run, spot_allows, gone, has_data, lacks_key), may_run) = around;
@@ -106,7 +109,7 @@ fn situation() -> impl Strategy<Value = Situation> {
             at: UnixMs(1),
         };
         instance.deleting = deleting.then(|| OperationId::from_parts(1, 1));
-        let (spot, is_off, lacks_memory, awaits_room) = spot;
+        let ((spot, is_off, lacks_memory, awaits_room), lost) = spot;
         let (terms, interruption) = spot.unzip();
         instance.spec.spot = terms;
         if let (Some(decision), None) = (&mut instance.decision, terms) {
@@ -124,6 +127,7 @@ fn situation() -> impl Strategy<Value = Situation> {
             instance,
             standing,
             wants_to_run,
+            lost,
             gone,
             has_data,
             lacks_key,
@@ -276,6 +280,11 @@ fn take(situation: &mut Situation, step: &Step) -> bool {
         }
         Step::Wait(Waiting::Data) => {
             situation.standing = Standing::Connected;
+            true
+        }
+        Step::Wait(Waiting::Lost) => {
+            // Its customer reads what to do.
+            instance.deleting = Some(OperationId::from_parts(1, 3));
             true
         }
         Step::Wait(Waiting::Price) => {
@@ -442,6 +451,28 @@ proptest! {
     }
 
     #[test]
+    fn what_is_asked_of_a_lost_host_fails_and_is_decided_nowhere_else(
+        situation in situation(),
+        kind in prop_oneof![
+            Just(OperationKind::Create), Just(OperationKind::Update), Just(OperationKind::Reboot)
+        ],
+    ) {
+        let facts = situation.facts();
+        let step = next_step(&facts);
+        let may_be_there = situation.has_data
+            || situation.instance.decision.as_ref().is_some_and(|decision| decision.may_run);
+        let is_lost = situation.lost
+            && situation.standing == Standing::Lapsed
+            && situation.instance.decision.is_some()
+            && situation.instance.deleting.is_none();
+        prop_assert_eq!(step == Step::Wait(Waiting::Lost), is_lost && may_be_there);
+        if is_lost && may_be_there {
+            let state = operation_state(&operation(kind, 1), &facts, &step, UnixMs(2), PATIENCE);
+            prop_assert!(matches!(state, OperationState::Failed { .. }), "{state:?}");
+        }
+    }
+
+    #[test]
     fn a_deletion_is_done_with_the_row_and_never_before(situation in situation()) {
         let facts = situation.facts();
         let step = next_step(&facts);
@@ -466,6 +497,7 @@ fn patience_with_a_failing_host_ends() {
         standing: Standing::Connected,
         wants_to_run: true,
         spot_allows: true,
+        lost: false,
         gone: false,
         has_data: false,
         lacks_key: false,

@@ -226,6 +226,7 @@ fn imported(
     if row.made {
         return Ok((bytes, None));
     }
+    state.check_volume_not_lost(row)?;
     let silent = || unavailable("the volume's host is silent");
     let host = row.host.ok_or_else(silent)?;
     if state.standing(host) != Standing::Connected {

@@ -14,6 +14,7 @@ mod idempotency;
 mod imports;
 mod kit;
 mod losses;
+mod lost_hosts;
 mod metering;
 mod migrations;
 mod of_images;
