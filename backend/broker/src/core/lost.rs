@@ -36,7 +36,7 @@ impl State {
     }
 
     /// Whether the machine is lost with its host. One that was never let run there, without data, is
-    /// decided elsewhere; one on its way may be at the other host.
+    /// placed anew; one on its way may be at the other host.
     pub(crate) fn is_machine_lost(&self, row: &Instance) -> bool {
         let Some(decision) = row.decision.as_ref().filter(|_| row.migration.is_none()) else {
             return false;
@@ -45,8 +45,8 @@ impl State {
         self.is_lost(decision.host) && may_be_there(row, has_data())
     }
 
-    /// Whether the volume is lost with its host. One that is to be made for a machine which is decided
-    /// elsewhere goes there with it; one on its way may be at the other host, unless its own has
+    /// Whether the volume is lost with its host. One that is to be made for a machine which is placed
+    /// anew goes with it; one on its way may be at the other host, unless its own has
     /// missed it before.
     pub(crate) fn is_volume_lost(&self, row: &Volume) -> bool {
         let Some(host) = row.host.filter(|host| self.is_lost(*host)) else { return false };

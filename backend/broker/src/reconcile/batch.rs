@@ -223,6 +223,7 @@ impl<'a> Batch<'a> {
             Step::GiveUp(why) => self.give_up(&instance, &why),
             Step::Stay { anew } => self.stay(&instance, anew),
             Step::Place => self.place(&instance, None),
+            Step::Vacate => self.vacate(&instance),
             Step::Replace => {
                 let host = instance.decision.as_ref().map(|decision| decision.host);
                 self.place(&instance, host);

@@ -43,18 +43,10 @@ impl Batch<'_> {
             Ok(placement) => placement,
             Err(error) => return self.wait_for(instance, &error.to_string()),
         };
-        // Volumes that were bound in vain with it are free to go with it: nothing was ever
-        // seen of them, there or elsewhere.
+        let as_free = |volume: &Volume| away_from.and_then(|from| freed(volume, from));
         let volumes: Vec<Volume> = volumes
             .iter()
-            .map(|volume| {
-                let in_vain = away_from.is_some() && volume.host == away_from && !volume.is_made();
-                let mut volume = Volume::clone(volume);
-                if in_vain {
-                    volume.may_be_on.extend(volume.host.take());
-                }
-                volume
-            })
+            .map(|volume| as_free(volume).unwrap_or_else(|| Volume::clone(volume)))
             .collect();
         let request = self.request(instance, &volumes, placement.clone(), away_from);
         match self.state.books.place(&request) {
@@ -75,6 +67,28 @@ impl Batch<'_> {
                 self.wait_for(instance, &text);
             }
         }
+    }
+
+    /// Takes an instance from a host that is lost for good, on which it was decided in vain. Those that
+    /// it has to be with are taken from there as well, so that all of them find another one.
+    pub(super) fn vacate(&mut self, instance: &Instance) {
+        let Some(host) = instance.decision.as_ref().map(|decision| decision.host) else { return };
+        let volumes = self.volumes_of(instance);
+        if !self.may_change_with(instance.id, volumes.iter().map(|volume| volume.id)) {
+            return;
+        }
+        let new = Instance {
+            decision: None,
+            observed: InstanceObserved { at: self.now, ..InstanceObserved::default() },
+            interruption: None,
+            ..instance.clone()
+        };
+        let entry =
+            audit::own_entry(self.now, "broker.vacate", &instance.id, Some(instance), Some(&new));
+        self.log(entry);
+        let freed = volumes.iter().filter_map(|volume| freed(volume, host));
+        freed.for_each(|volume| self.change_volume(volume));
+        self.change_instance(new);
     }
 
     fn decide(
@@ -221,6 +235,17 @@ impl From<MadeRoom> for Chosen {
         let after = leaving.into_iter().chain(victims.iter().copied()).collect();
         Self { host, flavor, reason, victims, after, waiting_for }
     }
+}
+
+/// The volume where it was bound in vain with its machine, free to go with it: nothing was ever seen
+/// of it, there or elsewhere.
+fn freed(volume: &Volume, from: HostId) -> Option<Volume> {
+    if volume.host != Some(from) || volume.is_made() {
+        return None;
+    }
+    let mut volume = volume.clone();
+    volume.may_be_on.extend(volume.host.take());
+    Some(volume)
 }
 
 /// The volume once it is decided to be on the host, which has not shown it yet.

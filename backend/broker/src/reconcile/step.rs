@@ -68,6 +68,9 @@ pub(crate) enum Step {
     /// Decide another host, under the next epoch: the old one was never told to start it, and has
     /// no data of it.
     Replace,
+    /// Its host is lost for good, and was never told to start it, and has no data of it: it is on no
+    /// host.
+    Vacate,
     /// The machine is nowhere: its row goes.
     Remove,
     /// The spot machines that were in its way are off: its host is told of it.
@@ -173,6 +176,7 @@ pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
         Standing::Lapsed if may_be_there(instance, facts.has_data) => {
             Step::Wait(if facts.lost { Waiting::Lost } else { Waiting::Data })
         }
+        Standing::Lapsed if facts.lost => Step::Vacate,
         Standing::Lapsed => Step::Replace,
         Standing::Silent => Step::Wait(Waiting::Lease),
         Standing::Connected if facts.awaits_room => Step::Wait(Waiting::Room),

@@ -248,6 +248,12 @@ fn take(situation: &mut Situation, step: &Step) -> bool {
             situation.awaits_room = false;
             true
         }
+        Step::Vacate => {
+            instance.decision = None;
+            instance.interruption = None;
+            instance.observed = InstanceObserved::default();
+            true
+        }
         Step::Wait(Waiting::Key) => {
             situation.lacks_key = false;
             true
@@ -466,6 +472,7 @@ proptest! {
             && situation.instance.decision.is_some()
             && situation.instance.deleting.is_none();
         prop_assert_eq!(step == Step::Wait(Waiting::Lost), is_lost && may_be_there);
+        prop_assert_eq!(step == Step::Vacate, is_lost && !may_be_there);
         if is_lost && may_be_there {
             let state = operation_state(&operation(kind, 1), &facts, &step, UnixMs(2), PATIENCE);
             prop_assert!(matches!(state, OperationState::Failed { .. }), "{state:?}");

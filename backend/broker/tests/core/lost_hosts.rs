@@ -1,8 +1,8 @@
 //! What is asked of hosts that are lost for good: nothing more, and what was asked before fails.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use fairmazon_broker::core::{InstanceState, InstanceUpdate, VolumeState, VolumeUpdate};
+use fairmazon_broker::core::{InstanceState, InstanceUpdate, Standing, VolumeState, VolumeUpdate};
 use fairmazon_model::{
     DomainError, ErrorKind,
     id::{HostId, InstanceId, OperationId, VolumeId},
@@ -12,6 +12,8 @@ use fairmazon_model::{
     units::Gib,
     volume::{Import, Volume, VolumeSpec},
 };
+use fairmazon_store::memory::{Fault, MemoryDisk};
+use tokio::sync::Notify;
 
 use super::{
     kit::{Kit, host_spec, mortal, row, spec, volume_spec},
@@ -244,8 +246,9 @@ async fn what_was_never_let_run_on_a_lost_host_is_placed_elsewhere() {
     host.told_of("it", web, |spec| spec.held).await;
     host.die();
     assert!(lose(&kit, here).await, "it is bound to it");
-    assert_eq!(engine.instance(customer, web).unwrap().state, InstanceState::Unknown);
-    assert_eq!(engine.volume(customer, data).unwrap().state, VolumeState::Unknown);
+    let shown = || engine.instance(customer, web).unwrap().state;
+    kit.until("it waits for a host", || shown() == InstanceState::Pending).await;
+    assert_eq!(engine.volume(customer, data).unwrap().state, VolumeState::Available);
     let larger = InstanceSpec { flavor: "medium".into(), ..wanted };
     let update =
         InstanceUpdate { id: web, spec: larger, expected_revision: 0, allow_rebuild: false };
@@ -264,5 +267,72 @@ async fn what_was_never_let_run_on_a_lost_host_is_placed_elsewhere() {
     })
     .await;
     assert!(!lose(&kit, here).await);
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn machines_that_have_to_be_together_leave_a_lost_host_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit::open(folder.path(), mortal()).await;
+    kit.start();
+    let (engine, customer) = (&kit.engine, &kit.customer);
+    let here = register(&kit, host_spec(0, "DE")).await;
+    let mut host = Played::open(&kit, here, "").await;
+    let group = engine.create_group(customer, "near", &BTreeMap::new(), &kit.key()).await.unwrap();
+    let mut machines = Vec::new();
+    for name in ["one", "other"] {
+        let mut wanted = spec(name);
+        wanted.placement.with.insert(group.id);
+        let made = engine.create_instance(customer, wanted, &kit.key()).await.unwrap();
+        machines.push(made.instance.row.id);
+    }
+    host.told("both", |set| set.machines.len() == 2).await;
+    let elsewhere = register(&kit, host_spec(1, "DE")).await;
+    host.die();
+    lose(&kit, here).await;
+    let mut other = Played::open(&kit, elsewhere, "").await;
+    let set = other.told("both", |set| set.machines.len() == 2).await;
+    assert!(set.machines.iter().all(|machine| machines.contains(&machine.instance)));
+    engine.audit_books().unwrap();
+    kit.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_back_as_it_is_given_up_is_lost_when_its_lease_has_ended() {
+    let disk = MemoryDisk::new();
+    let kit = Kit::on(Arc::new(disk.open().unwrap()), mortal(), 1).await;
+    kit.start();
+    let here = register(&kit, host_spec(0, "DE")).await;
+    let mut host = Played::open(&kit, here, "").await;
+    let made = kit.engine.create_instance(&kit.customer, spec("web"), &kit.key()).await.unwrap();
+    let web = made.instance.row.id;
+    let told = host.told_of("it", web, |_| true).await;
+    host.has(web, told.epoch, ObservedState::Running, None).await;
+    kit.done(made.operation.id).await;
+    host.die();
+    lapses(&kit, here).await;
+
+    // The commit that gives it up takes its time, and its host opens a stream meanwhile.
+    let writing = Arc::new(Notify::new());
+    let begins = writing.clone();
+    disk.on_commit(move |commit| {
+        if commit.audit.iter().any(|entry| entry.verb == "host.lose") {
+            begins.notify_one();
+            return Fault::Slow(Duration::from_secs(1));
+        }
+        Fault::None
+    });
+    let comes_back = async {
+        writing.notified().await;
+        Played::open(&kit, here, "").await
+    };
+    let (lost, back) = tokio::join!(lose(&kit, here), comes_back);
+    assert!(lost);
+    assert_eq!(kit.engine.hosts_connected(), 0, "nothing more is heard of it");
+    let shown = || kit.engine.instance(&kit.customer, web).unwrap().state;
+    kit.until("it is lost", || shown() == InstanceState::Failed).await;
+    let host = kit.engine.host(&kit.customer, here).unwrap();
+    assert_eq!(host.standing, Standing::Lapsed, "it may have run until then");
+    drop(back);
     kit.stop().await;
 }
