@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{
     client::{Acknowledged, Kind},
-    meter,
+    lost, meter,
     run::{Host, Platform},
     spot, standard,
 };
@@ -33,13 +33,14 @@ pub async fn all(platform: &Platform, acknowledged: &Acknowledged, quiet: bool) 
     }
     let shown = Shown::of(platform).await;
     let deleted = spot::deleted(platform).await;
-    acknowledged_changes(&shown, acknowledged, &deleted, &mut wrong);
+    acknowledged_changes(platform, &shown, acknowledged, &deleted, &mut wrong);
     spot::check(platform, &shown, acknowledged, &mut wrong);
     operations(platform, acknowledged, quiet, &mut wrong);
     hosts(platform, &shown, &mut wrong).await;
-    groups(&shown, &mut wrong);
+    groups(platform, &shown, &mut wrong);
     keys(platform, &shown, &mut wrong);
     books(platform, &shown, &mut wrong);
+    lost::check_removed(platform, &shown, &mut wrong);
     audit(platform, &shown, acknowledged, &mut wrong).await;
     meter::check(platform, &mut wrong).await;
     if !wrong.is_empty() {
@@ -68,7 +69,7 @@ pub struct Shown {
 
 impl Shown {
     /// Volumes come from the store: lists leave boot volumes out.
-    async fn of(platform: &Platform) -> Self {
+    pub async fn of(platform: &Platform) -> Self {
         let engine = platform.engine();
         let page = PageRequest { after: None, limit: 0 };
         let instances = engine.instances(&platform.customer, page, &BTreeMap::new()).items;
@@ -84,6 +85,7 @@ impl Shown {
 }
 
 fn acknowledged_changes(
+    platform: &Platform,
     shown: &Shown,
     acknowledged: &Acknowledged,
     deleted: &BTreeSet<InstanceId>,
@@ -96,6 +98,7 @@ fn acknowledged_changes(
             Some(view) if view.row.spec != *spec => {
                 wrong.push(format!("{id} has {:?}, acknowledged was {spec:?}", view.row.spec));
             }
+            Some(view) if is_lost(platform, view) => lost::check_state(view, wrong),
             Some(view) => state(view, wrong),
         }
     }
@@ -117,6 +120,11 @@ fn acknowledged_changes(
             wrong.push(format!("{id} belongs to nothing"));
         }
     }
+}
+
+/// Whether it is on a host that has ended for good.
+pub fn is_lost(platform: &Platform, view: &InstanceView) -> bool {
+    view.row.decision.as_ref().is_some_and(|decision| platform.has_ended(decision.host))
 }
 
 fn shall_run(view: &InstanceView) -> bool {
@@ -199,7 +207,7 @@ fn operations(
 /// nothing else.
 fn keys(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
     for row in shown.volumes.values() {
-        let Some(host) = platform.hosts.iter().find(|host| Some(host.id) == row.host) else {
+        let Some(host) = platform.living().find(|host| Some(host.id) == row.host) else {
             continue;
         };
         let opened_by = host.sim.opened_by(row.id);
@@ -234,7 +242,7 @@ pub fn customer_has_keys(platform: &Platform) -> Vec<String> {
 
 /// Machines that stay away from each other's group are on different hosts, and those that have to be
 /// together on one.
-fn groups(shown: &Shown, wrong: &mut Vec<String>) {
+fn groups(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
     let mut taken = BTreeMap::new();
     for row in shown.instances.values().map(|view| &view.row) {
         let Some(decision) = &row.decision else { continue };
@@ -248,7 +256,7 @@ fn groups(shown: &Shown, wrong: &mut Vec<String>) {
         }
     }
     let mut gathered = BTreeMap::new();
-    for view in shown.instances.values() {
+    for view in shown.instances.values().filter(|view| !is_lost(platform, view)) {
         let Some(decision) = &view.row.decision else { continue };
         if let Some(host) = view.row.reserved {
             wrong.push(format!("room at {host} is still kept for {}", view.row.id));
@@ -270,7 +278,7 @@ async fn hosts(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
     let catalogue = platform.engine().catalogue().clone();
     let mut machines = BTreeSet::new();
     let mut volumes = BTreeSet::new();
-    for host in &platform.hosts {
+    for host in platform.living() {
         let inventory = host.sim.inventory().await.unwrap();
         for machine in inventory.machines {
             let id = machine.instance();
@@ -313,12 +321,12 @@ async fn hosts(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
     }
     let decided = |view: &InstanceView| view.row.decision.as_ref().map(|d| (d.host, view.row.id));
     for (host, id) in shown.instances.values().filter_map(decided) {
-        if !machines.contains(&(host, id)) {
+        if !platform.has_ended(host) && !machines.contains(&(host, id)) {
             wrong.push(format!("{id} is missing on {host}"));
         }
     }
     for (host, id) in shown.volumes.values().filter_map(|row| Some((row.host?, row.id))) {
-        if !volumes.contains(&(host, id)) {
+        if !platform.has_ended(host) && !volumes.contains(&(host, id)) {
             wrong.push(format!("{id} is missing on {host}"));
         }
     }
@@ -338,7 +346,7 @@ fn books(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
     if let Err(error) = engine.audit_books() {
         wrong.push(format!("the books don't add up: {error:?}"));
     }
-    for host in &platform.hosts {
+    for host in platform.living() {
         let view = engine.host(&platform.customer, host.id).unwrap();
         let (machines, vcpus, memory) = machines_of(platform, shown, host.id, |_| true);
         let on_it = shown.volumes.values().filter(|row| row.host == Some(host.id));

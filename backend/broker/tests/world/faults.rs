@@ -38,6 +38,52 @@ pub enum Act {
     Drains(usize, bool),
     /// The host reaches this level of the host standard.
     Proves(usize, Option<u8>),
+    /// A host ends for good: one that a machine is on its way to or from, or else this one.
+    Dies(usize, Death),
+    /// Their operator gives up all that have, where the platform takes his word.
+    GivesUp,
+}
+
+/// How a host ends for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// It has no power any more.
+    Power,
+    /// The broker is out of its reach, and other hosts are not.
+    CutOff,
+}
+
+impl Act {
+    /// The host that it befalls.
+    pub const fn host(&self) -> Option<usize> {
+        match *self {
+            Self::AgentDies(host)
+            | Self::AgentStarts(host)
+            | Self::AgentFreezes(host)
+            | Self::AgentThaws(host)
+            | Self::PowerFails(host)
+            | Self::PowerIsBack(host)
+            | Self::CutToBroker(host, _)
+            | Self::CutToHost(host, _)
+            | Self::Lossy(host, _)
+            | Self::HypervisorFails(host, _)
+            | Self::HostDiskSlow(host, _)
+            | Self::HostDiskRefuses(host, _)
+            | Self::GuestCrashes(host)
+            | Self::MemoryFills(host, _)
+            | Self::Drains(host, _)
+            | Self::Proves(host, _) => Some(host),
+            Self::BrokerDies
+            | Self::BrokerStarts
+            | Self::RoadsLossy(_)
+            | Self::StoreSlow(_)
+            | Self::StoreRefuses(_)
+            | Self::AnswerLost
+            | Self::WallClockJumps(_)
+            | Self::Dies(..)
+            | Self::GivesUp => None,
+        }
+    }
 }
 
 /// Acts with their times in ms, in order.
@@ -71,12 +117,14 @@ pub const fn ends_leases(act: &Act) -> bool {
             | Act::HostDiskSlow(..)
             | Act::HostDiskRefuses(..)
             | Act::MemoryFills(..)
+            | Act::Dies(..)
+            | Act::GivesUp
     )
 }
 
 /// Adds one fault and its end.
 fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
-    let (begin, end, most_ms) = match random.random_range(0..25) {
+    let (begin, end, most_ms) = match random.random_range(0..27) {
         0 | 1 => (Act::BrokerDies, Act::BrokerStarts, 30_000),
         2 => (Act::AgentDies(host), Act::AgentStarts(host), 60_000),
         3 => (Act::AgentFreezes(host), Act::AgentThaws(host), 60_000),
@@ -120,6 +168,10 @@ fn add(random: &mut StdRng, acts: &mut Vec<(u64, Act)>, at: u64, host: usize) {
             (Act::MemoryFills(host, percent), Act::MemoryFills(host, 0), 40_000)
         }
         22 | 23 => (Act::Drains(host, true), Act::Drains(host, false), 60_000),
+        24 | 25 => {
+            let death = if random.random() { Death::Power } else { Death::CutOff };
+            (Act::Dies(host, death), Act::GivesUp, 60_000)
+        }
         _ => {
             let act = match random.random_range(0..3) {
                 0 => Act::AnswerLost,

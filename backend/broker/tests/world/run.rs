@@ -1,17 +1,7 @@
 //! One schedule: builds the world of a seed, lets customers work while faults happen, heals
 //! everything, and checks what is left.
 
-use std::{
-    cell::RefCell,
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use fairmazon_broker::core::{Caller, CoreConfig, Engine, Parts, Randomness};
 use fairmazon_host::{Config, metering::Metering, peers::Town};
@@ -39,8 +29,10 @@ use super::{
     client::{Acknowledged, Client},
     clock::{HostClock, WallClock},
     faults::{self, Act},
+    gate::Gate,
     images,
     keys::Keys,
+    lost::Fate,
     meter,
     net::{Path, PathTransport, Up},
     peers::{BadPeers, Roads},
@@ -96,8 +88,8 @@ pub fn schedule(seed: u64) {
 }
 
 /// A broker that is up.
-struct Broker {
-    engine: Engine,
+pub struct Broker {
+    pub engine: Engine,
     reconciler: JoinHandle<()>,
 }
 
@@ -108,13 +100,14 @@ pub struct Host {
     disk: Arc<HostDisk>,
     metering: Metering,
     keeps: Arc<Keeps>,
-    path: Arc<Path>,
+    pub path: Arc<Path>,
     clock: Arc<HostClock>,
     clock_percent: u64,
     frozen: Arc<Gate>,
     agent: Option<JoinHandle<()>>,
-    has_power: bool,
+    pub has_power: bool,
     starts: u64,
+    pub fate: Fate,
 }
 
 /// What the store's hook looks at.
@@ -128,13 +121,13 @@ struct StoreFaults {
 /// All of it.
 pub struct Platform {
     seed: u64,
-    random: StdRng,
+    pub random: StdRng,
     pub log: Log,
     pub disk: MemoryDisk,
     store_faults: Arc<Mutex<StoreFaults>>,
     answer_lost: Arc<Notify>,
     wall: Arc<WallClock>,
-    broker: Option<Broker>,
+    pub broker: Option<Broker>,
     up: watch::Sender<Up>,
     pub customer: Caller,
     pub world: Arc<World>,
@@ -233,6 +226,7 @@ impl Platform {
             agent: None,
             has_power: true,
             starts: 0,
+            fate: Fate::Lives,
         });
         self.start_agent(number);
     }
@@ -293,8 +287,12 @@ impl Platform {
             Ok(platform) => platform,
             Err(_) => return vec!["a customer never got an answer".into()],
         };
-        let acknowledged = acknowledged.into_inner();
-        let mut wrong = platform.settle(&acknowledged).await;
+        let mut acknowledged = acknowledged.into_inner();
+        let mut wrong = platform.comes_right(&acknowledged).await;
+        if wrong.is_empty() {
+            platform.replace(&mut acknowledged).await;
+            wrong = platform.settle(&acknowledged).await;
+        }
         wrong.extend(acknowledged.wrong);
         wrong.append(&mut platform.locked);
         giver.abort();
@@ -322,7 +320,13 @@ impl Platform {
     }
 
     async fn act(&mut self, act: Act) {
+        // What has ended for good is not back before it was given up.
+        if act.host().is_some_and(|host| self.hosts[host].fate == Fate::Dead) {
+            return;
+        }
         match act {
+            Act::Dies(host, death) => self.dies(host, death).await,
+            Act::GivesUp => self.give_up_the_dead().await,
             Act::BrokerDies => self.stop_broker(),
             Act::BrokerStarts => self.start_broker().await,
             Act::AgentDies(host) => self.stop_agent(host).await,
@@ -404,14 +408,14 @@ impl Platform {
         self.disk.heal();
         self.roads.lossy(0);
         for host in 0..self.hosts.len() {
-            self.hosts[host].path.set(|wire| *wire = Default::default());
             self.hosts[host].sim.clear_faults();
             self.hosts[host].disk.heal();
             self.hosts[host].keeps.set(Some(3));
             self.fill_memory(host, 0);
             self.hosts[host].frozen.open();
-            self.power_on(host);
-            self.start_agent(host);
+            if self.hosts[host].fate == Fate::Lives {
+                self.bring_back(host);
+            }
         }
         if self.up.borrow().engine.is_none() {
             // Also one that has died of an answer that was lost in the last fault.
@@ -421,24 +425,30 @@ impl Platform {
         for host in 0..self.hosts.len() {
             self.drain(host, false).await;
         }
+        self.bury().await;
     }
 
     /// Waits until nothing is wrong, and stays so; answers what is wrong to the last.
     async fn settle(&mut self, acknowledged: &Acknowledged) -> Vec<String> {
-        let begun = Instant::now();
-        loop {
-            let wrong = check::all(self, acknowledged, self.quiet).await;
-            if wrong.is_empty() {
-                break;
-            }
-            if begun.elapsed() > SETTLES_WITHIN {
-                return wrong;
-            }
-            tokio::time::sleep(Duration::from_secs(5)).await;
+        let wrong = self.comes_right(acknowledged).await;
+        if !wrong.is_empty() {
+            return wrong;
         }
         self.log.say("everything is right");
         tokio::time::sleep(STAYS_FOR).await;
         check::all(self, acknowledged, self.quiet).await
+    }
+
+    /// Waits until nothing is wrong; answers what is wrong to the last.
+    async fn comes_right(&mut self, acknowledged: &Acknowledged) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let wrong = check::all(self, acknowledged, self.quiet).await;
+            if wrong.is_empty() || begun.elapsed() > SETTLES_WITHIN {
+                return wrong;
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
     }
 
     async fn start_broker(&mut self) {
@@ -498,16 +508,22 @@ impl Platform {
             CancellationToken::new(),
         );
         let agent = async move { agent.await.expect("the state can be loaded") };
-        let gated = Gated { gate: host.frozen.clone(), inner: Box::pin(agent) };
-        host.agent = Some(tokio::spawn(gated));
+        host.agent = Some(tokio::spawn(host.frozen.hold(agent)));
     }
 
-    async fn stop_agent(&mut self, index: usize) {
+    pub async fn stop_agent(&mut self, index: usize) {
         if let Some(agent) = self.hosts[index].agent.take() {
             agent.abort();
             let ended = agent.await;
             assert!(!ended.is_err_and(|error| error.is_panic()), "an agent panicked");
         }
+    }
+
+    /// Ends what keeps a host from the broker.
+    pub fn bring_back(&mut self, index: usize) {
+        self.hosts[index].path.set(|wire| *wire = Default::default());
+        self.power_on(index);
+        self.start_agent(index);
     }
 
     fn power_on(&mut self, index: usize) {
@@ -522,7 +538,10 @@ impl Platform {
     /// Whether something that must never end has ended.
     pub fn ended(&self) -> bool {
         self.broker.as_ref().is_none_or(|broker| broker.reconciler.is_finished())
-            || self.hosts.iter().any(|h| h.agent.as_ref().is_none_or(JoinHandle::is_finished))
+            || self.hosts.iter().any(|host| match &host.agent {
+                Some(agent) => agent.is_finished(),
+                None => host.fate == Fate::Lives,
+            })
     }
 
     async fn end(&mut self) {
@@ -530,43 +549,6 @@ impl Platform {
             self.stop_agent(host).await;
         }
         self.stop_broker();
-    }
-}
-
-/// Holds a future still while it is closed.
-#[derive(Default)]
-struct Gate {
-    closed: AtomicBool,
-    opened: Mutex<Option<std::task::Waker>>,
-}
-
-impl Gate {
-    fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-    }
-
-    fn open(&self) {
-        self.closed.store(false, Ordering::SeqCst);
-        if let Some(waker) = self.opened.lock().take() {
-            waker.wake();
-        }
-    }
-}
-
-struct Gated {
-    gate: Arc<Gate>,
-    inner: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-impl Future for Gated {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.gate.closed.load(Ordering::SeqCst) {
-            *self.gate.opened.lock() = Some(context.waker().clone());
-            return Poll::Pending;
-        }
-        self.inner.as_mut().poll(context)
     }
 }
 

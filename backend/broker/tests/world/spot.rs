@@ -12,7 +12,7 @@ use fairmazon_model::{
 };
 
 use super::{
-    check::{Shown, machines_of},
+    check::{Shown, is_lost, machines_of},
     client::{Acknowledged, NOTICE_SECONDS},
     run::{Host, Platform},
 };
@@ -36,7 +36,7 @@ pub fn check(
     wrong: &mut Vec<String>,
 ) {
     notices(platform, acknowledged, wrong);
-    for view in shown.instances.values() {
+    for view in shown.instances.values().filter(|view| !is_lost(platform, view)) {
         let row = &view.row;
         let is_spot = row.spec.spot.is_some();
         if !is_spot && row.interruption.is_some() {
@@ -46,7 +46,7 @@ pub fn check(
             wrong.push(format!("{} still waits for room", row.id));
         }
         if row.decision.is_none() && !is_spot {
-            for host in platform.hosts.iter().filter(|host| fits(platform, shown, view, host)) {
+            for host in platform.living().filter(|host| fits(platform, shown, view, host)) {
                 wrong.push(format!("{} waits, and spot machines have room on {}", row.id, host.id));
             }
         }

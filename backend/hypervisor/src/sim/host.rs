@@ -461,10 +461,14 @@ impl HostCell {
         all.into_iter().for_each(|instance| self.end(world, instance, reason));
     }
 
-    pub(super) fn wipe(&self, world: &World) {
-        let had = std::mem::take(&mut *self.state.lock());
-        had.volumes.keys().for_each(|volume| world.ledger().emptied(*volume));
-        self.hint(Hint::All);
+    pub(super) fn volumes(&self) -> Vec<VolumeId> {
+        self.state.lock().volumes.keys().copied().collect()
+    }
+
+    /// How many runs have written to a volume's data, wherever it was then; none where there is no
+    /// such volume.
+    pub(super) fn writes(&self, volume: VolumeId) -> Option<u64> {
+        self.state.lock().volumes.get(&volume).map(|found| found.writes)
     }
 
     pub(super) fn add_foreign(&self, instance: InstanceId) {

@@ -252,7 +252,15 @@ impl Ledger {
         *writes
     }
 
-    /// What was in a volume is gone, by a wish or with its host.
+    /// So many runs have written to the newest data of a volume that is left; none when there is none.
+    pub(super) fn newest(&self, volume: VolumeId, writes: Option<u64>) {
+        match writes {
+            Some(writes) => _ = self.0.lock().writes.insert(volume, writes),
+            None => self.emptied(volume),
+        }
+    }
+
+    /// What was in a volume is gone.
     pub(super) fn emptied(&self, volume: VolumeId) {
         self.0.lock().writes.remove(&volume);
     }

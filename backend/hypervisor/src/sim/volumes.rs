@@ -59,6 +59,6 @@ impl SimHost {
     /// How many runs have written to a volume's data, wherever it was then; none where there is no
     /// such volume.
     pub fn writes(&self, volume: VolumeId) -> Option<u64> {
-        self.cell.state.lock().volumes.get(&volume).map(|found| found.writes)
+        self.cell.writes(volume)
     }
 }

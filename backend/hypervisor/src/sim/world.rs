@@ -68,13 +68,16 @@ impl World {
         self.with(host, |cell| cell.end_all(self, OffReason::Host));
     }
 
-    /// The host is lost with all it has.
+    /// The host is lost for good with all it has, also where it is seen again: what others have of its
+    /// volumes is the newest that there is.
     pub fn host_is_lost(&self, host: HostId) {
-        self.with(host, |cell| {
-            cell.end_all(self, OffReason::Host);
-            cell.wipe(self);
-        });
-        self.hosts.write().remove(&host);
+        let hosts = self.hosts.read();
+        let Some(lost) = hosts.get(&host) else { return };
+        let others = || hosts.iter().filter(|(id, _)| **id != host).map(|(_, cell)| cell);
+        for volume in lost.volumes() {
+            let newest = others().filter_map(|cell| cell.writes(volume)).max();
+            self.ledger.newest(volume, newest);
+        }
     }
 
     /// Something that the platform did not make takes a machine's place at this host.
