@@ -396,6 +396,15 @@ impl InstanceObserved {
     }
 }
 
+/// A run that a host has shown, and that is later than all that were decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaterRun {
+    /// Which host.
+    pub host: HostId,
+    /// Which run.
+    pub epoch: Epoch,
+}
+
 /// An instance as the broker keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
@@ -429,6 +438,10 @@ pub struct Instance {
     /// store that was lost since.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub in_vain: BTreeMap<HostId, Epoch>,
+    /// The last run that another host than the decided one has shown and that the store never
+    /// decided: it was decided by a store that was lost since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later: Option<LaterRun>,
     /// Its way to another host while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<Migration>,
@@ -468,6 +481,22 @@ impl Instance {
     /// The flavor it runs with: the decided one, or the one asked for.
     pub fn actual_flavor(&self) -> &str {
         self.decision.as_ref().map_or(&self.spec.flavor, |decision| &decision.flavor)
+    }
+
+    /// The run that another host has shown, while none was decided after it.
+    pub fn later_run(&self) -> Option<LaterRun> {
+        self.later.filter(|later| later.epoch > self.last_epoch)
+    }
+
+    /// The epoch of the run that is decided next: above all that are known of.
+    pub fn next_epoch(&self) -> Epoch {
+        self.later.map_or(self.last_epoch, |later| later.epoch.max(self.last_epoch)).next()
+    }
+
+    /// Whether the run that is decided was seen with all that its spec says.
+    pub fn is_as_specified(&self) -> bool {
+        let decided = self.decision.as_ref().map(|decision| decision.epoch);
+        decided == Some(self.observed.epoch) && self.observed.spec_version >= self.spec_version
     }
 
     /// Whether it has vCPU and memory of the host that it is decided on.

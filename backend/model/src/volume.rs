@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DomainError,
     id::{AccountId, HostId, InstanceId, OperationId, VolumeId},
+    instance::Instance,
     key::{FIRST_KEY_VERSION, REFUSED_KEYS_MAX, VolumeHostKey, first_key_version},
     limits,
     placement::Placement,
@@ -196,7 +197,8 @@ pub struct Volume {
     pub refused_keys: u32,
     /// Its host has shown that it is there: it is not made a second time, neither empty nor from
     /// what it is a copy of by now. What is not there any more is lost, or its disk is not
-    /// mounted. Boot volumes are made anew with their machines, and have not got it.
+    /// mounted. A boot volume has it from when its machine was seen as specified until the next
+    /// rebuild is asked for, which makes it anew.
     #[serde(default, alias = "copied")]
     pub made: bool,
     /// Observed.
@@ -231,10 +233,12 @@ impl Volume {
         self.made || self.observed.is_present()
     }
 
-    /// Whether its host has shown that it is there, now or earlier, and no machine is to be made
-    /// anew with it: what [`Self::made`] keeps, also of rows from before they said so.
-    pub fn was_shown(&self) -> bool {
-        self.made || self.boot_of.is_none() && self.observed.is_present()
+    /// Whether its host has shown that it is there, now or earlier, and it is not to be made anew
+    /// with the machine that boots from it, which is given for a boot volume: what [`Self::made`]
+    /// keeps, also of rows from before they said so.
+    pub fn was_shown(&self, boots: Option<&Instance>) -> bool {
+        let is_whole = self.boot_of.is_none() || boots.is_some_and(Instance::is_as_specified);
+        self.made || is_whole && self.observed.is_present()
     }
 
     /// Whether its host says that it is not there, although it is to be kept.

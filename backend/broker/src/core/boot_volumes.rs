@@ -10,7 +10,7 @@ use fairmazon_model::{
     volume::{Volume, VolumeObserved, VolumeSpec},
 };
 
-use super::{state::State, volumes::check_not_copied};
+use super::{rules::Effect, state::State, volumes::check_not_copied};
 
 /// No copy of what the instance boots from is being made.
 pub(crate) fn check_boot_not_copied(state: &State, row: &Instance) -> Result<(), DomainError> {
@@ -60,18 +60,21 @@ fn boot_volume_name(instance: &str) -> String {
     format!("{} boot", name.trim_end_matches([' ', '.', '_', '-']))
 }
 
-/// The boot volume as the new spec wants it; none when it stays as large as it is.
-pub(super) fn grown_boot_volume(
+/// The boot volume as the new spec wants it; none when it stays as it is. One that is rebuilt is
+/// to be made anew.
+pub(super) fn changed_boot_volume(
     state: &State,
     old: &Instance,
     spec: &InstanceSpec,
+    effect: &Effect,
 ) -> Result<Option<Volume>, DomainError> {
-    if old.spec.boot_volume.size == spec.boot_volume.size {
+    if old.spec.boot_volume.size == spec.boot_volume.size && !effect.rebuild {
         return Ok(None);
     }
     let row = state.world.volumes.get(old.boot_volume_id);
     let row = row.ok_or_else(|| DomainError::internal(format!("{} has no boot volume", old.id)))?;
-    let mut grown = Volume::clone(row);
-    grown.spec.size = spec.boot_volume.size;
-    Ok(Some(grown))
+    let mut changed = Volume::clone(row);
+    changed.spec.size = spec.boot_volume.size;
+    changed.made &= !effect.rebuild;
+    Ok(Some(changed))
 }

@@ -170,6 +170,7 @@ impl Load {
             migration: None,
             interruption: None,
             in_vain: Default::default(),
+            later: None,
             reserved: None,
             displaced: None,
             last_epoch: FIRST_RUN,

@@ -13,6 +13,7 @@ use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
     machine::{MachineSeen, MachineSpec},
     units::{Epoch, Generation, Revision, UnixMs},
+    volume::VolumeObserved,
 };
 use fairmazon_store::Key;
 use tokio::{sync::Notify, time::Instant};
@@ -56,10 +57,17 @@ pub(crate) struct HostNow {
     /// Volumes that it reports as well although the data is on another host: nothing says that
     /// they were ever to be here, and they are kept.
     pub(crate) kept: BTreeSet<VolumeId>,
+    /// Whether what it has reported is in the rows, of this broker's time.
+    pub(crate) is_known: bool,
+    /// Machines of its own that its last report shows as handed over to another host, or as still to
+    /// come, although their rows say nothing of that, each with its run.
+    pub(crate) let_go: HashMap<InstanceId, Epoch>,
     /// Machines that are being decided elsewhere at this moment.
     pub(crate) leaving: HashSet<InstanceId>,
     /// What its last report says of the machines that migrate from it and to it.
     moving: HashMap<InstanceId, MachineSeen>,
+    /// And what it says of the volumes that come to it.
+    pub(crate) coming: HashMap<VolumeId, VolumeObserved>,
     /// Since when it has said of those that it has let them go.
     left: HashMap<InstanceId, UnixMs>,
     /// From which generation on a machine whose migration was given up is told to stay: a report
@@ -147,8 +155,11 @@ impl HostsNow {
             gone: HashSet::new(),
             strays: BTreeSet::new(),
             kept: BTreeSet::new(),
+            is_known: false,
+            let_go: HashMap::new(),
             leaving: HashSet::new(),
             moving: HashMap::new(),
+            coming: HashMap::new(),
             left: HashMap::new(),
             stays_since: HashMap::new(),
             said: None,
@@ -170,6 +181,13 @@ impl HostsNow {
     /// Its set may have changed: whoever sends it looks again.
     pub(crate) fn wake(&mut self, host: HostId) {
         self.entry(host).wake.notify_one();
+    }
+
+    /// Whether strays are to be deleted may be decided otherwise now.
+    pub(crate) fn wake_strays(&mut self) {
+        for host in self.hosts.values().filter(|host| !host.strays.is_empty()) {
+            host.wake.notify_one();
+        }
     }
 
     /// How the host stands at `now`.
@@ -202,6 +220,7 @@ impl HostsNow {
         host.gone_since.clear();
         host.gone.clear();
         host.moving.clear();
+        host.coming.clear();
         host.left.clear();
         host.stays_since.clear();
         host.said = None;
@@ -297,13 +316,18 @@ impl HostsNow {
 
 impl HostNow {
     /// Notes what a report says of the machines that migrate from the host and to it.
-    pub(crate) fn note_moving(&mut self, moving: HashMap<InstanceId, MachineSeen>, now: UnixMs) {
+    pub(crate) fn note_moving(
+        &mut self,
+        moving: HashMap<InstanceId, MachineSeen>,
+        coming: HashMap<VolumeId, VolumeObserved>,
+        now: UnixMs,
+    ) {
         let has_left = |id: &InstanceId| moving.get(id).is_some_and(MachineSeen::has_left);
         self.left.retain(|id, _| has_left(id));
         for id in moving.keys().filter(|id| has_left(id)) {
             self.left.entry(*id).or_insert(now);
         }
-        self.moving = moving;
+        (self.moving, self.coming) = (moving, coming);
     }
 
     /// Since when the host has said that it has let go this run of a machine.

@@ -19,7 +19,7 @@ use super::{
     attachments::{attachable, detached},
     audit,
     books::{machine_booking, volume_booking},
-    boot_volumes::{boot_volume, check_boot_not_copied, grown_boot_volume},
+    boot_volumes::{boot_volume, changed_boot_volume, check_boot_not_copied},
     caller::Caller,
     draft::Draft,
     engine::{Engine, PlanError, Planned},
@@ -121,6 +121,7 @@ impl Engine {
             interruption: None,
             carrier: false,
             in_vain: Default::default(),
+            later: None,
             reserved: None,
             displaced: None,
             boot_volume_id,
@@ -204,8 +205,8 @@ impl Engine {
         if let Some(migration) = &mut new.migration {
             migration.given_up |= stays_for(&old.spec, spec, effect.rebuild);
         }
-        let boot = grown_boot_volume(state, &old, spec)?;
-        if effect.rebuild || boot.is_some() {
+        let boot = changed_boot_volume(state, &old, spec, &effect)?;
+        if boot.is_some() {
             check_boot_not_copied(state, &old)?;
         }
         let mut operation =

@@ -131,7 +131,7 @@ pub(super) fn set_out(
         DomainError::new(ErrorKind::NoCapacity, format!("the other host has no room: {why}"))
             .advise("repeat it: another host is chosen then")
     })?;
-    let epoch = instance.last_epoch.next();
+    let epoch = instance.next_epoch();
     let migration = Migration {
         to,
         epoch,

@@ -197,6 +197,17 @@ impl State {
             && self.hosts.get(host.id).is_some_and(|now| now.said.is_some())
     }
 
+    /// Whether the host that the volume is decided on shows that its data is there: another copy of
+    /// it is of no use to anybody then.
+    pub(crate) fn is_shown(&self, row: &Volume) -> bool {
+        let Some(now) = row.host.and_then(|host| self.hosts.get(host)) else { return false };
+        let machine = row.boot_of.or(row.attached_to);
+        let decided = machine.and_then(|id| self.world.instances.get(id)?.decision.as_ref());
+        let let_go = machine.and_then(|id| now.let_go.get(&id));
+        let has_gone = |epoch: &Epoch| decided.is_none_or(|decided| *epoch >= decided.epoch);
+        row.observed.is_present() && now.is_known && !let_go.is_some_and(has_gone)
+    }
+
     /// How the host stands now.
     pub(crate) fn standing(&self, host: HostId) -> Standing {
         self.hosts.standing(host, Instant::now())
@@ -357,6 +368,12 @@ impl State {
             for host in host(before).into_iter().chain(host(after)).chain(to) {
                 self.hosts.wake(host);
             }
+        }
+        let is_shown = |row: Option<&Arc<Volume>>| row.is_some_and(|row| row.observed.is_present());
+        if is_shown(before) != is_shown(after) {
+            // What others have of it may go now.
+            let others = after.into_iter().flat_map(|row| &row.may_be_on);
+            others.for_each(|host| self.hosts.wake(*host));
         }
         let key = |row: Option<&Arc<Volume>>| {
             row.and_then(|row| row.key()).map(|key| key.fingerprint.clone())

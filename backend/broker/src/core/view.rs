@@ -133,6 +133,11 @@ pub struct SiteView {
 /// Why nothing is known of what is on a host that has not been heard of for a lease.
 const SILENT: &str = "its host is silent";
 
+/// What is known of a machine that has a later run than the store knows of.
+const ELSEWHERE: &str = "another host has had a later run of it than the platform's store, which was \
+     restored, knows of; it goes on there as soon as that host shows all of its volumes, and the one \
+     that it is decided on none of them";
+
 impl InstanceView {
     pub(crate) fn new(
         state: &State,
@@ -146,6 +151,10 @@ impl InstanceView {
             let found = level_lacking(state, row).or_else(|| displaced(state, row));
             found.or_else(|| apart(state, row)).unwrap_or_default()
         };
+        if row.later_run().is_some() && shown != InstanceState::Running {
+            reason =
+                format!("{ELSEWHERE}{}{reason}", if reason.is_empty() { "" } else { ": " }).into();
+        }
         let reason = if reason.is_empty() { lacking() } else { reason.into_owned() };
         Self {
             state: shown,

@@ -219,6 +219,7 @@ impl<'a> Batch<'a> {
         let is_restless = self.state.dirty.restless.remove(&id);
         match next_step(&self.facts(&instance)) {
             Step::Remove => return self.remove(&instance),
+            Step::Find(host) => self.settle_where_found(&instance, host),
             Step::Land => self.land(&instance),
             Step::GiveUp(why) => self.give_up(&instance, &why),
             Step::Stay { anew } => self.stay(&instance, anew),
@@ -289,6 +290,7 @@ impl<'a> Batch<'a> {
             } else {
                 String::new()
             },
+            found_on: self.found_on(instance),
             moving: instance.migration.as_ref().map(|to| self.moving(instance, to)),
         }
     }
@@ -312,6 +314,7 @@ impl<'a> Batch<'a> {
             dirty.displaced.remove(&id);
         }
         let again = instance.migration.is_some()
+            || instance.later_run().is_some()
             || instance.interruption.is_some()
             || matches!(step, Step::Replace | Step::Wait(Waiting::Failure(_)));
         if again {

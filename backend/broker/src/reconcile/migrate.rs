@@ -7,9 +7,9 @@ use std::{
 
 use fairmazon_model::{
     DomainError, ErrorKind,
-    id::{HostId, InstanceId, OperationId},
+    id::{HostId, InstanceId, OperationId, VolumeId},
     instance::{Decision, Instance, ObservedState},
-    machine::MachineSeen,
+    machine::{MachineSeen, VolumeSeen},
     migration::{Handover, Migration},
     operation::{OperationKind, OperationState},
     placement::Placement,
@@ -154,21 +154,16 @@ impl Batch<'_> {
                     && matches!(seen.state, ObservedState::Running | ObservedState::Stopped)
             })
             .map(|seen| observed(seen, self.now));
-        // It had come already when its placement became one that this host does not obey. A level
-        // that lacks is seen to when that lasts.
-        let strays = || {
-            let placement = rules::placement_of(instance, &self.volumes_of(instance)).ok()?;
-            let placement = Placement { min_conformity: 0, ..placement };
-            let obeys = self.state.books.check_obeys(instance.id, to, &placement).is_ok();
-            (!obeys).then(|| self.engine.new_id(OperationId::from_parts))
-        };
-        let displaced = instance.displaced.or_else(strays);
+        // It had come already when its placement became one that this host does not obey.
+        let displaced = instance.displaced.or_else(|| self.strays_on(instance, to));
         let bound: Vec<Volume> = volumes
             .into_iter()
             .filter(|volume| volume.host == Some(from))
             .map(|volume| {
                 let mut volume = bound(volume, to);
                 volume.may_be_on.insert(from);
+                let there = self.state.hosts.get(to).and_then(|now| now.coming.get(&volume.id));
+                volume.observed = there.cloned().unwrap_or_default();
                 volume
             })
             .collect();
@@ -185,6 +180,15 @@ impl Batch<'_> {
             ..instance.clone()
         });
         self.end_migrations(instance.id, &OperationState::Done);
+    }
+
+    /// That the instance is to leave the host, once it is there, as that does not obey its placement.
+    /// A level that lacks is seen to when that lasts.
+    pub(super) fn strays_on(&self, instance: &Instance, host: HostId) -> Option<OperationId> {
+        let placement = rules::placement_of(instance, &self.volumes_of(instance)).ok()?;
+        let placement = Placement { min_conformity: 0, ..placement };
+        let obeys = self.state.books.check_obeys(instance.id, host, &placement).is_ok();
+        (!obeys).then(|| self.engine.new_id(OperationId::from_parts))
     }
 
     /// The volumes of a migration, when all of them may change now.
@@ -215,7 +219,7 @@ impl Batch<'_> {
     pub(super) fn stay(&mut self, instance: &Instance, anew: bool) {
         let mut new = Instance { migration: None, ..instance.clone() };
         if anew && let Some(decision) = &mut new.decision {
-            decision.epoch = instance.last_epoch.next();
+            decision.epoch = instance.next_epoch();
             new.last_epoch = decision.epoch;
         }
         self.log_way("broker.stay", instance, Some(instance), Some(&new));
@@ -376,14 +380,19 @@ impl Batch<'_> {
         &mut self,
         host: HostId,
         machines: &ById<'_, MachineSeen, InstanceId>,
+        volumes: &ById<'_, VolumeSeen, VolumeId>,
     ) {
         let world = &self.state.world;
+        let coming = world.instances_coming_to(host).filter_map(|row| row.migration.as_ref());
+        let coming = coming.flat_map(|migration| &migration.volumes);
+        let coming = coming.filter_map(|id| Some((*id, volumes.get(*id)?.state.clone())));
+        let coming = coming.collect();
         let leaving = world.instances_on(host).filter(|row| row.migration.is_some());
         let ids: Vec<_> =
             leaving.chain(world.instances_coming_to(host)).map(|row| row.id).collect();
         let seen = ids.iter().filter_map(|id| Some((*id, machines.get(*id)?.clone())));
         let seen = seen.collect::<HashMap<_, _>>();
-        self.state.hosts.entry(host).note_moving(seen, self.now);
+        self.state.hosts.entry(host).note_moving(seen, coming, self.now);
         self.state.dirty.instances.extend(ids);
     }
 }

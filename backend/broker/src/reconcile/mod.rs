@@ -16,6 +16,7 @@ mod moving_tests;
 mod observe;
 mod place;
 pub(crate) mod publish;
+mod restored;
 mod standard;
 pub(crate) mod step;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod tick;
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
+use fairmazon_model::units::Generation;
 use fairmazon_store::{Key, StoreError};
 use futures::FutureExt;
 use tokio::{
@@ -147,6 +149,13 @@ impl Engine {
 
     fn end_batch(&self, kept: batch::Kept, failed: bool) {
         let mut state = self.state();
+        let taken = kept.reports.iter().filter(|(.., report)| report.generation > Generation(0));
+        let first: Vec<_> = taken.map(|(host, ..)| *host).collect();
+        for host in first.into_iter().filter(|_| !failed) {
+            if !std::mem::replace(&mut state.hosts.entry(host).is_known, true) {
+                state.hosts.wake_strays();
+            }
+        }
         for (host, instance) in kept.leaving {
             state.hosts.entry(host).leaving.remove(&instance);
             state.hosts.wake(host);

@@ -138,6 +138,7 @@ impl Situation {
             has_data: false,
             lacks_key: false,
             stays: String::new(),
+            found_on: None,
             moving: Some(Moving {
                 migration: &migration,
                 source: self.source.clone(),

@@ -11,16 +11,9 @@ use fairmazon_model::{
     volume::{Volume, VolumeObserved},
 };
 use fairmazon_store::Key;
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashSet};
 
 use super::batch::Batch;
-use crate::core::audit;
-
-/// How many runs a host may be ahead of the store and be believed.
-const EPOCHS_AHEAD: u64 = 1 << 32;
 
 impl Batch<'_> {
     /// Takes a host's report. False when a command under way holds one of its rows: the report
@@ -38,8 +31,9 @@ impl Batch<'_> {
             }
             _ => false,
         });
-        self.note_moving(host, &machines);
+        self.note_moving(host, &machines, &volumes);
         self.note_off(host, report, &machines);
+        self.note_let_go(host, report);
         self.note_memory(host, report);
         for made in &report.keys {
             complete &= self.take_reported_key(host, made);
@@ -76,7 +70,8 @@ impl Batch<'_> {
         for id in here {
             let Some(row) = self.volume(id) else { continue };
             let news = observed_volume(&row, volumes.get(id));
-            let mut new = Volume { made: row.was_shown(), ..Volume::clone(&row) };
+            let boots = row.boot_of.and_then(|id| self.instance(id));
+            let mut new = Volume { made: row.was_shown(boots.as_deref()), ..Volume::clone(&row) };
             if news.is_none() && new.made == row.made {
                 continue;
             }
@@ -86,7 +81,7 @@ impl Batch<'_> {
             }
             if let Some(observed) = news {
                 new.observed = observed;
-                new.made = new.was_shown();
+                new.made = new.was_shown(boots.as_deref());
             }
             self.change_volume(new);
             self.look_at_volume(id);
@@ -119,106 +114,6 @@ impl Batch<'_> {
         self.state.hosts.entry(host).gone = gone;
     }
 
-    /// A host that has a later run of a machine than the row knows of had it from a store that
-    /// was lost since: the next run counts from there, or the host would wait for it for ever.
-    fn outrun(&mut self, host: HostId, seen: &MachineSeen) -> bool {
-        let known = self.state.world.instances.get(seen.instance);
-        if known.is_none_or(|row| row.last_epoch >= seen.epoch) {
-            return true;
-        }
-        let Some(row) = self.instance(seen.instance) else { return true };
-        let ahead = seen.epoch.0.saturating_sub(row.last_epoch.0);
-        if !(1..=EPOCHS_AHEAD).contains(&ahead) {
-            return true;
-        }
-        if !self.may_change(row.id) {
-            return false;
-        }
-        let mut new = Instance { last_epoch: seen.epoch, ..Instance::clone(&row) };
-        if let Some(decision) = new.decision.as_mut().filter(|decision| decision.host == host) {
-            decision.epoch = seen.epoch.next();
-            decision.may_run = true;
-            new.last_epoch = decision.epoch;
-        }
-        tracing::warn!(
-            %host, instance = %row.id, known = %row.last_epoch, there = %seen.epoch,
-            "a host has a later run of a machine than the store knows of: was it restored?"
-        );
-        let (at, verb) = (self.now, "broker.outrun_instance");
-        self.log(audit::own_entry(at, verb, &row.id, Some(&*row), Some(&new)));
-        self.change_instance(new);
-        self.look_at_instance(row.id);
-        true
-    }
-
-    /// Data of a volume whose row says that it is nowhere is bound to the host that has it: the
-    /// store was restored to before it was attached.
-    fn adopt(&mut self, host: HostId, seen: &VolumeSeen) -> bool {
-        let known = self.state.world.volumes.get(seen.volume);
-        if !seen.state.is_present() || known.is_none_or(|row| row.host.is_some()) {
-            return true;
-        }
-        let Some(row) = self.volume(seen.volume) else { return true };
-        if row.host.is_some() || row.may_be_on.contains(&host) {
-            return true;
-        }
-        if !self.may_change(row.id) || !self.may_rely_on(host) {
-            return false;
-        }
-        let observed = seen.state.clone();
-        let new = Volume { host: Some(host), observed, ..Volume::clone(&row) };
-        tracing::warn!(
-            %host, volume = %row.id,
-            "a host has the data of a volume that the store knows nothing of: it is bound to it"
-        );
-        let (at, verb) = (self.now, "broker.adopt_volume");
-        self.log(audit::own_entry(at, verb, &row.id, Some(&*row), Some(&new)));
-        self.rely_on(host);
-        self.change_volume(new);
-        self.look_at_volume(row.id);
-        true
-    }
-
-    /// What a host has for a run that was decided in vain is a customer's data when that run was
-    /// brought about: only the one commit that the store has lost could have allowed it. A machine
-    /// that is to run is held until then, and what is held is never brought about.
-    /// Adds the volumes to `ran`, also those whose rows can't be changed at this moment.
-    fn keep_what_ran(
-        &mut self,
-        host: HostId,
-        seen: &MachineSeen,
-        ran: &mut BTreeSet<VolumeId>,
-    ) -> bool {
-        let row = self.state.world.instances.get(seen.instance);
-        let is_of_it = |row: &Arc<Instance>| row.in_vain.get(&host) == Some(&seen.epoch);
-        if seen.spec_version == 0 || !row.is_some_and(is_of_it) {
-            return true;
-        }
-        let Some(row) = self.instance(seen.instance) else { return true };
-        let volumes = self.volumes_of(&row);
-        ran.extend(volumes.iter().map(|volume| volume.id));
-        if !self.may_change_with(row.id, volumes.iter().map(|volume| volume.id)) {
-            return false;
-        }
-        tracing::error!(
-            %host, instance = %row.id,
-            "a host has run a machine that the store says was never started there, and that was \
-             decided elsewhere since: was the store restored? Its volumes on that host are kept"
-        );
-        for volume in volumes.iter().filter(|volume| volume.may_be_on.contains(&host)) {
-            let mut kept = Volume::clone(volume);
-            kept.may_be_on.remove(&host);
-            let (before, after) = (Some(&**volume), Some(&kept));
-            let at = self.now;
-            self.log(audit::own_entry(at, "broker.keep_volume", &kept.id, before, after));
-            self.change_volume(kept);
-        }
-        let mut new = Instance::clone(&row);
-        new.in_vain.remove(&host);
-        self.change_instance(new);
-        true
-    }
-
     /// Notes volumes whose rows say that their data is decided to be elsewhere. Those that were
     /// decided to be here in vain are to be deleted; what else is here may be a customer's data
     /// that a restored store knows nothing of, and is kept.
@@ -229,8 +124,11 @@ impl Batch<'_> {
             if row.host.is_none_or(|decided| decided == host) {
                 continue;
             }
-            let in_vain = row.may_be_on.contains(&host) && !ran.contains(&row.id);
-            if in_vain { &mut strays } else { &mut kept }.insert(row.id);
+            if row.may_be_on.contains(&host) && !ran.contains(&row.id) {
+                strays.insert(row.id);
+            } else if seen.state.is_present() {
+                kept.insert(row.id);
+            }
         }
         let now = self.state.hosts.entry(host);
         if now.kept != kept {

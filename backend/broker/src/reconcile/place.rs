@@ -104,7 +104,7 @@ impl Batch<'_> {
             self.hold(instance.id);
             return;
         }
-        let epoch = instance.last_epoch.next();
+        let epoch = instance.next_epoch();
         let decision =
             Decision { host, epoch, flavor, reason, at: self.now, after, may_run: false };
         let mut in_vain = instance.in_vain.clone();
@@ -153,9 +153,7 @@ impl Batch<'_> {
         bound.into_iter().for_each(|volume| self.change_volume(volume));
         self.change_instance(new);
         if let Some(old) = away_from {
-            // From here on no set of the old host names it, whatever comes of the commit first.
-            self.state.hosts.entry(old).leaving.insert(id);
-            self.kept.leaving.push((old, id));
+            self.leave_out(old, id);
         }
     }
 

@@ -3,7 +3,8 @@
 //! A machine that is to go is left out. One that migrates is told to both of its hosts. A
 //! volume's data is destroyed only by the wish `Delete`, which is made in two cases: its row says
 //! so, or its row says that the data is decided to be on another host after it was decided to be
-//! on this one in vain, or before; never while it migrates here.
+//! on this one in vain, or before, and that host shows that it is there; never while it migrates
+//! here.
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
@@ -109,7 +110,8 @@ pub(crate) fn desired_set(
             continue;
         }
         let wish = if goes { VolumeWish::Delete } else { VolumeWish::Keep };
-        let mut told = host_volume(row, host, image.map(|image| image.id.clone()), wish);
+        let image = image.map(|image| image.id.clone());
+        let mut told = host_volume(row, instance.map(AsRef::as_ref), host, image, wish);
         if !goes && state.world.moves_with(row.id).is_some_and(|moving| moving.carrier) {
             // What is not there has gone before, and nothing is sent in its place.
             told.copy = Some(VolumeCopy::Made);
@@ -123,7 +125,7 @@ pub(crate) fn desired_set(
     {
         if let Some(row) = state.world.volumes.get(*volume) {
             // Whatever it was made of elsewhere, it comes here with its machine.
-            let comes = host_volume(row, host, None, VolumeWish::Keep);
+            let comes = host_volume(row, None, host, None, VolumeWish::Keep);
             volumes.push(HostVolume { copy: None, ..comes });
         }
     }
@@ -134,8 +136,9 @@ pub(crate) fn desired_set(
             && row.host.is_some_and(|decided| decided != host)
             && row.may_be_on.contains(&host)
             && !migrates_here(stray)
+            && (row.deleting.is_some() || state.is_shown(row))
         {
-            volumes.push(host_volume(row, host, None, VolumeWish::Delete));
+            volumes.push(host_volume(row, None, host, None, VolumeWish::Delete));
         }
     }
     let entry = state.hosts.entry(host);
@@ -282,7 +285,14 @@ fn machine(
     })
 }
 
-fn host_volume(row: &Volume, host: HostId, image: Option<String>, wish: VolumeWish) -> HostVolume {
+/// What the host is told of a volume; `boots` is the machine that boots from it.
+fn host_volume(
+    row: &Volume,
+    boots: Option<&Instance>,
+    host: HostId,
+    image: Option<String>,
+    wish: VolumeWish,
+) -> HostVolume {
     let sealed = |key: Option<&VolumeHostKey>| {
         let key = key.filter(|_| wish == VolumeWish::Keep)?;
         Some(SealedVolumeKey { version: key.version, sealed: key.sealed.clone() })
@@ -293,7 +303,7 @@ fn host_volume(row: &Volume, host: HostId, image: Option<String>, wish: VolumeWi
         class: row.spec.class.clone(),
         image,
         copy: match (row.spec.source, row.spec.import) {
-            _ if row.was_shown() => Some(VolumeCopy::Made),
+            _ if row.was_shown(boots) => Some(VolumeCopy::Made),
             (None, None) => None,
             (Some(source), _) => Some(VolumeCopy::Of(source)),
             (None, Some(import)) => Some(VolumeCopy::Import(import)),

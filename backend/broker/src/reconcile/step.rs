@@ -6,6 +6,7 @@
 
 use fairmazon_model::{
     DomainError, ErrorKind,
+    id::HostId,
     instance::{Instance, ObservedState, RestartPolicy},
     interruption::InterruptionCause,
     operation::{Operation, OperationKind, OperationState},
@@ -49,6 +50,9 @@ pub(crate) struct InstanceFacts<'a> {
     pub(crate) awaits_room: bool,
     /// Why it has not left its host yet, where it is to; empty when nothing was tried.
     pub(crate) stays: String,
+    /// The host that has shown that it is there, as a later run, and not on the one that is decided:
+    /// the store was restored.
+    pub(crate) found_on: Option<HostId>,
     /// How its way to another host stands; none when it is on none.
     pub(crate) moving: Option<Moving<'a>>,
 }
@@ -84,6 +88,9 @@ pub(crate) enum Step {
     Delete,
     /// It starts again after an interruption, if its host has room for it.
     Return,
+    /// It is on this host, where it went before the store was restored: it is decided there, under
+    /// the next epoch.
+    Find(HostId),
     /// Its migration has come about: it is decided where it went.
     Land,
     /// It shall stay where it is after all, for this reason.
@@ -158,6 +165,9 @@ pub(crate) fn next_step(facts: &InstanceFacts<'_>) -> Step {
             (None, true) => Step::Place,
             (None, false) => Step::Wait(Waiting::Price),
         };
+    }
+    if let Some(host) = facts.found_on {
+        return Step::Find(host);
     }
     let step = facts.moving.as_ref().and_then(|moving| next_moving_step(facts, moving));
     if let Some(step) = step {

@@ -51,6 +51,7 @@ impl Situation {
             has_paused: true,
             awaits_room: self.awaits_room,
             stays: String::new(),
+            found_on: None,
             moving: None,
         }
     }
@@ -203,6 +204,7 @@ pub(super) fn instance(restart_policy: RestartPolicy) -> Instance {
         interruption: None,
         carrier: false,
         in_vain: Default::default(),
+        later: None,
         reserved: None,
         displaced: None,
         boot_volume_id: VolumeId::from_parts(1, 1),
@@ -338,7 +340,12 @@ fn take(situation: &mut Situation, step: &Step) -> bool {
             situation.wants_to_run = true;
             true
         }
-        Step::Remove | Step::Settled | Step::Land | Step::GiveUp(_) | Step::Stay { .. } => false,
+        Step::Remove
+        | Step::Settled
+        | Step::Find(_)
+        | Step::Land
+        | Step::GiveUp(_)
+        | Step::Stay { .. } => false,
     }
 }
 

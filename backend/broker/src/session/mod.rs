@@ -11,6 +11,7 @@ use fairmazon_model::{
     conformity::Proof,
     id::HostId,
     machine::{DesiredSet, ObservedSet},
+    units::Generation,
     usage::WindowBatch,
 };
 use futures::{Stream, StreamExt};
@@ -243,7 +244,7 @@ impl HostStream<'_> {
         Err(self.why_ended())
     }
 
-    fn observed(&mut self, sequence: u64, set: ObservedSet) -> Ended {
+    fn observed(&mut self, sequence: u64, mut set: ObservedSet) -> Ended {
         if sequence <= self.reported && self.reported > 0 {
             return Ok(());
         }
@@ -264,8 +265,9 @@ impl HostStream<'_> {
             state.room();
         }
         if set.generation > sent {
-            // Made under a set of another broker's time; the report under this one's follows.
-            return Ok(());
+            // Made under a set of another broker's time: it shows what the host had, which this one's
+            // set may have ended, and nothing of what became of that.
+            set.generation = Generation(0);
         }
         state.reports.insert(self.host, set);
         state.dirty.wake.notify_one();

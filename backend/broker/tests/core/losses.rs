@@ -69,7 +69,7 @@ async fn a_data_volume_that_its_host_has_lost_is_never_made_anew() {
     runs(&mut host, web).await;
     let set =
         host.told("data that is there", |set| copy(set, data) == Some(Some(VolumeCopy::Made)));
-    assert_eq!(copy(&set.await, boot), Some(None), "a boot volume is made with its machine");
+    assert_eq!(copy(&set.await, boot), Some(Some(VolumeCopy::Made)), "and so is its machine's");
 
     // Its disk is not mounted: the host has no volume, and is not told to make one.
     kit.engine.delete_instance(&kit.customer, web, &kit.key()).await.unwrap();
@@ -131,7 +131,7 @@ async fn what_ran_after_the_backup_keeps_its_data_when_it_is_decided_elsewhere()
     // The store of then, without that host: they are decided elsewhere.
     let kit = Kit::open(folder.path(), mortal()).await;
     kit.start();
-    let second = Played::open(&kit, hosts[1], "").await;
+    let mut second = Played::open(&kit, hosts[1], "").await;
     let is_there = |id| row(&kit, id).decision.is_some_and(|decision| decision.host == hosts[1]);
     kit.until("both are decided anew", || is_there(ran) && is_there(held)).await;
 
@@ -144,6 +144,12 @@ async fn what_ran_after_the_backup_keeps_its_data_when_it_is_decided_elsewhere()
     let told = |set: &DesiredSet, volume| {
         set.volumes.iter().find(|wish| wish.volume == volume).map(|wish| wish.wish)
     };
+    first.reports().await;
+    kit.reads("volumes_kept_beside", 1).await;
+    assert_eq!(told(&first.set(), held_boot), None, "the other host has none of it yet");
+    let set = second.told("both", |set| set.volumes.len() == 2).await;
+    second.makes_volumes(&set.volumes);
+    second.reports().await;
     let set = first.told("one to delete", |set| told(set, held_boot).is_some()).await;
     assert_eq!(told(&set, held_boot), Some(VolumeWish::Delete), "nothing was written to it");
     assert_eq!(told(&set, ran_boot), None, "it is kept");
@@ -157,6 +163,9 @@ async fn what_ran_after_the_backup_keeps_its_data_when_it_is_decided_elsewhere()
     kit.stop().await;
     let kit = Kit::open(folder.path(), mortal()).await;
     kit.start();
+    let mut second = Played::open(&kit, hosts[1], "").await;
+    second.volumes = vec![present(ran_boot), present(held_boot)];
+    second.reports().await;
     let mut first = Played::open(&kit, hosts[0], "").await;
     first.volumes = vec![present(ran_boot), present(held_boot)];
     first.reports().await;

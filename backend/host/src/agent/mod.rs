@@ -400,6 +400,12 @@ impl Agent {
             self.report.wanted();
         }
         let work = match step.action {
+            // A broker that was restored may not know that its last run was here, and nothing else
+            // would say so.
+            MachineAction::Undefine if record.desired.is_none() && !self.report.was_made() => {
+                self.queue.block(target);
+                return;
+            }
             MachineAction::Settled | MachineAction::Wait
                 if record.look && record.not_before_ms <= now_ms =>
             {

@@ -168,6 +168,11 @@ impl Report {
     pub(super) fn wanted(&mut self) {
         self.wanted = true;
     }
+
+    /// Whether the broker was told on the stream that is open, or was last.
+    pub(super) fn was_made(&self) -> bool {
+        self.last_at_ms.is_some()
+    }
 }
 
 impl Agent {
@@ -328,7 +333,10 @@ impl Agent {
         if self.stream.send(FromHost::Observed { sequence, set }) {
             self.report.wanted = false;
             self.report.wanted_at_ms = None;
-            self.report.last_at_ms = Some(now_ms);
+            if self.report.last_at_ms.replace(now_ms).is_none() {
+                // What may be forgotten once it was told.
+                self.queue.unblock();
+            }
         } else {
             self.report.not_before_ms = now_ms + CONGESTED_MS;
         }

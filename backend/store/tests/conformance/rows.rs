@@ -151,6 +151,7 @@ pub(crate) fn machine(account: AccountId, number: u64) -> (Instance, Volume, Ope
         interruption: None,
         carrier: false,
         in_vain: Default::default(),
+        later: None,
         reserved: None,
         displaced: None,
         boot_volume_id,

@@ -26,6 +26,7 @@ mod lost;
 mod off;
 mod placement;
 mod rebalance;
+mod restored;
 mod rules;
 mod volumes;
 
@@ -237,6 +238,7 @@ async fn where_it_comes_to_is_told_as_that_host_says_it() {
     let mut it = Move::begin(quick()).await;
     it.prepare().await;
     it.destination = Played::open(&it.kit, it.destination.id, "elsewhere:2").await;
+    it.destination.volumes.push(seen(it.boot));
     let moved = |spec: &MachineSpec| {
         spec.departure.as_ref().is_some_and(|departure| departure.address == "elsewhere:2")
     };
@@ -283,6 +285,7 @@ async fn a_machine_that_had_left_waits_for_the_host_that_has_its_data() {
     assert_eq!(host.standing, Standing::Lapsed);
     // The later data is there, so nothing is decided before that host is back, and says so.
     it.destination = Played::open(&it.kit, there, "other:1").await;
+    it.destination.volumes.push(seen(it.boot));
     assert!(it.row().migration.is_some_and(|to| to.given_up));
     it.destination_has(ObservedState::Stopped, Some(Handover::Arrived)).await;
     it.has_come().await;
