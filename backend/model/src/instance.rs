@@ -11,7 +11,7 @@ use crate::{
     interruption::Interruption,
     limits,
     machine::GuestSeen,
-    migration::Migration,
+    migration::{LaterRun, Migration},
     placement::{Placement, Preferences},
     price::NanoEur,
     schedule::Schedule,
@@ -396,15 +396,6 @@ impl InstanceObserved {
     }
 }
 
-/// A run that a host has shown, and that is later than all that were decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LaterRun {
-    /// Which host.
-    pub host: HostId,
-    /// Which run.
-    pub epoch: Epoch,
-}
-
 /// An instance as the broker keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
@@ -438,8 +429,7 @@ pub struct Instance {
     /// store that was lost since.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub in_vain: BTreeMap<HostId, Epoch>,
-    /// The last run that another host than the decided one has shown and that the store never
-    /// decided: it was decided by a store that was lost since.
+    /// A run that another host has shown, which a store has decided that was lost since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub later: Option<LaterRun>,
     /// Its way to another host while it runs.

@@ -39,6 +39,15 @@ pub struct Migration {
     pub given_up: bool,
 }
 
+/// A run that a host has shown, and that is later than all that were decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaterRun {
+    /// Which host.
+    pub host: HostId,
+    /// Which run.
+    pub epoch: Epoch,
+}
+
 /// What the host is told that a machine leaves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {

@@ -146,7 +146,7 @@ impl InstanceView {
         now: UnixMs,
     ) -> Self {
         let host = row.decision.as_ref().map(|decision| decision.host);
-        let (shown, reason) = instance_shown(state, row, now);
+        let (shown, mut reason) = instance_shown(state, row, now);
         let lacking = || {
             let found = level_lacking(state, row).or_else(|| displaced(state, row));
             found.or_else(|| apart(state, row)).unwrap_or_default()

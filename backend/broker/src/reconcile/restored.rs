@@ -12,9 +12,9 @@ use std::{
 
 use fairmazon_model::{
     id::{HostId, InstanceId, VolumeId},
-    instance::{Decision, Instance, InstanceObserved, LaterRun},
+    instance::{Decision, Instance, InstanceObserved},
     machine::{MachineSeen, ObservedSet, VolumeSeen},
-    migration::Migration,
+    migration::{LaterRun, Migration},
     units::Generation,
     volume::{Volume, VolumeObserved},
 };

@@ -22,6 +22,7 @@ mod lost;
 mod meter;
 mod net;
 mod peers;
+mod restore;
 mod run;
 mod spot;
 mod standard;

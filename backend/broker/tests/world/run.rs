@@ -1,7 +1,7 @@
 //! One schedule: builds the world of a seed, lets customers work while faults happen, heals
 //! everything, and checks what is left.
 
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use fairmazon_broker::core::{Caller, CoreConfig, Engine, Parts, Randomness};
 use fairmazon_host::{Config, metering::Metering, peers::Town};
@@ -10,7 +10,7 @@ use fairmazon_model::{
     access::Role,
     geo::Coordinates,
     host::{Capacity, HostSpec},
-    id::HostId,
+    id::{HostId, VolumeId},
     site::Site,
     units::{Gib, Mib, Vcpus},
 };
@@ -36,6 +36,7 @@ use super::{
     meter,
     net::{Path, PathTransport, Up},
     peers::{BadPeers, Roads},
+    restore,
     standard::Keeps,
     state::HostDisk,
 };
@@ -120,7 +121,7 @@ struct StoreFaults {
 
 /// All of it.
 pub struct Platform {
-    seed: u64,
+    pub seed: u64,
     pub random: StdRng,
     pub log: Log,
     pub disk: MemoryDisk,
@@ -145,6 +146,9 @@ pub struct Platform {
     tight: bool,
     /// Volumes that were seen with no key of their customer's.
     locked: Vec<String>,
+    /// How often had been written to volumes when the store was restored to before some moves; none
+    /// while it was not.
+    pub restored: Option<BTreeMap<VolumeId, u64>>,
 }
 
 impl Platform {
@@ -179,6 +183,7 @@ impl Platform {
             gentle: random.random_range(0..3) == 0,
             tight: random.random_range(0..2) == 0,
             locked: Vec::new(),
+            restored: None,
             random,
         };
         platform.start_broker().await;
@@ -293,6 +298,10 @@ impl Platform {
             platform.replace(&mut acknowledged).await;
             wrong = platform.settle(&acknowledged).await;
         }
+        if wrong.is_empty() && restore::is_due(&platform) {
+            restore::before_moves(&mut platform).await;
+            wrong = platform.settle(&acknowledged).await;
+        }
         wrong.extend(acknowledged.wrong);
         wrong.append(&mut platform.locked);
         giver.abort();
@@ -319,7 +328,7 @@ impl Platform {
         }
     }
 
-    async fn act(&mut self, act: Act) {
+    pub async fn act(&mut self, act: Act) {
         // What has ended for good is not back before it was given up.
         if act.host().is_some_and(|host| self.hosts[host].fate == Fate::Dead) {
             return;
@@ -402,7 +411,7 @@ impl Platform {
     }
 
     /// Ends every fault.
-    async fn heal(&mut self) {
+    pub async fn heal(&mut self) {
         self.log.say("everything is healed");
         *self.store_faults.lock() = StoreFaults::default();
         self.disk.heal();
@@ -451,7 +460,7 @@ impl Platform {
         }
     }
 
-    async fn start_broker(&mut self) {
+    pub async fn start_broker(&mut self) {
         if self.broker.is_some() {
             return;
         }
@@ -476,7 +485,7 @@ impl Platform {
     }
 
     /// Ends the broker as a crash would: wherever it is.
-    fn stop_broker(&mut self) {
+    pub fn stop_broker(&mut self) {
         let Some(broker) = self.broker.take() else { return };
         self.disk.crash();
         broker.reconciler.abort();
@@ -526,7 +535,7 @@ impl Platform {
         self.start_agent(index);
     }
 
-    fn power_on(&mut self, index: usize) {
+    pub fn power_on(&mut self, index: usize) {
         let host = &mut self.hosts[index];
         if !host.has_power {
             host.has_power = true;

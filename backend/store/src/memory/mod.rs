@@ -47,6 +47,9 @@ pub struct MemoryDisk {
     inner: Arc<Mutex<Disk>>,
 }
 
+/// What was durable on a disk at one moment.
+pub struct DiskCopy(Tables);
+
 #[derive(Default)]
 struct Disk {
     tables: Tables,
@@ -78,6 +81,24 @@ impl MemoryDisk {
         let mut disk = self.inner.lock();
         disk.session += 1;
         disk.open = false;
+    }
+
+    /// A backup of what is durable.
+    pub fn copy(&self) -> DiskCopy {
+        DiskCopy(self.inner.lock().tables.clone())
+    }
+
+    /// Puts a copy in the place of what is durable.
+    ///
+    /// # Errors
+    /// `Locked` while a store has it open.
+    pub fn restore(&self, copy: DiskCopy) -> Result<(), StoreError> {
+        let mut disk = self.inner.lock();
+        if disk.open {
+            return Err(StoreError::Locked { path: NAME.into() });
+        }
+        disk.tables = copy.0;
+        Ok(())
     }
 
     /// Opens it.

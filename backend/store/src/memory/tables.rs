@@ -16,7 +16,7 @@ use crate::{
     Row, StoreError, Write,
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Tables {
     /// Sorted as the SQLite store sorts: by noun, parents first, then by id.
     pub(super) rows: BTreeMap<Key, Row>,

@@ -16,7 +16,7 @@ use crate::{
 /// Subject, host, epoch, beginning of the series, place in it.
 type Place = (Subject, HostId, Epoch, UnixMs, u64);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Metering {
     allotments: BTreeMap<(Subject, Epoch, HostId), Allotment>,
     windows: BTreeMap<Place, UsageRecord>,
