@@ -314,15 +314,8 @@ async fn hosts(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
                 Some(row) if row.host == Some(host.id) && row.spec.size == volume.size => {
                     data(platform, host, volume.volume, wrong);
                 }
-                // What is left where it was before is kept. A volume that no machine has can't be told
-                // from that.
-                Some(row) if platform.restored.is_some() && row.host != Some(host.id) => {
-                    let is_alone = row.attached_to.is_none() && row.observed.failure().is_some();
-                    let (written, there) = writes(platform, host, row.id);
-                    if is_alone && there == Some(written) {
-                        volumes.extend(row.host.map(|host| (host, row.id)));
-                    }
-                }
+                // What is left where it was before is kept.
+                Some(row) if platform.restored.is_some() && row.host != Some(host.id) => {}
                 Some(row) => wrong.push(format!("on {}: {volume:?}, wanted: {row:?}", host.id)),
                 None => wrong.push(format!("{volume:?} is an orphan on {}", host.id)),
             }
@@ -343,18 +336,13 @@ async fn hosts(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
 
 /// What is in a volume is what was written to it last, wherever that was.
 fn data(platform: &Platform, host: &Host, volume: VolumeId, wrong: &mut Vec<String>) {
-    let (written, there) = writes(platform, host, volume);
-    if there != Some(written) {
-        wrong.push(format!("{volume} on {} has {there:?} writes of {written}", host.id));
-    }
-}
-
-/// How often was written to a volume, and to what the host has of it.
-fn writes(platform: &Platform, host: &Host, volume: VolumeId) -> (u64, Option<u64>) {
     // A machine that is defined where it was before is no new one, as the ledger takes it for.
     let before = platform.restored.as_ref().and_then(|written| written.get(&volume));
     let written = platform.world.ledger().writes(volume).max(before.copied().unwrap_or(0));
-    (written, host.sim.writes(volume))
+    let there = host.sim.writes(volume);
+    if there != Some(written) {
+        wrong.push(format!("{volume} on {} has {there:?} writes of {written}", host.id));
+    }
 }
 
 /// The books are what the rows add up to, and no host is sold beyond what it has.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fairmazon_broker::core::PageRequest;
 use fairmazon_hypervisor::Hypervisor;
-use fairmazon_model::instance::Instance;
+use fairmazon_model::{instance::Instance, volume::Volume};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{faults::Act, lost::Fate, run::Platform};
@@ -19,11 +19,17 @@ const ONE_OF: u64 = 2;
 const MOVES_END_WITHIN: Duration = Duration::from_secs(120);
 
 /// Whether the store of this platform is restored: some are, where machines can move, hosts may
-/// lose their leases, and nobody waits for the room that the store then takes for free.
+/// lose their leases, nobody waits for the room that the store then takes for free, and each volume
+/// has its machine.
 pub fn is_due(platform: &Platform) -> bool {
     let rows = rows(platform);
     let has_its_place = |row: &Instance| row.decision.is_some() && row.interruption.is_none();
+    let page = PageRequest { after: None, limit: 0 };
+    let volumes = platform.engine().volumes(&platform.customer, page, &BTreeMap::new()).items;
+    // One that no machine has, and that has moved, is found by nobody.
+    let has_a_machine = |row: &Volume| row.host.is_none() || row.attached_to.is_some();
     platform.seed.is_multiple_of(ONE_OF)
+        && volumes.iter().all(|view| has_a_machine(&view.row))
         && !platform.gentle
         && platform.hosts.len() > 1
         && platform.hosts.iter().all(|host| host.fate == Fate::Lives)
@@ -37,6 +43,16 @@ fn rows(platform: &Platform) -> Vec<Arc<Instance>> {
     views.into_iter().map(|view| view.row).collect()
 }
 
+/// Whether the moves that are under way have ended, just now.
+async fn moves_end(platform: &Platform) -> bool {
+    let is_over = async {
+        while rows(platform).iter().any(|row| row.migration.is_some()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(MOVES_END_WITHIN, is_over).await.is_ok()
+}
+
 /// Copies the store, lets machines move, some away from hosts whose power fails before they have
 /// deleted what is left there, and gives the broker the copy.
 pub async fn before_moves(platform: &mut Platform) {
@@ -48,7 +64,8 @@ pub async fn before_moves(platform: &mut Platform) {
         let host = random.random_range(0..platform.hosts.len());
         platform.act(Act::Drains(host, true)).await;
         tokio::time::sleep(Duration::from_millis(random.random_range(0..20_000))).await;
-        if random.random_range(0..3) == 0 {
+        // What is on its way just then is another matter.
+        if random.random_range(0..3) == 0 && moves_end(platform).await {
             platform.log.say(format!("the power of host {host} fails"));
             platform.act(Act::PowerFails(host)).await;
             dark.push(host);
@@ -56,13 +73,7 @@ pub async fn before_moves(platform: &mut Platform) {
         }
         platform.act(Act::Drains(host, false)).await;
     }
-    // What is on its way just then is another matter.
-    let is_over = async {
-        while rows(platform).iter().any(|row| row.migration.is_some()) {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    };
-    if tokio::time::timeout(MOVES_END_WITHIN, is_over).await.is_err() {
+    if !moves_end(platform).await {
         return platform.heal().await;
     }
     platform.log.say("the store is restored");

@@ -86,7 +86,7 @@ impl Restored {
     }
 
     /// It goes on at `there` as this run, and nothing of it is deleted anywhere.
-    async fn is_found(mut self, epoch: u64) {
+    async fn goes_on_there(mut self, epoch: u64) {
         let own = |spec: &MachineSpec| spec.arrival.is_none();
         assert_eq!(self.there.told_of("it is there", self.id, own).await.epoch, Epoch(epoch));
         let decision = self.decision();
@@ -134,7 +134,7 @@ async fn what_moved_goes_on_where_it_is_when_its_old_host_is_heard_first() {
     it.kit.until("its customer is told", || reason().contains("has had a later run of it")).await;
     assert_eq!(it.decision().host, it.here.id);
     it.ran_there(2, ObservedState::Running).await;
-    it.is_found(3).await;
+    it.goes_on_there(3).await;
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn what_moved_goes_on_where_it_is_when_its_old_host_is_heard_last() {
     // That host stops it by then, as no set names it.
     it.there.lost(it.id).await;
     it.here_is_heard().await;
-    it.is_found(3).await;
+    it.goes_on_there(3).await;
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn what_moved_on_twice_while_a_move_was_open_goes_on_where_it_is() {
     it.ran_there(4, ObservedState::Running).await;
     it.here_is_heard().await;
     assert_eq!(copies(&it.here.set()), MADE);
-    it.is_found(5).await;
+    it.goes_on_there(5).await;
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn an_old_host_that_says_that_it_has_let_it_go_does_not_start_it() {
     it.here_is_heard().await;
     assert_eq!(it.decision().epoch, Epoch(1), "it would start under a later one");
     it.ran_there(4, ObservedState::Running).await;
-    it.is_found(5).await;
+    it.goes_on_there(5).await;
 }
 
 #[tokio::test]
@@ -235,7 +235,7 @@ async fn come_back(shows: Option<ObservedState>) {
         let kept = |it: &Restored| volumes.iter().all(|id| it.volume(*id).may_be_on.is_empty());
         it.kit.until("they are kept", || kept(&it)).await;
         it.here_is_heard().await;
-        return it.is_found(4).await;
+        return it.goes_on_there(4).await;
     }
     it.there.reports().await;
     it.here_is_heard().await;
