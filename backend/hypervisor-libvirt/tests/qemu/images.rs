@@ -71,14 +71,17 @@ async fn an_image_that_is_not_what_was_signed_is_not_used() {
 }
 
 /// The process that fills this volume, once it stands still; none where it has ended before.
-fn held_up(number: u128) -> Option<Pid> {
+fn held_up(lab: &Lab, number: u128) -> Option<Pid> {
     let new = format!("{}.new", volume(number));
+    // Labs of other tests have volumes of the same names.
+    let folder = lab.folder.to_str().unwrap();
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let mut fillers = processes.filter_map(|process| {
         let pid = process.file_name().to_str()?.parse().ok()?;
         let command = fs::read(process.path().join("cmdline")).ok()?;
         let command = String::from_utf8_lossy(&command);
-        (command.contains("convert") && command.contains(&new)).then(|| Pid::from_raw(pid))?
+        let is_it = ["convert", folder, &new].iter().all(|part| command.contains(part));
+        is_it.then(|| Pid::from_raw(pid))?
     });
     let pid = fillers.next()?;
     kill_process(pid, Signal::STOP).ok()?;
@@ -108,7 +111,7 @@ async fn a_volume_that_takes_long_to_be_filled_holds_up_no_other() {
             filled.create_volume(&boot).await
         });
         while !made.is_finished() {
-            if let Some(filler) = held_up(1) {
+            if let Some(filler) = held_up(&lab, 1) {
                 break 'caught (filler, made);
             }
             tokio::task::yield_now().await;
