@@ -369,8 +369,8 @@ impl State {
                 self.hosts.wake(host);
             }
         }
-        let is_shown = |row: Option<&Arc<Volume>>| row.is_some_and(|row| row.observed.is_present());
-        if is_shown(before) != is_shown(after) {
+        let counts = |row: &Arc<Volume>| (row.observed.is_present(), row.deleting.is_some());
+        if before.map(counts) != after.map(counts) {
             // What others have of it may go now.
             let others = after.into_iter().flat_map(|row| &row.may_be_on);
             others.for_each(|host| self.hosts.wake(*host));

@@ -278,6 +278,7 @@ async fn hosts(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
     let catalogue = platform.engine().catalogue().clone();
     let mut machines = BTreeSet::new();
     let mut volumes = BTreeSet::new();
+    let lives = |id| platform.living().any(|host| host.id == id);
     for host in platform.living() {
         let inventory = host.sim.inventory().await.unwrap();
         for machine in inventory.machines {
@@ -314,8 +315,9 @@ async fn hosts(platform: &Platform, shown: &Shown, wrong: &mut Vec<String>) {
                 Some(row) if row.host == Some(host.id) && row.spec.size == volume.size => {
                     data(platform, host, volume.volume, wrong);
                 }
-                // What is left where it was before is kept.
+                // What is left where it was before is kept, as long as nobody shows what came of it.
                 Some(row) if platform.restored.is_some() && row.host != Some(host.id) => {}
+                Some(row) if row.host.is_some_and(|id| !lives(id)) => {}
                 Some(row) => wrong.push(format!("on {}: {volume:?}, wanted: {row:?}", host.id)),
                 None => wrong.push(format!("{volume:?} is an orphan on {}", host.id)),
             }
