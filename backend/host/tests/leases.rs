@@ -4,15 +4,30 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use common::{Network, RENEW_MS, Subject, TERM_MS, boot_of, machine, runs, set};
+use fairmazon_host::{
+    lease::LeaseRecord,
+    state::{Loaded, MemoryState, SavedState, StateError, StateStore},
+};
 use fairmazon_hypervisor::{
     Hypervisor, HypervisorError, Marks,
     contract::instance,
     sim::{Call, Fault, Verb},
 };
-use fairmazon_model::{instance::Power, machine::MachineSpec, units::Generation};
+use fairmazon_model::{
+    instance::Power,
+    machine::{MachineSpec, ObservedSet},
+    units::Generation,
+};
 
 async fn sleep_ms(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -73,7 +88,7 @@ async fn a_restarted_agent_adopts_what_runs_under_a_lease_that_holds() {
 
 #[tokio::test(start_paused = true)]
 async fn what_runs_without_a_known_lease_is_stopped_and_nothing_else_is_touched() {
-    let mut subject = Subject::idle(Arc::new(fairmazon_host::state::MemoryState::default()));
+    let mut subject = Subject::idle(Arc::new(MemoryState::default()));
     subject.host.create_volume(&boot_of(&machine(1))).await.unwrap();
     subject.host.define(&Arc::new(machine(1)), Marks::default()).await.unwrap();
     subject.host.start(instance(1)).await.unwrap();
@@ -100,6 +115,44 @@ async fn a_machine_that_may_run_is_stopped_when_the_lease_ends() {
     subject.broker.network(Network::Cut);
     sleep_ms(TERM_MS).await;
     assert_eq!(subject.world.ledger().running(), 0);
+}
+
+/// A disk that is so slow, in ms.
+struct Slow(MemoryState, AtomicU64);
+
+#[async_trait]
+impl StateStore for Slow {
+    async fn load(&self) -> Result<Loaded, StateError> {
+        self.0.load().await
+    }
+
+    async fn save(&self, state: SavedState) -> Result<(), StateError> {
+        sleep_ms(self.1.load(Ordering::Relaxed)).await;
+        self.0.save(state).await
+    }
+
+    async fn save_lease(&self, record: LeaseRecord) -> Result<(), StateError> {
+        self.0.save_lease(record).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_outlasts_the_saving_of_its_first_set() {
+    let slow = Arc::new(Slow(MemoryState::default(), AtomicU64::new(0)));
+    let mut subject = Subject::idle(slow.clone());
+    subject.start_agent();
+    subject.broker.desire(set(1, vec![machine(1)]));
+    subject.broker.sees(|seen| runs(seen, &machine(1))).await;
+    subject.broker.network(Network::Cut);
+    sleep_ms(1_000).await;
+    // Longer than a broker may be silent that was asked for something.
+    slow.1.store(3 * RENEW_MS, Ordering::Relaxed);
+    subject.broker.desire(set(2, vec![machine(1), machine(2)]));
+    subject.broker.network(Network::Whole);
+    let before = subject.broker.streams();
+    let both = |seen: &ObservedSet| runs(seen, &machine(1)) && runs(seen, &machine(2));
+    subject.broker.sees_within(Duration::from_millis(6 * RENEW_MS), both).await;
+    assert_eq!(subject.broker.streams() - before, 1, "it is given up while it is saved");
 }
 
 /// At moments all over the time between two renewals.

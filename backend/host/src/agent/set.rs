@@ -114,7 +114,7 @@ impl Agent {
                 self.saving.failures.succeeded();
                 self.saving.unsaved = None;
                 if let Some(set) = set {
-                    self.stream.applied(set.generation);
+                    self.stream.applied(set.generation, self.clock.now_ms());
                     self.apply(set);
                     self.report.wanted();
                 }

@@ -18,6 +18,8 @@ const WELCOME_WITHIN_MS: u64 = 10_000;
 /// Renewals that may go unanswered before the stream is given up: while there is something left of
 /// the lease, of which the broker has hosts renew it every third.
 const SILENT_RENEWALS: u64 = 2;
+/// The same before the first set of a stream is saved, of the renewals that there would have been.
+const SILENT_AT_FIRST: u64 = 4;
 /// How many attempts to connect go into what is left of the lease, at least.
 const ATTEMPTS_WHILE_LEASED: u64 = 4;
 /// The time between attempts that is not shortened for the lease, in ms.
@@ -83,8 +85,12 @@ fn while_leased(left_ms: u64) -> u64 {
 
 impl Up {
     fn given_up_at_ms(&self) -> u64 {
-        let patience =
-            self.renewals.map_or(WELCOME_WITHIN_MS, |renewals| SILENT_RENEWALS * renewals.every_ms);
+        let patience = match (self.renewals, self.set) {
+            (None, _) => WELCOME_WITHIN_MS,
+            (Some(renewals), FirstSet::Applied) => SILENT_RENEWALS * renewals.every_ms,
+            // Until then the agent asks for nothing that would be answered, and a full disk is slow.
+            (Some(renewals), _) => SILENT_AT_FIRST * renewals.every_ms,
+        };
         self.silent_from_ms + patience
     }
 }
@@ -119,6 +125,7 @@ impl Stream {
         let State::Up(up) = &mut self.state else { return };
         match up.set {
             FirstSet::Applied => {}
+            // It has just come, so the broker was not silent.
             _ if is_applied => up.set = FirstSet::Applied,
             FirstSet::Awaited => up.set = FirstSet::Taken(generation),
             FirstSet::Taken(_) => {}
@@ -126,13 +133,15 @@ impl Stream {
     }
 
     /// Notes that a set was applied; one of an earlier stream is none of this one's.
-    pub(super) fn applied(&mut self, generation: Generation) {
+    pub(super) fn applied(&mut self, generation: Generation, now_ms: u64) {
         let last = self.accepts_from;
         if let State::Up(up) = &mut self.state
             && let FirstSet::Taken(first) = up.set
             && (first..=last).contains(&generation)
         {
             up.set = FirstSet::Applied;
+            // Only from here on it is asked for something.
+            up.silent_from_ms = now_ms;
         }
     }
 

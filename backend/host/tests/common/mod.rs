@@ -199,6 +199,11 @@ impl Broker {
         self.changed.send_modify(|n| *n += 1);
     }
 
+    /// How many streams were opened.
+    pub fn streams(&self) -> u64 {
+        self.state.lock().opened
+    }
+
     /// From now on nothing arrives on the streams that are open; others can be opened.
     pub fn loses_streams(&self) {
         let mut state = self.state.lock();

@@ -157,9 +157,9 @@ async fn what_moved_on_twice_while_a_move_was_open_goes_on_where_it_is() {
     here.told_of("it leaves", row.id, |spec| spec.departure.is_some()).await;
     // It was given up, and another one came about: this one ends for neither host.
     let mut it = restore(folder, kit, (here, there, row), data).await;
+    assert_eq!(copies(&it.here.set()), MADE);
     it.ran_there(4, ObservedState::Running).await;
     it.here_is_heard().await;
-    assert_eq!(copies(&it.here.set()), MADE);
     it.goes_on_there(5).await;
 }
 
