@@ -12,6 +12,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use fairmazon_hypervisor::Connection;
@@ -20,7 +21,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::UnixStream,
     sync::watch,
+    time::sleep,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     calls::{Arguments, LONGEST_ANSWER, procedure},
@@ -28,6 +31,8 @@ use super::{
 };
 use crate::qemu::process::Living;
 
+/// How long libvirt may take to end a migration whose other host it does not reach any more.
+const SAYS_WITHIN: Duration = Duration::from_secs(5);
 /// No call: their numbers have 32 bits.
 const NONE: u64 = u64::MAX;
 
@@ -37,6 +42,8 @@ pub(super) struct Handover {
     stage: watch::Sender<Stage>,
     /// The QEMU that sends it.
     sender: OnceLock<Living>,
+    /// The two libvirts no longer speak with each other.
+    parted: CancellationToken,
 }
 
 /// How far it is.
@@ -54,7 +61,11 @@ enum Stage {
 
 impl Default for Handover {
     fn default() -> Self {
-        Self { stage: watch::Sender::new(Stage::Goes), sender: OnceLock::new() }
+        Self {
+            stage: watch::Sender::new(Stage::Goes),
+            sender: OnceLock::new(),
+            parted: CancellationToken::new(),
+        }
     }
 }
 
@@ -85,6 +96,7 @@ impl Handover {
             answered = self.answer(far_says, to_near, &finish) => answered,
         };
         self.stage.send_replace(Stage::Over);
+        self.parted.cancel();
         carried
     }
 
@@ -139,6 +151,13 @@ impl Handover {
         Ok(())
     }
 
+    /// Returns when the two libvirts have had no connection with each other for so long that this
+    /// host's should have said what has become of the migration, which can't go on without.
+    pub(super) async fn overdue(&self) {
+        self.parted.cancelled().await;
+        sleep(SAYS_WITHIN).await;
+    }
+
     /// Returns when the guest has left: all of it is at the other host, and what ran it here has
     /// ended, without this host's libvirt having let it go on in between. Never returns where that
     /// is not seen.
@@ -163,7 +182,7 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use fairmazon_hypervisor::contract::instance;
-    use tokio::io::DuplexStream;
+    use tokio::{io::DuplexStream, time::timeout};
 
     use super::*;
     use crate::qemu::migration::{
@@ -263,6 +282,20 @@ mod tests {
         let mut ping = message(procedure::PING, MESSAGE, Vec::new());
         ping.head.program = KEEP_ALIVE;
         ping
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_is_overdue_some_time_after_the_connection_has_ended() {
+        let mut sending = Sending::begin();
+        let handover = std::sync::Arc::clone(&sending.handover);
+        let overdue = handover.overdue();
+        tokio::pin!(overdue);
+        let long = SAYS_WITHIN * 1_000;
+        assert!(timeout(long, &mut overdue).await.is_err(), "a guest takes as long as it takes");
+        // The other host's libvirt has gone.
+        sending.far = tokio::io::duplex(1).0;
+        assert!(timeout(SAYS_WITHIN / 2, &mut overdue).await.is_err());
+        timeout(SAYS_WITHIN, overdue).await.unwrap();
     }
 
     #[tokio::test]

@@ -196,6 +196,16 @@ impl QemuHost {
         stop: &CancellationToken,
     ) -> Ended {
         let told = &mut sending.told;
+        let given_up = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                // libvirt misses the end of a disk's copy that ends with another one's, and then
+                // waits for it: being told to give up wakes it.
+                () = sending.handover.overdue() => {
+                    tracing::warn!(%instance, "libvirt does not end a migration by itself");
+                }
+            }
+        };
         let outcome = tokio::select! {
             // What was seen counts, also where libvirt says something by now.
             biased;
@@ -209,7 +219,7 @@ impl QemuHost {
                 }
             }
             outcome = &mut *told => outcome,
-            () = stop.cancelled() => {
+            () = given_up => {
                 // Nothing waits for the other host any more, whatever it does.
                 sending.carried.abort_all();
                 loop {
