@@ -62,9 +62,10 @@ pub(crate) fn judge(
     let Some(allotment) = &context.allotment else {
         return Err("it was not decided to be on this host under this epoch".into());
     };
-    if in_time(window, allotment, terms)? == Verdict::NotYet {
+    if is_early(window, terms)? {
         return Ok(Verdict::NotYet);
     }
+    in_time(window, allotment, terms)?;
     if window.class != allotment.class {
         return Err(format!("its storage class is `{}`", allotment.class));
     }
@@ -78,16 +79,17 @@ pub(crate) fn judge(
     Ok(Verdict::Accepted)
 }
 
-/// Whether it is of a time at which it can have been; [`Verdict::NotYet`] where that is to come.
-fn in_time(window: &UsageWindow, allotment: &Allotment, terms: Terms) -> Result<Verdict, String> {
-    let Terms { now, skew_ms, keep_ms, .. } = terms;
-    let ahead_ms = window.until.0.saturating_sub(now.0);
+/// Whether it is of a time that is still to come, and is worth waiting for.
+fn is_early(window: &UsageWindow, terms: Terms) -> Result<bool, String> {
+    let ahead_ms = window.until.0.saturating_sub(terms.now.0);
     if ahead_ms > AHEAD_MOST_MS {
         return Err("it lies in the future: the host's clock is wrong".into());
     }
-    if ahead_ms > skew_ms {
-        return Ok(Verdict::NotYet);
-    }
+    Ok(ahead_ms > terms.skew_ms)
+}
+
+fn in_time(window: &UsageWindow, allotment: &Allotment, terms: Terms) -> Result<(), String> {
+    let Terms { now, skew_ms, keep_ms, .. } = terms;
     if window.until.0 < now.0.saturating_sub(keep_ms) {
         return Err("it is older than what is kept".into());
     }
@@ -98,7 +100,7 @@ fn in_time(window: &UsageWindow, allotment: &Allotment, terms: Terms) -> Result<
     if allotment.until.is_some_and(over) {
         return Err("it begins when nothing was allotted on this host any more".into());
     }
-    Ok(Verdict::Accepted)
+    Ok(())
 }
 
 /// Whether it counts no more than was allotted while it was.

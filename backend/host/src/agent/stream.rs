@@ -88,7 +88,7 @@ impl Up {
         let patience = match (self.renewals, self.set) {
             (None, _) => WELCOME_WITHIN_MS,
             (Some(renewals), FirstSet::Applied) => SILENT_RENEWALS * renewals.every_ms,
-            // Until then the agent asks for nothing that would be answered, and a full disk is slow.
+            // Until then the agent asks for nothing that would be answered, and a busy disk is slow.
             (Some(renewals), _) => SILENT_AT_FIRST * renewals.every_ms,
         };
         self.silent_from_ms + patience
@@ -125,7 +125,6 @@ impl Stream {
         let State::Up(up) = &mut self.state else { return };
         match up.set {
             FirstSet::Applied => {}
-            // It has just come, so the broker was not silent.
             _ if is_applied => up.set = FirstSet::Applied,
             FirstSet::Awaited => up.set = FirstSet::Taken(generation),
             FirstSet::Taken(_) => {}
